@@ -1,0 +1,14 @@
+"""MDiTFace for ComfyUI."""
+from comfy_api.latest import ComfyExtension, io
+
+WEB_DIRECTORY = "./web"
+
+
+class MDiTFaceExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        from .nodes import NODES
+        return list(NODES)
+
+
+async def comfy_entrypoint() -> MDiTFaceExtension:
+    return MDiTFaceExtension()

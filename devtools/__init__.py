@@ -1,0 +1,1 @@
+"""Helpers of dev.py that run inside its environment; no part of the installed pack."""

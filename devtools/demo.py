@@ -1,0 +1,125 @@
+"""Draw one face through the real server and say what it took. Started by `python dev.py demo`."""
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from devtools.host import load_pack
+from devtools.server import NodeError, Server
+
+ROOT = Path(__file__).absolute().parents[1]
+GRAPH = ROOT / "example_workflows" / "mditface_api.json"
+MASK = ROOT / "example_workflows" / "input" / "mask_woman.png"
+SAMPLER = "MDiT_Sampler"
+
+
+def find(graph: dict, class_type: str) -> str:
+    """Id of the graph's only node of a class."""
+    (node_id,) = (node_id for node_id, node in graph.items() if node["class_type"] == class_type)
+    return node_id
+
+
+def source(graph: dict, node_id: str, name: str) -> dict:
+    """Inputs of the node that feeds an input."""
+    return graph[graph[node_id]["inputs"][name][0]]["inputs"]
+
+
+def fill_in(graph: dict, mask: str, prompt: str | None, seed: int) -> str:
+    """Put the demo's choices into the bundled graph and show the sampler's report; the sampler's id."""
+    sampler = find(graph, SAMPLER)
+    graph[sampler]["inputs"]["seed"] = seed
+    if prompt is not None:
+        source(graph, sampler, "positive")["text"] = prompt
+    source(graph, find(graph, "MDiT_MaskTokenizer"), "image")["image"] = mask
+    graph["report"] = {"class_type": "PreviewAny", "inputs": {"source": [sampler, 1]}}
+    return sampler
+
+
+class Steps:
+    """A progress bar over the sampler's steps, and the time they took."""
+
+    def __init__(self, sampler: str):
+        self.sampler, self.bar, self.times = sampler, None, []
+
+    def __call__(self, kind: str, data) -> None:
+        if kind != "progress" or data["node"] != self.sampler:
+            return
+        self.times.append((data["value"], time.monotonic()))
+        self.bar = self.bar or tqdm(total=data["max"], desc="Drawing", unit="step")
+        self.bar.update(data["value"] - self.bar.n)
+
+    def close(self) -> None:
+        if self.bar:
+            self.bar.close()
+
+    def seconds_each(self) -> float:
+        """Mean over the steps between the first and the last message; nan when there was but one."""
+        (first, start), (last, end) = self.times[0], self.times[-1]
+        return (end - start) / (last - first) if last > first else float("nan")
+
+
+def sheet(mask: Image.Image, face: Image.Image) -> Image.Image:
+    """The label map and the face side by side, both of the face's size."""
+    both = Image.new("RGB", (2 * face.width, face.height))
+    both.paste(mask.resize(face.size, Image.Resampling.NEAREST), (0, 0))
+    both.paste(face, (face.width, 0))
+    return both
+
+
+def agreement(mask: Image.Image, face: Image.Image) -> dict[str, float]:
+    """How far the small parser that ships with the model sees the asked label map in the face."""
+    load_pack(Path(tempfile.gettempdir()))
+    from mditface.mdit import labelmap, parsing
+    colours = np.asarray(mask.resize(face.size, Image.Resampling.NEAREST))  # (H, W, 3)
+    label = labelmap.to_indices(torch.from_numpy(colours / 255.0)[None])[0]  # (H, W)
+    return parsing.agreement(np.asarray(face), label.numpy())
+
+
+def draw(options, base: Path) -> None:
+    graph = json.loads(GRAPH.read_text())
+    steps = None
+    with Server(base) as server:
+        sampler = fill_in(graph, server.upload(options.mask), options.prompt, options.seed)
+        steps = Steps(sampler)
+        start = time.monotonic()
+        entry = server.watch(graph, steps)
+        seconds = time.monotonic() - start
+        steps.close()
+        face = server.image(entry)
+    mask = Image.open(options.mask).convert("RGB")
+    beside = options.out.with_name(options.out.stem + "-sheet.png")
+    face.save(options.out)
+    sheet(mask, face).save(beside)
+    score = agreement(mask, face)
+    print(f"picture          {options.out}")
+    print(f"sheet            {beside}")
+    print(f"seconds          {seconds:.2f}")
+    print(f"seconds per step {steps.seconds_each():.3f}")
+    print(f"cache            {entry['outputs']['report']['text'][0]}")
+    print(f"label agreement  {score['pixel_accuracy']:.3f} of the pixels, mean IoU {score['mean_iou']:.3f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="dev.py demo", description=__doc__)
+    parser.add_argument("--mask", type=Path, default=MASK)
+    parser.add_argument("--prompt")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="mditface-demo-") as base:
+        try:
+            draw(options, Path(base))
+        except (NodeError, RuntimeError, OSError) as error:
+            raise SystemExit(f"dev.py: {error}")
+
+
+if __name__ == "__main__":
+    main()

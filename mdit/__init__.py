@@ -1,0 +1,1 @@
+"""The mathematics of the pack, one folder a system."""

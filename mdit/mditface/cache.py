@@ -1,0 +1,166 @@
+"""The static cache (spec section 6): keys and values of the mask stream, kept as long as the mask is held."""
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+import comfy.model_management
+import comfy.model_patcher
+
+CAPACITY = 2
+REPORT_KEY = "mdit_report"
+
+
+@dataclass
+class RunReport:
+    """What one sampling run did on the static path."""
+    passes: int = 0
+    hits: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        line = (f"static passes {self.passes}, cache hits {self.hits}, cache bytes {self.bytes}, "
+                f"static seconds {self.seconds:.3f}")
+        return "\n".join([line, *self.notes])
+
+
+def to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(b, H, M, D) -> int8 of the same shape and a scale per channel (b, H, 1, D)."""
+    scale = x.abs().amax(dim=2, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny) / 127
+    return (x / scale).round().to(torch.int8), scale
+
+
+class StaticEntry:
+    """Keys and values (b, H, M, D) of every block, with the logits' bias (b, M) of merged tokens or None.
+
+    Indexing gives a block's pair on the device of the computation, wherever the entry is stored.
+    """
+
+    def __init__(self, kv: Iterable[tuple[Tensor, Tensor]], bias: Tensor | None, eight_bit: bool):
+        self.blocks, self.bias = [], bias
+        for k, v in kv:
+            self.device, self.dtype = k.device, k.dtype
+            self.blocks.append((*to_int8(k), *to_int8(v)) if eight_bit else (k, v))
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        parts = [x.to(self.device, non_blocking=True) for x in self.blocks[i]]
+        if len(parts) == 2:
+            return parts[0], parts[1]
+        k, k_scale, v, v_scale = parts
+        return k.to(self.dtype) * k_scale, v.to(self.dtype) * v_scale
+
+    @property
+    def nbytes(self) -> int:
+        return sum(x.nbytes for block in self.blocks for x in block)
+
+    @property
+    def stored_on(self) -> torch.device:
+        return self.blocks[0][0].device
+
+    def store_on(self, device: torch.device):
+        self.blocks = [tuple(x.to(device) for x in block) for block in self.blocks]
+
+
+class StaticMaskCache(nn.Module):
+    """The entries of one mask, least recently used first: the `model` that the host's memory management sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.entries: OrderedDict[Hashable, StaticEntry] = OrderedDict()
+        self.planned = 0
+        self.device = torch.device("cpu")
+
+    @property
+    def nbytes(self) -> int:
+        return sum(entry.nbytes for entry in self.entries.values())
+
+    def bytes_on(self, device: torch.device) -> int:
+        return sum(entry.nbytes for entry in self.entries.values() if entry.stored_on == device)
+
+    def move(self, source: torch.device, target: torch.device, budget: float) -> int:
+        """Moves entries stored on `source`, least recently used first, until `budget` bytes moved."""
+        moved = 0
+        for entry in list(self.entries.values()):
+            if entry.stored_on == source and source != target and moved < budget:
+                entry.store_on(target)
+                moved += entry.nbytes
+        return moved
+
+
+class CachePatcher(comfy.model_patcher.ModelPatcher):
+    """Lets the host load, count, spill and unload a mask's entries like a model's weights (spec section 6.3)."""
+
+    def model_size(self) -> int:
+        return self.model.nbytes + self.model.planned
+
+    def loaded_size(self) -> int:
+        return self.model.bytes_on(self.load_device)
+
+    def current_loaded_device(self) -> torch.device:
+        return self.load_device
+
+    def partially_load(self, device_to, extra_memory=0, force_patch_weights=False) -> int:
+        return self.model.move(self.offload_device, self.load_device, extra_memory)
+
+    def partially_unload(self, device_to, memory_to_free=0, force_patch_weights=False) -> int:
+        return self.model.move(self.load_device, self.offload_device, memory_to_free)
+
+    def detach(self, unpatch_all=True) -> StaticMaskCache:
+        """The host calls this with False on every reload: the entries must stay where they are then."""
+        if unpatch_all:
+            self.model.move(self.load_device, self.offload_device, float("inf"))
+        return self.model
+
+
+class StaticStore:
+    """A mask's cache and its memory holder on each device. Shared by every copy of the mask."""
+
+    def __init__(self):
+        self.cache = StaticMaskCache()
+        self.patchers: dict[torch.device, CachePatcher] = {}
+        self.lock = threading.RLock()
+
+    def patcher(self, load_device, offload_device) -> CachePatcher:
+        if load_device not in self.patchers:
+            self.patchers[load_device] = CachePatcher(self.cache, load_device, offload_device)
+        return self.patchers[load_device]
+
+    def plan(self, nbytes: int):
+        """Announces an entry to come, so that the host makes room for it before the run."""
+        self.cache.planned = nbytes
+
+    def get(self, key: Hashable, compute: Callable[[], StaticEntry], offload_device: torch.device | None,
+            report: RunReport) -> StaticEntry:
+        """The entry of this key, computed if need be. A failure or an interrupt in `compute` leaves nothing."""
+        with self.lock:
+            entry = self.cache.entries.get(key)
+            if entry is not None:
+                report.hits += 1
+                self.cache.entries.move_to_end(key)
+            else:
+                entry = timed(compute, report)
+                self.cache.planned = 0
+                while len(self.cache.entries) >= CAPACITY:
+                    self.cache.entries.popitem(last=False)
+                self.cache.entries[key] = entry
+            if offload_device is not None and entry.stored_on != offload_device:
+                entry.store_on(offload_device)
+            report.bytes = self.cache.nbytes
+            return entry
+
+
+def timed(compute: Callable[[], StaticEntry], report: RunReport) -> StaticEntry:
+    start = time.perf_counter()
+    entry = compute()
+    report.passes += 1
+    report.seconds += time.perf_counter() - start
+    return entry

@@ -1,0 +1,170 @@
+"""The multivariate block (spec section 3.3): three streams, one attention that the mask stream never waits for."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from comfy.ldm.flux.math import apply_rope1
+from comfy.ldm.modules.attention import optimized_attention
+
+
+class MaskRows(NamedTuple):
+    """Which rows of a batch read which mask.
+
+    `kv[i]` gives block i's mask keys and values, each (b, H, M, D) with b = 1 or the number of latents; None
+    where the rows have no mask. `bias` is added to the keys' logits, (1 or b, M); None for zero.
+    """
+    rows: slice
+    kv: Sequence[tuple[Tensor, Tensor]] | None
+    bias: Tensor | None = None
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return torch.addcmul(shift, x, 1 + scale)
+
+
+def layer_norm(x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+
+
+class Modulation(NamedTuple):
+    """Shift, scale and gate of the attention (1) and of the MLP (2), each (B, 1, d): a, b, g of the paper."""
+    a1: Tensor
+    b1: Tensor
+    g1: Tensor
+    a2: Tensor
+    b2: Tensor
+    g2: Tensor
+
+
+class LowRank(nn.Module):
+    """The term alpha/r * B A that a mask stream adds to a layer of the image stream (spec section 3.6)."""
+
+    def __init__(self, n_in: int, n_out: int, rank: int, alpha: float, dtype=None, device=None, operations=None):
+        super().__init__()
+        self.scale = alpha / rank
+        self.down = operations.Linear(n_in, rank, bias=False, dtype=dtype, device=device)
+        self.up = operations.Linear(rank, n_out, bias=False, dtype=dtype, device=device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.up(self.down(x)) * self.scale
+
+
+class Stream(nn.Module):
+    """Weights of one stream in one block. `lora` replaces each layer f by f + lora[f]."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, qk_norm: str, dtype=None, device=None, operations=None):
+        super().__init__()
+        factory = {"dtype": dtype, "device": device}
+        self.heads = heads
+        self.mod = operations.Linear(width, 6 * width, **factory)
+        self.qkv = operations.Linear(width, 3 * width, **factory)
+        if qk_norm == "rms":
+            self.q_norm = operations.RMSNorm(width // heads, eps=1e-6, **factory)
+            self.k_norm = operations.RMSNorm(width // heads, eps=1e-6, **factory)
+        else:
+            self.q_norm, self.k_norm = nn.Identity(), nn.Identity()
+        self.proj = operations.Linear(width, width, **factory)
+        self.fc1 = operations.Linear(width, int(width * mlp_ratio), **factory)
+        self.fc2 = operations.Linear(int(width * mlp_ratio), width, **factory)
+
+    def layer(self, name: str, x: Tensor, lora: nn.ModuleDict | None) -> Tensor:
+        y = getattr(self, name)(x)
+        return y if lora is None else y + lora[name](x)
+
+    def modulation(self, vec: Tensor, lora: nn.ModuleDict | None = None) -> Modulation:
+        return Modulation(*self.layer("mod", F.silu(vec), lora).unsqueeze(1).chunk(6, dim=-1))
+
+    def attention_inputs(self, h: Tensor, mod: Modulation, pe: Tensor | None, lora: nn.ModuleDict | None = None
+                         ) -> tuple[Tensor, Tensor, Tensor]:
+        x = self.layer("qkv", modulate(layer_norm(h), mod.a1, mod.b1), lora)
+        q, k, v = x.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, T, D)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if pe is not None:
+            q, k = apply_rope1(q, pe), apply_rope1(k, pe)
+        return q, k, v
+
+    def residual(self, h: Tensor, attention: Tensor, mod: Modulation, lora: nn.ModuleDict | None = None) -> Tensor:
+        h = torch.addcmul(h, mod.g1, self.layer("proj", attention, lora))
+        x = F.gelu(self.layer("fc1", modulate(layer_norm(h), mod.a2, mod.b2), lora), approximate="tanh")
+        return torch.addcmul(h, mod.g2, self.layer("fc2", x, lora))
+
+
+class MDiTBlock(nn.Module):
+    """One multivariate block. `forward` is the dynamic path, `static` the mask stream's."""
+
+    def __init__(self, config, dtype=None, device=None, operations=None):
+        super().__init__()
+        factory = {"dtype": dtype, "device": device, "operations": operations}
+        self.heads = config.heads
+        self.text_reads_mask = config.text_reads_mask
+        image, text, mask = (
+            (config.width, config.heads, ratio, config.qk_norm) for ratio in config.mlp_ratio)
+        self.img = Stream(*image, **factory)
+        self.txt = Stream(*text, **factory)
+        if config.own_mask_weights:
+            self.msk = Stream(*mask, **factory)
+        if config.lora_rank:
+            stream = self.msk if config.own_mask_weights else self.img
+            self.msk_lora = nn.ModuleDict({
+                name: LowRank(layer.in_features, layer.out_features, config.lora_rank, config.lora_alpha, **factory)
+                for name, layer in stream.named_children() if name in ("mod", "qkv", "proj", "fc1", "fc2")})
+
+    def forward(self, img: Tensor, txt: Tensor, vec: Tensor, pe: Tensor | None, masks: Sequence[MaskRows], index: int,
+                transformer_options={}) -> tuple[Tensor, Tensor]:
+        mod_x, mod_p = self.img.modulation(vec), self.txt.modulation(vec)
+        inputs = zip(self.txt.attention_inputs(txt, mod_p, None), self.img.attention_inputs(img, mod_x, pe))
+        q, k, v = (torch.cat(pair, dim=2) for pair in inputs)  # (B, H, L+N, D)
+        out = self.attention(q, k, v, txt.shape[1], masks, index, transformer_options)  # (B, L+N, d)
+        txt_out, img_out = out.split((txt.shape[1], img.shape[1]), dim=1)
+        return self.img.residual(img, img_out, mod_x), self.txt.residual(txt, txt_out, mod_p)
+
+    def attention(self, q, k, v, text_length, masks, index, transformer_options) -> Tensor:
+        if not masks:
+            return optimized_attention(q, k, v, self.heads, skip_reshape=True, transformer_options=transformer_options)
+        parts = []
+        for rows, kv, bias in masks:
+            part = q[rows], k[rows], v[rows]
+            if kv is None or self.text_reads_mask:
+                parts.append(self.attend(*part, kv, bias, index, transformer_options))
+            else:
+                queries = part[0].split((text_length, q.shape[2] - text_length), dim=2)
+                text = self.attend(queries[0], *part[1:], None, None, index, transformer_options)
+                image = self.attend(queries[1], *part[1:], kv, bias, index, transformer_options)
+                parts.append(torch.cat((text, image), dim=1))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def attend(self, q, k, v, kv, bias, index, transformer_options) -> Tensor:
+        """Attention of q (B, H, T, D) to the keys k, v and, if given, to the mask's of this block."""
+        if kv is not None:
+            own_keys, batch = k.shape[2], q.shape[0]
+            k, v = (torch.cat((own, repeat(mask, batch)), dim=2) for own, mask in zip((k, v), kv[index]))
+            if bias is not None:
+                bias = F.pad(repeat(bias.to(q.dtype), batch), (own_keys, 0))[:, None, None]  # (B, 1, 1, L+N+M)
+        return optimized_attention(q, k, v, self.heads, mask=bias, skip_reshape=True,
+                                   transformer_options=transformer_options)
+
+    def static(self, msk: Tensor, vec: Tensor, pe: Tensor | None, last: bool) -> tuple[Tensor | None, Tensor, Tensor]:
+        """The mask tokens (b, M, d) after this block, and their keys and values (b, H, M, D).
+
+        The last block's tokens are read by nobody, so they are not computed.
+        """
+        stream, lora = getattr(self, "msk", self.img), getattr(self, "msk_lora", None)
+        mod = stream.modulation(vec, lora)
+        q, k, v = stream.attention_inputs(msk, mod, pe, lora)
+        if last:
+            return None, k, v
+        out = optimized_attention(q, k, v, self.heads, skip_reshape=True)
+        return stream.residual(msk, out, mod, lora), k, v
+
+
+def repeat(x: Tensor, batch: int) -> Tensor:
+    """Repeats the b rows of x cyclically to `batch` rows, without a copy where b is 1."""
+    if x.shape[0] == 1:
+        return x.expand(batch, *x.shape[1:])
+    return x.repeat(batch // x.shape[0], *[1] * (x.ndim - 1))

@@ -1,0 +1,112 @@
+"""The mask as a conditioning carries it, and as one sampling run sees it (spec section 6.2)."""
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..labelmap import PALETTE, resize_nearest, to_image
+from .cache import StaticStore
+from .config import MDiTConfig
+from .tokens import MaskTokens, mask_tokens
+
+CONDITIONING_KEY = "mdit_mask"
+REDUCTIONS = ("off", "merge", "half")
+
+
+class MaskInput:
+    """MDIT_MASK: label maps (b, H, W) of class indices, how to turn them into tokens, and the cache of these.
+
+    Opaque to the host: a copy or deep copy is the same object, and a pickle leaves the cache behind.
+    `visible` (19,) is 0 for hidden classes, `vae` a host VAE or None.
+    """
+
+    def __init__(self, labels: Tensor, visible: Tensor, reduction: str = "off", vae=None):
+        self.labels, self.visible, self.reduction, self.vae = labels.clone(), visible.clone(), reduction, vae
+        self.store = StaticStore()
+        self.latents: dict[tuple[int, int], Tensor] = {}
+
+    def __deepcopy__(self, memo) -> MaskInput:
+        return self
+
+    __copy__ = __deepcopy__
+
+    def __reduce__(self):
+        return MaskInput, (self.labels, self.visible, self.reduction)
+
+    def latent(self, height: int, width: int, config: MDiTConfig) -> Tensor:
+        """The label map's palette picture of height x width pixels, encoded: (b, C, h, w). Kept per size."""
+        if (height, width) not in self.latents:
+            if self.vae is None:
+                raise ValueError("this model reads the mask as an encoded picture: connect the model's VAE to the "
+                                 "'vae' input of the MDiT mask tokenizer")
+            labels = torch.where(self.visible.bool()[self.labels.long()], self.labels, 0)
+            palette = config.palette or PALETTE
+            picture = to_image(resize_nearest(labels, height, width), palette)  # (b, H, W, 3)
+            self.latents[height, width] = self.vae.encode(picture).cpu()
+        return self.latents[height, width]
+
+
+class MaskReference:
+    """What sits in a conditioning: a mask, how strongly it is read, and in which part of the schedule."""
+
+    def __init__(self, mask: MaskInput, strength: float = 1.0, start: float = 0.0, end: float = 1.0):
+        self.mask, self.strength, self.start, self.end = mask, strength, start, end
+
+    def __deepcopy__(self, memo) -> MaskReference:
+        return self
+
+    __copy__ = __deepcopy__
+
+    def active(self, model_sampling, sigma: float) -> bool:
+        if self.strength == 0:
+            return False
+        first, last = (float(model_sampling.percent_to_sigma(p)) for p in (self.start, self.end))
+        return last <= sigma <= first
+
+
+class BoundMask:
+    """A reference bound to the latents of one run, (B, C, H, W)."""
+
+    def __init__(self, reference: MaskReference, latents: torch.Size, model):
+        self.reference, self.latents, self.config = reference, latents, model.diffusion_model.config
+        self.pixels = model.latent_format.spacial_downscale_ratio
+        mask = reference.mask
+        if mask.labels.shape[0] not in (1, latents[0]):
+            raise ValueError(f"latent_image holds {latents[0]} latents but the mask {mask.labels.shape[0]} label maps: "
+                             "give one label map, or one for each latent")
+        self.regions: dict[tuple | None, tuple[MaskTokens, bytes]] = {}
+        height, width = (side * self.pixels for side in latents[-2:])
+        self.labels = resize_nearest(mask.labels, height, width)  # (b, H * pixels, W * pixels)
+        self.latent = None
+        if self.config.mask_tokenizer == "vae_palette":
+            self.latent = model.process_latent_in(mask.latent(height, width, self.config))
+            if self.latent.shape[1:] != latents[1:]:
+                raise ValueError(f"the VAE at the mask tokenizer gives {tuple(self.latent.shape[1:])} latents, the "
+                                 f"model works on {tuple(latents[1:])}: connect the VAE that belongs to the model")
+
+    def note(self) -> str | None:
+        """A line for the report where the label map was stretched."""
+        h, w = self.reference.mask.labels.shape[-2:]
+        height, width = self.labels.shape[-2:]
+        if math.isclose(h / w, height / width, rel_tol=0.01):
+            return None
+        return f"label map {w} x {h} resized to {width} x {height} by nearest neighbour: another aspect than the latent"
+
+    def tokens(self, area: tuple | None) -> tuple[MaskTokens, bytes]:
+        """Tokens of the region `area` (h, w, y, x in latent cells; None for all) and their digest."""
+        if area not in self.regions:
+            h, w, y, x = area or (*self.latents[-2:], 0, 0)
+            p = self.pixels
+            labels = self.labels[:, y * p:(y + h) * p, x * p:(x + w) * p]
+            latent = None if self.latent is None else self.latent[:, :, y:y + h, x:x + w]
+            tokens = mask_tokens(labels, latent, self.reference.mask.visible, self.config, p,
+                                 half=self.reference.mask.reduction == "half")
+            self.regions[area] = tokens, tokens.digest()
+        return self.regions[area]
+
+    def planned_bytes(self, dtype: torch.dtype) -> int:
+        """Bytes of the keys and values to come (spec section 6.3)."""
+        tokens = self.tokens(None)[0].tokens
+        return 2 * self.config.depth * tokens.shape[0] * tokens.shape[1] * self.config.width * dtype.itemsize

@@ -1,0 +1,149 @@
+"""The stand-alone MDiT (spec sections 3 and 4)."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+import comfy.ldm.common_dit
+import comfy.patcher_extension
+from comfy.ldm.flux.layers import timestep_embedding
+from comfy.ldm.flux.math import rope
+
+from .config import MDiTConfig
+from .layers import MaskRows, MDiTBlock, layer_norm, modulate
+
+TIME_FEATURES = 256
+MIN_SIGMA = 0.05  # below it the step from a clean-image prediction to a velocity would amplify its error
+
+
+def mlp(n_in: int, width: int, dtype=None, device=None, operations=None) -> nn.Sequential:
+    return nn.Sequential(operations.Linear(n_in, width, dtype=dtype, device=device), nn.SiLU(),
+                         operations.Linear(width, width, dtype=dtype, device=device))
+
+
+class Final(nn.Module):
+    def __init__(self, width: int, features: int, dtype=None, device=None, operations=None):
+        super().__init__()
+        self.mod = operations.Linear(width, 2 * width, dtype=dtype, device=device)
+        self.linear = operations.Linear(width, features, dtype=dtype, device=device)
+
+    def forward(self, x: Tensor, vec: Tensor) -> Tensor:
+        shift, scale = self.mod(F.silu(vec)).unsqueeze(1).chunk(2, dim=-1)
+        return self.linear(modulate(layer_norm(x), shift, scale))
+
+
+class MDiT(nn.Module):
+    """Predicts the flow velocity noise - image of a noisy latent.
+
+    The mask enters as keys and values per block (`MaskRows`), which `static_path` computes from mask tokens once:
+    they depend neither on the time nor on the text.
+    """
+
+    def __init__(self, config: MDiTConfig, dtype=None, device=None, operations=None):
+        super().__init__()
+        factory = {"dtype": dtype, "device": device, "operations": operations}
+        features = config.in_channels * config.patch ** 2
+        self.config = config
+        self.dtype = dtype
+        self.x_embed = operations.Linear(features, config.width, dtype=dtype, device=device)
+        if config.own_mask_weights:
+            self.mask_embed = operations.Linear(config.mask_features, config.width, dtype=dtype, device=device)
+        self.text_embed = operations.Linear(config.text_dim, config.width, dtype=dtype, device=device)
+        self.t_embed = mlp(TIME_FEATURES, config.width, **factory)
+        self.y_embed = mlp(config.pooled_dim, config.width, **factory)
+        self.blocks = nn.ModuleList([MDiTBlock(config, **factory) for _ in range(config.depth)])
+        self.final = Final(config.width, features, **factory)
+
+    def forward(self, x, timesteps, context=None, y=None, masks: Sequence[MaskRows] = (), transformer_options={},
+                **kwargs) -> Tensor:
+        """x (B, C, H, W) noisy latent, timesteps (B,) sigma in 0..1 (0 is clean), context (B, L, text_dim),
+        y (B, pooled_dim). Returns the velocity (B, C, H, W)."""
+        return comfy.patcher_extension.WrapperExecutor.new_class_executor(
+            self._forward, self, comfy.patcher_extension.get_all_wrappers(
+                comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, transformer_options),
+        ).execute(x, timesteps, context, y, masks, transformer_options, **kwargs)
+
+    def _forward(self, x, timesteps, context, y, masks, transformer_options, **kwargs) -> Tensor:
+        height, width = x.shape[-2:]
+        noisy = comfy.ldm.common_dit.pad_to_patch_size(x, (self.config.patch, self.config.patch))
+        h, w = (side // self.config.patch for side in noisy.shape[-2:])
+        img = self.x_embed(patchify(noisy, self.config.patch))  # (B, N, d), N = h * w
+        txt = self.text_embed(context)  # (B, L, d)
+        img, pe = self.add_position(img, h, w, transformer_options)
+        vec = self.vector(timesteps, y)  # (B, d)
+        img = self.run_blocks(img, txt, vec, pe, masks, transformer_options)
+        out = unpatchify(self.final(img, vec), self.config.patch, h, w)  # (B, C, h * p, w * p)
+        if self.config.prediction == "clean":
+            sigma = timesteps.clamp(min=MIN_SIGMA).to(out).view(-1, 1, 1, 1)
+            out = (noisy - out) / sigma
+        return out[..., :height, :width]
+
+    def run_blocks(self, img, txt, vec, pe, masks, transformer_options) -> Tensor:
+        replace = transformer_options.get("patches_replace", {}).get("dit", {})
+        after = transformer_options.get("patches", {}).get("double_block", [])
+        options = {**transformer_options, "total_blocks": len(self.blocks), "block_type": "double"}
+        for i, block in enumerate(self.blocks):
+            options["block_index"] = i
+
+            def run(args, block=block, i=i):
+                img, txt = block(args["img"], args["txt"], args["vec"], args["pe"], masks, i, args["transformer_options"])
+                return {"img": img, "txt": txt}
+
+            args = {"img": img, "txt": txt, "vec": vec, "pe": pe, "transformer_options": options}
+            patch = replace.get(("double_block", i))
+            out = run(args) if patch is None else patch(args, {"original_block": run})
+            for p in after:
+                out = p({**out, "block_index": i, "transformer_options": options})
+            img, txt = out["img"], out["txt"]
+        return img
+
+    def static_path(self, tokens: Tensor, h: int, w: int, stride: int = 1, transformer_options={}
+                    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields each block's mask keys and values (b, H, M, D), after norm and rotation (spec section 3.5).
+
+        tokens: (b, M = h * w, mask_features), as `mask_tokens` makes them; each spans stride x stride image tokens.
+        """
+        embed = self.mask_embed if self.config.own_mask_weights else self.x_embed
+        msk, pe = self.add_position(embed(tokens), h, w, transformer_options, stride)  # (b, M, d)
+        zero = tokens.new_zeros(1)
+        vec = self.vector(zero, zero.new_zeros(1, self.config.pooled_dim))  # (1, d)
+        for i, block in enumerate(self.blocks):
+            msk, k, v = block.static(msk, vec, pe, last=i + 1 == len(self.blocks))
+            yield k, v
+
+    def vector(self, timesteps: Tensor, y: Tensor) -> Tensor:
+        return self.t_embed(timestep_embedding(timesteps, TIME_FEATURES).to(y.dtype)) + self.y_embed(y)
+
+    def add_position(self, tokens: Tensor, h: int, w: int, transformer_options, stride: int = 1
+                     ) -> tuple[Tensor, Tensor | None]:
+        """The tokens with sine-cosine positions added, or the rotation (1, 1, h * w, D/2, 2, 2) to apply."""
+        rows, cols = positions(h, w, stride, tokens.device, **transformer_options.get("rope_options") or {})
+        if self.config.pos == "sincos":
+            quarter = self.config.width // 2
+            table = torch.cat([timestep_embedding(axis, quarter, time_factor=1.0) for axis in (rows, cols)], dim=-1)
+            return tokens + table.to(tokens.dtype), None
+        half = self.config.head_dim // 2
+        pe = torch.cat([rope(axis[None], half, self.config.rope_theta) for axis in (rows, cols)], dim=-3)
+        return tokens, pe.unsqueeze(1)
+
+
+def positions(h: int, w: int, stride: int, device, scale_x=1.0, shift_x=0.0, scale_y=1.0, shift_y=0.0, **_
+              ) -> tuple[Tensor, Tensor]:
+    """Row and column of each token's centre in image tokens, (h * w,) each, under the host's rope options."""
+    rows, cols = ((torch.arange(n, device=device, dtype=torch.float32) + 0.5) * stride - 0.5 for n in (h, w))
+    rows, cols = rows * scale_y + shift_y, cols * scale_x + shift_x
+    return rows.repeat_interleave(w), cols.repeat(h)
+
+
+def patchify(x: Tensor, patch: int) -> Tensor:
+    """(B, C, h * p, w * p) -> (B, h * w, C * p * p)."""
+    return F.pixel_unshuffle(x, patch).flatten(2).transpose(1, 2)
+
+
+def unpatchify(tokens: Tensor, patch: int, h: int, w: int) -> Tensor:
+    """(B, h * w, C * p * p) -> (B, C, h * p, w * p)."""
+    return F.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, (h, w)), patch)

@@ -1,0 +1,56 @@
+"""One sampling run of an MDiT through the host's samplers."""
+from __future__ import annotations
+
+import time
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import latent_preview
+
+from .cache import REPORT_KEY, RunReport
+from .guidance import DualGuider
+from .host import MDiTBaseModel
+from .static import OPTIONS_KEY, CacheOptions
+
+
+def require_mdit(model):
+    """Raises ValueError for a MODEL that cannot read a mask."""
+    if not isinstance(model.model, MDiTBaseModel):
+        raise ValueError(f"model: this is a {type(model.model).__name__}, which cannot read a mask: "
+                         "connect the MODEL of 'Load MDiT Model'")
+
+
+def latent_samples(model, latent: dict):
+    """The latents of a LATENT, (B, C, H, W), empty ones fitted to the model; ValueError for another model's."""
+    samples = comfy.sample.fix_empty_latent_channels(
+        model, latent["samples"], latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal"))
+    channels = model.model.latent_format.latent_channels
+    if samples.ndim != 4 or samples.shape[0] == 0 or samples.shape[1] != channels:
+        raise ValueError(f"latent_image: shape {tuple(samples.shape)}, but the model needs (batch, {channels}, height, "
+                         "width) with a batch of at least 1: encode pictures with the VAE of 'Load MDiT Model'")
+    return samples
+
+
+def sample(model, seed: int, steps: int, text_scale: float, mask_scale: float, sampler_name: str, scheduler: str,
+           positive, negative, latent: dict, denoise: float, cache: CacheOptions) -> tuple[dict, RunReport]:
+    """Returns the sampled LATENT and what the static path did."""
+    require_mdit(model)
+    samples = latent_samples(model, latent)
+    report = RunReport()
+    model = model.clone()
+    model.model_options["transformer_options"] |= {OPTIONS_KEY: cache, REPORT_KEY: report}
+    guider = DualGuider(model)
+    guider.set_conds(positive, negative)
+    guider.set_scales(text_scale, mask_scale)
+    schedule = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise)
+    start = time.perf_counter()
+    out = guider.sample(
+        comfy.sample.prepare_noise(samples, seed, latent.get("batch_index")), samples,
+        comfy.samplers.sampler_object(sampler_name), schedule.sigmas, denoise_mask=latent.get("noise_mask"),
+        callback=latent_preview.prepare_callback(model, steps), disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed)
+    report.notes.append(f"sampling seconds {time.perf_counter() - start:.3f}, steps {len(schedule.sigmas) - 1}")
+    rest = {k: v for k, v in latent.items() if not k.startswith("downscale_ratio")}
+    return {**rest, "samples": out.to(comfy.model_management.intermediate_device())}, report

@@ -1,0 +1,1 @@
+"""Renderer of labelled synthetic heads: the training data of the bundled model."""

@@ -1,0 +1,198 @@
+"""Strand hair: grown from the scalp, combed, pulled down, kept out of the head and off the face."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .head import Head
+from .mesh import BODY
+from .soup import HAIR, Soup
+
+CENTRE = np.array([0, 7.3, 0.4], np.float32)
+LENGTHS = {"buzz": (0.06, 0.09), "short": (0.3, 0.5), "medium": (0.9, 1.3), "long": (1.8, 2.5)}
+POINTS = 15
+HAIRLINE_Z = (-0.6, 0.2, 0.33, 0.7, 0.85, 0.97, 1.15, 1.3, 1.5)
+HAIRLINE_Y = (6.55, 6.75, 7.3, 7.3, 7.38, 7.75, 7.97, 8.05, 8.2)
+FACE_HALF_WIDTH = 0.68
+TORSO_HALF_WIDTH = 0.95
+
+
+def scalp_height(template: np.ndarray, receding: bool) -> np.ndarray:
+    """Height above the hairline in template coordinates (N, 3) -> (N,), positive on the scalp."""
+    line = np.interp(template[:, 2], HAIRLINE_Z, HAIRLINE_Y)
+    if receding:
+        line = line + 0.22 * np.clip((template[:, 2] - 0.7) / 0.3, 0, 1)
+    return template[:, 1] - line
+
+
+def hat_height(template: np.ndarray) -> np.ndarray:
+    """Height above the plane where a hat sits, (N, 3) -> (N,)."""
+    return template[:, 1] - (7.58 + 0.23 * template[:, 2])
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)
+
+
+class RadialMap:
+    """Largest head radius about CENTRE in each direction, as a longitude-latitude grid."""
+
+    SHAPE = (20, 36)
+
+    def __init__(self, vertices: np.ndarray) -> None:
+        offset = vertices - CENTRE
+        grid = np.zeros(self.SHAPE, np.float32)
+        np.maximum.at(grid, self._bins(offset), np.linalg.norm(offset, axis=1))
+        for _ in range(3):
+            around = np.stack([np.roll(grid, 1, 1), np.roll(grid, -1, 1), np.vstack([grid[:1], grid[:-1]]),
+                               np.vstack([grid[1:], grid[-1:]])])
+            grid = np.where(grid > 0, grid, around.max(0))
+        self._grid = grid
+
+    def _bins(self, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows, columns = self.SHAPE
+        latitude = np.arctan2(offset[:, 1], np.hypot(offset[:, 0], offset[:, 2])) / np.pi + 0.5
+        longitude = np.arctan2(offset[:, 0], offset[:, 2]) / (2 * np.pi) + 0.5
+        return (np.clip((latitude * rows).astype(int), 0, rows - 1),
+                np.clip((longitude * columns).astype(int), 0, columns - 1))
+
+    def push_out(self, points: np.ndarray, gap: np.ndarray) -> np.ndarray:
+        """Move points (N, 3) that lie nearer than the head plus ``gap`` (N,) outwards."""
+        offset = points - CENTRE
+        radius = np.linalg.norm(offset, axis=1)
+        wanted = self._grid[self._bins(offset)] + gap
+        return CENTRE + offset * np.maximum(1, wanted / np.maximum(radius, 1e-6))[:, None]
+
+
+def sample_roots(head: Head, look: dict[str, str], count: int,
+                 rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Root positions, normals and template positions, (count, 3) each, evenly over the scalp."""
+    bust = head.bust
+    triangles = bust.triangles[bust.parts == BODY]
+    middle = bust.vertices[triangles].mean(1)
+    on_scalp = scalp_height(middle, look["receding"] == "yes") > 0
+    on_scalp &= bust.masks["ears"][triangles].max(1) < 0.3
+    if look["hat"] != "none":
+        on_scalp &= hat_height(middle) < 0.05
+    triangles = triangles[on_scalp]
+    a, b, c = (head.vertices[triangles[:, k]] for k in range(3))
+    area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    chosen = triangles[rng.choice(len(triangles), count, p=area / area.sum())]
+    weights = rng.dirichlet([1, 1, 1], count).astype(np.float32)[:, :, None]
+    return tuple((values[chosen] * weights).sum(1) for values in (head.vertices, head.normals, bust.vertices))
+
+
+def comb(look: dict[str, str], roots: np.ndarray, normals: np.ndarray, part: float) -> np.ndarray:
+    """First growth directions (N, 3)."""
+    style = look["hair_style"]
+    if style == "afro":
+        return normals
+    if style in ("tied", "bun"):
+        knot = np.array([0, 7.3, -0.7] if style == "tied" else [0, 8.5, 0.0], np.float32)
+        return unit(unit(knot - roots) + 0.15 * normals)
+    lift = {"buzz": 1.0, "short": 0.6}.get(look["hair_length"], 0.3)
+    if style == "back":
+        return unit(np.array([0, 0.15, -1], np.float32) + lift * normals)
+    side = np.stack([np.tanh((roots[:, 0] - part) * 6), np.full(len(roots), -0.1), np.full(len(roots), -0.1)], 1)
+    if look["bangs"] == "yes":
+        side = np.where(is_bang(roots)[:, None], np.array([0, -0.15, 1]) + 0.25 * side, side)
+    return unit(side + lift * normals)
+
+
+def is_bang(roots: np.ndarray) -> np.ndarray:
+    return (roots[:, 2] > 0.75) & (np.abs(roots[:, 0]) < 0.5)
+
+
+def off_the_face(points: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """Move points in front of the face to its sides, save those of ``free`` strands."""
+    in_front = ~free & (points[:, 2] > 0.75) & (points[:, 1] < 7.75) & (np.abs(points[:, 0]) < FACE_HALF_WIDTH)
+    moved = points.copy()
+    moved[in_front, 0] = np.where(points[in_front, 0] >= 0, 1, -1) * FACE_HALF_WIDTH
+    return moved
+
+
+def grow(head: Head, look: dict[str, str], rng: np.random.Generator) -> np.ndarray:
+    """Strand points (N, POINTS, 3)."""
+    length = rng.uniform(*LENGTHS[look["hair_length"]])
+    style, texture = look["hair_style"], look["hair_texture"]
+    if style == "afro":
+        length = rng.uniform(0.35, 0.6)
+    elif style in ("tied", "bun"):
+        length = 1.0
+    count = 2600 if look["hair_length"] in ("buzz", "short") else 3200
+    roots, normals, template = sample_roots(head, look, count, rng)
+    bangs = is_bang(template) & (look["bangs"] == "yes")
+    direction = comb(look, roots, normals, rng.uniform(-0.3, 0.3)) + rng.normal(0, 0.12, (count, 3))
+    lengths = length * rng.uniform(0.85, 1.05, count)
+    lengths[bangs] = np.minimum(lengths[bangs], rng.uniform(0.5, 0.62))
+    gap = rng.uniform(0.01, 0.05 if style in ("tied", "bun", "back") else 0.13, count)
+    pull = 0.0 if style in ("afro", "tied", "bun") or look["hair_length"] == "buzz" else 0.3
+    radial = RadialMap(head.vertices[np.abs(head.bust.vertices[:, 0]) < TORSO_HALF_WIDTH])
+    points, step = [roots], (lengths / (POINTS - 1))[:, None]
+    for _ in range(POINTS - 1):
+        direction = unit(direction + pull * np.array([0, -1, 0]) * np.minimum(step * 10, 1.5))
+        moved = radial.push_out(points[-1] + direction * step, gap * min(1, len(points) / 4))
+        moved = off_the_face(moved, bangs)
+        direction = unit(0.5 * direction + 0.5 * unit(moved - points[-1]))
+        points.append(moved)
+    return curl(np.stack(points, 1), texture, rng)  # (N, POINTS, 3)
+
+
+def curl(strands: np.ndarray, texture: str, rng: np.random.Generator) -> np.ndarray:
+    """Helical offset, alike within clumps of neighbouring roots."""
+    radius = {"straight": 0.008, "wavy": 0.035, "curly": 0.06}[texture]
+    turns = {"straight": 1, "wavy": 2.5, "curly": 5}[texture]
+    cell = np.floor(strands[:, 0] * 5).astype(int) @ np.array([73, 179, 283])
+    phase = (cell * 0.618) % 1 * 2 * np.pi + rng.normal(0, 0.4, len(strands))
+    t = np.linspace(0, 1, strands.shape[1])
+    angle = phase[:, None] + 2 * np.pi * turns * t
+    swing = radius * np.minimum(1, 4 * t) * np.stack([np.cos(angle), 0.5 * np.cos(angle), np.sin(angle)])
+    return strands + np.moveaxis(swing, 0, 2)
+
+
+def add_hair(soup: Soup, head: Head, look: dict[str, str], view: np.ndarray, rng: np.random.Generator) -> None:
+    """Add ribbons facing ``view`` (3,); extra holds (place along the strand, shade, clump shade)."""
+    if look["hair_length"] == "bald":
+        return
+    strands = grow(head, look, rng)
+    count, points = strands.shape[:2]
+    tangent = unit(np.gradient(strands, axis=1))
+    width = 0.022 if look["hair_length"] in ("buzz", "short") else 0.026
+    side = unit(np.cross(tangent, view)) * (width * np.linspace(1, 0.6, points))[None, :, None] / 2
+    position = np.stack([strands - side, strands + side], 2).reshape(-1, 3)
+    cell = np.floor(strands[:, 0] * 6).astype(int) @ np.array([73, 179, 283])
+    facts = np.stack([np.broadcast_to(np.linspace(0, 1, points), (count, points)),
+                      np.broadcast_to(rng.random(count)[:, None], (count, points)),
+                      np.broadcast_to(((cell * 0.7548) % 1)[:, None], (count, points))], 2)
+    first = (np.arange(count)[:, None] * points + np.arange(points - 1)).ravel() * 2
+    triangles = np.concatenate([np.stack([first, first + 1, first + 2], 1),
+                                np.stack([first + 1, first + 3, first + 2], 1)])
+    soup.add(position, np.repeat(tangent.reshape(-1, 3), 2, 0), np.repeat(facts.reshape(-1, 3), 2, 0),
+             triangles, HAIR)
+    if look["hair_style"] == "bun" and look["hat"] == "none":
+        add_bun(soup, head, rng)
+
+
+def add_bun(soup: Soup, head: Head, rng: np.random.Generator) -> None:
+    """A ball of hair on the crown."""
+    crown = head.vertices[head.bust.vertices[:, 1].argmax()]
+    position, normal, triangles = ball(crown + np.array([0, 0.18, -0.35]), rng.uniform(0.26, 0.36))
+    tangent = unit(np.cross(normal, np.array([0.3, 1, 0.2])))
+    facts = np.stack([np.full(len(position), 0.6), rng.random(len(position)), normal[:, 0] * 3 % 1], 1)
+    soup.add(position, tangent, facts, triangles, HAIR)
+
+
+def ball(centre: np.ndarray, radius: float, steps: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions, normals (v, 3) and triangles of a sphere."""
+    latitude, longitude = np.meshgrid(np.linspace(0, np.pi, steps), np.linspace(0, 2 * np.pi, 2 * steps),
+                                      indexing="ij")
+    normal = np.stack([np.sin(latitude) * np.cos(longitude), np.cos(latitude),
+                       np.sin(latitude) * np.sin(longitude)], 2)
+    return centre + radius * normal.reshape(-1, 3), normal.reshape(-1, 3), grid_triangles(steps, 2 * steps)
+
+
+def grid_triangles(rows: int, columns: int) -> np.ndarray:
+    """Two triangles for every cell of a vertex grid (rows, columns)."""
+    first = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).ravel()
+    return np.concatenate([np.stack([first, first + 1, first + columns], 1),
+                           np.stack([first + 1, first + columns + 1, first + columns], 1)])

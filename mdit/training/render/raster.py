@@ -1,0 +1,53 @@
+"""Z-buffer rasteriser of a triangle soup (numba)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True)
+def rasterise(screen, triangles, height, width):
+    """Draw ``screen`` vertices (V, 3: column, row, nearness) as ``triangles`` (T, 3).
+
+    Returns nearness (H, W), -1e9 where empty; triangle number (H, W), -1 where empty; and the
+    weights of the first two corners (H, W, 2).
+    """
+    near = np.full((height, width), np.float32(-1e9))
+    owner = np.full((height, width), np.int32(-1))
+    weights = np.zeros((height, width, 2), np.float32)
+    for t in range(triangles.shape[0]):
+        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        ax, ay, az = screen[a, 0], screen[a, 1], screen[a, 2]
+        bx, by, bz = screen[b, 0], screen[b, 1], screen[b, 2]
+        cx, cy, cz = screen[c, 0], screen[c, 1], screen[c, 2]
+        area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
+        if abs(area) < 1e-9:
+            continue
+        left = max(0, int(np.ceil(min(ax, bx, cx) - 0.5)))
+        right = min(width - 1, int(np.floor(max(ax, bx, cx) - 0.5)))
+        top = max(0, int(np.ceil(min(ay, by, cy) - 0.5)))
+        bottom = min(height - 1, int(np.floor(max(ay, by, cy) - 0.5)))
+        for row in range(top, bottom + 1):
+            y = row + 0.5
+            for column in range(left, right + 1):
+                x = column + 0.5
+                wa = ((bx - x) * (cy - y) - (cx - x) * (by - y)) / area
+                wb = ((cx - x) * (ay - y) - (ax - x) * (cy - y)) / area
+                wc = 1.0 - wa - wb
+                if wa < 0 or wb < 0 or wc < 0:
+                    continue
+                z = wa * az + wb * bz + wc * cz
+                if z > near[row, column]:
+                    near[row, column] = z
+                    owner[row, column] = t
+                    weights[row, column, 0] = wa
+                    weights[row, column, 1] = wb
+    return near, owner, weights
+
+
+def interpolate(values: np.ndarray, triangles: np.ndarray, owner: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Vertex ``values`` (V, C) at N covered pixels: ``owner`` (N,), ``weights`` (N, 2) -> (N, C)."""
+    corners = values[triangles[owner]]  # (N, 3, C)
+    last = corners[:, 2]
+    return last + weights[:, :1] * (corners[:, 0] - last) + weights[:, 1:] * (corners[:, 1] - last)

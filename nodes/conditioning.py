@@ -1,0 +1,133 @@
+"""Masks and text as conditions."""
+from __future__ import annotations
+
+import torch
+
+import node_helpers
+from comfy_api.latest import io
+
+from ..mdit.labelmap import CLASSES, DISPLAY_NAMES, ORDERS, PALETTES, class_ids, to_indices
+from ..mdit.mditface.mask import CONDITIONING_KEY, REDUCTIONS, MaskInput, MaskReference
+from .types import MDiTMask
+
+
+def attach(conditioning, mask: MaskInput, strength: float, start: float = 0.0, end: float = 1.0):
+    if start >= end:
+        raise ValueError(f"start: {start:g} is not before end {end:g}: the mask would never be read; raise 'end'")
+    return node_helpers.conditioning_set_values(conditioning,
+                                                {CONDITIONING_KEY: MaskReference(mask, strength, start, end)})
+
+
+def describe(mask: MaskInput) -> str:
+    """One line on size and reduction, one on the shares of the classes."""
+    batch, height, width = mask.labels.shape
+    counts = torch.bincount(mask.labels.flatten().long(), minlength=len(CLASSES)) / mask.labels.numel()
+    shares = [f"{DISPLAY_NAMES[i]} {counts[i]:.1%}" + ("" if mask.visible[i] else " (hidden)")
+              for i in counts.argsort(descending=True).tolist() if counts[i] > 0]
+    return f"{batch} label map(s) of {width} x {height}, token reduction {mask.reduction}\n{', '.join(shares)}"
+
+
+STRENGTH = dict(default=1.0, min=0.0, max=10.0, step=0.05)
+STRENGTH_TIP = "How strongly image and text read the mask. 1 as trained, 0 not at all, above 1 more than trained."
+
+
+class MaskTokenizer(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MDiT_MaskTokenizer",
+            display_name="Encode Label Map as MDiT Mask",
+            category="MDiTFace",
+            description="Reads a face label map (a picture with one colour a class) and prepares it as a mask for MDiT "
+                        "models. The mask's own computation happens once per model and size and is kept with this "
+                        "output: other seeds, prompts and guidance values reuse it.",
+            search_aliases=["semantic mask", "segmentation map", "face parsing", "mask tokens"],
+            inputs=[
+                io.Image.Input("label_map", tooltip="Label map; colours are snapped to the nearest palette entry."),
+                io.Combo.Input("palette", options=list(PALETTES), default="colours",
+                               tooltip="How the picture shows classes: CelebAMask-HQ colours, grey levels 0..18 of 255, "
+                                       "or 19 grey levels spread over 0..255."),
+                io.Combo.Input("class_order", options=list(ORDERS), default="CelebAMask-HQ",
+                               tooltip="The order that the classes are counted in: CelebAMask-HQ's own, or that of the "
+                                       "common face parsers. For colours: which class the n-th colour means."),
+                io.Vae.Input("vae", optional=True, tooltip="The model's VAE. Only models that read the mask as an "
+                                                           "encoded picture need it; the bundled model does not."),
+                io.String.Input("hidden_classes", default="", optional=True, advanced=True,
+                                tooltip="Classes that the model shall not see, such as 'hair, hat'; it then fills "
+                                        "these places freely. Empty: it sees all."),
+                io.Combo.Input("token_reduction", options=list(REDUCTIONS), default="off", optional=True, advanced=True,
+                               tooltip="off: exact. merge: stored tokens of flat regions become one, close to exact. "
+                                       "half: a mask of half the resolution, a quarter of the tokens."),
+            ],
+            outputs=[
+                MDiTMask.Output(display_name="mask", tooltip="The mask for the text or mask conditioning nodes."),
+                io.String.Output(display_name="report", tooltip="Size of the map and share of each class."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, label_map, palette="colours", class_order="CelebAMask-HQ", vae=None, hidden_classes="",
+                token_reduction="off") -> io.NodeOutput:
+        visible = torch.ones(len(CLASSES))
+        if hidden_classes.strip():
+            visible[class_ids(hidden_classes)] = 0
+        mask = MaskInput(to_indices(label_map, palette, class_order), visible, token_reduction, vae)
+        return io.NodeOutput(mask, describe(mask))
+
+
+class TextConditioning(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MDiT_TextConditioning",
+            display_name="Encode Text and MDiT Mask",
+            category="MDiTFace",
+            description="Encodes a prompt and, if one is connected, attaches a mask. An empty text with a mask "
+                        "generates from the mask alone; a text without a mask from the text alone.",
+            search_aliases=["prompt", "clip text encode", "mask prompt"],
+            inputs=[
+                io.Clip.Input("clip", tooltip="Text encoder, from Load MDiT Model."),
+                io.String.Input("text", multiline=True, dynamic_prompts=True,
+                                tooltip="What the face should look like. The bundled model knows short phrases: "
+                                        "'young woman, blond hair, red shirt, blue background, light skin'."),
+                MDiTMask.Input("mask", optional=True, tooltip="Mask from Encode Label Map as MDiT Mask."),
+                io.Float.Input("mask_strength", optional=True, tooltip=STRENGTH_TIP, **STRENGTH),
+            ],
+            outputs=[io.Conditioning.Output(display_name="conditioning", tooltip="Text, with the mask if connected.")],
+        )
+
+    @classmethod
+    def execute(cls, clip, text, mask=None, mask_strength=1.0) -> io.NodeOutput:
+        if clip is None:
+            raise ValueError("clip: the loaded file holds no text encoder: connect another CLIP")
+        conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(text))
+        return io.NodeOutput(conditioning if mask is None else attach(conditioning, mask, mask_strength))
+
+
+class ApplyMask(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MDiT_ApplyMask",
+            display_name="Apply MDiT Mask",
+            category="MDiTFace",
+            description="Attaches a mask to a conditioning from any text encoder, for all or part of the schedule.",
+            search_aliases=["mask conditioning", "face mask", "semantic control"],
+            inputs=[
+                io.Conditioning.Input("conditioning", tooltip="The text to generate from."),
+                MDiTMask.Input("mask", tooltip="Mask from Encode Label Map as MDiT Mask."),
+                io.Float.Input("strength", tooltip=STRENGTH_TIP, **STRENGTH),
+                io.Float.Input("start", default=0.0, min=0.0, max=1.0, step=0.001, advanced=True,
+                               tooltip="Part of the schedule where the mask begins to be read; 0 is pure noise."),
+                io.Float.Input("end", default=1.0, min=0.0, max=1.0, step=0.001, advanced=True,
+                               tooltip="Part of the schedule after which the mask is read no more; 1 is the picture."),
+            ],
+            outputs=[io.Conditioning.Output(display_name="conditioning", tooltip="The same text with the mask.")],
+        )
+
+    @classmethod
+    def execute(cls, conditioning, mask, strength=1.0, start=0.0, end=1.0) -> io.NodeOutput:
+        return io.NodeOutput(attach(conditioning, mask, strength, start, end))
+
+
+NODES = (MaskTokenizer, TextConditioning, ApplyMask)

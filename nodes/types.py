@@ -1,0 +1,4 @@
+"""Socket types of the pack."""
+from comfy_api.latest import io
+
+MDiTMask = io.Custom("MDIT_MASK")

@@ -1,0 +1,42 @@
+"""What every test may rely on.
+
+* The pack is the package `mditface`, as a host loads it under a name of its own choosing: write
+  `from mditface.mdit.labelmap import ...` and `from mditface.nodes import ...`. The host's modules (`comfy`,
+  `folder_paths`, `nodes`) are importable beside it. `import mdit` works too, but makes other classes than
+  `mditface.mdit`: do not mix the two.
+* Without an accelerator everything runs on the CPU. The host's base folder is a temporary one.
+* Run through `python dev.py test` or `python dev.py run -- pytest ...`, which set COMFYUI_PATH.
+"""
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).absolute().parents[1]
+BASE = Path(tempfile.mkdtemp(prefix="mditface-tests-"))
+
+
+def pytest_configure(config):
+    if "COMFYUI_PATH" not in os.environ:
+        pytest.exit("run `python dev.py test` or `python dev.py run -- pytest ...`", returncode=2)
+    sys.path.append(str(ROOT))
+    from devtools.host import load_pack
+    load_pack(BASE)
+
+
+def pytest_unconfigure(config):
+    shutil.rmtree(BASE, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of golden data, with one sub-folder a system."""
+    return Path(os.environ.get("MDIT_GOLDEN", ROOT / "tests" / "golden"))

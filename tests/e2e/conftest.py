@@ -1,0 +1,60 @@
+"""A real host with the pack, and a real browser on it."""
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from devtools.server import Server
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+LOADED = "() => window.app?.graph && window.LiteGraph?.registered_node_types.KSampler"
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync", "--no-first-run")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """One host for the whole session; a test leaves it idle. `probe_nodes` stands beside the pack in it."""
+    base = tmp_path_factory.mktemp("host")
+    settings = base / "user" / "default" / "comfy.settings.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps({"Comfy.TutorialCompleted": True}))  # no welcome dialog over the canvas
+    with Server(base, "--preview-method", "auto", packs=[Path(__file__).parent / "probe_nodes"]) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def artefacts(root) -> Path:
+    """Where tests leave what a person may want to look at."""
+    folder = root / "artefacts"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium. Of one module only: while playwright is open, no other event loop runs in this thread."""
+    program = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if program is None:
+        pytest.skip("no chromium on this machine")
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser, server):
+    """The front end, loaded; `page.our_errors` grows with each console error that our files cause."""
+    context = browser.new_context(viewport={"width": 1600, "height": 1000})
+    page = context.new_page()
+    page.our_errors = []
+    page.on("console", lambda message: page.our_errors.append(message.text)
+            if message.type == "error" and "mditface" in message.text + message.location["url"] else None)
+    page.on("pageerror", lambda error: page.our_errors.append(str(error)))
+    page.goto(server.url)
+    page.wait_for_function(LOADED, timeout=120_000)
+    yield page
+    context.close()

