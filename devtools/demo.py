@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -85,10 +87,8 @@ def agreement(mask: Image.Image, face: Image.Image) -> dict[str, float]:
 
 def draw(options, base: Path) -> None:
     graph = json.loads(GRAPH.read_text())
-    steps = None
     with Server(base) as server:
-        sampler = fill_in(graph, server.upload(options.mask), options.prompt, options.seed)
-        steps = Steps(sampler)
+        steps = Steps(fill_in(graph, server.upload(options.mask), options.prompt, options.seed))
         start = time.monotonic()
         entry = server.watch(graph, steps)
         seconds = time.monotonic() - start
@@ -99,27 +99,33 @@ def draw(options, base: Path) -> None:
     face.save(options.out)
     sheet(mask, face).save(beside)
     score = agreement(mask, face)
-    print(f"picture          {options.out}")
-    print(f"sheet            {beside}")
-    print(f"seconds          {seconds:.2f}")
-    print(f"seconds per step {steps.seconds_each():.3f}")
-    print(f"cache            {entry['outputs']['report']['text'][0]}")
-    print(f"label agreement  {score['pixel_accuracy']:.3f} of the pixels, mean IoU {score['mean_iou']:.3f}")
+    for what, value in (
+        ("picture", options.out),
+        ("sheet", beside),
+        ("seconds", f"{seconds:.2f}"),
+        ("seconds per step", f"{steps.seconds_each():.3f}"),
+        ("cache", entry["outputs"]["report"]["text"][0]),
+        ("label agreement", f"{score['pixel_accuracy']:.3f} of the pixels, mean IoU {score['mean_iou']:.3f}"),
+    ):
+        print(f"{what:17}{value}")
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(prog="dev.py demo", description=__doc__)
     parser.add_argument("--mask", type=Path, default=MASK)
     parser.add_argument("--prompt")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="mditface-demo-") as base:
-        try:
-            draw(options, Path(base))
-        except (NodeError, RuntimeError, OSError) as error:
-            raise SystemExit(f"dev.py: {error}")
+    base = Path(tempfile.mkdtemp(prefix="mditface-demo-"))
+    try:
+        draw(options, base)
+    except (NodeError, RuntimeError, OSError) as error:  # the base folder stays: the server's log lies there
+        print(f"dev.py: {error}", file=sys.stderr)
+        return 2
+    shutil.rmtree(base)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

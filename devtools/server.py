@@ -104,7 +104,7 @@ class Server:
         self.stop()
 
     def start(self, timeout: float = 180) -> None:
-        """Boot and return once the API answers; RuntimeError with the log's end when it does not."""
+        """Boot and return once the API answers; RuntimeError with the log's last line when it does not."""
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         with self.log.open("ab") as log:
@@ -115,7 +115,7 @@ class Server:
         while not self._answers():
             self._check_alive()
             if time.monotonic() > deadline:
-                raise RuntimeError(f"the server did not answer within {timeout:.0f} s:\n{self.log_tail()}")
+                raise self._failure(f"did not answer within {timeout:.0f} s")
             time.sleep(0.1)
 
     def stop(self) -> None:
@@ -125,9 +125,6 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-
-    def log_tail(self, lines: int = 30) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def get(self, path: str, **parameters):
         """Answer of a GET as JSON."""
@@ -164,7 +161,7 @@ class Server:
         while not (entry := self.get(f"/history/{prompt_id}").get(prompt_id)):
             self._check_alive()
             if time.monotonic() > deadline:
-                raise TimeoutError(f"the run did not finish within {timeout:.0f} s:\n{self.log_tail()}")
+                raise self._failure(f"did not finish the run within {timeout:.0f} s")
             time.sleep(0.05)
         raise_failure(entry)
         return entry
@@ -203,7 +200,11 @@ class Server:
 
     def _check_alive(self) -> None:
         if self.process.poll() is not None:
-            raise RuntimeError(f"the server stopped with code {self.process.returncode}:\n{self.log_tail()}")
+            raise self._failure(f"stopped with code {self.process.returncode}")
+
+    def _failure(self, what: str) -> RuntimeError:
+        last = self.log.read_text(errors="replace").strip().rpartition("\n")[2]
+        return RuntimeError(f"the server {what}; its last words: {last} (log: {self.log})")
 
     def _picture(self, image: dict) -> Image.Image:
         answer = self.session.get(self.url + "/view", params=image, timeout=60)

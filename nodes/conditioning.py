@@ -6,8 +6,9 @@ import torch
 import node_helpers
 from comfy_api.latest import io
 
-from ..mdit.labelmap import CLASSES, DISPLAY_NAMES, ORDERS, PALETTES, class_ids, to_indices
+from ..mdit.labelmap import CLASSES, DISPLAY_NAMES, class_ids, to_indices
 from ..mdit.mditface.mask import CONDITIONING_KEY, REDUCTIONS, MaskInput, MaskReference
+from .labelmap import palette_inputs
 from .types import MDiTMask
 
 
@@ -44,12 +45,7 @@ class MaskTokenizer(io.ComfyNode):
             search_aliases=["semantic mask", "segmentation map", "face parsing", "mask tokens"],
             inputs=[
                 io.Image.Input("label_map", tooltip="Label map; colours are snapped to the nearest palette entry."),
-                io.Combo.Input("palette", options=list(PALETTES), default="colours",
-                               tooltip="How the picture shows classes: CelebAMask-HQ colours, grey levels 0..18 of 255, "
-                                       "or 19 grey levels spread over 0..255."),
-                io.Combo.Input("class_order", options=list(ORDERS), default="CelebAMask-HQ",
-                               tooltip="The order that the classes are counted in: CelebAMask-HQ's own, or that of the "
-                                       "common face parsers. For colours: which class the n-th colour means."),
+                *palette_inputs(),
                 io.Vae.Input("vae", optional=True, tooltip="The model's VAE. Only models that read the mask as an "
                                                            "encoded picture need it; the bundled model does not."),
                 io.String.Input("hidden_classes", default="", optional=True, advanced=True,
@@ -66,12 +62,12 @@ class MaskTokenizer(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, label_map, palette="colours", class_order="CelebAMask-HQ", vae=None, hidden_classes="",
+    def execute(cls, label_map, palette="colours", order="CelebAMask-HQ", vae=None, hidden_classes="",
                 token_reduction="off") -> io.NodeOutput:
         visible = torch.ones(len(CLASSES))
         if hidden_classes.strip():
             visible[class_ids(hidden_classes)] = 0
-        mask = MaskInput(to_indices(label_map, palette, class_order), visible, token_reduction, vae)
+        mask = MaskInput(to_indices(label_map, palette, order), visible, token_reduction, vae)
         return io.NodeOutput(mask, describe(mask))
 
 

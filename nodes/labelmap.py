@@ -9,6 +9,8 @@ from ..mdit import labelmap
 
 CATEGORY = "MDiTFace/label map"
 CLASS_LIST = ", ".join(labelmap.CLASSES)
+EDITS = {edit.__name__: edit for edit in (
+    labelmap.move, labelmap.scale, labelmap.grow, labelmap.remove, labelmap.replace)}
 
 
 def palette_inputs() -> list[io.Input]:
@@ -16,13 +18,13 @@ def palette_inputs() -> list[io.Input]:
     return [
         io.Combo.Input(
             "palette", options=list(labelmap.PALETTES), default="colours",
-            tooltip="What the pixels of the label map show. colours: the CelebAMask-HQ colours. grey indices: grey "
-                    "level 0 to 18 of 255, nearly black to the eye. index picture: the 19 classes spread evenly "
-                    "over black to white."),
+            tooltip="What the pixels of the label map show. colours: the CelebAMask-HQ colours. "
+                    "grey indices: grey level 0 to 18 of 255, nearly black to the eye. "
+                    "index picture: the 19 classes spread evenly over black to white."),
         io.Combo.Input(
             "order", options=list(labelmap.ORDERS), default="CelebAMask-HQ", advanced=True,
-            tooltip="The class order that the pixel values count in. Choose 'face parser' for the output of the "
-                    "common face parsers (background, skin, brows, eyes, glasses, ...)."),
+            tooltip="The class order that the pixel values count in. Choose 'face parser' for the output of "
+                    "the common face parsers (background, skin, brows, eyes, glasses, ...)."),
     ]
 
 
@@ -34,14 +36,14 @@ def label_map_output() -> io.Output:
 class LabelMapFromMasks(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        slot = io.Mask.Input("mask", tooltip="Pixels above 0.5 belong to the class of the same place in the list.")
+        slot = io.Mask.Input("mask", tooltip="Pixels above 0.5 take the class of the same place in the list.")
         return io.Schema(
             node_id="MDiT_LabelMapFromMasks",
             display_name="Build Label Map from Masks",
             category=CATEGORY,
-            description="Paints masks as face parts into one label map, the later ones on top. Pixels under no mask "
-                        "are background.",
-            search_aliases=["mask to label map", "combine masks", "segmentation map", "face parts", "mditface"],
+            description="Paints masks as face parts into one label map, the later ones on top. Pixels under "
+                        "no mask are background.",
+            search_aliases=["mask to label map", "combine masks", "segmentation map", "face parts"],
             inputs=[
                 io.Autogrow.Input(
                     "masks", template=io.Autogrow.TemplatePrefix(slot, prefix="mask", min=1, max=50),
@@ -77,19 +79,22 @@ class LabelMapToMasks(io.ComfyNode):
             node_id="MDiT_LabelMapToMasks",
             display_name="Split Label Map into Masks",
             category=CATEGORY,
-            description="Cuts the chosen face parts out of a label map as masks. Each pixel is snapped to the nearest "
-                        "palette entry first.",
-            search_aliases=["label map to mask", "segmentation to mask", "hair mask", "face parts", "mditface"],
+            description="Cuts the chosen face parts out of a label map as masks. Each pixel is snapped to "
+                        "the nearest palette entry first.",
+            search_aliases=["label map to mask", "segmentation to mask", "hair mask", "face parts"],
             inputs=[
                 io.Image.Input("label_map", tooltip="Label map, or a batch of them."),
-                io.String.Input("classes", default="all", dynamic_prompts=False,
-                                tooltip=f"Classes to cut out, such as 'hair, hat', or 'all'. Classes: {CLASS_LIST}."),
+                io.String.Input(
+                    "classes", default="all", dynamic_prompts=False,
+                    tooltip=f"Classes to cut out, such as 'hair, hat', or 'all'. Classes: {CLASS_LIST}."),
                 *palette_inputs(),
             ],
             outputs=[
-                io.Mask.Output("masks", tooltip="One mask for each picture and class: all classes of the first "
-                                                "picture in the order of the list, then those of the next."),
-                io.Mask.Output("union", tooltip="One mask for each picture: every pixel of any chosen class."),
+                io.Mask.Output(
+                    "masks", tooltip="One mask for each picture and class: all classes of the first picture "
+                                     "in the order of the list, then those of the next."),
+                io.Mask.Output(
+                    "union", tooltip="One mask for each picture: every pixel of any chosen class."),
             ],
         )
 
@@ -108,35 +113,40 @@ class EditLabelMap(io.ComfyNode):
             node_id="MDiT_EditLabelMap",
             display_name="Edit Label Map",
             category=CATEGORY,
-            description="Moves, scales, grows, removes or replaces one face part of a label map. Pixels that the part "
-                        "leaves are filled from the nearest other part.",
-            search_aliases=["move face part", "resize face part", "remove glasses", "grow hair", "mditface"],
+            description="Moves, scales, grows, removes or replaces one face part of a label map. Pixels that "
+                        "the part leaves are filled from the nearest other part.",
+            search_aliases=["move face part", "resize face part", "remove glasses", "grow hair"],
             inputs=[
-                io.Image.Input("label_map", tooltip="Label map in CelebAMask-HQ colours, or a batch of them."),
-                io.Combo.Input("part", options=list(labelmap.CLASSES), default="hair",
-                               tooltip="The class to edit; l_ and r_ are the person's own left and right. A picture "
-                                       "without it stays as it is."),
-                io.DynamicCombo.Input("operation", options=_operations(),
-                                      tooltip="What to do with the part; its settings appear below."),
+                io.Image.Input(
+                    "label_map", tooltip="Label map in CelebAMask-HQ colours, or a batch of them."),
+                io.Combo.Input(
+                    "class_name", display_name="class", options=list(labelmap.CLASSES), default="hair",
+                    tooltip="The class to edit; l_ and r_ are the person's own left and right. A picture "
+                            "without it stays as it is."),
+                io.DynamicCombo.Input(
+                    "operation", options=_operations(),
+                    tooltip="What to do with the class; its settings appear below."),
             ],
             outputs=[label_map_output()],
         )
 
     @classmethod
-    def execute(cls, label_map: torch.Tensor, part: str, operation: io.DynamicCombo.Type) -> io.NodeOutput:
+    def execute(
+        cls, label_map: torch.Tensor, class_name: str, operation: io.DynamicCombo.Type,
+    ) -> io.NodeOutput:
         settings = dict(operation)
-        edit = getattr(labelmap, settings.pop("operation"))
+        edit = EDITS[settings.pop("operation")]
         if "by" in settings:
             settings["by"] = labelmap.class_id(settings["by"])
-        indices = edit(labelmap.to_indices(label_map), labelmap.class_id(part), **settings)
+        indices = edit(labelmap.to_indices(label_map), labelmap.class_id(class_name), **settings)
         return io.NodeOutput(labelmap.to_image(indices))
 
 
 def _operations() -> list[io.DynamicCombo.Option]:
-    """The operations by the names of their functions in mdit.labelmap, each with that function's parameters."""
+    """The operations of EDITS, each with its function's parameters."""
     return [
         io.DynamicCombo.Option("move", [
-            io.Int.Input("dx", default=0, min=-16384, max=16384, tooltip="Pixels to the right; negative: left."),
+            io.Int.Input("dx", default=0, min=-16384, max=16384, tooltip="Pixels right; negative: left."),
             io.Int.Input("dy", default=0, min=-16384, max=16384, tooltip="Pixels down; negative: up."),
         ]),
         io.DynamicCombo.Option("scale", [

@@ -21,7 +21,9 @@ PALETTES = {
 MAX_FAR_SHARE = 0.10
 
 
-def to_indices(image: torch.Tensor, palette: str = "colours", order: str = "CelebAMask-HQ") -> torch.Tensor:
+def to_indices(
+    image: torch.Tensor, palette: str = "colours", order: str = "CelebAMask-HQ",
+) -> torch.Tensor:
     """Class indices of label-map pictures, each pixel snapped to the nearest palette entry.
 
     image: (B, H, W, 3) in 0..1; a fourth channel is ignored.
@@ -30,9 +32,9 @@ def to_indices(image: torch.Tensor, palette: str = "colours", order: str = "Cele
     order: the class order that k counts in, a key of ORDERS; with "colours", k is the row in the palette.
     Returns (B, H, W) uint8 in CelebAMask-HQ order.
 
-    A pixel is far when its nearest entry is further away than the two closest entries of the palette are from
-    each other (51 of 255 for "colours"): such a colour cannot be told from another class's.
-    Raises ValueError for a wrong shape, a value that is not finite, and a picture with more than 10 % far pixels.
+    A pixel is far when its nearest entry is further away than the two closest entries of the palette are
+    from each other (51 of 255 for "colours"): such a colour cannot be told from another class's.
+    Raises ValueError for a wrong shape, a value that is not finite, and a picture with over 10 % far pixels.
     """
     _check_image(image)
     entries = torch.tensor(PALETTES[palette], dtype=torch.float32, device=image.device)  # (19, 3)
@@ -61,8 +63,8 @@ def to_masks(indices: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
 def from_masks(layers: Sequence[tuple[int, torch.Tensor]], h: int, w: int) -> torch.Tensor:
     """Paint masks as classes on background, later layers on top.
 
-    layers: (class id, mask) pairs; a mask is (H, W), (B, H, W) or (B, 1, H, W) and counts where it exceeds 0.5.
-        A mask of another size is resized by nearest neighbour, one of batch 1 serves the whole batch.
+    layers: (class id, mask) pairs; a mask is (H, W), (B, H, W) or (B, 1, H, W) and counts where it exceeds
+        0.5. A mask of another size is resized by nearest neighbour, one of batch 1 serves the whole batch.
     Returns (B, h, w) uint8. Raises ValueError for no layers, a wrong shape and batches that do not fit.
     """
     if not layers:
@@ -85,15 +87,18 @@ def _check_image(image: torch.Tensor) -> None:
     if 0 in shape:
         raise ValueError(f"label_map: the batch is empty, shape {shape}. Connect at least one picture.")
     if not image.isfinite().all():
-        raise ValueError("label_map: the picture has values that are not finite. Check the node that made it.")
+        raise ValueError("label_map: the picture has values not finite. Check the node that made it.")
 
 
 def _snap(picture: torch.Tensor, entries: torch.Tensor, palette: str) -> torch.Tensor:
     """(H, W, 3) int in 0..255 -> (H, W) rows of `entries`; measures each distinct colour once."""
     codes = picture[..., 0] << 16 | picture[..., 1] << 8 | picture[..., 2]  # (H, W)
-    codes, pixel_colour, counts = codes.unique(return_inverse=True, return_counts=True)  # (U,), (H, W), (U,)
+    # (U,), (H, W), (U,): the distinct colours, each pixel's row among them, and how many pixels each has
+    codes, pixel_colour, counts = codes.unique(return_inverse=True, return_counts=True)
     colours = torch.stack([codes >> 16, codes >> 8 & 255, codes & 255], dim=-1)  # (U, 3)
-    distance, nearest = torch.cdist(colours.float(), entries, compute_mode="donot_use_mm_for_euclid_dist").min(dim=-1)  # (U,)
+    # The matrix-product form of the distance is too inexact to compare with the bound.
+    distances = torch.cdist(colours.float(), entries, compute_mode="donot_use_mm_for_euclid_dist")  # (U, 19)
+    distance, nearest = distances.min(dim=-1)  # (U,)
     _refuse_far(colours, counts, distance > torch.pdist(entries).min(), palette)
     return nearest[pixel_colour]
 
@@ -105,9 +110,9 @@ def _refuse_far(colours: torch.Tensor, counts: torch.Tensor, far: torch.Tensor, 
     commonest = colours[far][counts[far].argsort(descending=True, stable=True)[:2]]  # (<= 2, 3)
     samples = " and ".join(str(tuple(colour)) for colour in commonest.tolist())
     raise ValueError(
-        f'label_map: {share:.0%} of the pixels are far from every entry of the palette "{palette}", for example '
-        f"{samples} as (r, g, b). Choose the palette that the label map was saved in, or repaint those parts in "
-        "palette colours; a photograph needs a face parser first.")
+        f'label_map: {share:.0%} of the pixels are far from every entry of the palette "{palette}", for '
+        f"example {samples} as (r, g, b). Choose the palette that the label map was saved in, or repaint "
+        "those parts in palette colours; a photograph needs a face parser first.")
 
 
 def _as_batch(mask: torch.Tensor, number: int) -> torch.Tensor:
@@ -120,5 +125,5 @@ def _as_batch(mask: torch.Tensor, number: int) -> torch.Tensor:
     if mask.ndim != 3:
         raise ValueError(f"masks: mask {number} has shape {shape}, expected (batch, height, width).")
     if 0 in shape:
-        raise ValueError(f"masks: mask {number} is empty, shape {shape}. Connect a mask with at least one picture.")
+        raise ValueError(f"masks: mask {number} is empty, shape {shape}. Connect at least one picture.")
     return mask.float()

@@ -1,8 +1,9 @@
 """Edits of one class of a label map.
 
-Every function takes (B, H, W) uint8 indices and returns new ones of the same shape. Pixels that the class gives
-up take the class of the nearest pixel of any other class, so a moved eye leaves skin behind. What the class comes
-to lie on is overwritten, what leaves the picture is cut off, and a picture without the class stays as it is.
+Every function takes (B, H, W) uint8 indices and returns new ones of the same shape. Pixels that the class
+gives up take the class of the nearest pixel of any other class, so a moved eye leaves skin behind. What the
+class comes to lie on is overwritten, what leaves the picture is cut off, and a picture without the class
+stays as it is.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def scale(indices: torch.Tensor, class_id: int, width: float, height: float) -> 
 
 
 def grow(indices: torch.Tensor, class_id: int, pixels: float) -> torch.Tensor:
-    """Widen a class by a radius in pixels; a negative radius shrinks it, but not away from the picture's edge."""
+    """Widen a class by a radius in pixels; a negative one shrinks it, not along the picture's edge."""
     def grown(region: np.ndarray) -> np.ndarray:
         return _distance_inside(~region) <= pixels if pixels > 0 else _distance_inside(region) > -pixels
     return _reshape(indices, class_id, grown)
@@ -48,7 +49,9 @@ def replace(indices: torch.Tensor, class_id: int, by: int) -> torch.Tensor:
     return torch.where(indices == class_id, torch.full_like(indices, by), indices)
 
 
-def _reshape(indices: torch.Tensor, class_id: int, new_region: Callable[[np.ndarray], np.ndarray]) -> torch.Tensor:
+def _reshape(
+    indices: torch.Tensor, class_id: int, new_region: Callable[[np.ndarray], np.ndarray],
+) -> torch.Tensor:
     """Give a class the pixels new_region(old pixels), both (H, W) bool, in every picture that shows it."""
     edited = []
     for picture in indices.cpu().numpy():
@@ -76,7 +79,7 @@ def _region_at(y: np.ndarray, x: np.ndarray, shape: tuple[int, int]) -> np.ndarr
 
 
 def _source(occupied: np.ndarray, factor: float) -> np.ndarray:
-    """Along one axis, the pixel that each pixel shows after stretching; -1 or n where that is off the picture."""
+    """Along one axis, the pixel that each pixel shows after stretching; -1 or n for one off the picture."""
     n = len(occupied)
     centre = np.flatnonzero(occupied)[[0, -1]].mean()
     source = np.floor((np.arange(n) - centre) / factor + centre + 0.5)

@@ -42,8 +42,11 @@ def to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
 class StaticEntry:
     """Keys and values (b, H, M, D) of every block, with the logits' bias (b, M) of merged tokens or None.
 
-    Indexing gives a block's pair on the device of the computation, wherever the entry is stored.
+    Indexing gives a block's pair on the device of the computation, wherever the entry is stored. An entry that is
+    not `resident` stays in RAM by the user's wish: the host neither counts nor loads it.
     """
+
+    resident = True
 
     def __init__(self, kv: Iterable[tuple[Tensor, Tensor]], bias: Tensor | None, eight_bit: bool):
         self.blocks, self.bias = [], bias
@@ -67,7 +70,8 @@ class StaticEntry:
         return self.blocks[0][0].device
 
     def store_on(self, device: torch.device):
-        self.blocks = [tuple(x.to(device) for x in block) for block in self.blocks]
+        if self.stored_on != device:
+            self.blocks = [tuple(x.to(device) for x in block) for block in self.blocks]
 
 
 class StaticMaskCache(nn.Module):
@@ -83,13 +87,13 @@ class StaticMaskCache(nn.Module):
     def nbytes(self) -> int:
         return sum(entry.nbytes for entry in self.entries.values())
 
-    def bytes_on(self, device: torch.device) -> int:
-        return sum(entry.nbytes for entry in self.entries.values() if entry.stored_on == device)
+    def resident(self) -> list[StaticEntry]:
+        return [entry for entry in self.entries.values() if entry.resident]
 
     def move(self, source: torch.device, target: torch.device, budget: float) -> int:
         """Moves entries stored on `source`, least recently used first, until `budget` bytes moved."""
         moved = 0
-        for entry in list(self.entries.values()):
+        for entry in self.resident():
             if entry.stored_on == source and source != target and moved < budget:
                 entry.store_on(target)
                 moved += entry.nbytes
@@ -100,10 +104,10 @@ class CachePatcher(comfy.model_patcher.ModelPatcher):
     """Lets the host load, count, spill and unload a mask's entries like a model's weights (spec section 6.3)."""
 
     def model_size(self) -> int:
-        return self.model.nbytes + self.model.planned
+        return sum(entry.nbytes for entry in self.model.resident()) + self.model.planned
 
     def loaded_size(self) -> int:
-        return self.model.bytes_on(self.load_device)
+        return sum(entry.nbytes for entry in self.model.resident() if entry.stored_on == self.load_device)
 
     def current_loaded_device(self) -> torch.device:
         return self.load_device
@@ -138,8 +142,7 @@ class StaticStore:
         """Announces an entry to come, so that the host makes room for it before the run."""
         self.cache.planned = nbytes
 
-    def get(self, key: Hashable, compute: Callable[[], StaticEntry], offload_device: torch.device | None,
-            report: RunReport) -> StaticEntry:
+    def get(self, key: Hashable, compute: Callable[[], StaticEntry], report: RunReport) -> StaticEntry:
         """The entry of this key, computed if need be. A failure or an interrupt in `compute` leaves nothing."""
         with self.lock:
             entry = self.cache.entries.get(key)
@@ -152,8 +155,6 @@ class StaticStore:
                 while len(self.cache.entries) >= CAPACITY:
                     self.cache.entries.popitem(last=False)
                 self.cache.entries[key] = entry
-            if offload_device is not None and entry.stored_on != offload_device:
-                entry.store_on(offload_device)
             report.bytes = self.cache.nbytes
             return entry
 

@@ -59,11 +59,10 @@ class MaskReference:
 
     __copy__ = __deepcopy__
 
-    def active(self, model_sampling, sigma: float) -> bool:
-        if self.strength == 0:
-            return False
-        first, last = (float(model_sampling.percent_to_sigma(p)) for p in (self.start, self.end))
-        return last <= sigma <= first
+    def active(self, model_sampling, sigma: Tensor) -> bool:
+        if self.strength == 0 or (self.start, self.end) == (0, 1):  # without a range, spares a wait for the device
+            return self.strength > 0
+        return bool(model_sampling.percent_to_sigma(self.end) <= sigma <= model_sampling.percent_to_sigma(self.start))
 
 
 class BoundMask:

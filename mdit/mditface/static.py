@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 import comfy.conds
-import comfy.model_management
 import comfy.patcher_extension
 
 from .cache import REPORT_KEY, RunReport, StaticEntry
@@ -72,7 +71,11 @@ def bind_masks(executor, noise: Tensor, *args, **kwargs):
         cond[CONDITIONING_KEY] = bound[reference]
         if caches(options):
             cond["additional_models"] = [*cond.get("additional_models", []), holder(bound[reference], patcher)]
-    return executor(noise, *args, **kwargs)
+    try:
+        return executor(noise, *args, **kwargs)
+    finally:
+        for reference in bound:
+            reference.mask.store.plan(0)
 
 
 def caches(transformer_options: dict) -> bool:
@@ -93,11 +96,11 @@ def attach_masks(executor, x: Tensor, t: Tensor, c_concat=None, c_crossattn=None
     """APPLY_MODEL: turns the chunks' masks into the keys and values that each row of the batch reads."""
     chunks = kwargs.pop(CONDITIONING_KEY, None)
     if chunks:
-        kwargs["masks"] = mask_rows(executor.class_obj, chunks, x, float(t[0]), transformer_options)
+        kwargs["masks"] = mask_rows(executor.class_obj, chunks, x, t[0], transformer_options)
     return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
 
-def mask_rows(model, chunks: list[MaskCond], x: Tensor, sigma: float, transformer_options: dict) -> tuple[MaskRows, ...]:
+def mask_rows(model, chunks: list[MaskCond], x: Tensor, sigma: Tensor, transformer_options: dict) -> tuple[MaskRows, ...]:
     """Runs of equal masks among the chunks, each of which takes x.shape[0] / len(chunks) rows. Empty without masks."""
     n = x.shape[0] // len(chunks)
     rows, start = [], 0
@@ -133,7 +136,8 @@ def static_entry(model, mask: BoundMask, area: tuple | None, device: torch.devic
     dtype = model.get_dtype_inference()
 
     def compute() -> StaticEntry:
-        kv = static_path(model.diffusion_model, tokens, device, dtype, transformer_options)
+        kv = model.diffusion_model.static_path(tokens.tokens.to(device, dtype), *tokens.grid, tokens.stride,
+                                               transformer_options)
         if reduction != "merge":
             return StaticEntry(kv, None, options.mode == "8-bit")
         leaves = flat_regions(tokens.classes, *tokens.grid)
@@ -147,8 +151,11 @@ def static_entry(model, mask: BoundMask, area: tuple | None, device: torch.devic
     patcher = model.current_patcher
     key = (digest, patcher.patches_uuid, *model_state(patcher), reduction, options.mode, dtype, device,
            tuple(sorted((transformer_options.get("rope_options") or {}).items())))
-    offload = patcher.offload_device if options.offload else None
-    return mask.reference.mask.store.get(key, compute, offload, report)
+    entry = mask.reference.mask.store.get(key, compute, report)
+    if options.offload:
+        entry.store_on(patcher.offload_device)
+    entry.resident = not options.offload
+    return entry
 
 
 def model_state(patcher) -> tuple:
@@ -157,10 +164,3 @@ def model_state(patcher) -> tuple:
     objects = [item for item in patcher.object_patches.items() if item[0].startswith("diffusion_model")]
     return (tuple((hook.hook_ref, hook.strength) for hook in hooks),
             tuple((name, *injections) for name, injections in patcher.injections.items()), tuple(objects))
-
-
-def static_path(network, tokens, device, dtype, transformer_options):
-    """The mask stream's keys and values block by block; an interrupt stops it between two blocks."""
-    for kv in network.static_path(tokens.tokens.to(device, dtype), *tokens.grid, tokens.stride, transformer_options):
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        yield kv

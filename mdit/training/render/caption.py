@@ -7,17 +7,17 @@ import re
 import numpy as np
 
 VOCABULARY = tuple(sorted(set("""
-a an the of with and in on wearing has have is who portrait photo picture face closeup this person
-man woman he she his her young middle aged old
+a an of with and in on wearing has is portrait photo face
+man woman he she young middle aged old
 hair short medium long shaved bald straight wavy curly afro combed back tied bun bangs receding hairline
 black brown blond red gray white pink blue green purple orange yellow
 skin pale light tan dark
-beard mustache goatee stubble no clean smiling frowning surprised neutral expression
+beard mustache goatee stubble no smiling frowning surprised expression
 eyes eyebrows bushy chubby freckles lipstick
 glasses sunglasses hat cap beanie earrings necklace
 shirt sweater turtleneck suit top hoodie background
 """.split())))
-MAX_WORDS = 60
+MAX_WORDS = 45
 SHORT_SHARE = 0.5
 
 

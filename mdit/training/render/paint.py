@@ -95,11 +95,9 @@ def paint_skin(p: np.ndarray, masks: np.ndarray, normal_y: np.ndarray, look: dic
     albedo = mix(albedo, hair * (0.75 + 0.5 * noise[:, None]), beard * dense * (0.8 + 0.2 * noise))
     brow = brow_amount(p, look["brows"] == "bushy")
     albedo = mix(albedo, hair * 0.85, 0.9 * brow)
-    lip = mix(np.tile(tone * [0.86, 0.58, 0.56], (len(p), 1)), np.zeros(3), np.zeros(len(p)))
-    if look["lipstick"] != "none":
-        lip = np.tile(color(LIPSTICKS, look["lipstick"]), (len(p), 1))
+    painted = look["lipstick"] != "none"
     is_lip = (lips > 0.45) & (inside < 0.5)
-    albedo[is_lip] = lip[is_lip]
+    albedo[is_lip] = color(LIPSTICKS, look["lipstick"]) if painted else tone * [0.86, 0.58, 0.56]
     albedo[inside >= 0.5] = (0.35, 0.1, 0.1)
 
     label = np.full(len(p), SKIN_CLASS, np.uint8)

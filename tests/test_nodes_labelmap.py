@@ -1,0 +1,114 @@
+import pytest
+import torch
+
+from comfy_api.latest import _io
+from mditface.mdit.labelmap import CLASSES, PALETTES, PARSER_ORDER, from_masks, to_image, to_indices
+from mditface.nodes.labelmap import NODES, EditLabelMap, LabelMapFromMasks, LabelMapToMasks
+
+SKIN, HAIR = CLASSES.index("skin"), CLASSES.index("hair")
+
+
+def face(batch=2):
+    indices = torch.full((batch, 12, 16), SKIN, dtype=torch.uint8)
+    indices[:, :4, 2:10] = HAIR
+    return to_image(indices)
+
+
+def run(node, **inputs):
+    """Execute a node on API inputs ("operation.dx"), checked and nested as the host does."""
+    allowed, _, v3_data = _io.get_finalized_class_inputs(node.INPUT_TYPES(), inputs)
+    names = set(allowed["required"]) | set(allowed["optional"])
+    assert set(allowed["required"]) <= set(inputs) <= names
+    return node.EXECUTE_NORMALIZED(**_io.build_nested_inputs(inputs, v3_data)).args
+
+
+# Schemas
+
+@pytest.mark.parametrize("node", NODES, ids=lambda node: node.__name__)
+def test_schemas_are_complete(node):
+    schema = node.GET_SCHEMA()
+    assert schema.node_id == f"MDiT_{node.__name__}" and schema.category == "MDiTFace/label map"
+    assert schema.description and schema.search_aliases and schema.display_name.isascii()
+    for slot in [part for slot in schema.inputs for part in slot.get_all()] + schema.outputs:
+        assert slot.tooltip, slot.id
+
+
+# Build
+
+def test_masks_become_a_label_map():
+    low, high = torch.zeros(1, 8, 8), torch.zeros(2, 4, 4)
+    low[:, 2:] = 1
+    high[1, :2] = 1
+    image, = run(LabelMapFromMasks, **{"masks.mask0": low, "masks.mask1": high}, classes="skin\nhair",
+                 width=0, height=0)
+    assert torch.equal(to_indices(image), from_masks([(SKIN, low), (HAIR, high)], 8, 8))
+
+
+def test_the_canvas_may_have_a_size_of_its_own():
+    image, = run(LabelMapFromMasks, **{"masks.mask0": torch.ones(5, 7)}, classes="skin", width=20, height=0)
+    assert image.shape == (1, 5, 20, 3) and (to_indices(image) == SKIN).all()
+
+
+@pytest.mark.parametrize("classes, said", [
+    ("skin", "classes: 1 names for 2 connected masks"), ("skin, moustache", "classes: 'moustache'")])
+def test_classes_that_do_not_fit_the_masks_are_refused(classes, said):
+    masks = {"masks.mask0": torch.ones(1, 4, 4), "masks.mask1": torch.ones(1, 4, 4)}
+    with pytest.raises(ValueError, match=said):
+        run(LabelMapFromMasks, **masks, classes=classes, width=0, height=0)
+
+
+def test_an_empty_mask_batch_is_refused():
+    with pytest.raises(ValueError, match="masks: mask 1 is empty"):
+        run(LabelMapFromMasks, **{"masks.mask0": torch.zeros(0, 4, 4)}, classes="skin", width=0, height=0)
+
+
+# Split
+
+def test_masks_come_one_a_class_and_picture_with_their_union():
+    image = torch.cat([face(1), to_image(torch.zeros(1, 12, 16, dtype=torch.uint8))])
+    masks, union = run(LabelMapToMasks, label_map=image, classes="hair, skin", palette="colours",
+                       order="CelebAMask-HQ")
+    assert masks.shape == (4, 12, 16) and union.shape == (2, 12, 16)
+    assert masks[0].sum() == 4 * 8 and masks[1].sum() == 12 * 16 - 4 * 8
+    assert masks[2:].sum() == 0 and union[0].all() and union[1].sum() == 0
+
+
+def test_all_classes_and_the_parsers_order():
+    rows = torch.tensor(PARSER_ORDER).argsort()[to_indices(face()).long()]
+    image = torch.tensor(PALETTES["grey indices"])[rows] / 255
+    masks, union = run(LabelMapToMasks, label_map=image, classes="all", palette="grey indices",
+                       order="face parser")
+    assert masks.shape == (38, 12, 16) and union.all()
+    assert torch.equal(masks[19 + HAIR], (to_indices(face())[1] == HAIR).float())
+
+
+@pytest.mark.parametrize("image, said", [
+    (torch.zeros(0, 8, 8, 3), "label_map: the batch is empty"), (torch.zeros(1, 8, 8), "label_map: expected"),
+    (torch.ones(1, 8, 8, 3), r"label_map: 100% .* \(255, 255, 255\)")])
+def test_bad_pictures_are_refused(image, said):
+    with pytest.raises(ValueError, match=said):
+        run(LabelMapToMasks, label_map=image, classes="all", palette="colours", order="CelebAMask-HQ")
+    with pytest.raises(ValueError, match=said):
+        run(EditLabelMap, label_map=image, class_name="hair", operation="remove")
+
+
+# Edit
+
+@pytest.mark.parametrize("operation, settings, hair", [
+    ("move", {"dx": 3, "dy": 2}, (2, 6, 5, 13)), ("scale", {"width": 0.5, "height": 2.0}, (0, 6, 4, 8)),
+    ("grow", {"pixels": 1}, (0, 5, 1, 11)), ("grow", {"pixels": -1}, (0, 3, 3, 9))])
+def test_edits_reshape_the_class(operation, settings, hair):
+    settings = {f"operation.{name}": value for name, value in settings.items()}
+    image, = run(EditLabelMap, label_map=face(), class_name="hair", operation=operation, **settings)
+    rows, columns = (to_indices(image)[1] == HAIR).nonzero().T
+    assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == hair
+    assert set(to_indices(image).unique().tolist()) == {SKIN, HAIR}
+
+
+def test_remove_and_replace():
+    removed, = run(EditLabelMap, label_map=face(), class_name="hair", operation="remove")
+    assert (to_indices(removed) == SKIN).all()
+    replaced, = run(EditLabelMap, label_map=face(), class_name="hair", operation="replace",
+                    **{"operation.by": "hat"})
+    assert torch.equal(to_indices(replaced) == CLASSES.index("hat"), to_indices(face()) == HAIR)
+    assert (to_indices(replaced) != HAIR).all()
