@@ -44,15 +44,16 @@ class LoadModel(io.ComfyNode):
             search_aliases=["MDiTFace loader", "face model", "load face diffusion", "mask to face"],
             inputs=[
                 io.Combo.Input("model_name", options=model_files(),
-                               tooltip="A safetensors file from models/mdit or models/diffusion_models, or the bundled "
-                                       "mditface-demo."),
+                               tooltip="A safetensors file from models/mdit or models/diffusion_models, or the "
+                                       "bundled mditface-demo."),
                 io.Combo.Input("weight_dtype", options=list(DTYPES), default="default", advanced=True,
                                tooltip="Number type of the weights. 'default' lets the host choose by file and device."),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The diffusion model; reads masks and text."),
                 io.Clip.Output(display_name="clip", tooltip="Its text encoder; empty if the file has none."),
-                io.Vae.Output(display_name="vae", tooltip="Its VAE; for pixel-space models the host's pixel-space VAE."),
+                io.Vae.Output(display_name="vae",
+                              tooltip="Its VAE; for pixel-space models the host's pixel-space VAE."),
             ],
         )
 

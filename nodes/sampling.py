@@ -40,8 +40,8 @@ class Sampler(io.ComfyNode):
                 io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01,
                                tooltip="1 starts from noise alone, less keeps more of the latent."),
                 io.Combo.Input("cache", options=list(CACHE_MODES), default="auto", optional=True, advanced=True,
-                               tooltip="auto: the mask's keys and values are computed once and kept. 8-bit: kept in half "
-                                       "the memory, close to exact. off: computed at every step."),
+                               tooltip="auto: the mask's keys and values are computed once and kept. 8-bit: kept in "
+                                       "half the memory, close to exact. off: computed at every step."),
                 io.Boolean.Input("offload", default=False, optional=True, advanced=True,
                                  tooltip="Keep the cache in RAM and fetch it block by block: slower, saves VRAM."),
             ],

@@ -52,8 +52,8 @@ class MDiTBaseModel(BaseModel):
         if pooled_output is None:
             return noise.new_zeros(1, width)
         if pooled_output.shape[-1] != width:
-            raise ValueError(f"the conditioning's pooled text is {pooled_output.shape[-1]} wide, this model needs {width}: "
-                             "encode the text with the CLIP output of the MDiT loader")
+            raise ValueError(f"the conditioning's pooled text is {pooled_output.shape[-1]} wide, this model needs "
+                             f"{width}: encode the text with the CLIP output of the MDiT loader")
         return pooled_output
 
     def extra_conds(self, **kwargs) -> dict:

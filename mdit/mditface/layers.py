@@ -58,7 +58,8 @@ class LowRank(nn.Module):
 class Stream(nn.Module):
     """Weights of one stream in one block. `lora` replaces each layer f by f + lora[f]."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, qk_norm: str, dtype=None, device=None, operations=None):
+    def __init__(self, width: int, heads: int, mlp_ratio: float, qk_norm: str, dtype=None, device=None,
+                 operations=None):
         super().__init__()
         factory = {"dtype": dtype, "device": device}
         self.heads = heads

@@ -90,7 +90,8 @@ class MDiT(nn.Module):
             options["block_index"] = i
 
             def run(args, block=block, i=i):
-                img, txt = block(args["img"], args["txt"], args["vec"], args["pe"], masks, i, args["transformer_options"])
+                img, txt = block(args["img"], args["txt"], args["vec"], args["pe"], masks, i,
+                                 args["transformer_options"])
                 return {"img": img, "txt": txt}
 
             args = {"img": img, "txt": txt, "vec": vec, "pe": pe, "transformer_options": options}

@@ -100,7 +100,8 @@ def attach_masks(executor, x: Tensor, t: Tensor, c_concat=None, c_crossattn=None
     return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
 
-def mask_rows(model, chunks: list[MaskCond], x: Tensor, sigma: Tensor, transformer_options: dict) -> tuple[MaskRows, ...]:
+def mask_rows(model, chunks: list[MaskCond], x: Tensor, sigma: Tensor, transformer_options: dict
+              ) -> tuple[MaskRows, ...]:
     """Runs of equal masks among the chunks, each of which takes x.shape[0] / len(chunks) rows. Empty without masks."""
     n = x.shape[0] // len(chunks)
     rows, start = [], 0
@@ -128,7 +129,8 @@ def key_bias(entry: StaticEntry, strength: float) -> Tensor | None:
     return entry.bias + math.log(strength)
 
 
-def static_entry(model, mask: BoundMask, area: tuple | None, device: torch.device, transformer_options: dict) -> StaticEntry:
+def static_entry(model, mask: BoundMask, area: tuple | None, device: torch.device, transformer_options: dict
+                 ) -> StaticEntry:
     options = transformer_options.get(OPTIONS_KEY, CacheOptions())
     report = transformer_options.get(REPORT_KEY) or RunReport()
     reduction = mask.reference.mask.reduction

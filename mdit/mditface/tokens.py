@@ -52,7 +52,8 @@ def patch_classes(labels: Tensor, label_patch: int) -> Tensor:
 
 def pad_labels(labels: Tensor, label_patch: int) -> Tensor:
     """Pads (b, H, W) like the host pads the latent, so that mask and image tokens stay aligned."""
-    return comfy.ldm.common_dit.pad_to_patch_size(labels[:, None].float(), (label_patch, label_patch))[:, 0].to(labels.dtype)
+    padded = comfy.ldm.common_dit.pad_to_patch_size(labels[:, None].float(), (label_patch, label_patch))
+    return padded[:, 0].to(labels.dtype)
 
 
 def mask_tokens(labels: Tensor, latent: Tensor | None, visible: Tensor, config: MDiTConfig, pixels: int, half: bool

@@ -92,7 +92,8 @@ class Caption:
             length = {"buzz": "shaved"}.get(a["hair_length"], a["hair_length"])
             shape = {"afro": "afro hair", "back": "hair combed back", "tied": "hair tied back",
                      "bun": "hair in a bun"}.get(a["hair_style"], "hair")
-            texture = "" if a["hair_length"] == "buzz" or a["hair_style"] == "afro" else a["hair_texture"] + " "
+            plain = a["hair_length"] == "buzz" or a["hair_style"] == "afro"
+            texture = "" if plain else a["hair_texture"] + " "
             out.append((f"{length} {texture}{a['hair_color']} {shape}", 0.9))
         optional = (("bangs", "bangs"), ("receding", "receding hairline"), ("freckles", "freckles"),
                     ("chubby", "chubby face"))

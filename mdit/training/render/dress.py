@@ -94,7 +94,8 @@ def add_glasses(soup: Soup, lenses: Soup, head: Head, look: dict[str, str], rng:
                         np.arange(1, LENS_POINTS)], 1)
         add_flat(lenses, plane(np.vstack([inner, eye])), fan, LENS)
         edge = plane((eye + np.array([sign * (np.abs(outline[:, 0]).max() + thick / 2), 0.05]))[None])[0]
-        ear = np.array([sign * (np.abs(head.vertices[head.bust.masks["ears"] > 0.5, 0]).max() - 0.02), 7.33, 0.55])
+        half_head = np.abs(head.vertices[head.bust.masks["ears"] > 0.5, 0]).max()
+        ear = np.array([sign * (half_head - 0.02), 7.33, 0.55])
         bar = np.stack([edge + [0, thick / 2, 0], ear + [0, thick / 2, 0], edge - [0, thick / 2, 0],
                         ear - [0, thick / 2, 0]])
         add_flat(soup, bar, grid_triangles(2, 2), FRAME)

@@ -93,7 +93,8 @@ def comb(look: dict[str, str], roots: np.ndarray, normals: np.ndarray, part: flo
     lift = {"buzz": 1.0, "short": 0.6}.get(look["hair_length"], 0.3)
     if style == "back":
         return unit(np.array([0, 0.15, -1], np.float32) + lift * normals)
-    side = np.stack([np.tanh((roots[:, 0] - part) * 6), np.full(len(roots), -0.1), np.full(len(roots), -0.1)], 1)
+    down_and_back = np.full((len(roots), 2), -0.1)
+    side = np.column_stack([np.tanh((roots[:, 0] - part) * 6), down_and_back])
     if look["bangs"] == "yes":
         side = np.where(is_bang(roots)[:, None], np.array([0, -0.15, 1]) + 0.25 * side, side)
     return unit(side + lift * normals)
@@ -105,7 +106,8 @@ def is_bang(roots: np.ndarray) -> np.ndarray:
 
 def off_the_face(points: np.ndarray, free: np.ndarray) -> np.ndarray:
     """Move points in front of the face to its sides, save those of ``free`` strands."""
-    in_front = ~free & (points[:, 2] > 0.75) & (points[:, 1] < 7.75) & (np.abs(points[:, 0]) < FACE_HALF_WIDTH)
+    in_front = ~free & (points[:, 2] > 0.75) & (points[:, 1] < 7.75)
+    in_front &= np.abs(points[:, 0]) < FACE_HALF_WIDTH
     moved = points.copy()
     moved[in_front, 0] = np.where(points[in_front, 0] >= 0, 1, -1) * FACE_HALF_WIDTH
     return moved
@@ -150,7 +152,8 @@ def curl(strands: np.ndarray, texture: str, rng: np.random.Generator) -> np.ndar
     return strands + np.moveaxis(swing, 0, 2)
 
 
-def add_hair(soup: Soup, head: Head, look: dict[str, str], view: np.ndarray, rng: np.random.Generator) -> None:
+def add_hair(soup: Soup, head: Head, look: dict[str, str], view: np.ndarray,
+             rng: np.random.Generator) -> None:
     """Add ribbons facing ``view`` (3,); extra holds (place along the strand, shade, clump shade)."""
     if look["hair_length"] == "bald":
         return

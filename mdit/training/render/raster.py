@@ -46,7 +46,8 @@ def rasterise(screen, triangles, height, width):
     return near, owner, weights
 
 
-def interpolate(values: np.ndarray, triangles: np.ndarray, owner: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def interpolate(values: np.ndarray, triangles: np.ndarray, owner: np.ndarray,
+                weights: np.ndarray) -> np.ndarray:
     """Vertex ``values`` (V, C) at N covered pixels: ``owner`` (N,), ``weights`` (N, 2) -> (N, C)."""
     corners = values[triangles[owner]]  # (N, 3, C)
     last = corners[:, 2]

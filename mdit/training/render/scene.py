@@ -11,9 +11,8 @@ from .dress import add_earrings, add_glasses, add_hat, dressed_vertices
 from .hair import add_hair
 from .head import Head, build_head
 from .look import COLORS, HAIR_COLORS, sample_look
-from .mesh import L_EYE as L_EYE_PART
-from .mesh import LASHES, LOWER_TEETH, R_EYE as R_EYE_PART
-from .mesh import TONGUE, UPPER_TEETH, vertex_normals
+from .mesh import BODY, L_EYE as L_EYE_PART, LASHES, LOWER_TEETH, R_EYE as R_EYE_PART, TONGUE, UPPER_TEETH
+from .mesh import vertex_normals
 from . import paint
 from .raster import interpolate, rasterise
 from .soup import (EARRING, FRAME, HAIR, HAT, LASH, LEFT_EYE, LOWER_TOOTH, RIGHT_EYE, SKIN, TONGUE_FLESH,
@@ -25,8 +24,8 @@ CLASSES = 19
 PIVOT = np.array([0, 7.1, 0.5])
 THIN_CLASS_WEIGHT = 1.5
 THIN_CLASSES = (paint.L_BROW, paint.R_BROW, paint.EYE_G, paint.EAR_R, paint.NECK_L)
-PART_MATERIALS = {0: SKIN, L_EYE_PART: LEFT_EYE, R_EYE_PART: RIGHT_EYE, LASHES: LASH, UPPER_TEETH: UPPER_TOOTH,
-                  LOWER_TEETH: LOWER_TOOTH, TONGUE: TONGUE_FLESH}
+PART_MATERIALS = {BODY: SKIN, L_EYE_PART: LEFT_EYE, R_EYE_PART: RIGHT_EYE, LASHES: LASH,
+                  UPPER_TEETH: UPPER_TOOTH, LOWER_TEETH: LOWER_TOOTH, TONGUE: TONGUE_FLESH}
 
 
 @dataclass
@@ -55,8 +54,8 @@ class Camera:
         seen = self.turn(position - PIVOT)
         near = seen[:, 2]
         seen = seen[:, :2] * (12 / (12 - near))[:, None] - self.centre
-        return np.column_stack([(seen[:, 0] / self.width + 0.5) * size, (0.5 - seen[:, 1] / self.width) * size,
-                                near]).astype(np.float32)
+        column, row = (0.5 + seen[:, 0] / self.width) * size, (0.5 - seen[:, 1] / self.width) * size
+        return np.column_stack([column, row, near]).astype(np.float32)
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
@@ -75,7 +74,8 @@ def sample_camera(rng: np.random.Generator) -> Camera:
     return Camera(turn, centre, rng.uniform(2.6, 3.2))
 
 
-def build_scene(head: Head, look: dict[str, str], camera: Camera, rng: np.random.Generator) -> tuple[Soup, Soup]:
+def build_scene(head: Head, look: dict[str, str], camera: Camera,
+                rng: np.random.Generator) -> tuple[Soup, Soup]:
     """The opaque soup and the lenses."""
     soup, lenses = Soup(), Soup()
     bust = head.bust
@@ -130,8 +130,8 @@ def paint_surface(head: Head, look: dict[str, str], facts: dict[str, np.ndarray]
     albedo = np.zeros((len(kind), 3))
     label = np.zeros(len(kind), np.uint8)
     skin = kind == SKIN
-    albedo[skin], label[skin] = paint.paint_skin(extra[skin], facts["masks"][skin], facts["template_up"][skin],
-                                                 look, head.oldness, rng)
+    albedo[skin], label[skin] = paint.paint_skin(extra[skin], facts["masks"][skin],
+                                                 facts["template_up"][skin], look, head.oldness, rng)
     gaze = np.array([rng.normal(0, 0.13), rng.normal(0, 0.06), 1.0])
     gaze /= np.linalg.norm(gaze)
     for material, part, name in ((LEFT_EYE, L_EYE_PART, paint.L_EYE), (RIGHT_EYE, R_EYE_PART, paint.R_EYE)):
@@ -224,7 +224,8 @@ def fill_holes(label: np.ndarray) -> np.ndarray:
     return out
 
 
-def render(head: Head, look: dict[str, str], size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def render(head: Head, look: dict[str, str], size: int,
+           rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Picture uint8 (size, size, 3) and label map uint8 (size, size)."""
     camera = sample_camera(rng)
     soup, lenses = build_scene(head, look, camera, rng)

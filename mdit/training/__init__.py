@@ -1,0 +1,1 @@
+"""Making the bundled weights: data, trainer, judge and measures (bundled-model spec)."""
