@@ -19,7 +19,7 @@ from devtools.server import NodeError, Server
 
 ROOT = Path(__file__).absolute().parents[1]
 GRAPH = ROOT / "example_workflows" / "mditface_api.json"
-MASK = ROOT / "example_workflows" / "input" / "mask_woman.png"
+EXAMPLE = ROOT / "mdit" / "labelmap" / "examples" / "woman.png"
 SAMPLER = "MDiT_Sampler"
 
 
@@ -34,13 +34,15 @@ def source(graph: dict, node_id: str, name: str) -> dict:
     return graph[graph[node_id]["inputs"][name][0]]["inputs"]
 
 
-def fill_in(graph: dict, mask: str, prompt: str | None, seed: int) -> str:
+def fill_in(graph: dict, mask: str | None, prompt: str | None, seed: int) -> str:
     """Put the demo's choices into the bundled graph and show the sampler's report; the sampler's id."""
     sampler = find(graph, SAMPLER)
     graph[sampler]["inputs"]["seed"] = seed
     if prompt is not None:
         source(graph, sampler, "positive")["text"] = prompt
-    source(graph, find(graph, "MDiT_MaskTokenizer"), "image")["image"] = mask
+    if mask is not None:
+        graph["mask"] = {"class_type": "LoadImage", "inputs": {"image": mask}}
+        graph[find(graph, "MDiT_MaskTokenizer")]["inputs"]["label_map"] = ["mask", 0]
     graph["report"] = {"class_type": "PreviewAny", "inputs": {"source": [sampler, 1]}}
     return sampler
 
@@ -88,13 +90,14 @@ def agreement(mask: Image.Image, face: Image.Image) -> dict[str, float]:
 def draw(options, base: Path) -> None:
     graph = json.loads(GRAPH.read_text())
     with Server(base) as server:
-        steps = Steps(fill_in(graph, server.upload(options.mask), options.prompt, options.seed))
+        mask = server.upload(options.mask) if options.mask else None
+        steps = Steps(fill_in(graph, mask, options.prompt, options.seed))
         start = time.monotonic()
         entry = server.watch(graph, steps)
         seconds = time.monotonic() - start
         steps.close()
         face = server.image(entry)
-    mask = Image.open(options.mask).convert("RGB")
+    mask = Image.open(options.mask or EXAMPLE).convert("RGB")
     beside = options.out.with_name(options.out.stem + "-sheet.png")
     face.save(options.out)
     sheet(mask, face).save(beside)
@@ -112,7 +115,7 @@ def draw(options, base: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="dev.py demo", description=__doc__)
-    parser.add_argument("--mask", type=Path, default=MASK)
+    parser.add_argument("--mask", type=Path, )
     parser.add_argument("--prompt")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)

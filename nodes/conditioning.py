@@ -66,7 +66,7 @@ class MaskTokenizer(io.ComfyNode):
                 token_reduction="off") -> io.NodeOutput:
         visible = torch.ones(len(CLASSES))
         if hidden_classes.strip():
-            visible[class_ids(hidden_classes)] = 0
+            visible[class_ids(hidden_classes, "hidden_classes")] = 0
         mask = MaskInput(to_indices(label_map, palette, order), visible, token_reduction, vae)
         return io.NodeOutput(mask, describe(mask))
 

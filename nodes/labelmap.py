@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import torch
+from PIL import Image
+
 from comfy_api.latest import io
 
 from ..mdit import labelmap
 
 CATEGORY = "MDiTFace/label map"
+EXAMPLES = Path(labelmap.__file__).parent / "examples"
 CLASS_LIST = ", ".join(labelmap.CLASSES)
 EDITS = {edit.__name__: edit for edit in (
     labelmap.move, labelmap.scale, labelmap.grow, labelmap.remove, labelmap.replace)}
@@ -31,6 +37,26 @@ def palette_inputs() -> list[io.Input]:
 def label_map_output() -> io.Output:
     return io.Image.Output(
         "label_map", tooltip="Label map in CelebAMask-HQ colours; preview, save, paint or tokenize it.")
+
+
+class ExampleLabelMap(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MDiT_ExampleLabelMap",
+            display_name="Load Example Label Map",
+            category=CATEGORY,
+            description="One of the label maps that come with the pack, 512 x 512 pixels, to start from.",
+            search_aliases=["template face", "sample mask", "face parts", "mditface"],
+            inputs=[io.Combo.Input("face", options=sorted(path.stem for path in EXAMPLES.glob("*.png")),
+                                   tooltip="Which face. Edit it with Edit Label Map, or save and repaint it.")],
+            outputs=[label_map_output()],
+        )
+
+    @classmethod
+    def execute(cls, face: str) -> io.NodeOutput:
+        picture = np.asarray(Image.open(EXAMPLES / f"{face}.png").convert("RGB"))  # (H, W, 3)
+        return io.NodeOutput(torch.from_numpy(picture / np.float32(255))[None])
 
 
 class LabelMapFromMasks(io.ComfyNode):
@@ -167,4 +193,4 @@ def _operations() -> list[io.DynamicCombo.Option]:
     ]
 
 
-NODES = (LabelMapFromMasks, LabelMapToMasks, EditLabelMap)
+NODES = (ExampleLabelMap, LabelMapFromMasks, LabelMapToMasks, EditLabelMap)

@@ -32,23 +32,26 @@ ORDERS = {"CelebAMask-HQ": tuple(range(len(CLASSES))), "face parser": PARSER_ORD
 _IDS = {name: k for names in (DISPLAY_NAMES, CLASSES) for k, name in enumerate(names)}
 
 
-def class_id(name: str) -> int:
-    """Id of a class by its name ("l_eye") or display name ("left eye"); ValueError for any other name."""
+def class_id(name: str, source: str = "classes") -> int:
+    """Id of a class by its name ("l_eye") or display name ("left eye").
+
+    Raises ValueError, which names the input `source`, for any other name.
+    """
     try:
         return _IDS[name.strip().lower()]
     except KeyError:
-        raise ValueError(f"classes: {name.strip()!r} is no class of a label map. "
+        raise ValueError(f"{source}: {name.strip()!r} is no class of a label map. "
                          f"Use some of: {', '.join(CLASSES)}.") from None
 
 
-def class_ids(text: str) -> list[int]:
+def class_ids(text: str, source: str = "classes") -> list[int]:
     """Ids of the classes in a text list split by commas, semicolons or lines; "all" stands for all 19.
 
-    Raises ValueError for an unknown name and for an empty list.
+    Raises ValueError, which names the input `source`, for an unknown name and for an empty list.
     """
     names = [name for name in re.split(r"[,;\n]", text) if name.strip()]
     if not names:
-        raise ValueError('classes: the list is empty. Write class names such as "hair, hat", or "all".')
+        raise ValueError(f'{source}: the list is empty. Write class names such as "hair, hat", or "all".')
     if [name.strip().lower() for name in names] == ["all"]:
         return list(range(len(CLASSES)))
-    return [class_id(name) for name in names]
+    return [class_id(name, source) for name in names]
