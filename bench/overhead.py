@@ -7,10 +7,12 @@
     cached  the dynamic path on stored mask keys and values, after one static pass (cold) or none (warm)
 
 R = (naive - cached) / (naive - base) over a whole run, from FLOPs and from seconds. A step is one call of two rows:
-the host batches the guidance halves. FLOPs are counted on whole models at their full depth, embeddings and modulation
-included; the formulas leave these out. Weights are random, as neither cost depends on them. The last line printed is
-one JSON object: R as fractions, `*_s` in seconds a step (`static_s` a pass), `error` the largest difference in fp32
-between the cached output and the same function computed in one masked attention over all three streams.
+the host batches the guidance halves. FLOPs are counted on whole models at their full depth, embeddings and
+modulation included; the formulas leave these out. Seconds are CUDA events' or, without CUDA, CPU seconds of one
+thread, which other programs on the machine disturb least. Weights are random: the costs do not depend on them.
+The last line printed is one JSON object: R as fractions, `*_s` in seconds a step (`static_s` a pass), `error` the
+largest difference in fp32 between the cached output and the same function computed in one masked attention over
+all three streams.
 """
 from __future__ import annotations
 
@@ -97,9 +99,10 @@ def removed(cost: dict[str, float], steps: int) -> dict[str, float]:
 
 def joint_block(block: MDiTBlock, txt: Tensor, img: Tensor, msk: Tensor, vec: Tensor, mask_vec: Tensor, pe: Tensor,
                 mask_pe: Tensor, bias: Tensor | None, last: bool) -> list[Tensor]:
-    """The three streams (B, L|N|M, d) after a block in which all queries read all keys, but for the bias.
+    """The text, image and mask streams (B, L, N and M, d) after a block in which all queries read all keys.
 
-    The last block's mask tokens are not computed: two streams come back.
+    `bias` (1, 1, L+N+M, L+N+M) is added to the logits, None for zero. The last block's mask tokens are not
+    computed: two streams come back.
     """
     streams = (block.txt, txt, vec, None), (block.img, img, vec, pe), (block.msk, msk, mask_vec, mask_pe)
     mods = [stream.modulation(v) for stream, _, v, _ in streams]
@@ -116,8 +119,8 @@ def joint_block(block: MDiTBlock, txt: Tensor, img: Tensor, msk: Tensor, vec: Te
 class Joint:
     """The joint form of a model's blocks, which it replaces through the host's `patches_replace`.
 
-    `decoupled` hides text and image keys from the mask queries and modulates the mask stream by the constant vector:
-    what the static cache computes (spec sections 3.3 and 3.4), without its code.
+    `decoupled` hides text and image keys from the mask queries and modulates the mask stream by the constant
+    vector: what the static cache computes (spec sections 3.3 and 3.4), without its code.
     """
 
     def __init__(self, model: MDiT, tokens: MaskTokens, decoupled: bool = False):
@@ -129,17 +132,18 @@ class Joint:
         if index == 0:
             self.start(**args)
         last = index + 1 == len(self.model.blocks)
-        txt, img, *self.mask = joint_block(self.model.blocks[index], args["txt"], args["img"], *self.mask, args["vec"],
-                                           self.mask_vec, args["pe"], self.mask_pe, self.bias, last)
+        txt, img, *self.mask = joint_block(
+            self.model.blocks[index], args["txt"], args["img"], *self.mask, args["vec"],
+            self.vec if self.decoupled else args["vec"], args["pe"], self.pe, self.bias, last)
         return {"img": img, "txt": txt}
 
     def start(self, img: Tensor, txt: Tensor, vec: Tensor, **_):
-        tokens, self.mask_vec, self.bias = self.tokens.tokens.to(img), vec, None
-        msk, self.mask_pe = self.model.add_position(self.model.mask_embed(tokens), *self.tokens.grid, {})
+        tokens, self.bias = self.model.mask_embed(self.tokens.tokens), None
+        msk, self.pe = self.model.add_position(tokens, *self.tokens.grid, {})
         self.mask = [msk.expand(img.shape[0], -1, -1)]  # (B, M, d)
         if self.decoupled:
             own, M = txt.shape[1] + img.shape[1], tokens.shape[1]
-            self.mask_vec = self.model.vector(vec.new_zeros(1), vec.new_zeros(1, self.model.config.pooled_dim))
+            self.vec = self.model.vector(vec.new_zeros(1), vec.new_zeros(1, self.model.config.pooled_dim))
             self.bias = img.new_zeros(1, 1, own + M, own + M)
             self.bias[..., own:, :own] = torch.finfo(img.dtype).min
 
@@ -151,7 +155,7 @@ class Case:
         torch.manual_seed(0)
         self.config = MDiTConfig(size.width, size.depth, size.heads, PATCH, CHANNELS, TEXT_WIDTH, TEXT_WIDTH,
                                  latent_format="sd3", resolution=pixels)
-        self.model = MDiT(self.config, dtype=torch.float32, device=device, operations=comfy.ops.disable_weight_init)
+        self.model = MDiT(self.config, torch.float32, device, comfy.ops.disable_weight_init)
         self.model.eval().requires_grad_(False)
         for name, weight in self.model.named_parameters():
             weight.normal_(std=weight.shape[-1] ** -0.5) if weight.ndim > 1 else weight.fill_("norm" in name)
@@ -209,13 +213,13 @@ def seconds(call: Callable, device: torch.device) -> float:
         end.record()
         end.synchronize()
         return start.elapsed_time(end) / 1000
-    start = time.perf_counter()
+    start = time.process_time()
     call()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def timed(calls: dict[str, Callable], repeats: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each call over rounds that run them in turn, so that the machine's other load meets all."""
+    """Median seconds of each call over rounds that run them in turn, so that a slow phase meets all of them."""
     samples, start = {name: [] for name in calls}, time.perf_counter()
     while len(samples["base"]) < repeats or time.perf_counter() - start < ROUNDS_S:
         for name, call in calls.items():
@@ -233,7 +237,8 @@ def measure(size: Size, pixels: int, steps: int, repeats: int, device: torch.dev
     counted = {name: flops(call) for name, call in calls.items()}  # warms up, too
     times = timed(calls, repeats, device)
     result = {}
-    for suffix, cost in (("_flops", counted), ("_predicted", predicted(size, (pixels // CELL // PATCH) ** 2)), ("", times)):
+    formulas = predicted(size, (pixels // CELL // PATCH) ** 2)
+    for suffix, cost in (("_flops", counted), ("_predicted", formulas), ("", times)):
         result |= {name + suffix: value for name, value in removed(cost, steps).items()}
     return result | {name + "_s": value for name, value in times.items()} | {
         "cache_bytes": case.static(case.tokens()).nbytes, "error": error}
@@ -262,7 +267,7 @@ def table(results: dict[str, dict], pixels: int) -> str:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="dev.py bench overhead", description=__doc__.partition("\n")[0])
     parser.add_argument("--sizes", default=",".join(SIZES), help="comma-separated, of %s" % ", ".join(SIZES))
-    parser.add_argument("--pixels", type=int, default=256, help="side of the picture, a multiple of 32 (default: 256)")
+    parser.add_argument("--pixels", type=int, default=256, help="side of the picture (default: 256)")
     parser.add_argument("--steps", type=int, default=28, help="steps of a run (default: 28)")
     parser.add_argument("--repeats", type=int, default=5, help="rounds of measurement at least (default: 5)")
     options = parser.parse_args(argv)
@@ -281,10 +286,11 @@ def main(argv: list[str] | None = None):
     device, dtype = torch.device("cpu"), torch.float32
     if torch.cuda.is_available():
         device, dtype = torch.device("cuda"), torch.bfloat16
-    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    torch.set_num_threads(1)
+    where = torch.cuda.get_device_name() if device.type == "cuda" else "one CPU thread"
     N = (options.pixels // CELL // PATCH) ** 2
     print(f"{options.pixels} px: N = M = {N} tokens, L = {TEXT_TOKENS}; {options.steps} steps of {HALVES} evaluations; "
-          f"{dtype} on {where}, {optimized_attention.__name__}, medians of {options.repeats} rounds or more\n")
+          f"{dtype} on {where}, {optimized_attention.__name__}; medians of {options.repeats} rounds or more\n")
     results = {name: measure(SIZES[name], options.pixels, options.steps, options.repeats, device, dtype)
                for name in options.sizes}
     print(table(results, options.pixels) + "\n")

@@ -84,7 +84,7 @@ def agreement(mask: Image.Image, face: Image.Image) -> dict[str, float]:
     from mditface.mdit import labelmap, parsing
     colours = np.asarray(mask.resize(face.size, Image.Resampling.NEAREST))  # (H, W, 3)
     label = labelmap.to_indices(torch.from_numpy(colours / 255.0)[None])[0]  # (H, W)
-    return parsing.agreement(np.asarray(face), label.numpy())
+    return parsing.load_parser().agreement(np.asarray(face), label.numpy())
 
 
 def draw(options, base: Path) -> None:

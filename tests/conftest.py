@@ -17,12 +17,12 @@ import pytest
 
 ROOT = Path(__file__).absolute().parents[1]
 BASE = Path(tempfile.mkdtemp(prefix="mditface-tests-"))
+sys.path.append(str(ROOT))  # here, for a folder's conftest that pytest reads before it is configured
 
 
 def pytest_configure(config):
     if "COMFYUI_PATH" not in os.environ:
         pytest.exit("run `python dev.py test` or `python dev.py run -- pytest ...`", returncode=2)
-    sys.path.append(str(ROOT))
     from devtools.host import load_pack
     load_pack(BASE)
 

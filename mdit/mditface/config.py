@@ -88,7 +88,10 @@ class MDiTConfig:
         if metadata.get(FORMAT_KEY) != FORMAT or CONFIG_KEY not in metadata:
             raise ValueError(f"the file's header has no '{CONFIG_KEY}' of format {FORMAT}: it is not a stand-alone "
                              "MDiT model; load diffusion models of other families with the host's own loaders")
-        fields = json.loads(metadata[CONFIG_KEY])
+        try:
+            fields = json.loads(metadata[CONFIG_KEY])
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{CONFIG_KEY}: the file's header is damaged ({error}); download it again") from error
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(fields) - known)
         missing = sorted(field.name for field in dataclasses.fields(cls)

@@ -20,8 +20,8 @@ class DualGuider(comfy.samplers.CFGGuider):
     def set_conds(self, positive, negative):
         self.has_mask = any(CONDITIONING_KEY in extra for _, extra in positive)
         without_mask = [[text, {k: v for k, v in extra.items() if k != CONDITIONING_KEY}] for text, extra in negative]
-        text, extra = negative[0]
-        mask_only = [[text, {**cond, "pooled_output": extra.get("pooled_output")}] for _, cond in positive]
+        mask_only = [[text, {**cond, "pooled_output": extra.get("pooled_output")}]
+                     for _, cond in positive for text, extra in negative]
         self.inner_set_conds({"positive": positive, "mask_only": mask_only, "negative": without_mask})
 
     def set_scales(self, text_scale: float, mask_scale: float):

@@ -82,7 +82,7 @@ def load(path: str, dtype: torch.dtype | None = None) -> LoadedMDiT:
     Raises ValueError, naming the file and what is wrong, for anything but a complete and sound MDiT file.
     """
     weights, metadata = read(path)
-    config = MDiTConfig.from_metadata(metadata)
+    config = read_header(metadata, path)
     clip = load_text_encoder(split(weights, TEXT_PREFIX), metadata, path)
     vae = load_vae(split(weights, VAE_PREFIX), config)
     return LoadedMDiT(build_patcher(weights, config, dtype, path), clip, vae)
@@ -92,7 +92,7 @@ def load_patcher(path: str, dtype: torch.dtype | None, disable_dynamic: bool = F
     """The MODEL alone; the host calls it again for a second copy of the weights."""
     weights, metadata = read(path)
     split(weights, TEXT_PREFIX), split(weights, VAE_PREFIX)
-    return build_patcher(weights, MDiTConfig.from_metadata(metadata), dtype, path, disable_dynamic)
+    return build_patcher(weights, read_header(metadata, path), dtype, path, disable_dynamic)
 
 
 def read(path: str) -> tuple[dict, dict]:
@@ -107,6 +107,13 @@ def read(path: str) -> tuple[dict, dict]:
         raise ValueError(f"model_name: '{path}' holds NaN or infinite numbers in {listed(broken)}: "
                          "it is damaged; download it again")
     return weights, metadata
+
+
+def read_header(metadata: dict, path: str) -> MDiTConfig:
+    try:
+        return MDiTConfig.from_metadata(metadata)
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise ValueError(f"model_name: '{path}': {error}") from error
 
 
 def split(weights: dict, prefix: str) -> dict:

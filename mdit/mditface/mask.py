@@ -25,27 +25,28 @@ class MaskInput:
     def __init__(self, labels: Tensor, visible: Tensor, reduction: str = "off", vae=None):
         self.labels, self.visible, self.reduction, self.vae = labels.clone(), visible.clone(), reduction, vae
         self.store = StaticStore()
-        self.latents: dict[tuple[int, int], Tensor] = {}
+        self.latents: dict[tuple, Tensor] = {}
+
+    def __copy__(self) -> MaskInput:
+        return self
 
     def __deepcopy__(self, memo) -> MaskInput:
         return self
-
-    __copy__ = __deepcopy__
 
     def __reduce__(self):
         return MaskInput, (self.labels, self.visible, self.reduction)
 
     def latent(self, height: int, width: int, config: MDiTConfig) -> Tensor:
-        """The label map's palette picture of height x width pixels, encoded: (b, C, h, w). Kept per size."""
-        if (height, width) not in self.latents:
+        """The label map's picture in the model's palette, height x width pixels, encoded: (b, C, h, w). Kept."""
+        palette = config.palette or PALETTE
+        if (height, width, palette) not in self.latents:
             if self.vae is None:
                 raise ValueError("this model reads the mask as an encoded picture: connect the model's VAE to the "
                                  "'vae' input of the MDiT mask tokenizer")
             labels = torch.where(self.visible.bool()[self.labels.long()], self.labels, 0)
-            palette = config.palette or PALETTE
             picture = to_image(resize_nearest(labels, height, width), palette)  # (b, H, W, 3)
-            self.latents[height, width] = self.vae.encode(picture).cpu()
-        return self.latents[height, width]
+            self.latents[height, width, palette] = self.vae.encode(picture).cpu()
+        return self.latents[height, width, palette]
 
 
 class MaskReference:
@@ -54,10 +55,11 @@ class MaskReference:
     def __init__(self, mask: MaskInput, strength: float = 1.0, start: float = 0.0, end: float = 1.0):
         self.mask, self.strength, self.start, self.end = mask, strength, start, end
 
-    def __deepcopy__(self, memo) -> MaskReference:
+    def __copy__(self) -> MaskReference:
         return self
 
-    __copy__ = __deepcopy__
+    def __deepcopy__(self, memo) -> MaskReference:
+        return self
 
     def active(self, model_sampling, sigma: Tensor) -> bool:
         if self.strength == 0 or (self.start, self.end) == (0, 1):  # without a range, spares a wait for the device

@@ -61,17 +61,17 @@ def bind_masks(executor, noise: Tensor, *args, **kwargs):
     options = guider.model_options["transformer_options"]
     report = options.setdefault(REPORT_KEY, RunReport())
     bound: dict[MaskReference, BoundMask] = {}
-    for cond in itertools.chain.from_iterable(guider.conds.values()):
-        reference = cond.get(CONDITIONING_KEY)
-        if reference is None:
-            continue
-        if reference not in bound:
-            bound[reference] = mask = BoundMask(reference, noise.shape, patcher.model)
-            report.notes += [note for note in [mask.note()] if note and note not in report.notes]
-        cond[CONDITIONING_KEY] = bound[reference]
-        if caches(options):
-            cond["additional_models"] = [*cond.get("additional_models", []), holder(bound[reference], patcher)]
     try:
+        for cond in itertools.chain.from_iterable(guider.conds.values()):
+            reference = cond.get(CONDITIONING_KEY)
+            if reference is None:
+                continue
+            if reference not in bound:
+                bound[reference] = mask = BoundMask(reference, noise.shape, patcher.model)
+                report.notes += [note for note in [mask.note()] if note and note not in report.notes]
+            cond[CONDITIONING_KEY] = bound[reference]
+            if caches(options):
+                cond["additional_models"] = [*cond.get("additional_models", []), holder(bound[reference], patcher)]
         return executor(noise, *args, **kwargs)
     finally:
         for reference in bound:

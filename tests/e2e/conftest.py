@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from devtools.server import Server
 
@@ -22,6 +23,35 @@ def server(tmp_path_factory):
     settings.write_text(json.dumps({"Comfy.TutorialCompleted": True}))  # no welcome dialog over the canvas
     with Server(base, "--preview-method", "auto", packs=[Path(__file__).parent / "probe_nodes"]) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def model_file(server):
+    """Puts a tiny random model into the server's models; the name under which the loader lists it."""
+    from mditface.tests.mditface import tiny
+    folder = server.base / "models" / "mdit"
+    folder.mkdir(exist_ok=True)
+
+    def write(name, config=tiny.CONFIG, edit=lambda weights: weights, damage=lambda path: None) -> str:
+        path = folder / f"{name}.safetensors"
+        tiny.write(path, config, edit=edit)
+        damage(path)
+        return path.name
+    return write
+
+
+@pytest.fixture(scope="session")
+def label_map_file(server, tmp_path_factory):
+    """Uploads a label map of random squares; the name under which LoadImage finds it."""
+    from mditface.mdit.labelmap import resize_nearest, to_image
+    from mditface.tests.mditface import tiny
+    folder = tmp_path_factory.mktemp("label_maps")
+
+    def upload(name, width, height, seed=0) -> str:
+        picture = to_image(resize_nearest(tiny.labels(seed=seed), height, width))[0] * 255
+        Image.fromarray(picture.round().byte().numpy()).save(folder / f"{name}.png")
+        return server.upload(folder / f"{name}.png")
+    return upload
 
 
 @pytest.fixture(scope="session")

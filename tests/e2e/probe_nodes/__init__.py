@@ -1,3 +1,97 @@
 """Nodes that only tests use: they look inside the running host, or break something on purpose."""
+import functools
+import gc
+import json
+import time
 
-NODE_CLASS_MAPPINGS = {}
+import torch
+
+import comfy.model_management
+import comfy.model_patcher
+
+
+def with_static(model, wrap):
+    """A clone of an MDiT MODEL; in block i, `wrap(i, static)` stands for the static path."""
+    model = model.clone()
+    for i, block in enumerate(model.model.diffusion_model.blocks):
+        static = functools.partial(type(block).static, block)
+        model.add_object_patch(f"diffusion_model.blocks.{i}.static", wrap(i, static))
+    return model
+
+
+class SlowStatic:
+    """A MODEL that sleeps in every block of the static path."""
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"model": ("MODEL",), "seconds": ("FLOAT", {"step": 0.001})}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "patch", "probe"
+
+    def patch(self, model, seconds):
+        def slow(i, static):
+            return lambda *args, **kwargs: (time.sleep(seconds), static(*args, **kwargs))[1]
+        return (with_static(model, slow),)
+
+
+class FailOnce:
+    """A MODEL whose first static pass runs out of memory in the middle."""
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"model": ("MODEL",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "patch", "probe"
+    failed = False  # of the class: running out of memory makes the host forget the node
+
+    def patch(self, model):
+        def fail(i, static):
+            def block(*args, **kwargs):
+                if i == 1 and not FailOnce.failed:
+                    FailOnce.failed = True
+                    raise comfy.model_management.OOM_EXCEPTION("simulated: no memory left in the static pass")
+                return static(*args, **kwargs)
+            return block
+        return (with_static(model, fail),)
+
+
+class OtherModel:
+    """A MODEL of a family that knows no masks."""
+    INPUT_TYPES = classmethod(lambda cls: {"required": {}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "make", "probe"
+
+    def make(self):
+        device = torch.device("cpu")
+        return (comfy.model_patcher.ModelPatcher(torch.nn.Linear(1, 1), device, device),)
+
+
+class OtherVAE:
+    """A VAE with 4 latent channels at an eighth of the size."""
+    INPUT_TYPES = classmethod(lambda cls: {"required": {}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("VAE",), "make", "probe"
+
+    def make(self):
+        return (self,)
+
+    def encode(self, pictures):
+        return torch.ones(pictures.shape[0], 4, pictures.shape[1] // 8, pictures.shape[2] // 8)
+
+
+class EmptyBatch:
+    """An IMAGE and a LATENT of no pictures."""
+    INPUT_TYPES = classmethod(lambda cls: {"required": {}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE", "LATENT"), "make", "probe"
+
+    def make(self):
+        return torch.zeros(0, 64, 64, 3), {"samples": torch.zeros(0, 3, 64, 64)}
+
+
+class Inspect:
+    """What the host has loaded, and what all living caches of masks hold together, as JSON."""
+    INPUT_TYPES = classmethod(lambda cls: {"required": {}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "probe", True
+    IS_CHANGED = classmethod(lambda cls: float("nan"))
+
+    def look(self):
+        gc.collect()
+        caches = [thing for thing in gc.get_objects() if type(thing).__name__ == "StaticMaskCache"]
+        found = {"loaded": [type(m.real_model()).__name__ for m in comfy.model_management.current_loaded_models],
+                 "caches": len(caches), "entries": sum(len(cache.entries) for cache in caches),
+                 "bytes": sum(cache.nbytes for cache in caches), "planned": sum(cache.planned for cache in caches)}
+        return {"ui": {"text": [json.dumps(found)]}}
+
+
+NODE_CLASS_MAPPINGS = {f"Probe_{node.__name__}": node
+                       for node in (SlowStatic, FailOnce, OtherModel, OtherVAE, EmptyBatch, Inspect)}

@@ -1,0 +1,83 @@
+"""A U-net that labels the 19 classes of a face, trained on renders (bundled-model spec, section 3)."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..labelmap import CLASSES
+
+WEIGHTS = Path(__file__).with_name("weights") / "face-parser.safetensors"
+SIZE = 128  # pixels along a side of what the network sees
+WIDTHS = (32, 64, 96, 128)
+FOLD = 2  # pixels along a side that are folded into one position's channels
+
+
+def convolutions(n_in: int, n_out: int) -> nn.Sequential:
+    return nn.Sequential(*(layer for n in (n_in, n_out) for layer in (
+        nn.Conv2d(n, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())))
+
+
+class FaceParser(nn.Module):
+    """Images (B, 3, 128, 128) in [-1, 1] -> logits (B, 19, 128, 128)."""
+
+    def __init__(self):
+        super().__init__()
+        inputs = (3 * FOLD ** 2, *WIDTHS[:-1])
+        self.down = nn.ModuleList(convolutions(a, b) for a, b in zip(inputs, WIDTHS))
+        self.up = nn.ModuleList(convolutions(a + b, b) for a, b in zip(WIDTHS[:0:-1], WIDTHS[-2::-1]))
+        self.out = nn.Conv2d(WIDTHS[0], len(CLASSES) * FOLD ** 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.down[0](F.pixel_unshuffle(x, FOLD))  # (B, 32, 64, 64)
+        skips = []
+        for block in self.down[1:]:
+            skips.append(x)
+            x = block(F.max_pool2d(x, 2))
+        for block in self.up:
+            skip = skips.pop()
+            x = block(torch.cat([F.interpolate(x, skip.shape[-2:], mode="nearest"), skip], dim=1))
+        return F.pixel_shuffle(self.out(x), FOLD)
+
+    @torch.no_grad()
+    def parse(self, image: np.ndarray) -> np.ndarray:
+        """Label map (H, W) uint8 of a picture (H, W, 3) uint8 of any size."""
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"image: the parser reads (H, W, 3) uint8, not {image.shape} {image.dtype}")
+        weight = self.out.weight
+        x = torch.from_numpy(np.ascontiguousarray(image)).to(weight.device).permute(2, 0, 1)[None].to(weight.dtype)
+        x = F.interpolate(x / 127.5 - 1, (SIZE, SIZE), mode="bilinear", antialias=True)
+        logits = F.interpolate(self(x), image.shape[:2], mode="bilinear")  # (1, 19, H, W)
+        return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
+
+    def agreement(self, image: np.ndarray, label: np.ndarray) -> dict[str, float]:
+        """How well a picture (H, W, 3) uint8 follows the label map (H, W) that it was asked to follow.
+
+        Compare with the same number on true pictures: the parser errs, too.
+        """
+        if label.shape != image.shape[:2]:
+            raise ValueError(f"label: its size {label.shape} is not the picture's {image.shape[:2]}; "
+                             "resize it to the picture with nearest sampling")
+        return score(self.parse(image), label)
+
+
+def score(parsed: np.ndarray, asked: np.ndarray) -> dict[str, float]:
+    """Pixel accuracy, and mean intersection over union of the classes present in the asked map, both in 0..1."""
+    present = np.unique(asked)
+    iou = [((parsed == c) & (asked == c)).sum() / ((parsed == c) | (asked == c)).sum() for c in present]
+    return {"pixel_accuracy": float((parsed == asked).mean()), "mean_iou": float(np.mean(iou))}
+
+
+def load_parser(path: Path = WEIGHTS) -> FaceParser:
+    """The parser with the weights of a safetensors file, by default the bundled one, ready to judge."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no face parser at {path}: restore the pack's file, or train one with "
+                                "python -m mdit.training.judge")
+    parser = FaceParser()
+    parser.load_state_dict(load_file(path))
+    return parser.eval().requires_grad_(False)
