@@ -43,6 +43,7 @@ def fill_in(graph: dict, mask: str | None, prompt: str | None, seed: int) -> str
     if mask is not None:
         graph["mask"] = {"class_type": "LoadImage", "inputs": {"image": mask}}
         graph[find(graph, "MDiT_MaskTokenizer")]["inputs"]["label_map"] = ["mask", 0]
+    del graph[find(graph, "PreviewImage")]  # the sheet shows the label map
     graph["report"] = {"class_type": "PreviewAny", "inputs": {"source": [sampler, 1]}}
     return sampler
 
@@ -84,7 +85,7 @@ def agreement(mask: Image.Image, face: Image.Image) -> dict[str, float]:
     from mditface.mdit import labelmap, parsing
     colours = np.asarray(mask.resize(face.size, Image.Resampling.NEAREST))  # (H, W, 3)
     label = labelmap.to_indices(torch.from_numpy(colours / 255.0)[None])[0]  # (H, W)
-    return parsing.load_parser().agreement(np.asarray(face), label.numpy())
+    return parsing.load_parser().agreement(np.array(face), label.numpy())
 
 
 def draw(options, base: Path) -> None:

@@ -47,7 +47,7 @@ class LoadModel(io.ComfyNode):
                                tooltip="A safetensors file from models/mdit or models/diffusion_models, or the "
                                        "bundled mditface-demo."),
                 io.Combo.Input("weight_dtype", options=list(DTYPES), default="default", advanced=True,
-                               tooltip="Number type of the weights. 'default' lets the host choose by file and device."),
+                               tooltip="Number type of the weights. 'default' lets the host choose."),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The diffusion model; reads masks and text."),

@@ -1,4 +1,4 @@
-"""Score the stand-alone model on held-out label maps: ``python -m mdit.training.evaluate --data HELDOUT --train TRAIN``.
+"""Score the model on held-out label maps: ``python -m mdit.training.evaluate --data HELDOUT --train TRAIN``.
 
 Every number stands beside the same number on the true renders of the same maps: that is the judge's ceiling.
 """

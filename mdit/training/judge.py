@@ -37,7 +37,8 @@ def vary(images: Tensor, rng: torch.Generator) -> Tensor:
 
 def save(parser: FaceParser, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: w.half() if w.is_floating_point() else w for name, w in parser.state_dict().items()}, path)
+    save_file({name: (w.half() if w.is_floating_point() else w).contiguous()
+               for name, w in parser.state_dict().items()}, path)
 
 
 def train(faces: Faces, path: Path, minutes: float, seed: int) -> None:

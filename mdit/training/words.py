@@ -84,7 +84,8 @@ def pretrain(encoder: TextEncoder, writer: CaptionWriter, steps: int, batch: int
 
     Without it the encoder hardly learns to which noun an adjective belongs (bundled-model spec, section 2).
     """
-    heads = AttributeHeads(attribute_values([sample_look(writer.rng) for _ in range(4000)]), encoder.embed.weight.shape[1])
+    values = attribute_values([sample_look(writer.rng) for _ in range(4000)])
+    heads = AttributeHeads(values, encoder.embed.weight.shape[1])
     parameters = [*encoder.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(parameters, 2e-3, betas=(0.9, 0.95), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps, pct_start=0.1)
