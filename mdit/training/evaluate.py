@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from .host import set_training  # before any other module of the host
+
 from ..labelmap import CLASSES
 from ..parsing import WEIGHTS as PARSER_WEIGHTS
 from ..parsing import FaceParser, load_parser, score
@@ -20,7 +22,7 @@ from .colors import PARTS, ColorRule
 from .data import Faces
 from .render.caption import Caption
 from .sampling import sample, save_sheet
-from .train import WEIGHTS, Demo, set_training
+from .train import WEIGHTS, Demo
 from .words import CaptionWriter
 
 FIT_COUNT = 2000  # renders that the colour rules are fitted on
