@@ -8,13 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ...labelmap import PALETTE
 from .dataset import write_set
 from .scene import make_sample
-
-PALETTE = np.array([
-    (0, 0, 0), (204, 0, 0), (76, 153, 0), (204, 204, 0), (51, 51, 255), (204, 0, 204), (0, 255, 255),
-    (255, 204, 204), (102, 51, 0), (255, 0, 0), (102, 204, 0), (255, 255, 0), (0, 0, 153), (0, 0, 204),
-    (255, 51, 153), (0, 204, 204), (0, 51, 0), (255, 153, 51), (0, 204, 0)], np.uint8)
 
 
 def contact_sheet(path: Path, count: int, size: int, seed: int, columns: int = 10) -> None:
@@ -26,7 +22,7 @@ def contact_sheet(path: Path, count: int, size: int, seed: int, columns: int = 1
     for i, tile in enumerate(tiles):
         row, column = divmod(i, columns)
         sheet[2 * row, :, column] = tile.image
-        sheet[2 * row + 1, :, column] = PALETTE[tile.label]
+        sheet[2 * row + 1, :, column] = np.array(PALETTE, np.uint8)[tile.label]
     Image.fromarray(sheet.reshape(2 * rows * size, columns * size, 3)).save(path)
 
 
