@@ -116,7 +116,7 @@ def draw(options, base: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="dev.py demo", description=__doc__)
-    parser.add_argument("--mask", type=Path, )
+    parser.add_argument("--mask", type=Path)
     parser.add_argument("--prompt")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)

@@ -91,7 +91,7 @@ def test_saved_file_loads(trainer, tmp_path):
     trainer.demo.save(path)
     loaded = Demo.load(path)
     assert loaded.model.config == MDiTConfig(**SETTINGS["model"], palette=PALETTE)
-    assert loaded.text_config == trainer.text
+    assert loaded.text_config == trainer.demo.text_config
     for name, w in trainer.demo.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], w.half().float()), name
 

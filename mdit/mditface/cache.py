@@ -81,7 +81,6 @@ class StaticMaskCache(nn.Module):
         super().__init__()
         self.entries: OrderedDict[Hashable, StaticEntry] = OrderedDict()
         self.planned = 0
-        self.device = torch.device("cpu")
 
     @property
     def nbytes(self) -> int:
@@ -160,6 +159,7 @@ class StaticStore:
 
 
 def timed(compute: Callable[[], StaticEntry], report: RunReport) -> StaticEntry:
+    """The computed entry, counted in the report as a pass."""
     start = time.perf_counter()
     entry = compute()
     report.passes += 1

@@ -11,7 +11,7 @@ from torch import Tensor
 import comfy.conds
 import comfy.patcher_extension
 
-from .cache import REPORT_KEY, RunReport, StaticEntry
+from .cache import REPORT_KEY, RunReport, StaticEntry, timed
 from .layers import MaskRows
 from .mask import CONDITIONING_KEY, BoundMask, MaskReference
 from .tokens import flat_regions, merge_leaves
@@ -67,11 +67,11 @@ def bind_masks(executor, noise: Tensor, *args, **kwargs):
             if reference is None:
                 continue
             if reference not in bound:
-                bound[reference] = mask = BoundMask(reference, noise.shape, patcher.model)
-                report.notes += [note for note in [mask.note()] if note and note not in report.notes]
-            cond[CONDITIONING_KEY] = bound[reference]
+                bound[reference] = BoundMask(reference, noise.shape, patcher.model)
+            mask = cond[CONDITIONING_KEY] = bound[reference]
             if caches(options):
-                cond["additional_models"] = [*cond.get("additional_models", []), holder(bound[reference], patcher)]
+                cond["additional_models"] = [*cond.get("additional_models", []), holder(mask, patcher)]
+        report.notes += dict.fromkeys(filter(None, (mask.note() for mask in bound.values())))
         return executor(noise, *args, **kwargs)
     finally:
         for reference in bound:
@@ -148,8 +148,7 @@ def static_entry(model, mask: BoundMask, area: tuple | None, device: torch.devic
                            options.mode == "8-bit")
 
     if not caches(transformer_options):
-        report.passes += 1
-        return compute()
+        return timed(compute, report)
     patcher = model.current_patcher
     key = (digest, patcher.patches_uuid, *model_state(patcher), reduction, options.mode, dtype, device,
            tuple(sorted((transformer_options.get("rope_options") or {}).items())))

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..labelmap import CLASSES, PALETTE
+from ..labelmap import CLASSES, to_image
 from ..mditface.layers import MaskRows
 from ..mditface.model import MDiT
 from ..mditface.text import PAD, TextEncoder
@@ -43,7 +43,7 @@ def sample(model: MDiT, encoder: TextEncoder, labels: Tensor, ids: Tensor, seed:
 
 def save_sheet(path: Path, labels: Tensor, *rows: Tensor, columns: int = 12) -> None:
     """Writes a picture of label maps above each of `rows` of images, all (B, S, S[, 3]) uint8."""
-    bands = [torch.tensor(PALETTE, dtype=torch.uint8)[labels.long()], *rows]
+    bands = [(to_image(labels) * 255).round().to(torch.uint8), *rows]
     lines = [np.concatenate(list(band[i:i + columns].numpy()), axis=1)
              for i in range(0, len(labels) - columns + 1, columns) for band in bands]
     Image.fromarray(np.concatenate(lines)).save(path)

@@ -119,13 +119,13 @@ class Trainer:
         torch.manual_seed(settings["seed"])
         self.settings, self.faces, self.run = settings, faces, run
         config = MDiTConfig(**settings["model"], palette=PALETTE)
-        self.text = text_config(config.text_dim)
-        self.demo = Demo(config, self.text)
+        text = text_config(config.text_dim)
+        self.demo = Demo(config, text)
         self.ema = copy.deepcopy(self.demo).requires_grad_(False)
         self.optimisers = make_optimisers(self.demo, *(settings[k] for k in ("muon_lr", "adam_lr", "text_lr")))
         self.base_rates = [[group["lr"] for group in o.param_groups] for o in self.optimisers]
         self.rng = torch.Generator().manual_seed(settings["seed"])
-        self.writer = CaptionWriter(self.text, settings["seed"])
+        self.writer = CaptionWriter(text, settings["seed"])
         self.noise = LabelNoise()
         self.step, self.seconds = 0, 0.0
         self.order: list[int] = []
