@@ -1,4 +1,4 @@
 """The pack's nodes, one file a family."""
-from . import conditioning, labelmap, loading, sampling
+from . import adapter, conditioning, labelmap, loading, sampling
 
-NODES = (*loading.NODES, *conditioning.NODES, *sampling.NODES, *labelmap.NODES)
+NODES = (*loading.NODES, *adapter.NODES, *conditioning.NODES, *sampling.NODES, *labelmap.NODES)

@@ -7,16 +7,17 @@ import node_helpers
 from comfy_api.latest import io
 
 from ..mdit.labelmap import CLASSES, DISPLAY_NAMES, class_ids, to_indices
+from ..mdit.mditface.adapter.reader import mask_key
 from ..mdit.mditface.mask import CONDITIONING_KEY, REDUCTIONS, MaskInput, MaskReference
 from .labelmap import palette_inputs
-from .types import MDiTMask
+from .types import MDiTAdapter, MDiTMask
 
 
-def attach(conditioning, mask: MaskInput, strength: float, start: float = 0.0, end: float = 1.0):
+def attach(conditioning, mask: MaskInput, strength: float, start: float = 0.0, end: float = 1.0, adapter=None):
     if start >= end:
         raise ValueError(f"start: {start:g} is not before end {end:g}: the mask would never be read; raise 'end'")
-    return node_helpers.conditioning_set_values(conditioning,
-                                                {CONDITIONING_KEY: MaskReference(mask, strength, start, end)})
+    key = CONDITIONING_KEY if adapter is None else mask_key(adapter)
+    return node_helpers.conditioning_set_values(conditioning, {key: MaskReference(mask, strength, start, end)})
 
 
 def describe(mask: MaskInput) -> str:
@@ -117,13 +118,16 @@ class ApplyMask(io.ComfyNode):
                                tooltip="Part of the schedule where the mask begins to be read; 0 is pure noise."),
                 io.Float.Input("end", default=1.0, min=0.0, max=1.0, step=0.001, advanced=True,
                                tooltip="Part of the schedule after which the mask is read no more; 1 is the picture."),
+                MDiTAdapter.Input("adapter", optional=True,
+                                  tooltip="The adapter that reads this mask, where a model has several. Unconnected: "
+                                          "every one that has no mask of its own."),
             ],
             outputs=[io.Conditioning.Output(display_name="conditioning", tooltip="The same text with the mask.")],
         )
 
     @classmethod
-    def execute(cls, conditioning, mask, strength=1.0, start=0.0, end=1.0) -> io.NodeOutput:
-        return io.NodeOutput(attach(conditioning, mask, strength, start, end))
+    def execute(cls, conditioning, mask, strength=1.0, start=0.0, end=1.0, adapter=None) -> io.NodeOutput:
+        return io.NodeOutput(attach(conditioning, mask, strength, start, end, adapter))
 
 
 NODES = (MaskTokenizer, TextConditioning, ApplyMask)

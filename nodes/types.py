@@ -2,3 +2,4 @@
 from comfy_api.latest import io
 
 MDiTMask = io.Custom("MDIT_MASK")
+MDiTAdapter = io.Custom("MDIT_ADAPTER")

@@ -1,6 +1,7 @@
 """The static cache (spec section 6): keys and values of the mask stream, kept as long as the mask is held."""
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import OrderedDict
@@ -25,6 +26,7 @@ class RunReport:
     hits: int = 0
     bytes: int = 0
     seconds: float = 0.0
+    reads: dict[str, list[int]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -42,24 +44,39 @@ def to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
 class StaticEntry:
     """Keys and values (b, H, M, D) of every block, with the logits' bias (b, M) of merged tokens or None.
 
-    Indexing gives a block's pair on the device of the computation, wherever the entry is stored. An entry that is
-    not `resident` stays in RAM by the user's wish: the host neither counts nor loads it.
+    Indexing gives a block's pair on the device of the computation, wherever the entry is stored; from RAM the next
+    block is copied while this one is in use. An entry that is not `resident` stays in RAM by the user's wish: the host neither counts nor loads it.
     """
 
     resident = True
 
     def __init__(self, kv: Iterable[tuple[Tensor, Tensor]], bias: Tensor | None, eight_bit: bool):
-        self.blocks, self.bias = [], bias
+        self.blocks, self.bias, self.ahead = [], bias, None
         for k, v in kv:
             self.device, self.dtype = k.device, k.dtype
             self.blocks.append((*to_int8(k), *to_int8(v)) if eight_bit else (k, v))
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        parts = [x.to(self.device, non_blocking=True) for x in self.blocks[i]]
+        block, self.ahead = self.ahead or (i, *self.fetch(i)), None
+        if block[0] != i:
+            block = (i, *self.fetch(i))
+        if self.stored_on != self.device and i + 1 < len(self.blocks):
+            self.ahead = (i + 1, *self.fetch(i + 1))
+        _, parts, stream = block
+        comfy.model_management.sync_stream(self.device, stream)
         if len(parts) == 2:
             return parts[0], parts[1]
         k, k_scale, v, v_scale = parts
         return k.to(self.dtype) * k_scale, v.to(self.dtype) * v_scale
+
+    def fetch(self, i: int) -> tuple[list[Tensor], object]:
+        """Block i's tensors on the device, and the stream that is still copying them from RAM, or None."""
+        management = comfy.model_management
+        if self.stored_on == self.device:
+            return list(self.blocks[i]), None
+        stream = management.get_offload_stream(self.device)
+        quick = management.device_supports_non_blocking(self.device)
+        return [management.cast_to(x, None, self.device, quick, stream=stream) for x in self.blocks[i]], stream
 
     @property
     def nbytes(self) -> int:
@@ -71,6 +88,7 @@ class StaticEntry:
 
     def store_on(self, device: torch.device):
         if self.stored_on != device:
+            self.ahead = None
             self.blocks = [tuple(x.to(device) for x in block) for block in self.blocks]
 
 
@@ -129,6 +147,7 @@ class StaticStore:
 
     def __init__(self):
         self.cache = StaticMaskCache()
+        self.needed = 0
         self.patchers: dict[torch.device, CachePatcher] = {}
         self.lock = threading.RLock()
 
@@ -137,9 +156,16 @@ class StaticStore:
             self.patchers[load_device] = CachePatcher(self.cache, load_device, offload_device)
         return self.patchers[load_device]
 
-    def plan(self, nbytes: int):
-        """Announces an entry to come, so that the host makes room for it before the run."""
-        self.cache.planned = nbytes
+    @contextlib.contextmanager
+    def reserved(self, entries: int, nbytes: int):
+        """For the time of a run: keeps that many entries at once, and has the host make room for new bytes."""
+        self.needed += entries
+        self.cache.planned += nbytes
+        try:
+            yield
+        finally:
+            self.needed -= entries
+            self.cache.planned = 0
 
     def get(self, key: Hashable, compute: Callable[[], StaticEntry], report: RunReport) -> StaticEntry:
         """The entry of this key, computed if need be. A failure or an interrupt in `compute` leaves nothing."""
@@ -150,8 +176,8 @@ class StaticStore:
                 self.cache.entries.move_to_end(key)
             else:
                 entry = timed(compute, report)
-                self.cache.planned = 0
-                while len(self.cache.entries) >= CAPACITY:
+                self.cache.planned = max(0, self.cache.planned - entry.nbytes)
+                while len(self.cache.entries) >= max(CAPACITY, self.needed):
                     self.cache.entries.popitem(last=False)
                 self.cache.entries[key] = entry
             report.bytes = self.cache.nbytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from typing import NamedTuple
 
 FORMAT = "1"
 FORMAT_KEY = "mdit.format"
@@ -16,6 +17,23 @@ CHOICES = {
     "mask_vec": ("zero_pooled",),
     "prediction": ("velocity", "clean"),
 }
+
+
+class MaskLayout(NamedTuple):
+    """What of a model decides how label maps become its mask tokens, and how large their keys and values are.
+
+    `condition` is the side in pixels of the square that every label map is stretched to, 0 for the picture's own
+    size. Tokens of another grid than the image's are spread over it by their centres or, with `corner`, by their
+    upper left corners. `blocks` and `width` are those that read the mask.
+    """
+    tokenizer: str
+    palette: tuple[tuple[int, int, int], ...]
+    patch: int
+    blocks: int
+    width: int
+    cells: int = 1
+    condition: int = 0
+    corner: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,6 +95,10 @@ class MDiTConfig:
         if self.mask_tokenizer == "class_embed":
             return self.mask_classes * self.mask_cells ** 2
         return self.in_channels * self.patch ** 2
+
+    @property
+    def mask_layout(self) -> MaskLayout:
+        return MaskLayout(self.mask_tokenizer, self.palette, self.patch, self.depth, self.width, self.mask_cells)
 
     def to_metadata(self) -> dict[str, str]:
         return {FORMAT_KEY: FORMAT, CONFIG_KEY: json.dumps(dataclasses.asdict(self))}

@@ -7,7 +7,7 @@ from torch import Tensor
 
 import comfy.samplers
 
-from .mask import CONDITIONING_KEY
+from .mask import is_mask
 
 
 class DualGuider(comfy.samplers.CFGGuider):
@@ -18,8 +18,8 @@ class DualGuider(comfy.samplers.CFGGuider):
     """
 
     def set_conds(self, positive, negative):
-        self.has_mask = any(CONDITIONING_KEY in extra for _, extra in positive)
-        without_mask = [[text, {k: v for k, v in extra.items() if k != CONDITIONING_KEY}] for text, extra in negative]
+        self.has_mask = any(is_mask(key) for _, extra in positive for key in extra)
+        without_mask = [[text, {k: v for k, v in extra.items() if not is_mask(k)}] for text, extra in negative]
         mask_only = [[text, {**cond, "pooled_output": extra.get("pooled_output")}]
                      for _, cond in positive for text, extra in negative]
         self.inner_set_conds({"positive": positive, "mask_only": mask_only, "negative": without_mask})

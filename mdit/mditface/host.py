@@ -15,10 +15,10 @@ import comfy.supported_models_base
 import comfy.utils
 from comfy.model_base import BaseModel, ModelType
 
-from . import static
 from .config import MDiTConfig
-from .mask import CONDITIONING_KEY, BoundMask
+from .mask import CONDITIONING_KEY
 from .model import MDiT
+from .static import StandAloneReader
 from .text import TEXT_KEY, TextConfig, TextEncoder, WordTokenizer
 
 LATENT_FORMATS = {
@@ -62,11 +62,10 @@ class MDiTBaseModel(BaseModel):
             found = "no text" if text is None else f"text tokens {text.shape[-1]} wide"
             raise ValueError(f"the conditioning holds {found}, this model needs {width}: encode the text with the "
                              "CLIP output of the MDiT loader")
-        return {**super().extra_conds(**kwargs), CONDITIONING_KEY: static.MaskCond(kwargs.get(CONDITIONING_KEY))}
+        return super().extra_conds(**kwargs)
 
-    def extra_conds_shapes(self, **kwargs) -> dict:
-        mask = kwargs.get(CONDITIONING_KEY)
-        return {CONDITIONING_KEY: list(mask.latents)} if isinstance(mask, BoundMask) else {}
+    def extra_conds_shapes(self, model_conds={}, **kwargs) -> dict:
+        return {CONDITIONING_KEY: model_conds[CONDITIONING_KEY].size()} if CONDITIONING_KEY in model_conds else {}
 
 
 class LoadedMDiT(NamedTuple):
@@ -95,18 +94,19 @@ def load_patcher(path: str, dtype: torch.dtype | None, disable_dynamic: bool = F
     return build_patcher(weights, read_header(metadata, path), dtype, path, disable_dynamic)
 
 
-def read(path: str) -> tuple[dict, dict]:
+def read(path: str, source: str = "model_name") -> tuple[dict, dict]:
+    """The tensors and the header of a safetensors file that the node's input `source` names."""
     try:
         weights, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
     except Exception as error:
-        raise ValueError(f"model_name: '{path}' cannot be read as a safetensors file ({error}): "
+        raise ValueError(f"{source}: '{path}' cannot be read as a safetensors file ({error}): "
                          "it is truncated or of another format; download it again") from error
     broken = [name for name, weight in weights.items()
               if weight.is_floating_point() and not torch.isfinite(weight.float()).all()]
     if broken:
-        raise ValueError(f"model_name: '{path}' holds NaN or infinite numbers in {listed(broken)}: "
+        raise ValueError(f"{source}: '{path}' holds NaN or infinite numbers in {listed(broken)}: "
                          "it is damaged; download it again")
-    return weights, metadata
+    return weights, metadata or {}
 
 
 def read_header(metadata: dict, path: str) -> MDiTConfig:
@@ -154,7 +154,7 @@ def build_patcher(weights: dict, config: MDiTConfig, dtype, path: str, disable_d
     if not management.is_device_cpu(offload_device):
         model.to(offload_device)
     model.load_model_weights(weights, "", assign=patcher.is_dynamic())
-    static.install(patcher)
+    StandAloneReader().install(patcher)
     patcher.cached_patcher_init = (load_patcher, (path, dtype))
     return patcher
 

@@ -12,16 +12,7 @@ from torch import Tensor
 from comfy.ldm.flux.math import apply_rope1
 from comfy.ldm.modules.attention import optimized_attention
 
-
-class MaskRows(NamedTuple):
-    """Which rows of a batch read which mask.
-
-    `kv[i]` gives block i's mask keys and values, each (b, H, M, D) with b = 1 or the number of latents; None
-    where the rows have no mask. `bias` is added to the keys' logits, (1 or b, M); None for zero.
-    """
-    rows: slice
-    kv: Sequence[tuple[Tensor, Tensor]] | None
-    bias: Tensor | None = None
+from .attention import MaskRows, Reach, attend_masks, is_pytorch
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -126,29 +117,14 @@ class MDiTBlock(nn.Module):
         return self.img.residual(img, img_out, mod_x), self.txt.residual(txt, txt_out, mod_p)
 
     def attention(self, q, k, v, text_length, masks, index, transformer_options) -> Tensor:
-        if not masks:
-            return optimized_attention(q, k, v, self.heads, skip_reshape=True, transformer_options=transformer_options)
-        parts = []
-        for rows, kv, bias in masks:
-            part = q[rows], k[rows], v[rows]
-            if kv is None or self.text_reads_mask:
-                parts.append(self.attend(*part, kv, bias, index, transformer_options))
-            else:
-                queries = part[0].split((text_length, q.shape[2] - text_length), dim=2)
-                text = self.attend(queries[0], *part[1:], None, None, index, transformer_options)
-                image = self.attend(queries[1], *part[1:], kv, bias, index, transformer_options)
-                parts.append(torch.cat((text, image), dim=1))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        def attention(q, k, v, mask=None) -> Tensor:
+            return optimized_attention(q, k, v, self.heads, mask=mask, skip_reshape=True,
+                                       transformer_options=transformer_options)
 
-    def attend(self, q, k, v, kv, bias, index, transformer_options) -> Tensor:
-        """Attention of q (B, H, T, D) to the keys k, v and, if given, to the mask's of this block."""
-        if kv is not None:
-            own_keys, batch = k.shape[2], q.shape[0]
-            k, v = (torch.cat((own, repeat(mask, batch)), dim=2) for own, mask in zip((k, v), kv[index]))
-            if bias is not None:
-                bias = F.pad(repeat(bias.to(q.dtype), batch), (own_keys, 0))[:, None, None]  # (B, 1, 1, L+N+M)
-        return optimized_attention(q, k, v, self.heads, mask=bias, skip_reshape=True,
-                                   transformer_options=transformer_options)
+        if not masks:
+            return attention(q, k, v)
+        fused = is_pytorch(optimized_attention) and "optimized_attention_override" not in transformer_options
+        return attend_masks(q, k, v, None, masks, index, Reach(text_length, self.text_reads_mask), attention, fused)
 
     def static(self, msk: Tensor, vec: Tensor, pe: Tensor | None, last: bool) -> tuple[Tensor | None, Tensor, Tensor]:
         """The mask tokens (b, M, d) after this block, and their keys and values (b, H, M, D).
@@ -163,9 +139,3 @@ class MDiTBlock(nn.Module):
         out = optimized_attention(q, k, v, self.heads, skip_reshape=True)
         return stream.residual(msk, out, mod, lora), k, v
 
-
-def repeat(x: Tensor, batch: int) -> Tensor:
-    """Repeats the b rows of x cyclically to `batch` rows, without a copy where b is 1."""
-    if x.shape[0] == 1:
-        return x.expand(batch, *x.shape[1:])
-    return x.repeat(batch // x.shape[0], *[1] * (x.ndim - 1))

@@ -8,11 +8,16 @@ from torch import Tensor
 
 from ..labelmap import PALETTE, resize_nearest, to_image
 from .cache import StaticStore
-from .config import MDiTConfig
+from .config import MaskLayout
 from .tokens import MaskTokens, mask_tokens
 
 CONDITIONING_KEY = "mdit_mask"
 REDUCTIONS = ("off", "merge", "half")
+
+
+def is_mask(key: str) -> bool:
+    """Whether a conditioning's key is that of a mask, for all readers (CONDITIONING_KEY) or for one adapter."""
+    return key.split(".")[0] == CONDITIONING_KEY
 
 
 class MaskInput:
@@ -36,9 +41,10 @@ class MaskInput:
     def __reduce__(self):
         return MaskInput, (self.labels, self.visible, self.reduction)
 
-    def latent(self, height: int, width: int, config: MDiTConfig) -> Tensor:
-        """The label map's picture in the model's palette, height x width pixels, encoded: (b, C, h, w). Kept."""
-        palette = config.palette or PALETTE
+    def latent(self, height: int, width: int, palette) -> Tensor:
+        """The label map's picture in a palette (() for the standard one), height x width pixels, encoded:
+        (b, C, h, w). Kept."""
+        palette = palette or PALETTE
         if (height, width, palette) not in self.latents:
             if self.vae is None:
                 raise ValueError("this model reads the mask as an encoded picture: connect the model's VAE to the "
@@ -68,46 +74,56 @@ class MaskReference:
 
 
 class BoundMask:
-    """A reference bound to the latents of one run, (B, C, H, W)."""
+    """A reference bound to the latents of one run, (B, C, H, W), and to the layout of the model that reads it."""
 
-    def __init__(self, reference: MaskReference, latents: torch.Size, model):
-        self.reference, self.latents, self.config = reference, latents, model.diffusion_model.config
+    def __init__(self, reference: MaskReference, latents: torch.Size, model, layout: MaskLayout):
+        self.reference, self.latents, self.layout = reference, latents, layout
         self.pixels = model.latent_format.spacial_downscale_ratio
         mask = reference.mask
         if mask.labels.shape[0] not in (1, latents[0]):
             raise ValueError(f"latent_image holds {latents[0]} latents but the mask {mask.labels.shape[0]} label maps: "
                              "give one label map, or one for each latent")
         self.regions: dict[tuple | None, tuple[MaskTokens, bytes]] = {}
-        height, width = (side * self.pixels for side in latents[-2:])
-        self.labels = resize_nearest(mask.labels, height, width)  # (b, H * pixels, W * pixels)
+        self.size = (layout.condition,) * 2 if layout.condition else tuple(side * self.pixels for side in latents[-2:])
+        self.labels = resize_nearest(mask.labels, *self.size)  # (b, height, width)
         self.latent = None
-        if self.config.mask_tokenizer == "vae_palette":
-            self.latent = model.process_latent_in(mask.latent(height, width, self.config))
-            if self.latent.shape[1:] != latents[1:]:
-                raise ValueError(f"the VAE at the mask tokenizer gives {tuple(self.latent.shape[1:])} latents, the "
-                                 f"model works on {tuple(latents[1:])}: connect the VAE that belongs to the model")
+        if layout.tokenizer == "vae_palette":
+            self.latent = model.process_latent_in(mask.latent(*self.size, layout.palette))
+            if self.latent.shape[1] != latents[1] or any(
+                    side * self.pixels != size for side, size in zip(self.latent.shape[2:], self.size)):
+                raise ValueError(f"the VAE at the mask tokenizer makes latents {tuple(self.latent.shape[1:])} of "
+                                 f"{self.size[1]} x {self.size[0]} pixels, the model works on {latents[1]} channels at "
+                                 f"1/{self.pixels} of the size: connect the VAE that belongs to the model")
 
     def note(self) -> str | None:
         """A line for the report where the label map was stretched."""
         h, w = self.reference.mask.labels.shape[-2:]
-        height, width = self.labels.shape[-2:]
+        height, width = (side * self.pixels for side in self.latents[-2:])
         if math.isclose(h / w, height / width, rel_tol=0.01):
             return None
         return f"label map {w} x {h} resized to {width} x {height} by nearest neighbour: another aspect than the latent"
 
     def tokens(self, area: tuple | None) -> tuple[MaskTokens, bytes]:
-        """Tokens of the region `area` (h, w, y, x in latent cells; None for all) and their digest."""
+        """Tokens for the region `area` (h, w, y, x in latent cells; None for all) and their digest.
+
+        A condition of fixed size is shown whole to each region, at its place.
+        """
         if area not in self.regions:
             h, w, y, x = area or (*self.latents[-2:], 0, 0)
-            p = self.pixels
-            labels = self.labels[:, y * p:(y + h) * p, x * p:(x + w) * p]
-            latent = None if self.latent is None else self.latent[:, :, y:y + h, x:x + w]
-            tokens = mask_tokens(labels, latent, self.reference.mask.visible, self.config, p,
-                                 half=self.reference.mask.reduction == "half")
+            p, labels, latent, where = self.pixels, self.labels, self.latent, {}
+            if self.layout.condition:
+                patch = self.layout.patch
+                where = {"extent": tuple(-(-side // patch) for side in self.latents[-2:]),
+                         "offset": (y / patch, x / patch)}
+            else:
+                labels = labels[:, y * p:(y + h) * p, x * p:(x + w) * p]
+                latent = None if latent is None else latent[:, :, y:y + h, x:x + w]
+            tokens = mask_tokens(labels, latent, self.reference.mask.visible, self.layout, p,
+                                 self.reference.mask.reduction == "half", **where)
             self.regions[area] = tokens, tokens.digest()
         return self.regions[area]
 
     def planned_bytes(self, dtype: torch.dtype) -> int:
         """Bytes of the keys and values to come (spec section 6.3)."""
         tokens = self.tokens(None)[0].tokens
-        return 2 * self.config.depth * tokens.shape[0] * tokens.shape[1] * self.config.width * dtype.itemsize
+        return 2 * self.layout.blocks * tokens.shape[0] * tokens.shape[1] * self.layout.width * dtype.itemsize

@@ -13,8 +13,9 @@ import comfy.patcher_extension
 from comfy.ldm.flux.layers import timestep_embedding
 from comfy.ldm.flux.math import rope
 
+from .attention import MaskRows
 from .config import MDiTConfig
-from .layers import MaskRows, MDiTBlock, layer_norm, modulate
+from .layers import MDiTBlock, layer_norm, modulate
 
 TIME_FEATURES = 256
 MIN_SIGMA = 0.05  # below it the step from a clean-image prediction to a velocity would amplify its error
@@ -73,7 +74,7 @@ class MDiT(nn.Module):
         h, w = (side // self.config.patch for side in noisy.shape[-2:])
         img = self.x_embed(patchify(noisy, self.config.patch))  # (B, N, d), N = h * w
         txt = self.text_embed(context)  # (B, L, d)
-        img, pe = self.add_position(img, h, w, transformer_options)
+        img, pe = self.add_position(img, *(torch.arange(n, dtype=torch.float32) for n in (h, w)), transformer_options)
         vec = self.vector(timesteps, y)  # (B, d)
         img = self.run_blocks(img, txt, vec, pe, masks, transformer_options)
         out = unpatchify(self.final(img, vec), self.config.patch, h, w)  # (B, C, h * p, w * p)
@@ -102,14 +103,14 @@ class MDiT(nn.Module):
             img, txt = out["img"], out["txt"]
         return img
 
-    def static_path(self, tokens: Tensor, h: int, w: int, stride: int = 1, transformer_options={}
+    def static_path(self, tokens: Tensor, rows: Tensor, cols: Tensor, transformer_options={}
                     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields each block's mask keys and values (b, H, M, D), after norm and rotation (spec section 3.5).
 
-        tokens: (b, M = h * w, mask_features), as `mask_tokens` makes them; each spans stride x stride image tokens.
+        tokens (b, M = h * w, mask_features), rows (h,) and cols (w,), as `mask_tokens` makes them.
         """
         embed = self.mask_embed if self.config.own_mask_weights else self.x_embed
-        msk, pe = self.add_position(embed(tokens), h, w, transformer_options, stride)  # (b, M, d)
+        msk, pe = self.add_position(embed(tokens), rows, cols, transformer_options)  # (b, M, d)
         zero = tokens.new_zeros(1)
         vec = self.vector(zero, zero.new_zeros(1, self.config.pooled_dim))  # (1, d)
         for i, block in enumerate(self.blocks):
@@ -119,10 +120,10 @@ class MDiT(nn.Module):
     def vector(self, timesteps: Tensor, y: Tensor) -> Tensor:
         return self.t_embed(timestep_embedding(timesteps, TIME_FEATURES).to(y.dtype)) + self.y_embed(y)
 
-    def add_position(self, tokens: Tensor, h: int, w: int, transformer_options, stride: int = 1
+    def add_position(self, tokens: Tensor, rows: Tensor, cols: Tensor, transformer_options
                      ) -> tuple[Tensor, Tensor | None]:
         """The tokens with sine-cosine positions added, or the rotation (1, 1, h * w, D/2, 2, 2) to apply."""
-        rows, cols = positions(h, w, stride, tokens.device, **transformer_options.get("rope_options") or {})
+        rows, cols = positions(rows.to(tokens.device), cols.to(tokens.device), transformer_options)
         if self.config.pos == "sincos":
             quarter = self.config.width // 2
             table = torch.cat([timestep_embedding(axis, quarter, time_factor=1.0) for axis in (rows, cols)], dim=-1)
@@ -132,12 +133,12 @@ class MDiT(nn.Module):
         return tokens, pe.unsqueeze(1)
 
 
-def positions(h: int, w: int, stride: int, device, scale_x=1.0, shift_x=0.0, scale_y=1.0, shift_y=0.0, **_
-              ) -> tuple[Tensor, Tensor]:
-    """Row and column of each token's centre in image tokens, (h * w,) each, under the host's rope options."""
-    rows, cols = ((torch.arange(n, device=device, dtype=torch.float32) + 0.5) * stride - 0.5 for n in (h, w))
-    rows, cols = rows * scale_y + shift_y, cols * scale_x + shift_x
-    return rows.repeat_interleave(w), cols.repeat(h)
+def positions(rows: Tensor, cols: Tensor, transformer_options) -> tuple[Tensor, Tensor]:
+    """Row and column of each token of a grid (h,) x (w,) under the host's rope options, (h * w,) each."""
+    options = transformer_options.get("rope_options") or {}
+    rows = rows * options.get("scale_y", 1.0) + options.get("shift_y", 0.0)
+    cols = cols * options.get("scale_x", 1.0) + options.get("shift_x", 0.0)
+    return rows.repeat_interleave(len(cols)), cols.repeat(len(rows))
 
 
 def patchify(x: Tensor, patch: int) -> Tensor:

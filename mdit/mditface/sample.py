@@ -1,4 +1,4 @@
-"""One sampling run of an MDiT through the host's samplers."""
+"""One sampling run of a model that reads masks through the host's samplers."""
 from __future__ import annotations
 
 import time
@@ -11,15 +11,14 @@ import latent_preview
 
 from .cache import REPORT_KEY, RunReport
 from .guidance import DualGuider
-from .host import MDiTBaseModel
-from .static import OPTIONS_KEY, CacheOptions
+from .static import OPTIONS_KEY, CacheOptions, reads_masks
 
 
 def require_mdit(model):
     """Raises ValueError for a MODEL that cannot read a mask."""
-    if not isinstance(model.model, MDiTBaseModel):
+    if not reads_masks(model):
         raise ValueError(f"model: this is a {type(model.model).__name__}, which cannot read a mask: "
-                         "connect the MODEL of 'Load MDiT Model'")
+                         "connect the MODEL of 'Load MDiT Model', or of 'Apply MDiT Adapter' for SD3 and FLUX")
 
 
 def latent_samples(model, latent: dict):
@@ -29,7 +28,7 @@ def latent_samples(model, latent: dict):
     channels = model.model.latent_format.latent_channels
     if samples.ndim != 4 or samples.shape[0] == 0 or samples.shape[1] != channels:
         raise ValueError(f"latent_image: shape {tuple(samples.shape)}, but the model needs (batch, {channels}, height, "
-                         "width) with a batch of at least 1: encode pictures with the VAE of 'Load MDiT Model'")
+                         "width) with a batch of at least 1: encode pictures with the model's VAE")
     return samples
 
 

@@ -1,8 +1,12 @@
 """How a mask reaches the blocks: two wrappers around the host's sampling (spec section 6.2)."""
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import itertools
+import logging
 import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,10 +15,12 @@ from torch import Tensor
 import comfy.conds
 import comfy.patcher_extension
 
+from . import window
+from .attention import MaskRows
 from .cache import REPORT_KEY, RunReport, StaticEntry, timed
-from .layers import MaskRows
+from .config import MaskLayout
 from .mask import CONDITIONING_KEY, BoundMask, MaskReference
-from .tokens import flat_regions, merge_leaves
+from .tokens import MaskTokens, flat_regions, merge_leaves
 
 OPTIONS_KEY = "mdit_cache"
 CACHE_MODES = ("auto", "8-bit", "off")
@@ -47,35 +53,184 @@ class MaskCond(comfy.conds.CONDConstant):
         return [0] if self.cond is None else list(self.cond.latents)
 
 
-def install(patcher) -> None:
-    """Adds the wrappers to a model patcher whose base model accepts `masks` (see MDiT.forward)."""
-    wrappers = comfy.patcher_extension.WrappersMP
-    patcher.add_wrapper_with_key(wrappers.OUTER_SAMPLE, CONDITIONING_KEY, bind_masks)
-    patcher.add_wrapper_with_key(wrappers.APPLY_MODEL, CONDITIONING_KEY, attach_masks)
+class Prompt(NamedTuple):
+    """What of the prompt enters the mask stream of a model with `mask_vec` prompt_pooled: the pooled text (b, P) and
+    the guidance (b,), either may be None; b = 1 where all rows agree."""
+    pooled: Tensor | None
+    guidance: Tensor | None
+
+    def digest(self) -> bytes:
+        h = hashlib.blake2b()
+        for part in self:
+            h.update(repr(None if part is None else (part.shape, part.dtype)).encode())
+            h.update(b"" if part is None else part.contiguous().view(torch.uint8).cpu().numpy())
+        return h.digest()
 
 
-def bind_masks(executor, noise: Tensor, *args, **kwargs):
-    """OUTER_SAMPLE: binds each condition's mask to this run and hands its memory holder to the host."""
-    guider = executor.class_obj
-    patcher = guider.model_patcher
-    options = guider.model_options["transformer_options"]
-    report = options.setdefault(REPORT_KEY, RunReport())
-    bound: dict[MaskReference, BoundMask] = {}
-    try:
-        for cond in itertools.chain.from_iterable(guider.conds.values()):
-            reference = cond.get(CONDITIONING_KEY)
-            if reference is None:
-                continue
-            if reference not in bound:
-                bound[reference] = BoundMask(reference, noise.shape, patcher.model)
-            mask = cond[CONDITIONING_KEY] = bound[reference]
-            if caches(options):
-                cond["additional_models"] = [*cond.get("additional_models", []), holder(mask, patcher)]
+class MaskReader:
+    """What lets a model read masks: it binds them to each run and keeps their keys and values.
+
+    A subclass says how a mask's tokens become keys and values and how these reach the model's blocks. `key` names the
+    wrappers, and the masks meant for this reader alone in a conditioning; a mask under CONDITIONING_KEY is for all.
+    `identity` is what the keys and values depend on beside the model, `prompted` whether they depend on the prompt.
+    """
+    key = CONDITIONING_KEY
+    identity: tuple = ()
+    prompted = False
+    radius = 0
+
+    def layout(self, model) -> MaskLayout:
+        raise NotImplementedError
+
+    def static_path(self, model, tokens: MaskTokens, device: torch.device, dtype: torch.dtype, prompt: Prompt | None,
+                    transformer_options: dict) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields each block's keys and values, (b, H, M, D)."""
+        raise NotImplementedError
+
+    def call(self, executor, rows: tuple[MaskRows, ...], x: Tensor, *args, **kwargs) -> Tensor:
+        """Calls the model, whose blocks shall read the masks."""
+        raise NotImplementedError
+
+    def additional_models(self) -> list:
+        """Patchers to be loaded together with the model where it reads a mask."""
+        return []
+
+    def install(self, patcher) -> None:
+        wrappers = comfy.patcher_extension.WrappersMP
+        patcher.add_wrapper_with_key(wrappers.OUTER_SAMPLE, self.key, self.bind)
+        patcher.add_wrapper_with_key(wrappers.APPLY_MODEL, self.key, self.attach)
+
+    def bind(self, executor, noise: Tensor, *args, **kwargs):
+        """OUTER_SAMPLE: binds each condition's mask to this run and hands its memory holder to the host."""
+        guider = executor.class_obj
+        patcher = guider.model_patcher
+        options = guider.model_options["transformer_options"]
+        report = options.setdefault(REPORT_KEY, RunReport())
+        conds = list(itertools.chain.from_iterable(guider.conds.values()))
+        references = [cond.get(self.key) or cond.get(CONDITIONING_KEY) for cond in conds]
+        if not any(references):
+            return executor(noise, *args, **kwargs)
+        layout = self.layout(patcher.model)
+        bound = {reference: BoundMask(reference, noise.shape, patcher.model, layout)
+                 for reference in dict.fromkeys(filter(None, references))}
         report.notes += dict.fromkeys(filter(None, (mask.note() for mask in bound.values())))
-        return executor(noise, *args, **kwargs)
-    finally:
-        for reference in bound:
-            reference.mask.store.plan(0)
+        for cond, reference in zip(conds, references):
+            mask = bound.get(reference)
+            cond["model_conds"] = {**cond["model_conds"], self.key: MaskCond(mask)}
+            if mask is not None:
+                holders = [self.holder(mask, patcher)] if caches(options) else []
+                cond["additional_models"] = [*cond.get("additional_models", []), *self.additional_models(), *holders]
+        masks = {mask.reference.mask: mask for mask in bound.values()}
+        with contextlib.ExitStack() as stack:
+            for mask in masks.values() if caches(options) else ():
+                count = sum(getattr(r, "mask", None) is mask.reference.mask for r in references) if self.prompted else 1
+                stack.enter_context(mask.reference.mask.store.reserved(count, self.missing_bytes(mask, patcher)))
+            out = executor(noise, *args, **kwargs)
+        self.check_reads(report)
+        return out
+
+    def holder(self, mask: BoundMask, patcher):
+        return mask.reference.mask.store.patcher(patcher.load_device, patcher.offload_device)
+
+    def missing_bytes(self, mask: BoundMask, patcher) -> int:
+        known = (mask.tokens(None)[1], patcher.patches_uuid, self.identity)
+        if any(key[:3] == known for key in mask.reference.mask.store.cache.entries):
+            return 0
+        return mask.planned_bytes(patcher.model.get_dtype_inference())
+
+    def check_reads(self, report: RunReport):
+        """Says so where another node kept the blocks from reading the masks."""
+        read, expected = report.reads.get(self.key, (0, 0))
+        if read == expected:
+            return
+        note = f"masks read in {read} of {expected} block calls: another node skips blocks or steps"
+        if read == 0:
+            note = ("no block read the mask: another node replaces the model's forward or its blocks without calling "
+                    "what was there; remove it, or apply it before the adapter")
+            logging.warning("MDiT: %s", note)
+        report.notes.append(note)
+
+    def attach(self, executor, x: Tensor, t: Tensor, c_concat=None, c_crossattn=None, control=None,
+               transformer_options={}, **kwargs):
+        """APPLY_MODEL: turns the chunks' masks into the keys and values that each row of the batch reads."""
+        chunks = kwargs.pop(self.key, None)
+        args = (x, t, c_concat, c_crossattn, control, transformer_options)
+        rows = self.mask_rows(executor.class_obj, chunks, x, t[0], kwargs, transformer_options) if chunks else ()
+        return self.call(executor, rows, *args, **kwargs) if rows else executor(*args, **kwargs)
+
+    def mask_rows(self, model, chunks: list[MaskCond], x: Tensor, sigma: Tensor, conds: dict, transformer_options: dict
+                  ) -> tuple[MaskRows, ...]:
+        """Runs of equal masks among the chunks, each of which takes x.shape[0] / len(chunks) rows. Empty without
+        masks."""
+        n = x.shape[0] // len(chunks)
+        prompts = [self.prompt(conds, slice(i * n, (i + 1) * n)) for i in range(len(chunks))]
+        rows, start = [], 0
+        for (mask, area, _), run in itertools.groupby(
+                zip(chunks, prompts), key=lambda pair: (pair[0].cond, pair[0].area, pair[1][1])):
+            run = list(run)
+            stop = start + n * len(run)
+            if mask is not None and mask.reference.active(model.model_sampling, sigma):
+                check_size(mask, area, x)
+                entry = self.entry(model, mask, area, run[0][1], x.device, transformer_options)
+                rows.append(MaskRows(slice(start, stop), entry, key_bias(entry, mask.reference.strength)))
+            else:
+                rows.append(MaskRows(slice(start, stop), None))
+            start = stop
+        return tuple(rows) if any(r.kv is not None for r in rows) else ()
+
+    def prompt(self, conds: dict, rows: slice) -> tuple[Prompt | None, bytes]:
+        """The prompt of some rows and its digest, where it matters."""
+        if not self.prompted:
+            return None, b""
+        parts = [None if conds.get(name) is None else conds[name][rows] for name in ("y", "guidance")]
+        if all(part is None or (part == part[:1]).all() for part in parts):
+            parts = [None if part is None else part[:1] for part in parts]
+        prompt = Prompt(*parts)
+        return prompt, prompt.digest()
+
+    def entry(self, model, mask: BoundMask, area: tuple | None, prompt: tuple[Prompt | None, bytes],
+              device: torch.device, transformer_options: dict) -> StaticEntry:
+        options = transformer_options.get(OPTIONS_KEY, CacheOptions())
+        report = transformer_options.get(REPORT_KEY) or RunReport()
+        tokens, digest = mask.tokens(area)
+        reduction, dtype = mask.reference.mask.reduction, model.get_dtype_inference()
+
+        def compute() -> StaticEntry:
+            kv = self.static_path(model, tokens, device, dtype, prompt[0], transformer_options)
+            if self.radius:
+                return windowed(kv, tokens.grid, self.radius, options)
+            return merged(kv, tokens, options) if reduction == "merge" else StaticEntry(kv, None, options.mode == "8-bit")
+
+        if not caches(transformer_options):
+            return timed(compute, report)
+        patcher = model.current_patcher
+        key = (digest, patcher.patches_uuid, self.identity, *model_state(patcher), reduction, options.mode, dtype,
+               device, tuple(sorted((transformer_options.get("rope_options") or {}).items())), prompt[1])
+        entry = mask.reference.mask.store.get(key, compute, report)
+        if options.offload:
+            entry.store_on(patcher.offload_device)
+        entry.resident = not options.offload
+        return entry
+
+
+class StandAloneReader(MaskReader):
+    """Reads masks for a base model whose network takes `masks` (see MDiT.forward)."""
+
+    def layout(self, model) -> MaskLayout:
+        return model.diffusion_model.config.mask_layout
+
+    def static_path(self, model, tokens, device, dtype, prompt, transformer_options):
+        return model.diffusion_model.static_path(tokens.tokens.to(device, dtype), tokens.rows, tokens.cols,
+                                                 transformer_options)
+
+    def call(self, executor, rows, *args, **kwargs) -> Tensor:
+        return executor(*args, masks=rows, **kwargs)
+
+
+def reads_masks(patcher) -> bool:
+    """Whether a MODEL reads the masks of its conditionings."""
+    keys = patcher.wrappers.get(comfy.patcher_extension.WrappersMP.APPLY_MODEL, {})
+    return any(str(key).startswith(CONDITIONING_KEY) for key in keys)
 
 
 def caches(transformer_options: dict) -> bool:
@@ -83,41 +238,26 @@ def caches(transformer_options: dict) -> bool:
     return mode != "off" and not torch.is_grad_enabled()
 
 
-def holder(mask: BoundMask, patcher):
-    store = mask.reference.mask.store
-    digest = mask.tokens(None)[1]
-    if not any(key[0] == digest and key[1] == patcher.patches_uuid for key in store.cache.entries):
-        store.plan(mask.planned_bytes(patcher.model.get_dtype_inference()))
-    return store.patcher(patcher.load_device, patcher.offload_device)
+def check_size(mask: BoundMask, area: tuple | None, x: Tensor):
+    expected = tuple(area[:2]) if area else tuple(mask.latents[-2:])
+    if tuple(x.shape[-2:]) != expected:
+        raise ValueError(f"another node changed the latent from {expected} to {tuple(x.shape[-2:])} inside the "
+                         "model call (tiled sampling?): a mask cannot follow it; sample without that node")
 
 
-def attach_masks(executor, x: Tensor, t: Tensor, c_concat=None, c_crossattn=None, control=None, transformer_options={},
-                 **kwargs):
-    """APPLY_MODEL: turns the chunks' masks into the keys and values that each row of the batch reads."""
-    chunks = kwargs.pop(CONDITIONING_KEY, None)
-    if chunks:
-        kwargs["masks"] = mask_rows(executor.class_obj, chunks, x, t[0], transformer_options)
-    return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+def merged(kv, tokens: MaskTokens, options: CacheOptions) -> StaticEntry:
+    """Flat regions' keys and values become one each, with the bias log n (spec section 8.1)."""
+    leaves = flat_regions(tokens.classes, *tokens.grid)
+    kv = [(merge_leaves(k, leaves), merge_leaves(v, leaves)) for k, v in kv]
+    bias = leaves.bincount().to(kv[0][0]).log()[None]  # (1, leaves)
+    return StaticEntry(kv, bias, options.mode == "8-bit")
 
 
-def mask_rows(model, chunks: list[MaskCond], x: Tensor, sigma: Tensor, transformer_options: dict
-              ) -> tuple[MaskRows, ...]:
-    """Runs of equal masks among the chunks, each of which takes x.shape[0] / len(chunks) rows. Empty without masks."""
-    n = x.shape[0] // len(chunks)
-    rows, start = [], 0
-    for (mask, area), run in itertools.groupby(chunks, key=lambda chunk: (chunk.cond, chunk.area)):
-        stop = start + n * len(list(run))
-        if mask is not None and mask.reference.active(model.model_sampling, sigma):
-            expected = tuple(area[:2]) if area else tuple(mask.latents[-2:])
-            if tuple(x.shape[-2:]) != expected:
-                raise ValueError(f"another node changed the latent from {expected} to {tuple(x.shape[-2:])} inside the "
-                                 "model call (tiled sampling?): a mask cannot follow it; sample without that node")
-            entry = static_entry(model, mask, area, x.device, transformer_options)
-            rows.append(MaskRows(slice(start, stop), entry, key_bias(entry, mask.reference.strength)))
-        else:
-            rows.append(MaskRows(slice(start, stop), None))
-        start = stop
-    return tuple(rows) if any(r.kv is not None for r in rows) else ()
+def windowed(kv: Sequence[tuple[Tensor, Tensor]], grid: tuple[int, int], radius: int, options: CacheOptions
+             ) -> StaticEntry:
+    kv = [tuple(window.strips(x, grid, radius) for x in pair) for pair in kv]
+    heads = kv[0][0].shape[1] // window.tiles(grid)[1]
+    return StaticEntry(kv, window.strip_bias(grid, radius, heads, kv[0][0]), options.mode == "8-bit")
 
 
 def key_bias(entry: StaticEntry, strength: float) -> Tensor | None:
@@ -127,36 +267,6 @@ def key_bias(entry: StaticEntry, strength: float) -> Tensor | None:
     if entry.bias is None:
         return entry[0][0].new_full((1, entry[0][0].shape[2]), math.log(strength))
     return entry.bias + math.log(strength)
-
-
-def static_entry(model, mask: BoundMask, area: tuple | None, device: torch.device, transformer_options: dict
-                 ) -> StaticEntry:
-    options = transformer_options.get(OPTIONS_KEY, CacheOptions())
-    report = transformer_options.get(REPORT_KEY) or RunReport()
-    reduction = mask.reference.mask.reduction
-    tokens, digest = mask.tokens(area)
-    dtype = model.get_dtype_inference()
-
-    def compute() -> StaticEntry:
-        kv = model.diffusion_model.static_path(tokens.tokens.to(device, dtype), *tokens.grid, tokens.stride,
-                                               transformer_options)
-        if reduction != "merge":
-            return StaticEntry(kv, None, options.mode == "8-bit")
-        leaves = flat_regions(tokens.classes, *tokens.grid)
-        bias = leaves.bincount().to(device, dtype).log()[None]  # (1, leaves)
-        return StaticEntry(((merge_leaves(k, leaves), merge_leaves(v, leaves)) for k, v in kv), bias,
-                           options.mode == "8-bit")
-
-    if not caches(transformer_options):
-        return timed(compute, report)
-    patcher = model.current_patcher
-    key = (digest, patcher.patches_uuid, *model_state(patcher), reduction, options.mode, dtype, device,
-           tuple(sorted((transformer_options.get("rope_options") or {}).items())))
-    entry = mask.reference.mask.store.get(key, compute, report)
-    if options.offload:
-        entry.store_on(patcher.offload_device)
-    entry.resident = not options.offload
-    return entry
 
 
 def model_state(patcher) -> tuple:

@@ -11,24 +11,32 @@ from torch import Tensor
 import comfy.ldm.common_dit
 
 from ..labelmap import resize_nearest
-from .config import MDiTConfig
+from .config import MaskLayout
 from .model import patchify
 
 
 class MaskTokens(NamedTuple):
-    """tokens (b, M, features); their grid (h, w), M = h * w; image tokens a mask token spans along each axis;
-    classes (b, M), -1 where a token covers several."""
+    """tokens (b, M, features) on their grid (h, w), M = h * w; rows (h,) and cols (w,), their places on the image's
+    grid `extent`, in its tokens; classes (b, M), -1 where a token covers several."""
     tokens: Tensor
     grid: tuple[int, int]
-    stride: int
+    rows: Tensor
+    cols: Tensor
+    extent: tuple[int, int]
     classes: Tensor
 
     def digest(self) -> bytes:
         """Content address of everything that enters the static pass."""
-        h = hashlib.blake2b(repr((self.grid, self.stride, tuple(self.tokens.shape), self.tokens.dtype)).encode())
-        h.update(self.tokens.contiguous().view(torch.uint8).numpy())
-        h.update(self.classes.numpy().tobytes())
+        h = hashlib.blake2b(repr((self.grid, self.extent, tuple(self.tokens.shape), self.tokens.dtype)).encode())
+        for part in (self.tokens, self.rows, self.cols, self.classes):
+            h.update(part.contiguous().view(torch.uint8).numpy())
         return h.digest()
+
+
+def places(extent: int, count: int, offset: float, corner: bool) -> Tensor:
+    """Where `count` mask tokens stand among `extent` image tokens along an axis, (count,)."""
+    step = extent / count
+    return torch.arange(count, dtype=torch.float32) * step + (0 if corner else (step - 1) / 2) - offset
 
 
 def class_cells(labels: Tensor, visible: Tensor, cells: int, label_patch: int) -> Tensor:
@@ -56,26 +64,29 @@ def pad_labels(labels: Tensor, label_patch: int) -> Tensor:
     return padded[:, 0].to(labels.dtype)
 
 
-def mask_tokens(labels: Tensor, latent: Tensor | None, visible: Tensor, config: MDiTConfig, pixels: int, half: bool
-                ) -> MaskTokens:
+def mask_tokens(labels: Tensor, latent: Tensor | None, visible: Tensor, layout: MaskLayout, pixels: int, half: bool,
+                extent: tuple[int, int] | None = None, offset: tuple[float, float] = (0, 0)) -> MaskTokens:
     """Tokens of one region.
 
-    labels: (b, H * pixels, W * pixels) class indices at the picture's size, `pixels` a latent cell.
+    labels: (b, H * pixels, W * pixels) class indices at the condition's size, `pixels` a latent cell.
     latent: (b, C, H, W), the encoded palette picture; needed by `vae_palette` models only.
-    half: quarter as many tokens, each for 2 x 2 image tokens.
+    half: quarter as many tokens.
+    extent, offset: the image's grid in tokens, where it is not the condition's, and the region's place on it.
     """
+    label_patch = layout.patch * pixels
+    extent = extent or tuple(-(-side // label_patch) for side in labels.shape[-2:])
     if half:
-        H, W = (-(-side // (2 * pixels * config.patch)) * pixels * config.patch for side in labels.shape[-2:])
-        labels = resize_nearest(labels, H, W)
-        latent = None if latent is None else F.interpolate(latent, (H // pixels, W // pixels), mode="area")
-    label_patch = config.patch * pixels
+        H, W = (-(-side // (2 * label_patch)) * layout.patch for side in labels.shape[-2:])
+        labels = resize_nearest(labels, H * pixels, W * pixels)
+        latent = None if latent is None else F.interpolate(latent, (H, W), mode="area")
     labels = pad_labels(labels, label_patch)
-    if config.mask_tokenizer == "class_embed":
-        tokens = class_cells(labels, visible, config.mask_cells, label_patch)
+    if layout.tokenizer == "class_embed":
+        tokens = class_cells(labels, visible, layout.cells, label_patch)
     else:
-        tokens = patchify(comfy.ldm.common_dit.pad_to_patch_size(latent, (config.patch, config.patch)), config.patch)
-    h, w = (side // label_patch for side in labels.shape[-2:])
-    return MaskTokens(tokens, (h, w), 2 if half else 1, patch_classes(labels, label_patch))
+        tokens = patchify(comfy.ldm.common_dit.pad_to_patch_size(latent, (layout.patch, layout.patch)), layout.patch)
+    grid = tuple(side // label_patch for side in labels.shape[-2:])
+    rows, cols = (places(*axis, layout.corner) for axis in zip(extent, grid, offset))
+    return MaskTokens(tokens, grid, rows, cols, extent, patch_classes(labels, label_patch))
 
 
 def flat_regions(classes: Tensor, h: int, w: int) -> Tensor:

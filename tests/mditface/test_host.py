@@ -240,8 +240,9 @@ def test_both_halves_run_in_one_call(loaded, texts, mask_on):
 
 
 def test_a_mask_enters_the_estimate_of_memory(loaded, texts):
-    bound = BoundMask(MaskReference(tiny.mask()), torch.Size((1, 3, SIDE, SIDE)), loaded.model.model)
-    shapes = loaded.model.model.extra_conds_shapes(mdit_mask=bound)
+    bound = BoundMask(MaskReference(tiny.mask()), torch.Size((1, 3, SIDE, SIDE)), loaded.model.model,
+                      tiny.CONFIG.mask_layout)
+    shapes = loaded.model.model.extra_conds_shapes(model_conds={CONDITIONING_KEY: MaskCond(bound)})
     plain = loaded.model.model.memory_required([1, 3, SIDE, SIDE])
     assert loaded.model.model.memory_required([1, 3, SIDE, SIDE], {k: [v] for k, v in shapes.items()}) > 1.5 * plain
     assert loaded.model.model.extra_conds_shapes() == {}

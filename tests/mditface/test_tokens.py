@@ -15,7 +15,7 @@ HAIR, SKIN = CLASSES.index("hair"), CLASSES.index("skin")
 
 def bound(model, labels, side, visible=ALL, reduction="off", vae=None) -> BoundMask:
     mask = MaskInput(labels, visible, reduction, vae)
-    return BoundMask(MaskReference(mask), torch.Size((1, 3, side, side)), model)
+    return BoundMask(MaskReference(mask), torch.Size((1, 3, side, side)), model, tiny.CONFIG.mask_layout)
 
 
 @pytest.fixture
@@ -75,10 +75,11 @@ def test_the_digest_tells_contents_apart(model):
 
 def test_half_tokens_are_of_a_map_of_half_the_size():
     labels = tiny.labels(side=32)
-    half = mask_tokens(labels, None, ALL, tiny.CONFIG, 1, half=True)
-    expected = mask_tokens(labels[:, ::2, ::2], None, ALL, tiny.CONFIG, 1, half=False)
+    half = mask_tokens(labels, None, ALL, tiny.CONFIG.mask_layout, 1, half=True)
+    expected = mask_tokens(labels[:, ::2, ::2], None, ALL, tiny.CONFIG.mask_layout, 1, half=False)
     assert torch.equal(half.tokens, expected.tokens)
-    assert (half.grid, half.stride) == ((4, 4), 2)
+    assert half.grid == (4, 4)
+    assert half.rows.tolist() == half.cols.tolist() == [0.5, 2.5, 4.5, 6.5]
 
 
 def test_palette_pictures_are_encoded_once_for_each_size_and_palette():
@@ -90,7 +91,7 @@ def test_palette_pictures_are_encoded_once_for_each_size_and_palette():
     visible = ALL.clone()
     visible[HAIR] = 0
     mask = MaskInput(torch.tensor([[[HAIR, SKIN]]], dtype=torch.uint8), visible, vae=SimpleNamespace(encode=encode))
-    plain, grey = tiny.config(), tiny.config(palette=[(k, k, k) for k in range(len(CLASSES))])
+    plain, grey = (), tuple((k, k, k) for k in range(len(CLASSES)))
     first = mask.latent(1, 2, plain)
     assert (first[0, :, 0] * 255).round().T.tolist() == [list(PALETTE[0]), list(PALETTE[SKIN])]
     assert mask.latent(1, 2, plain) is first

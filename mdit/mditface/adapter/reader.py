@@ -1,0 +1,156 @@
+"""Masks for the host's models: an adapter reads them, the blocks' attention takes them in (spec sections 5 and 6.4)."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor
+
+from comfy.ldm.flux.model import Flux
+from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT
+
+from ..attention import MaskRows, Reach, attend_masks, is_pytorch
+from ..cache import REPORT_KEY
+from ..config import MaskLayout
+from ..mask import CONDITIONING_KEY
+from ..static import MaskReader
+from .streams import FluxStream, MaskStream, SD3Stream
+from .weights import Adapter
+
+STREAMS = {"sd3": SD3Stream, "flux": FluxStream}
+FAMILIES = "SD3, SD3.5 (family sd3) and FLUX.1 (family flux)"
+
+
+def mask_key(adapter: Adapter) -> str:
+    """Where a conditioning carries a mask meant for one adapter alone."""
+    return f"{CONDITIONING_KEY}.{adapter.id}"
+
+
+def apply_adapter(patcher, adapter: Adapter, weight: float = 1.0, condition: int | None = None):
+    """A clone of a MODEL that reads masks by an adapter.
+
+    `weight` multiplies the low-rank terms. `condition` takes the place of the adapter's own (see MaskLayout).
+    Raises ValueError for a model that the adapter does not fit.
+    """
+    check_base(patcher, adapter)
+    reader = AdapterReader(adapter, weight, adapter.config.condition if condition is None else condition)
+    if any(reader.key in keys for keys in patcher.wrappers.values()):
+        raise ValueError("adapter: it is applied to this model already; use one node, and its weight")
+    patcher = patcher.clone()
+    reader.install(patcher)
+    return patcher
+
+
+def family_of(network) -> str | None:
+    if isinstance(network, MMDiT):
+        return "sd3"
+    if type(network) is Flux and not network.params.global_modulation and network.params.vec_in_dim is not None:
+        return "flux"
+    return None
+
+
+def size_of(network) -> tuple[int, tuple[int, int]]:
+    """Width and number of double and single blocks."""
+    if isinstance(network, MMDiT):
+        return network.hidden_size, (len(network.joint_blocks), 0)
+    return network.hidden_size, (len(network.double_blocks), len(network.single_blocks))
+
+
+def check_base(patcher, adapter: Adapter):
+    network, config = patcher.model.diffusion_model, adapter.config
+    family = family_of(network)
+    if family is None:
+        raise ValueError(f"model: a {type(patcher.model).__name__} cannot read masks by an adapter, which serves "
+                         f"{FAMILIES}; load such a model, or a stand-alone one with 'Load MDiT Model'")
+    if family != config.family:
+        raise ValueError(f"adapter: it is made for family {config.family}, but the model is of family {family}: "
+                         "take an adapter made for this model")
+    width, depth = size_of(network)
+    if (width, depth) != (config.width, config.depth):
+        raise ValueError(f"adapter: it is made for width {config.width} and {blocks(config.depth)} blocks, but the "
+                         f"model has width {width} and {blocks(depth)} blocks: take an adapter made for this model"
+                         + (f" (this one belongs to {config.base_hint})" if config.base_hint else ""))
+    if family == "flux" and network.in_channels != network.out_channels:
+        raise ValueError(f"model: its input has {network.in_channels} features a token for {network.out_channels} of "
+                         "output (a Fill, Depth or Canny model), where the mask tokens do not fit: load FLUX.1-dev or "
+                         "FLUX.1-schnell")
+
+
+def blocks(depth: tuple[int, int]) -> str:
+    return f"{depth[0]} + {depth[1]}" if depth[1] else str(depth[0])
+
+
+class AdapterReader(MaskReader):
+    """Reads masks by an adapter on a host model, whose blocks take the keys through `patches_replace`."""
+
+    def __init__(self, adapter: Adapter, weight: float, condition: int):
+        self.adapter, self.weight, self.condition = adapter, weight, condition
+        self.key = mask_key(adapter)
+        self.identity = (adapter.id, weight, condition)
+        self.prompted = adapter.config.mask_vec == "prompt_pooled"
+        self.radius = adapter.config.window
+
+    def additional_models(self) -> list:
+        return [self.adapter.patcher]
+
+    def layout(self, model) -> MaskLayout:
+        config = self.adapter.config
+        return MaskLayout("vae_palette", config.palette, model.diffusion_model.patch_size, sum(config.depth),
+                          config.width, condition=self.condition, corner=config.corner)
+
+    def stream(self, model) -> MaskStream:
+        return STREAMS[self.adapter.config.family](model.diffusion_model, self.adapter, self.weight)
+
+    def static_path(self, model, tokens, device, dtype, prompt, transformer_options):
+        return self.stream(model).static_path(tokens, device, dtype, prompt, transformer_options)
+
+    def call(self, executor, rows, x: Tensor, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
+        stream, patch = self.stream(executor.class_obj), executor.class_obj.diffusion_model.patch_size
+        reach = Reach(0, self.adapter.config.text_reads_mask, self.radius,
+                      tuple(-(-side // patch) for side in x.shape[-2:]))
+        replace = transformer_options.get("patches_replace", {})
+        inner = replace.get("dit", {})
+        doubles = self.adapter.config.depth[0]
+        names = [("double_block", i) if i < doubles else ("single_block", i - doubles) for i in range(stream.blocks)]
+        patches = {name: BlockPatch(rows, i, inner.get(name), stream, reach) for i, name in enumerate(names)}
+        options = {**transformer_options, "patches_replace": {**replace, "dit": {**inner, **patches}}}
+        out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+        if REPORT_KEY in transformer_options:
+            reads = transformer_options[REPORT_KEY].reads.setdefault(self.key, [0, 0])
+            reads[:] = reads[0] + sum(patch.read for patch in patches.values()), reads[1] + len(patches)
+        return out
+
+
+class BlockPatch:
+    """Stands in for one block: calls what was there, with an attention that reads the masks."""
+
+    def __init__(self, masks: tuple[MaskRows, ...], index: int, inner: Callable | None, stream: MaskStream,
+                 reach: Reach):
+        self.masks, self.index, self.inner, self.stream, self.reach = masks, index, inner, stream, reach
+        self.read = False
+
+    def __call__(self, args: dict, extra: dict) -> dict:
+        options = args["transformer_options"]
+        text = args["txt"].shape[1] if "txt" in args else options["img_slice"][0]
+        length = args["img"].shape[1] + (text if "txt" in args else 0)
+        attend = partial(self.attend, options.get("optimized_attention_override"), text, length)
+        args = {**args, "transformer_options": {**options, "optimized_attention_override": attend}}
+        if self.inner is not None:
+            return self.inner(args, extra)
+        return self.stream.block_call(self.index, extra["original_block"])(args)
+
+    def attend(self, override: Callable | None, text: int, length: int, function: Callable, q: Tensor, k: Tensor,
+               v: Tensor, heads: int, mask: Tensor | None = None, skip_reshape: bool = False, **kwargs) -> Tensor:
+        """The attention override of the block. SD3.5's second attention has the image's queries only and passes."""
+        call = function if override is None else partial(override, function)
+        if not skip_reshape:  # SD3: q and k (B, T, H * D), v (B, T, H, D)
+            q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
+
+        def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+            return call(q, k, v, heads, mask=mask, skip_reshape=True, **kwargs)
+
+        if q.shape[2] != length:
+            return attention(q, k, v, mask)
+        self.read = True
+        fused = override is None and is_pytorch(function)
+        return attend_masks(q, k, v, mask, self.masks, self.index, self.reach._replace(text=text), attention, fused)

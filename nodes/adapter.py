@@ -1,0 +1,84 @@
+"""Adapters: masks for the host's SD3, SD3.5 and FLUX models."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..mdit.mditface.adapter.reader import apply_adapter
+from ..mdit.mditface.adapter.weights import load_adapter
+from .types import MDiTAdapter
+
+FOLDERS = ("mdit_adapters", "loras")
+
+folder_paths.add_model_folder_path(FOLDERS[0], str(Path(folder_paths.models_dir, FOLDERS[0])))
+folder_paths.folder_names_and_paths[FOLDERS[0]][1].add(".safetensors")
+
+
+def adapter_files() -> list[str]:
+    names = [name for folder in FOLDERS for name in folder_paths.get_filename_list(folder)]
+    return list(dict.fromkeys(name for name in names if name.endswith(".safetensors")))
+
+
+def adapter_path(name: str) -> str:
+    path = next(filter(None, (folder_paths.get_full_path(folder, name) for folder in FOLDERS)), None)
+    if path is None:
+        raise FileNotFoundError(f"adapter_name: no file '{name}' in the folders 'mdit_adapters' and 'loras': put it "
+                                "there, then refresh the browser")
+    return path
+
+
+class LoadAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MDiT_LoadAdapter",
+            display_name="Load MDiT Adapter",
+            category="MDiTFace",
+            description="Loads a mask adapter for SD3, SD3.5 or FLUX: a file of this pack's own format, or a condition "
+                        "adapter of EasyControl for FLUX. Which it is shows in the file.",
+            search_aliases=["EasyControl", "mask adapter", "mask lora", "load adapter"],
+            inputs=[
+                io.Combo.Input("adapter_name", options=adapter_files(),
+                               tooltip="A safetensors file from models/mdit_adapters or models/loras."),
+            ],
+            outputs=[MDiTAdapter.Output(display_name="adapter", tooltip="For Apply MDiT Adapter.")],
+        )
+
+    @classmethod
+    def execute(cls, adapter_name) -> io.NodeOutput:
+        return io.NodeOutput(load_adapter(adapter_path(adapter_name)))
+
+
+class ApplyAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MDiT_ApplyAdapter",
+            display_name="Apply MDiT Adapter",
+            category="MDiTFace",
+            description="Lets an SD3, SD3.5 or FLUX model read label maps. The mask's own computation happens once and "
+                        "is kept with the mask. Without a mask on the conditioning the model is unchanged. LoRA, "
+                        "ControlNet and other patches go before or after this node.",
+            search_aliases=["EasyControl", "mask adapter", "apply mask", "face mask FLUX", "face mask SD3"],
+            inputs=[
+                io.Model.Input("model", tooltip="SD3, SD3.5 or FLUX.1 model that the adapter was made for."),
+                MDiTAdapter.Input("adapter", tooltip="Adapter from Load MDiT Adapter."),
+                io.Float.Input("weight", default=1.0, min=0.0, max=5.0, step=0.05,
+                               tooltip="Multiplies the adapter's weights; 1 as trained. How strongly the mask itself is "
+                                       "read is set where it is attached to the conditioning."),
+                io.Int.Input("condition_size", default=0, min=0, max=2048, step=16, optional=True, advanced=True,
+                             tooltip="Side of the square, in pixels, that label maps are stretched to before they are "
+                                     "encoded. 0: as the adapter was trained, for EasyControl 512, for others the "
+                                     "picture's own size."),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="The model, reading masks.")],
+        )
+
+    @classmethod
+    def execute(cls, model, adapter, weight=1.0, condition_size=0) -> io.NodeOutput:
+        return io.NodeOutput(apply_adapter(model, adapter, weight, condition_size or None))
+
+
+NODES = (LoadAdapter, ApplyAdapter)
