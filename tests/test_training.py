@@ -77,7 +77,8 @@ def test_every_parameter_of_the_image_model_learns(trainer):
 
 def test_local_start_reads_the_own_place(trainer):
     block, grid = trainer.demo.model.blocks[0], 4
-    _, pe = trainer.demo.model.add_position(torch.zeros(1, grid * grid, 32), grid, grid, {})
+    axis = torch.arange(float(grid))
+    _, pe = trainer.demo.model.position(torch.cartesian_prod(axis, axis), {})
     zero = torch.zeros(1, 32)
     q, _, _ = block.img.attention_inputs(torch.zeros(1, grid * grid, 32), block.img.modulation(zero), pe)
     _, k, _ = block.msk.attention_inputs(torch.zeros(1, grid * grid, 32), block.msk.modulation(zero), pe)

@@ -110,23 +110,56 @@ def merged(q, k, v, mask, mask_k, mask_v, bias, reach: Reach) -> Tensor:
 def joined(q, k, v, mask, mask_k, mask_v, bias, reach: Reach, attention: Callable) -> Tensor:
     """One attention over all keys; serves every kernel and gives gradients."""
     readers, length, own_keys = reach.queries(q.shape[2]), q.shape[2], k.shape[2]
+    mask_k, mask_v, bias = dense(mask_k, mask_v, bias, reach, q)
+    keys, values = torch.cat((k, mask_k), dim=2), torch.cat((v, mask_v), dim=2)
+    parts = [attention(q[:, :, part], k, v, of_queries(mask, part)) for part in
+             (slice(0, readers.start), slice(readers.stop, length)) if part.start < part.stop]
+    both = beside(of_queries(mask, readers), own_keys, bias, mask_k.shape[2], q)
+    reading = attention(q[:, :, readers], keys, values, both)
+    parts.insert(1 if readers.start else 0, reading)
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def attend_at_once(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, masks: Sequence[MaskRows], index: int,
+                   reach: Reach, attention: Callable) -> Tensor:
+    """What `attend_masks` does, in one call of `attention` with all rows and queries.
+
+    For the attention of another node, another adapter's among them, that tells rows and queries by their places.
+    """
+    readers, (B, H, T, D) = reach.queries(q.shape[2]), q.shape
+    parts = [(rows, *dense(*kv[index], bias, reach, q[rows])) for rows, kv, bias in masks if kv is not None]
+    M = max(part[1].shape[2] for part in parts)
+    mask_k, mask_v = (x.new_zeros(B, H, M, D) for x in (k, v))
+    bias = q.new_full((B, 1, T, M), -torch.inf)
+    for rows, part_k, part_v, part in parts:
+        count = part_k.shape[2]
+        mask_k[rows, :, :count], mask_v[rows, :, :count] = part_k, part_v
+        bias[rows, :, readers, :count] = 0 if part is None else part
+    if len(masks) == 1 and parts[0][3] is None and readers == slice(0, T):
+        bias = None
+    both = beside(mask, k.shape[2], bias, M, q)
+    return attention(q, torch.cat((k, mask_k), dim=2), torch.cat((v, mask_v), dim=2), both)
+
+
+def dense(mask_k, mask_v, bias, reach: Reach, q: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A mask's keys and values (B, H, M, D) for the queries q, and the bias (B or 1, 1, T or 1, M) of those that read.
+    """
     if reach.radius:
         mask_k, mask_v = (window.from_strips(x, reach.grid, reach.radius) for x in (mask_k, mask_v))
         bias = window.dense_bias(reach.grid, reach.radius, q)[None, None]  # (1, 1, N, M)
     elif bias is not None:
         bias = repeat(bias.to(q.dtype), q.shape[0])[:, None, None]  # (B, 1, 1, M)
-    keys, values = (torch.cat((own, repeat(x, q.shape[0])), dim=2) for own, x in ((k, mask_k), (v, mask_v)))
-    parts = [attention(q[:, :, part], k, v, of_queries(mask, part)) for part in
-             (slice(0, readers.start), slice(readers.stop, length)) if part.start < part.stop]
-    own = of_queries(mask, readers)
-    if bias is not None or own is not None:
-        own = q.new_zeros(1, 1, 1, own_keys) if own is None else additive(own, q)
-        bias = q.new_zeros(1, 1, 1, mask_k.shape[2]) if bias is None else bias
-        shape = [max(sizes) for sizes in zip(own.shape[:3], bias.shape[:3])]
-        own = torch.cat((own.expand(*shape, -1), bias.expand(*shape, -1)), dim=3)
-    reading = attention(q[:, :, readers], keys, values, own)
-    parts.insert(1 if readers.start else 0, reading)
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    return repeat(mask_k, q.shape[0]), repeat(mask_v, q.shape[0]), bias
+
+
+def beside(own: Tensor | None, own_keys: int, bias: Tensor | None, mask_keys: int, q: Tensor) -> Tensor | None:
+    """The attention mask of the own keys and the bias of the mask's, either of which may be None, as one."""
+    if own is None and bias is None:
+        return None
+    own = q.new_zeros(1, 1, 1, own_keys) if own is None else additive(own, q)
+    bias = q.new_zeros(1, 1, 1, mask_keys) if bias is None else bias
+    shape = [max(sizes) for sizes in zip(own.shape[:3], bias.shape[:3])]
+    return torch.cat((own.expand(*shape, -1), bias.expand(*shape, -1)), dim=3)
 
 
 def of_queries(mask: Tensor | None, queries: slice) -> Tensor | None:

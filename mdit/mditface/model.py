@@ -74,7 +74,8 @@ class MDiT(nn.Module):
         h, w = (side // self.config.patch for side in noisy.shape[-2:])
         img = self.x_embed(patchify(noisy, self.config.patch))  # (B, N, d), N = h * w
         txt = self.text_embed(context)  # (B, L, d)
-        img, pe = self.add_position(img, *(torch.arange(n, dtype=torch.float32) for n in (h, w)), transformer_options)
+        places = torch.cartesian_prod(*(torch.arange(n, dtype=torch.float32, device=img.device) for n in (h, w)))
+        img, pe = self.add_position(img, places, transformer_options)
         vec = self.vector(timesteps, y)  # (B, d)
         img = self.run_blocks(img, txt, vec, pe, masks, transformer_options)
         out = unpatchify(self.final(img, vec), self.config.patch, h, w)  # (B, C, h * p, w * p)
@@ -103,14 +104,13 @@ class MDiT(nn.Module):
             img, txt = out["img"], out["txt"]
         return img
 
-    def static_path(self, tokens: Tensor, rows: Tensor, cols: Tensor, transformer_options={}
-                    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def static_path(self, tokens: Tensor, places: Tensor, transformer_options={}) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields each block's mask keys and values (b, H, M, D), after norm and rotation (spec section 3.5).
 
-        tokens (b, M = h * w, mask_features), rows (h,) and cols (w,), as `mask_tokens` makes them.
+        tokens (b, M, mask_features) and their places (M, 2), as `mask_tokens` makes them.
         """
         embed = self.mask_embed if self.config.own_mask_weights else self.x_embed
-        msk, pe = self.add_position(embed(tokens), rows, cols, transformer_options)  # (b, M, d)
+        msk, pe = self.add_position(embed(tokens), places, transformer_options)  # (b, M, d)
         zero = tokens.new_zeros(1)
         vec = self.vector(zero, zero.new_zeros(1, self.config.pooled_dim))  # (1, d)
         for i, block in enumerate(self.blocks):
@@ -120,25 +120,26 @@ class MDiT(nn.Module):
     def vector(self, timesteps: Tensor, y: Tensor) -> Tensor:
         return self.t_embed(timestep_embedding(timesteps, TIME_FEATURES).to(y.dtype)) + self.y_embed(y)
 
-    def add_position(self, tokens: Tensor, rows: Tensor, cols: Tensor, transformer_options
-                     ) -> tuple[Tensor, Tensor | None]:
-        """The tokens with sine-cosine positions added, or the rotation (1, 1, h * w, D/2, 2, 2) to apply."""
-        rows, cols = positions(rows.to(tokens.device), cols.to(tokens.device), transformer_options)
+    def add_position(self, tokens: Tensor, places: Tensor, transformer_options) -> tuple[Tensor, Tensor | None]:
+        table, pe = self.position(places, transformer_options)
+        return (tokens if table is None else tokens + table.to(tokens.dtype)), pe
+
+    def position(self, places: Tensor, transformer_options) -> tuple[Tensor | None, Tensor | None]:
+        """For places (M, 2) either what is added to the tokens (M, d), or what rotates q and k (1, 1, M, D/2, 2, 2)."""
+        axes = rescaled(places, transformer_options).unbind(-1)
         if self.config.pos == "sincos":
             quarter = self.config.width // 2
-            table = torch.cat([timestep_embedding(axis, quarter, time_factor=1.0) for axis in (rows, cols)], dim=-1)
-            return tokens + table.to(tokens.dtype), None
+            return torch.cat([timestep_embedding(axis, quarter, time_factor=1.0) for axis in axes], dim=-1), None
         half = self.config.head_dim // 2
-        pe = torch.cat([rope(axis[None], half, self.config.rope_theta) for axis in (rows, cols)], dim=-3)
-        return tokens, pe.unsqueeze(1)
+        return None, torch.cat([rope(axis[None], half, self.config.rope_theta) for axis in axes], dim=-3).unsqueeze(1)
 
 
-def positions(rows: Tensor, cols: Tensor, transformer_options) -> tuple[Tensor, Tensor]:
-    """Row and column of each token of a grid (h,) x (w,) under the host's rope options, (h * w,) each."""
+def rescaled(places: Tensor, transformer_options) -> Tensor:
+    """Rows and columns (M, 2) under the host's rope options."""
     options = transformer_options.get("rope_options") or {}
-    rows = rows * options.get("scale_y", 1.0) + options.get("shift_y", 0.0)
-    cols = cols * options.get("scale_x", 1.0) + options.get("shift_x", 0.0)
-    return rows.repeat_interleave(len(cols)), cols.repeat(len(rows))
+    scale, shift = ([options.get(f"{name}_{axis}", default) for axis in "yx"]
+                    for name, default in (("scale", 1.0), ("shift", 0.0)))
+    return places * places.new_tensor(scale) + places.new_tensor(shift)
 
 
 def patchify(x: Tensor, patch: int) -> Tensor:

@@ -6,7 +6,8 @@ import hashlib
 import itertools
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 import comfy.conds
 import comfy.patcher_extension
+from comfy.ldm.flux.math import apply_rope1
 
 from . import window
 from .attention import MaskRows
@@ -85,6 +87,10 @@ class MaskReader:
     def static_path(self, model, tokens: MaskTokens, device: torch.device, dtype: torch.dtype, prompt: Prompt | None,
                     transformer_options: dict) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields each block's keys and values, (b, H, M, D)."""
+        raise NotImplementedError
+
+    def rotation(self, model, device: torch.device, transformer_options: dict, places: Tensor) -> Tensor | None:
+        """The rotation (1, 1, M, D/2, 2, 2) of keys at places (M, 2); None where keys are not rotated."""
         raise NotImplementedError
 
     def call(self, executor, rows: tuple[MaskRows, ...], x: Tensor, *args, **kwargs) -> Tensor:
@@ -199,7 +205,9 @@ class MaskReader:
             kv = self.static_path(model, tokens, device, dtype, prompt[0], transformer_options)
             if self.radius:
                 return windowed(kv, tokens.grid, self.radius, options)
-            return merged(kv, tokens, options) if reduction == "merge" else StaticEntry(kv, None, options.mode == "8-bit")
+            if reduction == "merge":
+                return merged(kv, tokens, partial(self.rotation, model, device, transformer_options), options)
+            return StaticEntry(kv, None, options.mode == "8-bit")
 
         if not caches(transformer_options):
             return timed(compute, report)
@@ -220,8 +228,11 @@ class StandAloneReader(MaskReader):
         return model.diffusion_model.config.mask_layout
 
     def static_path(self, model, tokens, device, dtype, prompt, transformer_options):
-        return model.diffusion_model.static_path(tokens.tokens.to(device, dtype), tokens.rows, tokens.cols,
+        return model.diffusion_model.static_path(tokens.tokens.to(device, dtype), tokens.places().to(device),
                                                  transformer_options)
+
+    def rotation(self, model, device, transformer_options, places) -> Tensor | None:
+        return model.diffusion_model.position(places.to(device), transformer_options)[1]
 
     def call(self, executor, rows, *args, **kwargs) -> Tensor:
         return executor(*args, masks=rows, **kwargs)
@@ -245,10 +256,24 @@ def check_size(mask: BoundMask, area: tuple | None, x: Tensor):
                          "model call (tiled sampling?): a mask cannot follow it; sample without that node")
 
 
-def merged(kv, tokens: MaskTokens, options: CacheOptions) -> StaticEntry:
-    """Flat regions' keys and values become one each, with the bias log n (spec section 8.1)."""
-    leaves = flat_regions(tokens.classes, *tokens.grid)
-    kv = [(merge_leaves(k, leaves), merge_leaves(v, leaves)) for k, v in kv]
+def merged(kv, tokens: MaskTokens, rotation: Callable[[Tensor], Tensor | None], options: CacheOptions) -> StaticEntry:
+    """Flat regions' keys and values become one each, with the bias log n (spec section 8.1).
+
+    A mean of keys that are rotated each by its own place would be short: they are turned back before, and their mean
+    is turned to the mean place. `rotation` gives the rotation for places (M, 2), None for a model without.
+    """
+    leaves, places = flat_regions(tokens.classes, *tokens.grid), tokens.places()
+    if leaves.max() + 1 == len(leaves):  # nothing is flat: exact
+        return StaticEntry(kv, None, options.mode == "8-bit")
+    turn = rotation(places), rotation(merge_leaves(places, leaves))
+
+    def merge_keys(k: Tensor) -> Tensor:
+        if turn[0] is None:
+            return merge_leaves(k, leaves)
+        k = apply_rope1(k, turn[0].transpose(-1, -2).contiguous())
+        return apply_rope1(merge_leaves(k, leaves), turn[1])  # (b, H, leaves, D)
+
+    kv = [(merge_keys(k), merge_leaves(v, leaves)) for k, v in kv]
     bias = leaves.bincount().to(kv[0][0]).log()[None]  # (1, leaves)
     return StaticEntry(kv, bias, options.mode == "8-bit")
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,9 @@ from .config import MaskLayout
 from .model import patchify
 
 
+LEAF_SHARE = 1 / 8  # `dev.py bench reductions`: pictures change visibly with larger leaves
+
+
 class MaskTokens(NamedTuple):
     """tokens (b, M, features) on their grid (h, w), M = h * w; rows (h,) and cols (w,), their places on the image's
     grid `extent`, in its tokens; classes (b, M), -1 where a token covers several."""
@@ -24,6 +28,10 @@ class MaskTokens(NamedTuple):
     cols: Tensor
     extent: tuple[int, int]
     classes: Tensor
+
+    def places(self) -> Tensor:
+        """Row and column of each token, (M, 2)."""
+        return torch.cartesian_prod(self.rows, self.cols)
 
     def digest(self) -> bytes:
         """Content address of everything that enters the static pass."""
@@ -90,29 +98,36 @@ def mask_tokens(labels: Tensor, latent: Tensor | None, visible: Tensor, layout: 
 
 
 def flat_regions(classes: Tensor, h: int, w: int) -> Tensor:
-    """Quadtree over the token grid (spec section 8.1): for each of the M tokens the index of its leaf, (M,).
+    """For each of the M tokens of a grid the index of its leaf, (M,) (after spec section 8.1).
 
-    classes: (b, M). A node is a leaf where each map of the batch shows one class in it, or at a single token.
+    classes: (b, M). A leaf is a rectangle in which each map of the batch shows one class, or a single token. Row by
+    row each token not yet covered grows one to the right, then down. No side spans more than LEAF_SHARE of the grid.
     """
-    grid = classes.view(-1, h, w)
-    leaves = torch.empty(h, w, dtype=torch.long)
+    kinds = classes.unique(dim=1, return_inverse=True)[1]
+    grid = kinds.masked_fill((classes < 0).any(dim=0), -1).view(h, w).tolist()
+    side = max(1, int(min(h, w) * LEAF_SHARE))
+    leaves = [[-1] * w for _ in range(h)]
     count = 0
-    nodes = [(0, h, 0, w)]
-    while nodes:
-        top, bottom, left, right = nodes.pop()
-        node = grid[:, top:bottom, left:right].flatten(1)
-        if node.shape[1] == 1 or ((node == node[:, :1]).all() and (node >= 0).all()):
-            leaves[top:bottom, left:right] = count
-            count += 1
+    for y, x in itertools.product(range(h), range(w)):
+        if leaves[y][x] >= 0:
             continue
-        y, x = -(-(top + bottom) // 2), -(-(left + right) // 2)
-        nodes += [(*rows, *cols) for rows in ((top, y), (y, bottom)) for cols in ((left, x), (x, right))
-                  if rows[0] < rows[1] and cols[0] < cols[1]]
-    return leaves.flatten()
+
+        def grows(row: int, col: int, kind: int = grid[y][x]) -> bool:
+            return grid[row][col] == kind >= 0 and leaves[row][col] < 0
+
+        right, bottom = x + 1, y + 1
+        while right < min(w, x + side) and grows(y, right):
+            right += 1
+        while bottom < min(h, y + side) and all(grows(bottom, col) for col in range(x, right)):
+            bottom += 1
+        for row in leaves[y:bottom]:
+            row[x:right] = [count] * (right - x)
+        count += 1
+    return torch.tensor(leaves).flatten()
 
 
 def merge_leaves(x: Tensor, leaves: Tensor) -> Tensor:
-    """Means of x (b, H, M, D) over each leaf: (b, H, leaves, D)."""
+    """Means of x (..., M, D) over each leaf: (..., leaves, D)."""
     counts = leaves.bincount().to(x).view(-1, 1)
-    merged = x.new_zeros(*x.shape[:2], counts.shape[0], x.shape[3])
-    return merged.index_add(2, leaves.to(x.device), x) / counts
+    merged = x.new_zeros(*x.shape[:-2], counts.shape[0], x.shape[-1])
+    return merged.index_add(-2, leaves.to(x.device), x) / counts

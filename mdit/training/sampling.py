@@ -9,15 +9,17 @@ from PIL import Image
 from torch import Tensor
 
 from ..labelmap import CLASSES, to_image
-from ..mditface.layers import MaskRows
+from ..mditface.attention import MaskRows
 from ..mditface.model import MDiT
 from ..mditface.text import PAD, TextEncoder
 from ..mditface.tokens import class_cells
 
 
-def mask_cells(labels: Tensor, model: MDiT) -> Tensor:
-    """Mask tokens (B, M, features) of label maps (B, S, S)."""
-    return class_cells(labels, torch.ones(len(CLASSES)), model.config.mask_cells, model.config.patch)
+def mask_inputs(labels: Tensor, model: MDiT) -> tuple[Tensor, Tensor]:
+    """Mask tokens (B, M, features) of label maps (B, S, S), and their places (M, 2)."""
+    axis = torch.arange(float(labels.shape[-1] // model.config.patch))
+    tokens = class_cells(labels, torch.ones(len(CLASSES)), model.config.mask_cells, model.config.patch)
+    return tokens, torch.cartesian_prod(axis, axis)
 
 
 @torch.no_grad()
@@ -28,8 +30,7 @@ def sample(model: MDiT, encoder: TextEncoder, labels: Tensor, ids: Tensor, seed:
     velocity = v(0, 0) + mask_scale [v(m, 0) - v(0, 0)] + text_scale [v(m, t) - v(m, 0)]
     """
     batch, size = labels.shape[0], labels.shape[1]
-    grid = size // model.config.patch
-    kv = list(model.static_path(mask_cells(labels, model), grid, grid))
+    kv = list(model.static_path(*mask_inputs(labels, model)))
     masks = [MaskRows(slice(0, 2 * batch), kv), MaskRows(slice(2 * batch, None), None)]
     context, y = encoder(torch.cat([ids, torch.full_like(ids, PAD).repeat(2, 1)]))
     x = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))

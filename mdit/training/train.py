@@ -23,12 +23,12 @@ import comfy.ops
 
 from ..labelmap import PALETTE
 from ..mditface.config import MDiTConfig
-from ..mditface.layers import MaskRows
+from ..mditface.attention import MaskRows
 from ..mditface.model import MIN_SIGMA, MDiT
 from ..mditface.text import PAD, TextConfig, TextEncoder
 from .data import Faces, LabelNoise, mirror
 from .initialise import initialise_model, initialise_text
-from .sampling import mask_cells, sample, save_sheet
+from .sampling import mask_inputs, sample, save_sheet
 from .words import CaptionWriter, pretrain, text_config
 
 WEIGHTS = Path(__file__).parents[1] / "mditface" / "weights" / "mditface-demo.safetensors"
@@ -78,9 +78,9 @@ def velocity_loss(demo: Demo, images: Tensor, labels: Tensor, ids: Tensor, read_
     level = sigma.view(-1, 1, 1, 1)
     noise = torch.randn(images.shape, generator=rng)
     noisy = level * noise + (1 - level) * images
-    grid = images.shape[-1] // model.config.patch
-    kv = list(model.static_path(mask_cells(labels, model), grid, grid))
-    bias = torch.where(read_mask, 0.0, MASKED)[:, None].expand(-1, grid * grid)
+    tokens, places = mask_inputs(labels, model)
+    kv = list(model.static_path(tokens, places))
+    bias = torch.where(read_mask, 0.0, MASKED)[:, None].expand(-1, tokens.shape[1])
     context, y = demo.text_encoder(ids)
     velocity = model(noisy, sigma, context, y, [MaskRows(slice(None), kv, bias)]).float()
     clean = noisy - velocity * level.clamp(min=MIN_SIGMA)

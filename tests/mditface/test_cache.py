@@ -9,16 +9,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import comfy.model_management
 import comfy.samplers
+from comfy.ldm.flux.math import apply_rope1
 from comfy.model_management import InterruptProcessingException, LoadedModel
 from mditface.mdit.labelmap import CLASSES
-from mditface.mdit.mditface import host
+from mditface.mdit.mditface import host, static
 from mditface.mdit.mditface.cache import CAPACITY, CachePatcher, RunReport, StaticEntry, StaticMaskCache, StaticStore
 from mditface.mdit.mditface.mask import MaskInput, MaskReference
 from mditface.mdit.mditface.static import CacheOptions
-from mditface.mdit.mditface.tokens import flat_regions
+from mditface.mdit.mditface.tokens import MaskTokens, flat_regions, merge_leaves
 from mditface.tests.mditface import tiny
 from mditface.tests.mditface.runs import (
     OFF, SIDE, TOLERANCE, hooked, masked, replaced, reporting, run, with_bypass_lora, with_lora)
@@ -113,23 +116,51 @@ def test_merging_single_tokens_changes_nothing(loaded, texts):
     torch.testing.assert_close(merged, exact, **TOLERANCE)
 
 
-def test_merging_a_flat_map_leaves_one_key(loaded, texts):
+def test_a_flat_maps_keys_become_one_for_each_leaf(loaded, texts):
     flat = mask_of(torch.ones(1, 32, 32, dtype=torch.uint8), "merge")
-    run(loaded.model, masked(texts[0], flat), texts[1])
+    run(loaded.model, masked(texts[0], flat), texts[1], latent=(1, 3, 64, 64))
     (entry,) = flat.store.cache.entries.values()
-    assert entry[0][0].shape[2] == 1
-    torch.testing.assert_close(entry.bias, torch.full((1, 1), 16.0).log())
+    assert entry[0][0].shape[2] == 64  # of 16 x 16 tokens, 2 x 2 each
+    torch.testing.assert_close(entry.bias, torch.full((1, 64), 4.0).log())
 
 
-def test_flat_regions_are_flat_and_cover_the_grid():
-    classes = torch.tensor([[1, 1, 2, 2, 5], [1, 1, 2, -1, 5], [3, 3, 4, 4, 5], [3, 3, 4, 4, 5], [-1, -1, 6, 6, 6]])
-    leaves = flat_regions(classes.view(1, -1), 5, 5)
+def test_merged_keys_are_as_long_as_the_keys_they_stand_for():
+    """Equal keys at different places differ by their rotation only, and so must their mean."""
+    places = torch.cartesian_prod(torch.arange(16.0), torch.arange(16.0))
+    tokens = MaskTokens(torch.zeros(1, 256, 1), (16, 16), torch.arange(16.0), torch.arange(16.0), (16, 16),
+                        torch.ones(1, 256, dtype=torch.int16))
+    net = tiny.network()
+
+    def rotation(places):
+        return net.position(places, {})[1]
+    key = torch.randn(1, 2, 1, 16, generator=torch.Generator().manual_seed(0))
+    keys = apply_rope1(key.expand(-1, -1, 256, -1), rotation(places))
+    entry = static.merged(iter([(keys, keys)]), tokens, rotation, EXACT)
+    leaves = flat_regions(tokens.classes, 16, 16)
+    expected = apply_rope1(key.expand(-1, -1, 64, -1), rotation(merge_leaves(places, leaves)))
+    torch.testing.assert_close(entry[0][0], expected, rtol=0, atol=1e-5)
+    assert not torch.allclose(entry[0][1], expected, atol=0.1)  # as a plain mean of the keys would be
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(data=st.data(), h=st.integers(1, 40), w=st.integers(1, 40), maps=st.integers(1, 2))
+def test_leaves_are_flat_rectangles_that_cover_the_grid(data, h, w, maps):
+    seed, classes = data.draw(st.integers(0, 99)), data.draw(st.integers(1, 4))
+    blocks = torch.randint(-1, classes, (maps, -(-h // 5), -(-w // 5)), generator=torch.Generator().manual_seed(seed))
+    grid = blocks.repeat_interleave(5, 1).repeat_interleave(5, 2)[:, :h, :w]
+    leaves = flat_regions(grid.flatten(1), h, w)
     assert leaves.unique().tolist() == list(range(int(leaves.max()) + 1))
+    side = max(1, min(h, w) // 8)
     for leaf in leaves.unique():
-        inside = classes.flatten()[leaves == leaf]
-        assert (inside == inside[0]).all()
-        assert inside[0] >= 0 or len(inside) == 1
-    assert len(leaves.unique()) < classes.numel()
+        rows, cols = (leaves.view(h, w) == leaf).nonzero().unbind(1)
+        sides = [int(axis.max() - axis.min()) + 1 for axis in (rows, cols)]
+        assert sides[0] * sides[1] == len(rows) and max(sides) <= side
+        inside = grid[:, rows, cols]
+        assert (inside == inside[:, :1]).all() and (len(rows) == 1 or (inside >= 0).all())
+
+
+def test_a_flat_region_is_cut_into_few_leaves():
+    assert flat_regions(torch.ones(1, 32 * 32, dtype=torch.int16), 32, 32).max() + 1 == 64
 
 
 def test_half_reduction_keeps_a_quarter_of_the_tokens(loaded, texts):

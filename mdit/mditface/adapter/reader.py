@@ -8,8 +8,10 @@ from torch import Tensor
 
 from comfy.ldm.flux.model import Flux
 from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT
+from comfy.patcher_extension import WrappersMP
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
-from ..attention import MaskRows, Reach, attend_masks, is_pytorch
+from ..attention import MaskRows, Reach, attend_at_once, attend_masks, is_pytorch
 from ..cache import REPORT_KEY
 from ..config import MaskLayout
 from ..mask import CONDITIONING_KEY
@@ -17,6 +19,8 @@ from ..static import MaskReader
 from .streams import FluxStream, MaskStream, SD3Stream
 from .weights import Adapter
 
+COMPILED_FORMS: dict[tuple[str, tuple[int, int]], int] = {}
+FIRST_FORM = 64  # more than any ControlNet has residuals
 STREAMS = {"sd3": SD3Stream, "flux": FluxStream}
 FAMILIES = "SD3, SD3.5 (family sd3) and FLUX.1 (family flux)"
 
@@ -104,6 +108,9 @@ class AdapterReader(MaskReader):
     def static_path(self, model, tokens, device, dtype, prompt, transformer_options):
         return self.stream(model).static_path(tokens, device, dtype, prompt, transformer_options)
 
+    def rotation(self, model, device, transformer_options, places) -> Tensor | None:
+        return self.stream(model).rotation(places.to(device), transformer_options)
+
     def call(self, executor, rows, x: Tensor, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
         stream, patch = self.stream(executor.class_obj), executor.class_obj.diffusion_model.patch_size
         reach = Reach(0, self.adapter.config.text_reads_mask, self.radius,
@@ -114,11 +121,32 @@ class AdapterReader(MaskReader):
         names = [("double_block", i) if i < doubles else ("single_block", i - doubles) for i in range(stream.blocks)]
         patches = {name: BlockPatch(rows, i, inner.get(name), stream, reach) for i, name in enumerate(names)}
         options = {**transformer_options, "patches_replace": {**replace, "dit": {**inner, **patches}}}
+        if COMPILE_KEY in transformer_options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
+            control = marked(control, repr((self.key, form_of(rows))))
         out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
         if REPORT_KEY in transformer_options:
             reads = transformer_options[REPORT_KEY].reads.setdefault(self.key, [0, 0])
             reads[:] = reads[0] + sum(patch.read for patch in patches.values()), reads[1] + len(patches)
         return out
+
+
+def form_of(rows: tuple[MaskRows, ...]) -> list:
+    """What of the masks a compiled model's code depends on."""
+    return [(part.rows, part.bias is None, [] if part.kv is None else
+             [(*x.shape, x.dtype, x.device) for x in part.kv.blocks[0]]) for part in rows]
+
+
+def marked(control: dict | None, form: str) -> dict:
+    """A ControlNet's residuals with as many empty ones behind them as tells this form of masks from all others.
+
+    The host's compile node sets no guards on the transformer options: code compiled without a mask would be called
+    with one. The residuals' number is guarded, and the models pass over those that are None.
+    """
+    control = control or {}
+    residuals = {name: control.get(name) or [] for name in ("input", "output")}
+    counts = tuple(map(len, residuals.values()))
+    total = COMPILED_FORMS.setdefault((form, counts), FIRST_FORM + len(COMPILED_FORMS))
+    return {**control, **{name: [*x, *[None] * (total - len(x))] for name, x in residuals.items()}}
 
 
 class BlockPatch:
@@ -152,5 +180,5 @@ class BlockPatch:
         if q.shape[2] != length:
             return attention(q, k, v, mask)
         self.read = True
-        fused = override is None and is_pytorch(function)
-        return attend_masks(q, k, v, mask, self.masks, self.index, self.reach._replace(text=text), attention, fused)
+        given = q, k, v, mask, self.masks, self.index, self.reach._replace(text=text), attention
+        return attend_masks(*given, is_pytorch(function)) if override is None else attend_at_once(*given)

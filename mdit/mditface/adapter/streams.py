@@ -19,7 +19,7 @@ from comfy.ldm.flux.math import apply_rope1
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.ldm.modules.diffusionmodules.mmdit import split_qkv
 
-from ..model import positions, unpatchify
+from ..model import rescaled, unpatchify
 from ..static import Prompt
 from ..tokens import MaskTokens
 from .weights import Adapter
@@ -89,10 +89,14 @@ class SD3Stream(MaskStream):
     def start(self, tokens: MaskTokens, features: Tensor, transformer_options: dict) -> tuple[Tensor, None]:
         patch = self.network.patch_size
         latent = unpatchify(features, patch, *tokens.grid)  # (b, C, h * p, w * p)
-        table = self.network.cropped_pos_embed([side * patch for side in tokens.extent], device=latent.device)
-        place = between(between(table.view(*tokens.extent, -1), tokens.rows, 0), tokens.cols, 1)  # (h, w, d)
         embedded = self.network.x_embedder(latent)  # (b, M, d)
-        return embedded + comfy.ops.cast_to_input(place.flatten(0, 1), embedded), None
+        table = self.network.cropped_pos_embed([side * patch for side in tokens.extent], device=latent.device)
+        table = comfy.ops.cast_to_input(table.view(*tokens.extent, -1), embedded)
+        place = between(between(table, tokens.rows, 0), tokens.cols, 1)  # (h, w, d)
+        return embedded + place.flatten(0, 1), None
+
+    def rotation(self, places: Tensor, transformer_options: dict) -> None:
+        return None
 
     def vector(self, t: Tensor, prompt: Prompt | None, dtype: torch.dtype) -> Tensor:
         vec = self.network.t_embedder(t, dtype=dtype)
@@ -137,10 +141,12 @@ class FluxStream(MaskStream):
         return original
 
     def start(self, tokens: MaskTokens, features: Tensor, transformer_options: dict) -> tuple[Tensor, Tensor]:
-        rows, cols = (x.to(features.device) for x in positions(tokens.rows, tokens.cols, transformer_options))
+        return self.network.img_in(features), self.rotation(tokens.places().to(features.device), transformer_options)
+
+    def rotation(self, places: Tensor, transformer_options: dict) -> Tensor:
         index = (transformer_options.get("rope_options") or {}).get("shift_t", 0.0)
-        ids = torch.stack((torch.full_like(rows, index), rows, cols), dim=-1)[None]  # (1, M, 3)
-        return self.network.img_in(features), self.network.pe_embedder(ids)
+        ids = F.pad(rescaled(places, transformer_options), (1, 0), value=index)  # (M, 3)
+        return self.network.pe_embedder(ids[None])
 
     def vector(self, t: Tensor, prompt: Prompt | None, dtype: torch.dtype) -> Tensor:
         network = self.network

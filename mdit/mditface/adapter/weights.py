@@ -23,6 +23,7 @@ CHOICES = {"family": ("sd3", "flux"), "mask_vec": ("zero_pooled", "prompt_pooled
 # Widths of a layer's input and output over the model's; `mod` of SD3.5's blocks with a second attention has 9.
 LAYERS = {"qkv": (1, (3,)), "proj": (1, (1,)), "fc1": (1, (4,)), "fc2": (4, (1,)), "mod": (1, (3, 6, 9)),
           "linear1": (1, (7,)), "linear2": (5, (1,))}
+KINDS = {"double": ("qkv", "proj", "fc1", "fc2", "mod"), "single": ("linear1", "linear2", "mod")}
 OWN_KEY = re.compile(r"(double|single)\.(\d+)\.(\w+)\.(down|up)")
 EASYCONTROL_KEY = re.compile(
     r"(single_)?transformer_blocks\.(\d+)\.attn\.processor\.(q|k|v|proj)_loras\.(\d+)\.(down|up)\.weight")
@@ -69,7 +70,8 @@ class AdapterConfig:
         try:
             return cls(**json.loads(metadata[METADATA_KEY]))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"the file's '{METADATA_KEY}' header is not sound ({error})") from error
+            raise ValueError(f"the file's '{METADATA_KEY}' header is not sound ({error}): take the original file"
+                             ) from error
 
 
 class Adapter(nn.Module):
@@ -132,8 +134,9 @@ def read_own(weights: dict, metadata: dict) -> tuple[AdapterConfig, dict]:
     config, terms = AdapterConfig.from_metadata(metadata), {}
     for key, weight in weights.items():
         match = OWN_KEY.fullmatch(key)
-        if match is None or match[3] not in LAYERS:
-            raise ValueError(f"it holds the unknown key {key}")
+        if match is None or match[3] not in KINDS[match[1]]:
+            raise ValueError(f"it holds the unknown key {key}: it was renamed or made for a newer version of this "
+                             "pack; take the original file, or update the pack")
         terms.setdefault(f"{match[1]}.{match[2]}.{match[3]}", {})[match[4]] = weight
     return config, terms
 
@@ -154,7 +157,7 @@ def read_easycontrol(weights: dict) -> tuple[AdapterConfig, dict]:
     if missing := sorted(expected - set(terms)):
         raise ValueError(f"it lacks the layers {listed(missing)}: it is truncated; download it again")
     first = next(iter(terms.values())).get("down")
-    if first is None:
+    if first is None or first.ndim != 2:
         raise ValueError("it lacks the 'down' half of a layer: it is truncated; download it again")
     rank, width = first.shape
     return AdapterConfig("flux", width, tuple(depth), rank, rank, mask_vec="prompt_pooled", condition=EASYCONTROL_SIZE,
@@ -163,15 +166,19 @@ def read_easycontrol(weights: dict) -> tuple[AdapterConfig, dict]:
 
 def check_terms(config: AdapterConfig, terms: dict[str, dict[str, Tensor]]):
     """Raises ValueError unless each layer has both halves of the rank, and the shapes that the width demands."""
+    if not terms:
+        raise ValueError("it holds no layers: it is truncated; download it again")
     for name, halves in terms.items():
         kind, block, layer = name.split(".")
         if set(halves) != {"down", "up"}:
-            raise ValueError(f"the layer {name} has no '{'up' if 'down' in halves else 'down'}' half: it is truncated")
+            raise ValueError(f"the layer {name} has no '{'up' if 'down' in halves else 'down'}' half: it is truncated; "
+                             "download it again")
         if int(block) >= config.depth[kind == "single"]:
-            raise ValueError(f"the layer {name} lies outside its depth {config.depth}")
+            raise ValueError(f"the layer {name} lies outside its depth {config.depth}: its header belongs to another "
+                             "file; take the original file")
         n_in, n_out = (1, (1,)) if "_" in layer else LAYERS[layer]
         down, up = halves["down"].shape, halves["up"].shape
         fits = down == (config.rank, n_in * config.width) and up in [(n * config.width, config.rank) for n in n_out]
         if not fits:
             raise ValueError(f"the layer {name} is {tuple(down)} and {tuple(up)}, which does not fit rank "
-                             f"{config.rank} and width {config.width}")
+                             f"{config.rank} and width {config.width}: it is damaged; download it again")
