@@ -45,7 +45,8 @@ class StaticEntry:
     """Keys and values (b, H, M, D) of every block, with the logits' bias (b, M) of merged tokens or None.
 
     Indexing gives a block's pair on the device of the computation, wherever the entry is stored; from RAM the next
-    block is copied while this one is in use. An entry that is not `resident` stays in RAM by the user's wish: the host neither counts nor loads it.
+    block is copied while this one is in use. An entry that is not `resident` stays in RAM by the user's wish: the host
+    neither counts nor loads it.
     """
 
     resident = True
@@ -57,11 +58,11 @@ class StaticEntry:
             self.blocks.append((*to_int8(k), *to_int8(v)) if eight_bit else (k, v))
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        block, self.ahead = self.ahead or (i, *self.fetch(i)), None
-        if block[0] != i:
-            block = (i, *self.fetch(i))
+        block, self.ahead = self.ahead, None
+        if block is None or block[0] != i:
+            block = self.fetch(i)
         if self.stored_on != self.device and i + 1 < len(self.blocks):
-            self.ahead = (i + 1, *self.fetch(i + 1))
+            self.ahead = self.fetch(i + 1)
         _, parts, stream = block
         comfy.model_management.sync_stream(self.device, stream)
         if len(parts) == 2:
@@ -69,14 +70,16 @@ class StaticEntry:
         k, k_scale, v, v_scale = parts
         return k.to(self.dtype) * k_scale, v.to(self.dtype) * v_scale
 
-    def fetch(self, i: int) -> tuple[list[Tensor], object]:
-        """Block i's tensors on the device, and the stream that is still copying them from RAM, or None."""
+    def fetch(self, i: int) -> tuple[int, list[Tensor], object]:
+        """i, block i's tensors on the device, and the stream that is still copying them from RAM, or None."""
         management = comfy.model_management
         if self.stored_on == self.device:
-            return list(self.blocks[i]), None
+            return i, list(self.blocks[i]), None
         stream = management.get_offload_stream(self.device)
+        if stream is not None:  # its next buffer may be one that the computation still reads
+            stream.wait_stream(management.current_stream(self.device))
         quick = management.device_supports_non_blocking(self.device)
-        return [management.cast_to(x, None, self.device, quick, stream=stream) for x in self.blocks[i]], stream
+        return i, [management.cast_to(x, None, self.device, quick, stream=stream) for x in self.blocks[i]], stream
 
     @property
     def nbytes(self) -> int:

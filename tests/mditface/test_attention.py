@@ -55,7 +55,8 @@ def test_all_queries_read_all_keys(fused, b, text_reads, biased):
         logits[..., own:] = bias.repeat(n, 1)[:, None, None]
     if not text_reads:
         logits[:, :, :TEXT, own:] = -torch.inf
-    expected = plain(q, torch.cat((k, mask_k.repeat(n, 1, 1, 1)), 2), torch.cat((v, mask_v.repeat(n, 1, 1, 1)), 2), logits)
+    keys, values = (torch.cat((x, m.repeat(n, 1, 1, 1)), 2) for x, m in ((k, mask_k), (v, mask_v)))
+    expected = plain(q, keys, values, logits)
     torch.testing.assert_close(out, expected, **TOLERANCE)
 
 
@@ -71,7 +72,8 @@ def test_an_attention_mask_stays_on_the_own_keys(fused, shape, boolean):
     bias = torch.zeros(shape).masked_fill(~mask, -torch.inf) if boolean else mask
     bias = bias[:, None] if bias.ndim == 3 else bias.view((1,) * (4 - bias.ndim) + bias.shape)
     bias = torch.nn.functional.pad(bias, (0, 5))
-    expected = plain(q, torch.cat((k, mask_k.expand(2, -1, -1, -1)), 2), torch.cat((v, mask_v.expand(2, -1, -1, -1)), 2), bias)
+    keys, values = (torch.cat((x, m.expand(2, -1, -1, -1)), 2) for x, m in ((k, mask_k), (v, mask_v)))
+    expected = plain(q, keys, values, bias)
     torch.testing.assert_close(out, expected, **TOLERANCE)
 
 

@@ -110,6 +110,24 @@ def test_offloaded_entries_give_the_same_result(loaded, texts, mask, uncached):
     torch.testing.assert_close(out, uncached(), **TOLERANCE)
 
 
+@pytest.mark.parametrize("eight_bit", [False, True])
+def test_the_next_block_is_on_its_way_while_one_is_in_use(monkeypatch, eight_bit):
+    kv = [(torch.full((1, 1, 2, 4), i + 1.0), torch.full((1, 1, 2, 4), -i - 1.0)) for i in range(3)]
+    entry, fetched, fetch = StaticEntry(kv, None, eight_bit), [], StaticEntry.fetch
+
+    def record(self, i):
+        fetched.append(i)
+        return fetch(self, i)
+    monkeypatch.setattr(StaticEntry, "fetch", record)
+    monkeypatch.setattr(StaticEntry, "stored_on", torch.device("meta"))
+    for i, expected in enumerate(([0, 1], [0, 1, 2], [0, 1, 2])):
+        for found, stored in zip(entry[i], kv[i]):
+            torch.testing.assert_close(found, stored)
+        assert fetched == expected
+    torch.testing.assert_close(entry[1][0], kv[1][0])
+    torch.testing.assert_close(entry[0][0], kv[0][0])  # out of order, too
+
+
 def test_merging_single_tokens_changes_nothing(loaded, texts):
     exact = run(loaded.model, masked(texts[0], mask_of(distinct_labels())), texts[1])[0]
     merged = run(loaded.model, masked(texts[0], mask_of(distinct_labels(), "merge")), texts[1])[0]
