@@ -66,8 +66,8 @@ class ApplyAdapter(io.ComfyNode):
                 io.Model.Input("model", tooltip="SD3, SD3.5 or FLUX.1 model that the adapter was made for."),
                 MDiTAdapter.Input("adapter", tooltip="Adapter from Load MDiT Adapter."),
                 io.Float.Input("weight", default=1.0, min=0.0, max=5.0, step=0.05,
-                               tooltip="Multiplies the adapter's weights; 1 as trained. How strongly the mask itself is "
-                                       "read is set where it is attached to the conditioning."),
+                               tooltip="Multiplies the adapter's weights; 1 as trained. How strongly the mask is read "
+                                       "is set where it is attached to the conditioning."),
                 io.Int.Input("condition_size", default=0, min=0, max=2048, step=16, optional=True, advanced=True,
                              tooltip="Side of the square, in pixels, that label maps are stretched to before they are "
                                      "encoded. 0: as the adapter was trained, for EasyControl 512, for others the "

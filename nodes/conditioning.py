@@ -52,7 +52,8 @@ class MaskTokenizer(io.ComfyNode):
                 io.String.Input("hidden_classes", default="", optional=True, advanced=True,
                                 tooltip="Classes that the model shall not see, such as 'hair, hat'; it then fills "
                                         "these places freely. Empty: it sees all."),
-                io.Combo.Input("token_reduction", options=list(REDUCTIONS), default="merge", optional=True, advanced=True,
+                io.Combo.Input("token_reduction", options=list(REDUCTIONS), default="merge", optional=True,
+                               advanced=True,
                                tooltip="off: exact. merge: keys of flat regions become one each, close to exact and "
                                        "faster to read. half: a mask of half the resolution, a quarter of the tokens."),
             ],

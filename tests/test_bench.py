@@ -1,4 +1,4 @@
-"""The overhead bench: formulas against the spec's table, counted FLOPs against formulas, and its output."""
+"""The overhead bench of stand-alone models: formulas against the spec's table and counted FLOPs, and its output."""
 from __future__ import annotations
 
 import json
@@ -8,8 +8,10 @@ import torch
 
 import comfy.ops
 from bench import overhead
+from bench.costs import formulas, measure, standalone
+from mditface.mdit.mditface.attention import MaskRows
 from mditface.mdit.mditface.config import MDiTConfig
-from mditface.mdit.mditface.layers import MaskRows, MDiTBlock
+from mditface.mdit.mditface.layers import MDiTBlock
 
 B, N, L, M, D = 2, 64, 12, 64, 32
 LAST = pytest.mark.parametrize("last", [False, True])
@@ -32,53 +34,53 @@ def tokens(count: int, rows: int = B) -> torch.Tensor:
 
 
 def count_dynamic(block, masks=()) -> int:
-    return overhead.flops(lambda: block(tokens(N), tokens(L), torch.zeros(B, D), None, masks, 0))
+    return measure.flops(lambda: block(tokens(N), tokens(L), torch.zeros(B, D), None, masks, 0))
 
 
 def test_base_block_costs_what_the_formula_says(block):
-    assert count_dynamic(block) - modulation(2, B) == B * overhead.base_flops(D, N, L)
+    assert count_dynamic(block) - modulation(2, B) == B * formulas.base_flops(D, N, L)
 
 
 @pytest.mark.parametrize("keys", [M, M // 4])
 def test_dynamic_block_costs_what_the_formula_says(block, keys):
     kv = torch.zeros(1, block.heads, keys, D // block.heads)
     extra = count_dynamic(block, (MaskRows(slice(0, B), [(kv, kv)]),)) - count_dynamic(block)
-    assert extra == B * overhead.dynamic_extra(D, N, L, keys)
+    assert extra == B * formulas.dynamic_extra(D, N, L, keys)
 
 
 @LAST
 def test_static_block_costs_what_the_formula_says(block, last):
     """The last block's queries are made, too: they come out of the same layer as its keys and values."""
-    counted = overhead.flops(lambda: block.static(tokens(M, 1), torch.zeros(1, D), None, last))
-    assert counted - modulation(1, 1) == overhead.static_flops(D, M, last) + last * 2 * D * D * M
+    counted = measure.flops(lambda: block.static(tokens(M, 1), torch.zeros(1, D), None, last))
+    assert counted - modulation(1, 1) == formulas.static_flops(D, M, last) + last * 2 * D * D * M
 
 
 @LAST
 def test_naive_block_costs_what_the_formula_says(block, last):
     vec = torch.zeros(B, D)
-    counted = overhead.flops(lambda: overhead.joint_block(
+    counted = measure.flops(lambda: standalone.joint_block(
         block, tokens(L), tokens(N), tokens(M), vec, vec, None, None, None, last))
-    expected = overhead.base_flops(D, N, L) + overhead.naive_extra(D, N, L, M, last) + last * 2 * D * D * M
+    expected = formulas.base_flops(D, N, L) + formulas.naive_extra(D, N, L, M, last) + last * 2 * D * D * M
     assert counted - modulation(3, B) == B * expected
 
 
-@pytest.mark.parametrize("pixels", overhead.SPEC)
-@pytest.mark.parametrize("name", overhead.SIZES)
+@pytest.mark.parametrize("pixels", standalone.SPEC)
+@pytest.mark.parametrize("name", standalone.SIZES)
 def test_formulas_give_the_table_of_the_spec(name, pixels):
-    found = overhead.removed(overhead.predicted(overhead.SIZES[name], (pixels // 16) ** 2), steps=28)
-    assert [round(100 * found[kind], 1) for kind in overhead.KINDS] == list(overhead.SPEC[pixels][name])
+    found = standalone.removed(standalone.predicted(standalone.SIZES[name], (pixels // 16) ** 2), steps=28)
+    assert [round(100 * found[kind], 1) for kind in standalone.KINDS] == list(standalone.SPEC[pixels][name])
 
 
 def test_bench_ends_with_one_json_object(monkeypatch, capsys):
-    monkeypatch.setitem(overhead.SIZES, "tiny", overhead.Size(64, 3, 2))
-    monkeypatch.setattr(overhead, "ROUNDS_S", 0)
+    monkeypatch.setitem(standalone.SIZES, "tiny", standalone.Size(64, 3, 2))
+    monkeypatch.setattr(standalone, "ROUNDS_S", 0)
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
     overhead.main(["--sizes", "tiny", "--pixels", "128", "--steps", "4", "--repeats", "1"])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (result["bench"], result["pixels"], result["steps"]) == ("overhead", 128, 4)
     size = result["sizes"]["tiny"]
     assert {"R_cold", "R_warm", "base_s", "naive_s", "cached_s", "static_s", "cache_bytes"} <= size.keys()
-    for kind in overhead.KINDS:
+    for kind in standalone.KINDS:
         assert size[kind + "_flops"] == pytest.approx(size[kind + "_predicted"], abs=0.01)
     assert size["cache_bytes"] == 3 * 2 * 64 * 64 * (2 if torch.cuda.is_available() else 4)
     assert size["error"] < 1e-5
@@ -86,7 +88,7 @@ def test_bench_ends_with_one_json_object(monkeypatch, capsys):
 
 def test_error_would_show_other_keys_and_another_form():
     with torch.inference_mode():
-        case = overhead.Case(overhead.Size(64, 3, 2), 64, torch.device("cpu"))
+        case = standalone.Case(standalone.Size(64, 3, 2), 64, torch.device("cpu"))
         expected = case.joint(decoupled=True)
         kv = [(k * 1.01, v) for k, v in case.static(case.tokens()).blocks]
         assert (case.cached(kv) - expected).abs().max() > 1e-4

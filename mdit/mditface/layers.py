@@ -12,7 +12,7 @@ from torch import Tensor
 from comfy.ldm.flux.math import apply_rope1
 from comfy.ldm.modules.attention import optimized_attention
 
-from .attention import MaskRows, Reach, attend_masks, is_pytorch
+from .attention import MaskRows, Reach, attend_at_once, attend_masks, is_pytorch
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -123,8 +123,10 @@ class MDiTBlock(nn.Module):
 
         if not masks:
             return attention(q, k, v)
-        fused = is_pytorch(optimized_attention) and "optimized_attention_override" not in transformer_options
-        return attend_masks(q, k, v, None, masks, index, Reach(text_length, self.text_reads_mask), attention, fused)
+        given = q, k, v, None, masks, index, Reach(text_length, self.text_reads_mask), attention
+        if "optimized_attention_override" in transformer_options:
+            return attend_at_once(*given)
+        return attend_masks(*given, is_pytorch(optimized_attention))
 
     def static(self, msk: Tensor, vec: Tensor, pe: Tensor | None, last: bool) -> tuple[Tensor | None, Tensor, Tensor]:
         """The mask tokens (b, M, d) after this block, and their keys and values (b, H, M, D).

@@ -91,7 +91,7 @@ class BoundMask:
             self.latent = model.process_latent_in(mask.latent(*self.size, layout.palette))
             if self.latent.shape[1] != latents[1] or any(
                     side * self.pixels != size for side, size in zip(self.latent.shape[2:], self.size)):
-                raise ValueError(f"the VAE at the mask tokenizer makes latents {tuple(self.latent.shape[1:])} of "
+                raise ValueError(f"vae: the one at the mask tokenizer makes latents {tuple(self.latent.shape[1:])} of "
                                  f"{self.size[1]} x {self.size[0]} pixels, the model works on {latents[1]} channels at "
                                  f"1/{self.pixels} of the size: connect the VAE that belongs to the model")
 

@@ -21,7 +21,7 @@ from . import window
 from .attention import MaskRows
 from .cache import REPORT_KEY, RunReport, StaticEntry, timed
 from .config import MaskLayout
-from .mask import CONDITIONING_KEY, BoundMask, MaskReference
+from .mask import CONDITIONING_KEY, BoundMask
 from .tokens import MaskTokens, flat_regions, merge_leaves
 
 OPTIONS_KEY = "mdit_cache"

@@ -41,6 +41,19 @@ def model_file(server):
 
 
 @pytest.fixture(scope="session")
+def weights_file(server):
+    """Puts tensors into one of the server's models folders; the name under which a loader lists the file."""
+    from safetensors.torch import save_file
+
+    def write(folder, name, weights, metadata=None) -> str:
+        path = server.base / "models" / folder / f"{name}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        save_file(weights, path, metadata)
+        return path.name
+    return write
+
+
+@pytest.fixture(scope="session")
 def label_map_file(server, tmp_path_factory):
     """Uploads a label map of random squares; the name under which LoadImage finds it."""
     from mditface.mdit.labelmap import resize_nearest, to_image

@@ -26,6 +26,38 @@ def face(model_name: str, label_map: str, *, seed: int = 0, text: str = "young w
     }
 
 
+def adapted(unet_name: str, adapter_name: str, label_map: str, *, text: int = 0, condition_size: int = 0,
+            seed: int = 0, **nodes: dict) -> dict:
+    """A picture from a host model with an adapter and a label map; `nodes` are added or replace the graph's own."""
+    from mditface.tests.adapter.bases import CONTEXT, POOLED
+    return {
+        "base": node("UNETLoader", unet_name=unet_name, weight_dtype="default"),
+        "adapter": node("MDiT_LoadAdapter", adapter_name=adapter_name),
+        "model": apply_adapter("base", "adapter", condition_size=condition_size),
+        "vae": node("VAELoader", vae_name="taef1"),
+        "map": node("LoadImage", image=label_map),
+        "mask": tokenizer(["map", 0], vae=["vae", 0]),
+        "text": node("Probe_RandomText", seed=text, width=CONTEXT, pooled_width=POOLED),
+        "negative": node("Probe_RandomText", seed=100, width=CONTEXT, pooled_width=POOLED),
+        "positive": apply_mask("text", "mask"),
+        "latent": node("EmptySD3LatentImage", width=64, height=64, batch_size=1),
+        "sampler": sampler(seed=seed, cfg=1.0, mask_cfg=1.0),
+        "decode": node("VAEDecode", samples=["sampler", 0], vae=["vae", 0]),
+        "picture": node("PreviewImage", images=["decode", 0]),
+        "report": node("PreviewAny", source=["sampler", 1]),
+        **nodes,
+    }
+
+
+def apply_adapter(model: str, adapter: str, **inputs) -> dict:
+    return node("MDiT_ApplyAdapter", model=[model, 0], adapter=[adapter, 0], **{"weight": 1.0, **inputs})
+
+
+def apply_mask(conditioning: str, mask: str, **inputs) -> dict:
+    return node("MDiT_ApplyMask", conditioning=[conditioning, 0], mask=[mask, 0],
+                **{"strength": 1.0, "start": 0.0, "end": 1.0, **inputs})
+
+
 def loader(model_name: str) -> dict:
     return node("MDiT_LoadModel", model_name=model_name, weight_dtype="default")
 

@@ -3,7 +3,8 @@ import pytest
 
 IDS = {
     "MDiT_LoadModel", "MDiT_MaskTokenizer", "MDiT_TextConditioning", "MDiT_ApplyMask", "MDiT_Sampler",
-    "MDiT_DualGuider", "MDiT_LabelMapFromMasks", "MDiT_LabelMapToMasks", "MDiT_EditLabelMap",
+    "MDiT_DualGuider", "MDiT_LabelMapFromMasks", "MDiT_LabelMapToMasks", "MDiT_EditLabelMap", "MDiT_LoadAdapter",
+    "MDiT_ApplyAdapter",
 }
 
 

@@ -322,7 +322,5 @@ def test_an_attention_override_sees_every_dynamic_attention(text_reads_mask, giv
     masks = [static_rows(net, given)]
     keys.clear()
     out = forward(net, given, masks, optimized_attention_override=override)
-    own, with_mask = 5 + given.tokens.shape[1], 5 + 2 * given.tokens.shape[1]
-    calls = [with_mask] if text_reads_mask else [own, with_mask]
-    assert keys == [(i, n) for i in range(len(net.blocks)) for n in calls]
-    assert torch.equal(out, forward(net, given, masks))
+    assert keys == [(i, 5 + 2 * given.tokens.shape[1]) for i in range(len(net.blocks))]  # one call, with all rows
+    torch.testing.assert_close(out, forward(net, given, masks), rtol=0, atol=1e-5)

@@ -69,6 +69,18 @@ class OtherVAE:
         return torch.ones(pictures.shape[0], 4, pictures.shape[1] // 8, pictures.shape[2] // 8)
 
 
+class RandomText:
+    """A CONDITIONING of random numbers, as wide as a model wants it: stands in for text encoders."""
+    INPUT_TYPES = classmethod(lambda cls: {"required": {
+        "seed": ("INT", {}), "width": ("INT", {}), "pooled_width": ("INT", {})}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("CONDITIONING",), "make", "probe"
+
+    def make(self, seed, width, pooled_width):
+        generator = torch.Generator().manual_seed(seed)
+        text, pooled = (torch.randn(1, *shape, generator=generator) for shape in ((6, width), (pooled_width,)))
+        return ([[text, {"pooled_output": pooled}]],)
+
+
 class EmptyBatch:
     """An IMAGE and a LATENT of no pictures."""
     INPUT_TYPES = classmethod(lambda cls: {"required": {}})
@@ -94,4 +106,5 @@ class Inspect:
 
 
 NODE_CLASS_MAPPINGS = {f"Probe_{node.__name__}": node
-                       for node in (SlowStatic, FailOnce, OtherModel, OtherVAE, EmptyBatch, Inspect)}
+                       for node in (SlowStatic, FailOnce, OtherModel, OtherVAE, RandomText, EmptyBatch,
+                                   Inspect)}

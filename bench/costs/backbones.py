@@ -1,0 +1,185 @@
+"""The mask on the host's SD3, SD3.5 and FLUX models, and what a user would pick instead (spec sections 5 to 8).
+
+    base    text and image alone
+    naive   the mask as a third stream in one joint attention, recomputed in every call and row
+    exact   the mask's keys and values from one static pass
+    merge   the same, where flat regions' keys and values are one each
+    half    a mask of half the resolution
+    window  image queries read the mask keys near them, text queries none
+
+On the CPU a model has one block of each kind, in fp32: each block's own cost counts as often as the kind occurs, and
+everything outside the blocks once. All shapes are the real ones. Of each part of a call the fastest round counts:
+other programs on the machine can only add to it. On CUDA the depth is real, in bf16, and seconds are medians.
+"""
+from __future__ import annotations
+
+import json
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from .case import BF16, MODES, PICTURE, RADIUS, RANK, Case
+from .formulas import run_costs
+from .hosts import PATCH, CELL, Control
+from .measure import Meter, fastest, in_turn, removed, seconds
+
+MASK_EXTRA_MODE = "half"
+ROUNDS_S = {512: 150.0, 1024: 540.0}  # seconds that rounds of measurement may take, by the picture's size
+CUDA_ROUNDS = 5
+MIB = 2 ** 20
+
+
+def predicted(case: Case) -> dict[str, int]:
+    """FLOPs by the formulas of a step in exact mode, and of its static pass, without the adapter's terms."""
+    sizes, N = case.sizes, (case.size // CELL // PATCH) ** 2
+    return run_costs(sizes.width, sizes.blocks, N, case.text_tokens, N, case.rows, sizes.second, sizes.text_ends)
+
+
+def calls_of(case: Case, outputs: dict[str, Tensor]) -> dict[str, Callable]:
+    """What is measured on the backbone. The outputs of the latest calls are kept by name."""
+    def keeping(name: str, call: Callable):
+        outputs[name] = call()
+
+    calls = {"base": partial(keeping, "base", case.base), "naive": case.joint}
+    for mode in MODES:
+        calls["static " + mode] = partial(case.static, mode)
+        calls[mode] = partial(keeping, mode, partial(case.cached, mode))
+    if case.sizes.family == "flux":
+        calls["reference"] = case.reference_latents
+    return calls
+
+
+def measured(case: Case, control: Control, budget: float) -> tuple[dict, dict, dict, int]:
+    """Seconds and FLOPs of each call, the outputs, and the number of rounds behind the seconds.
+
+    The first round counts FLOPs, too. On CUDA it only warms up.
+    """
+    outputs, start, cuda = {}, time.perf_counter(), case.device.type == "cuda"
+    meters = dict.fromkeys(calls := calls_of(case, outputs), case.meter)
+    calls["control"] = partial(case.controlled, control)
+    meters["control"] = Meter(control.counts)
+    tokens = torch.zeros(case.rows, *case.tokens("exact").tokens.shape[1:2], case.sizes.width).to(case.x)
+    calls["add"], meters["add"] = partial(tokens.add_, tokens.clone()), Meter({})
+
+    counted = {name: meters[name].seconds_and_flops(call) for name, call in calls.items()}
+    first, flops = ({name: pair[i] for name, pair in counted.items()} for i in range(2))
+    round_s = time.perf_counter() - start
+
+    if cuda:
+        times, rounds = in_turn(calls, lambda _, call: seconds(call, case.device), median, CUDA_ROUNDS, budget)
+    else:
+        times, rounds = in_turn(calls, lambda name, call: meters[name].seconds(call), fastest, 1, budget - round_s,
+                                first, round_s)
+    return times, flops, outputs, rounds
+
+
+def errors(case: Case, outputs: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, float]]:
+    """Exact mode against one masked attention over all three streams, the others against exact mode: the largest
+    difference, and the RMS of the difference over that of the mask's own effect."""
+    exact, base = outputs["exact"], outputs["base"]
+    expected = dict.fromkeys(MODES, exact) | {"exact": case.joint(rows=1, decoupled=True)}
+    differences = {mode: outputs[mode][:other.shape[0]] - other for mode, other in expected.items()}
+    effect = (exact - base).square().mean().sqrt()
+    return ({mode: diff.abs().max().item() for mode, diff in differences.items()},
+            {mode: (diff.square().mean().sqrt() / effect).item() for mode, diff in differences.items()})
+
+
+def weight_bytes(control: Control) -> int:
+    """Of a ControlNet's weights in bf16 at full depth."""
+    every = sum(x.numel() for x in control.module.parameters())
+    repeated = sum((count - 1) * x.numel() for part, count in control.counts.items() for x in part.parameters())
+    return BF16 * (every + repeated)
+
+
+def mode_result(cost: dict[str, float], flops: dict[str, int], mode: str, steps: int) -> dict[str, float]:
+    result = {}
+    for suffix, costs in (("", cost), ("_flops", flops)):
+        ratio = partial(removed, costs["base"], costs["naive"])
+        result["R_cold" + suffix] = ratio(costs[mode] + costs["static " + mode] / steps)
+        result["R_warm" + suffix] = ratio(costs[mode])
+    return result | {"base_s": cost["base"], "naive_s": cost["naive"], "cached_s": cost[mode],
+                     "static_s": cost["static " + mode]}
+
+
+@torch.inference_mode()
+def result_of(case: Case, steps: int, budget: float, exactness: Case) -> dict:
+    """The JSON object. `exactness` is a case in fp32; where it is `case` itself, no call runs twice."""
+    control = case.sizes.controlnet(case.size, case.whole, case.dtype, case.device)
+    cost, flops, outputs, rounds = measured(case, control, budget)
+    if exactness is not case:
+        calls = calls_of(exactness, outputs := {})
+        for name in ["base", *(part for mode in MODES for part in ("static " + mode, mode))]:
+            calls[name]()
+    error, relative = errors(exactness, outputs)
+    modes = {mode: mode_result(cost, flops, mode, steps) | {
+        "cache_bytes": case.cache_bytes(mode), "error": error[mode], "error_relative": relative[mode],
+        "extra_s": cost[mode] + cost["static " + mode] / steps - cost["base"]} for mode in MODES}
+    reference = cost.get("reference", cost["naive"]) - cost["base"]
+    formula = predicted(case)
+    ratio = partial(removed, formula["base"], formula["naive"])
+    return {"size": case.size, "steps": steps, "rows": case.rows, "text_tokens": case.text_tokens, "rounds": rounds,
+            "modes": modes, "controlnet_extra_s": cost["control"] + control.adds * cost["add"],
+            "controlnet_bytes": weight_bytes(control), "reference_extra_s": reference,
+            "mask_extra_s": modes[MASK_EXTRA_MODE]["extra_s"], "mask_extra_mode": MASK_EXTRA_MODE,
+            "adapter_bytes": case.adapter_bytes(), "flops": flops,
+            "R_cold_formula": ratio(formula["cached"] + formula["static"] / steps),
+            "R_warm_formula": ratio(formula["cached"])}
+
+
+def table(result: dict) -> str:
+    """R in per cent by mode, then the extra costs beside those of ControlNet and of reference latents."""
+    modes, control = result["modes"], result["controlnet_extra_s"]
+    lines = [f"{'':8}{'R cold':^14}{'R warm':^14}",
+             f"{'mode':8}" + f"{'time':>7}{'FLOPs':>7}" * 2
+             + "  ms/step  static ms  cache MiB    error  of the mask's effect"]
+    for mode, r in modes.items():
+        shares = [100 * r[key] for key in ("R_cold", "R_cold_flops", "R_warm", "R_warm_flops")]
+        lines.append(f"{mode:8}" + "{:7.1f}{:7.1f}{:7.1f}{:7.1f}".format(*shares)
+                     + f"{1000 * r['cached_s']:9.0f}{1000 * r['static_s']:11.0f}{r['cache_bytes'] / MIB:11.0f}"
+                     + f"{r['error']:9.1e}{r['error_relative']:12.1e}")
+    first = modes["exact"]
+    formula = [100 * result[key] for key in ("R_cold_formula", "R_warm_formula")]
+    lines.append(f"base {1000 * first['base_s']:.0f} ms/step, naive {1000 * first['naive_s']:.0f} ms/step; "
+                 "exact mode by the formulas: {:.1f} cold, {:.1f} warm".format(*formula))
+    lines += ["", f"{'instead of ControlNet':24}extra ms/step  of ControlNet's  extra MiB"]
+    extra = {"ControlNet": (control, result["controlnet_bytes"]),
+             "reference latents": (result["reference_extra_s"], 0)}
+    for mode, r in modes.items():
+        extra["mask, " + mode] = r["extra_s"], r["cache_bytes"] + result["adapter_bytes"]
+    for name, (cost, held) in extra.items():
+        lines.append(f"{name:24}{1000 * cost:13.0f}{100 * cost / control:14.1f} %{held / MIB:11.0f}")
+    return "\n".join(lines)
+
+
+def describe(case: Case, options: Namespace) -> str:
+    """What was measured, and how."""
+    sizes, N = case.sizes, (options.size // CELL // PATCH) ** 2
+    depth = "full depth" if case.whole else f"{len(case.counts)} blocks that stand for {case.counts} of their kind"
+    reference = ("the host's own path, one latent of the picture's size" if sizes.family == "flux" else
+                 "the host has none for this model: the naive form stands for it")
+    return (f"{options.backbone}, {options.size} px: N = {N} image tokens, L = {case.text_tokens} text tokens, "
+            f"{case.rows} rows a step, {options.steps} steps; width {sizes.width}, {depth}\n"
+            f"adapter of rank {RANK}, window radius {RADIUS}, label map {PICTURE} ({case.leaves()} keys once merged)\n"
+            f"ControlNet: {sizes.control} blocks ({sizes.control_note}); reference latents: {reference}\n"
+            "error: exact mode against one masked attention over all streams in fp32, the others against exact mode; "
+            "random weights\nmemory: weights, and keys and values, in bf16 at full depth; the time of a mask includes "
+            "its static pass over the run")
+
+
+def run(options: Namespace, device: torch.device, dtype: torch.dtype):
+    """Prints the text and, last, the JSON object."""
+    whole = device.type == "cuda"
+    make = partial(Case, options.backbone, options.size, options.rows, options.text_tokens)
+    with torch.inference_mode():
+        case = make(whole, dtype, device)
+        exactness = make(False, torch.float32, device) if whole else case
+    print(describe(case, options), flush=True)
+    result = result_of(case, options.steps, options.seconds or ROUNDS_S[options.size], exactness)
+    kind = "medians" if whole else "of each part of a call the fastest"
+    print(f"{kind} of {result['rounds']} round(s)\n\n{table(result)}\n")
+    print(json.dumps({"backbone": options.backbone, **result}))

@@ -1,0 +1,182 @@
+"""A host model with a mask on it, read in each way that the pack has, and what a user would pick instead."""
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from mditface.mdit import labelmap
+from mditface.mdit.mditface.adapter.reader import AdapterReader
+from mditface.mdit.mditface.adapter.weights import Adapter, AdapterConfig
+from mditface.mdit.mditface.attention import MaskRows
+from mditface.mdit.mditface.mask import BoundMask, MaskInput, MaskReference
+from mditface.mdit.mditface.static import OPTIONS_KEY, CacheOptions, key_bias
+from mditface.mdit.mditface.tokens import MaskTokens, flat_regions
+
+from .hosts import BACKBONES, CELL, CHANNELS, TEXT_WIDTH, Control, FluxSizes, SD3Sizes
+from .joint import Joint
+from .measure import Meter
+
+PICTURE = "woman.png"
+RANK = 16
+RADIUS = 3
+MODES = {"exact": "off", "merge": "merge", "half": "half", "window": "off"}  # to the mask tokenizer's reduction
+BF16 = 2  # bytes
+
+
+class Model:
+    """What of the host's base model an adapter's reader asks for; as the reader's executor it is the model call.
+
+    `conds` are those of all rows; a call with fewer takes the first.
+    """
+
+    def __init__(self, network, latent_format, conds: dict):
+        self.diffusion_model, self.latent_format, self.conds = network, latent_format, conds
+
+    @property
+    def class_obj(self) -> Model:
+        return self
+
+    def process_latent_in(self, latent: Tensor) -> Tensor:
+        return latent
+
+    def get_dtype_inference(self) -> torch.dtype:
+        return self.diffusion_model.dtype
+
+    def __call__(self, x, t, c_concat, c_crossattn, control, transformer_options, **conds) -> Tensor:
+        conds |= {name: cond[:x.shape[0]] for name, cond in self.conds.items()}
+        return self.diffusion_model(x, t, context=c_crossattn, control=control,
+                                    transformer_options=transformer_options, **conds)
+
+
+class PictureVAE:
+    """Stands for a VAE: equal pixels become equal cells."""
+
+    def encode(self, picture: Tensor) -> Tensor:
+        """(b, H, W, 3) -> (b, C, h, w)."""
+        mix = torch.randn(3, CHANNELS, generator=torch.Generator().manual_seed(1))
+        return F.avg_pool2d((2 * picture - 1).matmul(mix).movedim(-1, 1), CELL)
+
+
+class MeteredReader(AdapterReader):
+    """Tells a meter where the static pass begins a block."""
+
+    def __init__(self, adapter: Adapter, meter: Meter, counts: list[int]):
+        super().__init__(adapter, weight=1.0, condition=0)
+        self.meter, self.counts = meter, counts
+
+    def stream(self, model):
+        stream = super().stream(model)
+        inputs = stream.inputs
+
+        def begun(i: int, *args):
+            self.meter.standing_for(self.counts[i])
+            return inputs(i, *args)
+        stream.inputs = begun
+        return stream
+
+
+def adapter_terms(sizes: SD3Sizes | FluxSizes, doubles: int, singles: int) -> dict[str, dict[str, Tensor]]:
+    """Low-rank terms of all layers but the modulation; widths over the model's, of input and output."""
+    layers = {("double", layer): shape for layer, shape in
+              {"qkv": (1, 3), "proj": (1, 1), "fc1": (1, 4), "fc2": (4, 1)}.items()}
+    layers |= {("single", layer): shape for layer, shape in {"linear1": (1, 7), "linear2": (5, 1)}.items()}
+    d, depth = sizes.width, {"double": doubles, "single": singles}
+    return {f"{kind}.{i}.{layer}": {"down": torch.randn(RANK, n_in * d) * (n_in * d) ** -0.5,
+                                    "up": torch.randn(n_out * d, RANK) * RANK ** -0.5}
+            for (kind, layer), (n_in, n_out) in layers.items() for i in range(depth[kind])}
+
+
+def labels(size: int) -> Tensor:
+    """A bundled label map, (1, size, size)."""
+    folder = labelmap.__path__[0]
+    with Image.open(f"{folder}/examples/{PICTURE}") as picture:
+        pixels = torch.from_numpy(np.array(picture.convert("RGB"))).float()[None] / 255
+    return labelmap.resize_nearest(labelmap.to_indices(pixels), size, size)
+
+
+class Case:
+    """One backbone at one size, with the inputs of a step and a way of reading the mask for each mode."""
+
+    def __init__(self, name: str, size: int, rows: int, text_tokens: int | None, whole: bool, dtype: torch.dtype,
+                 device: torch.device):
+        torch.manual_seed(0)
+        self.sizes, self.size, self.rows, self.dtype, self.device = BACKBONES[name], size, rows, dtype, device
+        self.text_tokens, self.whole = text_tokens or self.sizes.text_tokens, whole
+        self.counts, self.doubles = self.sizes.counts(whole)
+        network = self.sizes.network(size, whole, dtype, device)
+        self.meter = Meter(dict(zip(self.sizes.modules(network), self.counts)))
+        self.x, self.t = self.normal(CHANNELS, size // CELL, size // CELL), self.normal().sigmoid()
+        self.context = self.normal(self.text_tokens, TEXT_WIDTH)
+        conds = {"y": self.normal(self.sizes.pooled)}
+        if self.sizes.family == "flux":
+            conds["guidance"] = torch.full((rows,), 3.5, dtype=dtype, device=device)
+        self.model = Model(network, self.sizes.latent_format(), conds)
+        self.terms = adapter_terms(self.sizes, self.doubles, len(self.counts) - self.doubles)
+        self.readers = {mode: self.reader(mode) for mode in MODES}
+        self.masks = {mode: self.mask(mode) for mode in MODES}
+        self.entries = {}
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(self.rows, *shape).to(self.device, self.dtype)
+
+    def reader(self, mode: str) -> MeteredReader:
+        window = {"window": RADIUS, "text_reads_mask": False} if mode == "window" else {}
+        config = AdapterConfig(self.sizes.family, self.sizes.width, (self.doubles, len(self.counts) - self.doubles),
+                               RANK, RANK, **window)
+        adapter = Adapter(config, self.terms)
+        adapter.to(self.device)
+        return MeteredReader(adapter, self.meter, self.counts)
+
+    def mask(self, mode: str) -> BoundMask:
+        mask = MaskInput(labels(self.size), torch.ones(len(labelmap.CLASSES)), MODES[mode], PictureVAE())
+        return BoundMask(MaskReference(mask), self.x.shape, self.model, self.readers[mode].layout(self.model))
+
+    def tokens(self, mode: str) -> MaskTokens:
+        return self.masks[mode].tokens(None)[0]
+
+    def static(self, mode: str):
+        self.entries[mode] = self.readers[mode].entry(self.model, self.masks[mode], None, (None, b""), self.device,
+                                                      {OPTIONS_KEY: CacheOptions("off")})
+
+    def base(self, rows: int | None = None, transformer_options: dict = {}, **conds) -> Tensor:
+        """The model call without a mask, of all rows or the first ones."""
+        return self.model(self.x[:rows], self.t[:rows], None, self.context[:rows], None, transformer_options, **conds)
+
+    def joint(self, rows: int | None = None, decoupled: bool = False) -> Tensor:
+        names = [("double_block", i) for i in range(self.doubles)]
+        names += [("single_block", i) for i in range(len(self.counts) - self.doubles)]
+        stream = AdapterReader.stream(self.readers["exact"], self.model)
+        return self.base(rows, Joint(stream, names, self.tokens("exact"), decoupled).options)
+
+    def cached(self, mode: str) -> Tensor:
+        entry = self.entries[mode]
+        rows = (MaskRows(slice(0, self.rows), entry, key_bias(entry, 1.0)),)
+        return self.readers[mode].call(self.model, rows, self.x, self.t, None, self.context, None, {})
+
+    def reference_latents(self) -> Tensor:
+        return self.base(ref_latents=[self.x])
+
+    def controlled(self, control: Control) -> dict:
+        return control.module(self.x, self.t, context=self.context, hint=self.x, **self.model.conds,
+                              **control.arguments)
+
+    def cache_bytes(self, mode: str) -> int:
+        """Of an entry in bf16 at full depth."""
+        blocks = zip(self.counts, self.entries[mode].blocks)
+        return sum(count * BF16 * x.numel() for count, block in blocks for x in block)
+
+    def leaves(self) -> int:
+        tokens = self.tokens("merge")
+        return int(flat_regions(tokens.classes, *tokens.grid).max()) + 1
+
+    def adapter_bytes(self) -> int:
+        """Of the adapter's terms in bf16 at full depth."""
+        total = 0
+        for name, halves in self.terms.items():
+            kind, i, _ = name.split(".")
+            count = self.counts[int(i) + (self.doubles if kind == "single" else 0)]
+            total += count * BF16 * sum(x.numel() for x in halves.values())
+        return total

@@ -1,0 +1,167 @@
+"""The host's models and ControlNets with random weights, whole or with few blocks that stand for all."""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+
+import comfy.latent_formats
+import comfy.ops
+from comfy.cldm.dit_embedder import ControlNetEmbedder
+from comfy.cldm.mmdit import ControlNet
+from comfy.ldm.flux.controlnet import ControlNetFlux
+from comfy.ldm.flux.model import Flux
+from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper, get_2d_sincos_pos_embed_torch
+
+CHANNELS, PATCH, CELL = 16, 2, 8  # of a latent; cells a token's side, pixels a cell's
+TEXT_WIDTH = 4096
+UNION_MODES = 10
+HEAD = {"sd3": 64, "flux": 128}
+
+
+def random_weights(module: nn.Module) -> nn.Module:
+    """Fills weights such that layers somewhat shrink their input. Tables of positions become the published ones."""
+    for name, weight in module.named_parameters():
+        if weight.ndim > 1:
+            weight.data.normal_(std=0.7 * weight[0].numel() ** -0.5)
+        else:
+            weight.data.fill_(not name.endswith("bias"))
+    for name, table in module.named_buffers():
+        side = math.isqrt(table.shape[1])
+        table.copy_(get_2d_sincos_pos_embed_torch(table.shape[2], side, side, device=table.device))
+    return module.eval().requires_grad_(False)
+
+
+def factory(dtype: torch.dtype, device: torch.device) -> dict:
+    return {"dtype": dtype, "device": device, "operations": comfy.ops.disable_weight_init}
+
+
+@dataclass(frozen=True)
+class Control:
+    """A ControlNet: the module, how many of its kind a part stands for, and how many blocks its output is added to."""
+    module: nn.Module
+    counts: dict[nn.Module, int]
+    adds: int
+    arguments: dict
+
+
+@dataclass(frozen=True)
+class SD3Sizes:
+    """`second` leading blocks have a second attention. `control` counts the ControlNet's blocks, which are the host's
+    InstantX ones or, with `image_only`, Stability's for SD3.5-large, which see no text."""
+    heads: int
+    depth: int
+    control: int
+    second: int = 0
+    qk_norm: str | None = None
+    image_only: bool = False
+    control_note: str = "as InstantX's for SD3-medium"
+    family = "sd3"
+    text_tokens = 154
+    pooled = 2048
+    text_ends = True
+    latent_format = comfy.latent_formats.SD3
+
+    @property
+    def width(self) -> int:
+        return HEAD["sd3"] * self.heads
+
+    @property
+    def blocks(self) -> int:
+        return self.depth
+
+    def counts(self, whole: bool) -> tuple[list[int], int]:
+        """How many each block stands for, and how many of these blocks are no single ones."""
+        kinds = [1] * self.depth if whole else [n for n in (self.second, self.depth - self.second - 1, 1) if n]
+        return kinds, len(kinds)
+
+    def arguments(self, size: int, **changes) -> dict:
+        side = size // CELL // PATCH
+        text = {"target": "torch.nn.Linear", "params": {"in_features": TEXT_WIDTH, "out_features": self.width}}
+        return {"input_size": None, "in_channels": CHANNELS, "depth": self.heads, "adm_in_channels": self.pooled,
+                "context_embedder_config": text, "qk_norm": self.qk_norm, "pos_embed_max_size": side,
+                "num_patches": side * side, **changes}
+
+    def network(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> nn.Module:
+        second = list(range(self.second if whole else min(self.second, 1)))
+        return random_weights(OpenAISignatureMMDITWrapper(
+            **self.arguments(size, num_blocks=len(self.counts(whole)[0]), x_block_self_attn_layers=second),
+            **factory(dtype, device)))
+
+    def modules(self, network: nn.Module) -> list[nn.Module]:
+        return list(network.joint_blocks)
+
+    def controlnet(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> Control:
+        built, each = (self.control, 1) if whole else (1, self.control)
+        if self.image_only:
+            module = ControlNetEmbedder(None, PATCH, CHANNELS, HEAD["sd3"], self.heads, self.pooled, built, self.depth,
+                                        True, device, dtype, operations=comfy.ops.disable_weight_init)
+            blocks, adds = module.transformer_blocks, self.depth
+        else:
+            module = ControlNet(**self.arguments(size, num_blocks=built, x_block_self_attn=bool(self.second)),
+                                **factory(dtype, device))
+            blocks, adds = module.joint_blocks, self.depth // self.control * self.control - 1
+        counts = dict.fromkeys([*blocks, *module.controlnet_blocks], each)
+        return Control(random_weights(module), counts, adds, {})
+
+
+@dataclass(frozen=True)
+class FluxSizes:
+    """`control` counts the ControlNet's double and single blocks, as in the Union models."""
+    heads: int
+    doubles: int
+    singles: int
+    control: tuple[int, int]
+    control_note: str = "double and single, as the Union models of InstantX and Shakker"
+    family = "flux"
+    text_tokens = 512
+    pooled = 768
+    second = 0
+    text_ends = False
+    latent_format = comfy.latent_formats.Flux
+
+    @property
+    def width(self) -> int:
+        return HEAD["flux"] * self.heads
+
+    @property
+    def blocks(self) -> int:
+        return self.doubles + self.singles
+
+    def counts(self, whole: bool) -> tuple[list[int], int]:
+        if whole:
+            return [1] * self.blocks, self.doubles
+        return [self.doubles, self.singles - 1, 1], 1
+
+    def arguments(self, doubles: int, singles: int) -> dict:
+        return {"in_channels": CHANNELS, "out_channels": CHANNELS, "vec_in_dim": self.pooled,
+                "context_in_dim": TEXT_WIDTH, "hidden_size": self.width, "mlp_ratio": 4.0, "num_heads": self.heads,
+                "depth": doubles, "depth_single_blocks": singles, "axes_dim": [16, 56, 56], "theta": 10000,
+                "patch_size": PATCH, "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": []}
+
+    def network(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> nn.Module:
+        kinds, doubles = self.counts(whole)
+        return random_weights(Flux(**self.arguments(doubles, len(kinds) - doubles), **factory(dtype, device)))
+
+    def modules(self, network: nn.Module) -> list[nn.Module]:
+        return [*network.double_blocks, *network.single_blocks]
+
+    def controlnet(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> Control:
+        built, each = (self.control, (1, 1)) if whole else ((1, 1), self.control)
+        module = ControlNetFlux(latent_input=True, num_union_modes=UNION_MODES, **self.arguments(*built),
+                                **factory(dtype, device))
+        doubles = dict.fromkeys([*module.double_blocks, *module.controlnet_blocks], each[0])
+        singles = dict.fromkeys([*module.single_blocks, *module.controlnet_single_blocks], each[1])
+        return Control(random_weights(module), doubles | singles, self.blocks, {"control_type": [0]})
+
+
+BACKBONES: dict[str, SD3Sizes | FluxSizes] = {
+    "sd3": SD3Sizes(heads=24, depth=24, control=6),
+    "sd35m": SD3Sizes(heads=24, depth=24, control=12, second=13, qk_norm="rms",
+                      control_note="no published size taken: the first half of the model's own"),
+    "sd35l": SD3Sizes(heads=38, depth=38, control=19, qk_norm="rms", image_only=True,
+                      control_note="as Stability's, which read no text"),
+    "flux": FluxSizes(heads=24, doubles=19, singles=38, control=(5, 10)),
+}

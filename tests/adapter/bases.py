@@ -1,0 +1,180 @@
+"""Tiny random SD3, SD3.5 and FLUX models through the host's own loader, and adapters for them from files."""
+from __future__ import annotations
+
+import dataclasses
+from functools import cache, partial
+from typing import NamedTuple
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+import comfy.ldm.flux.model
+import comfy.ldm.modules.diffusionmodules.mmdit
+import comfy.ops
+import comfy.samplers
+import comfy.sd
+from comfy.model_patcher import ModelPatcher
+from mditface.mdit.mditface.adapter.reader import apply_adapter
+from mditface.mdit.mditface.adapter.weights import LAYERS, Adapter, AdapterConfig, load_adapter
+from mditface.mdit.mditface.mask import MaskInput
+from mditface.mdit.mditface.static import CacheOptions
+from mditface.tests.mditface import runs, tiny
+
+LATENT = (1, 16, 8, 8)
+SIDE = 64  # pixels
+CONDITION = 48  # a grid of 3 x 3, so that EasyControl's places are stretched to the 4 x 4 of the latent
+SIGMA = 0.7
+CONTEXT, POOLED = 24, 20
+MMDIT = dict(input_size=None, patch_size=2, in_channels=16, depth=3, num_patches=16 ** 2, pos_embed_max_size=16,
+             adm_in_channels=POOLED,
+             context_embedder_config=dict(target="torch.nn.Linear", params=dict(in_features=CONTEXT, out_features=192)))
+FLUX = dict(in_channels=16, out_channels=16, vec_in_dim=POOLED, context_in_dim=CONTEXT, hidden_size=256, mlp_ratio=4.0,
+            num_heads=2, depth=2, depth_single_blocks=3, axes_dim=[16, 56, 56], theta=10000, patch_size=2,
+            qkv_bias=True, guidance_embed=True, txt_ids_dims=[])
+
+KERNELS = pytest.mark.parametrize("kernel", ["attention_pytorch", "attention_sub_quad"], indirect=True)
+
+run = partial(runs.run, latent=LATENT)
+
+
+def prediction(model: ModelPatcher, positive, negative=(), x: Tensor | None = None, cfg: float = 1.0,
+               options: CacheOptions = CacheOptions()) -> Tensor:
+    """The model's prediction of the clean latent for the noisy latent x."""
+    guider = comfy.samplers.CFGGuider(runs.reporting(model, options)[0])
+    guider.set_conds(positive, negative)
+    guider.set_cfg(cfg)
+    return runs.evaluate(guider, noisy() if x is None else x, SIGMA)
+
+
+def noisy(batch: int = 1, height: int = 8, width: int = 8) -> Tensor:
+    return torch.randn(batch, 16, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def network(family: str) -> torch.nn.Module:
+    """The host's class, without weights."""
+    make = dict(device="meta", dtype=torch.float32, operations=comfy.ops.disable_weight_init)
+    if family == "flux":
+        return comfy.ldm.flux.model.Flux(**FLUX, **make)
+    second = dict(qk_norm="rms", x_block_self_attn_layers=[0, 1]) if family == "sd35" else {}
+    return comfy.ldm.modules.diffusionmodules.mmdit.MMDiT(**MMDIT, **second, **make)
+
+
+def random_weights(module: torch.nn.Module, seed: int = 0) -> dict[str, Tensor]:
+    """Weights that keep the size of what passes through the layers; those of norms are near 1."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = {}
+    for name, weight in module.state_dict().items():
+        drawn = torch.randn(weight.shape, generator=generator)
+        norm = name.rsplit(".", 1)[0].endswith(("norm", "ln_q", "ln_k"))
+        weights[name] = 1 + 0.2 * drawn if norm else drawn * (0.3 if weight.ndim == 1 else weight[0].numel() ** -0.5)
+    return weights
+
+
+@cache
+def published(family: str, seed: int = 0) -> dict[str, Tensor]:
+    """Random weights under the keys of the published files; not to be changed."""
+    weights = random_weights(network(family), seed)
+    return {name.replace("_norm.weight", "_norm.scale"): weight for name, weight in weights.items()}
+
+
+def load(weights: dict[str, Tensor], **model_options) -> ModelPatcher:
+    return comfy.sd.load_diffusion_model_state_dict(dict(weights), model_options=model_options)
+
+
+def config(family: str, **changes) -> AdapterConfig:
+    width, depth = (256, (2, 3)) if family == "flux" else (192, 3)
+    made = AdapterConfig("flux" if family == "flux" else "sd3", width, depth, rank=2, alpha=3.0)
+    return dataclasses.replace(made, **changes)
+
+
+def terms(family: str, cfg: AdapterConfig, seed: int = 0) -> dict[str, Tensor]:
+    """The keys of our own format, for all layers of all blocks."""
+    generator, weights = torch.Generator().manual_seed(seed), {}
+    for kind, layers in (("double", ("qkv", "proj", "fc1", "fc2", "mod")), ("single", ("linear1", "linear2", "mod"))):
+        for i in range(cfg.depth[kind == "single"]):
+            for layer in layers:
+                n_in, n_out = LAYERS[layer][0], LAYERS[layer][1][0]
+                if layer == "mod":
+                    n_out = 3 if kind == "single" else 9 if family == "sd35" and i < 2 else 6
+                down = torch.randn(cfg.rank, n_in * cfg.width, generator=generator) * (n_in * cfg.width) ** -0.5
+                up = torch.randn(n_out * cfg.width, cfg.rank, generator=generator) * 0.4
+                weights |= {f"{kind}.{i}.{layer}.down": down, f"{kind}.{i}.{layer}.up": up}
+    return weights
+
+
+def easycontrol(seed: int = 0, rank: int = 2) -> dict[str, Tensor]:
+    """The keys of a published EasyControl adapter."""
+    generator, weights, width = torch.Generator().manual_seed(seed), {}, FLUX["hidden_size"]
+    for blocks, count, layers in (("transformer_blocks", FLUX["depth"], ("q", "k", "v", "proj")),
+                                  ("single_transformer_blocks", FLUX["depth_single_blocks"], ("q", "k", "v"))):
+        for i in range(count):
+            for layer in layers:
+                name = f"{blocks}.{i}.attn.processor.{layer}_loras.0"
+                weights[f"{name}.down.weight"] = torch.randn(rank, width, generator=generator) * width ** -0.5
+                weights[f"{name}.up.weight"] = torch.randn(width, rank, generator=generator) * 0.6
+    return weights
+
+
+class AveragingVAE:
+    """Encodes pictures (b, H, W, 3) to (b, 16, H / 8, W / 8) without weights: averages, projected."""
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        cells = torch.nn.functional.avg_pool2d(pictures[..., :3].movedim(-1, 1), 8)  # (b, 3, h, w)
+        projection = torch.randn(16, 3, generator=torch.Generator().manual_seed(0))
+        return torch.einsum("oc,bchw->bohw", projection, cells * 2 - 1)
+
+    def spacial_compression_encode(self) -> int:
+        return 8
+
+
+VAE = AveragingVAE()
+
+
+def mask(batch: int = 1, seed: int = 0, reduction: str = "off") -> MaskInput:
+    return tiny.mask(batch, seed, reduction, VAE)
+
+
+def text(seed: int, length: int = 5, **values) -> list:
+    """A CONDITIONING of random text tokens."""
+    generator = torch.Generator().manual_seed(100 + seed)
+    context, pooled = (torch.randn(*shape, generator=generator) for shape in ((1, length, CONTEXT), (1, POOLED)))
+    return [[context, {"pooled_output": pooled, **values}]]
+
+
+class Case(NamedTuple):
+    """A base, an adapter that fits it with the tensors of its file, and the two together."""
+    family: str
+    base: ModelPatcher
+    adapter: Adapter
+    weights: dict[str, Tensor]
+    condition: int | None = None
+
+    @property
+    def model(self) -> ModelPatcher:
+        return self.apply(self.base)
+
+    @property
+    def prompted(self) -> bool:
+        return self.adapter.config.mask_vec == "prompt_pooled"
+
+    def apply(self, model: ModelPatcher, weight: float = 1.0) -> ModelPatcher:
+        return apply_adapter(model, self.adapter, weight, self.condition)
+
+
+def write(path, weights: dict[str, Tensor], cfg: AdapterConfig | None = None) -> Adapter:
+    """The adapter of these tensors, by way of a file."""
+    save_file(weights, str(path), None if cfg is None else cfg.to_metadata())
+    return load_adapter(str(path))
+
+
+def case(family: str, base: ModelPatcher, folder, seed: int = 0, **changes) -> Case:
+    cfg = config(family, **changes)
+    weights = terms(family, cfg, seed)
+    return Case(family, base, write(folder / "own.safetensors", weights, cfg), weights)
+
+
+def easycontrol_case(base: ModelPatcher, folder) -> Case:
+    weights = easycontrol()
+    return Case("flux", base, write(folder / "easycontrol.safetensors", weights), weights, CONDITION)

@@ -1,0 +1,55 @@
+"""Fixtures of the adapter's tests: each host family with an adapter of our own format, and FLUX with EasyControl's."""
+import pytest
+
+FAMILIES = ("sd3", "sd35", "flux")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_the_host_runs_nodes():
+    import torch
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def kernel(request, monkeypatch):
+    """The host's attention function: not what it takes on a CPU, but what it takes where people run it."""
+    import comfy.ldm.flux.math
+    from comfy.ldm.modules import attention
+    from comfy.ldm.modules.diffusionmodules import mmdit
+    from mditface.mdit.mditface.adapter import streams
+    function = getattr(attention, getattr(request, "param", "attention_pytorch"))
+    for module in (comfy.ldm.flux.math, mmdit, streams):
+        monkeypatch.setattr(module, "optimized_attention", function)
+
+
+@pytest.fixture(scope="session")
+def bases():
+    from mditface.tests.adapter import bases
+    return {family: bases.load(bases.published(family)) for family in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def cases(bases, tmp_path_factory):
+    from mditface.tests.adapter.bases import case, easycontrol_case
+    folder = tmp_path_factory.mktemp("adapters")
+    return {family: case(family, base, folder) for family, base in bases.items()} | {
+        "easycontrol": easycontrol_case(bases["flux"], folder)}
+
+
+@pytest.fixture(params=FAMILIES)
+def own(request, cases):
+    """An adapter of our own format on each family."""
+    return cases[request.param]
+
+
+@pytest.fixture(params=(*FAMILIES, "easycontrol"))
+def case(request, cases):
+    return cases[request.param]
+
+
+@pytest.fixture(scope="session")
+def texts():
+    """(positive, negative) without a mask, of different lengths."""
+    from mditface.tests.adapter.bases import text
+    return text(0), text(1)

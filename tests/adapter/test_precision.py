@@ -1,0 +1,107 @@
+"""Bases in other types and forms: bf16, fp8, quantised layers of another node, torch.compile."""
+import pytest
+import torch
+import torch.nn as nn
+
+import comfy.ops
+from comfy_api.torch_helpers import set_torch_compile_wrapper
+from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
+from mditface.tests.adapter.bases import load, mask, prediction, published, run, text
+from mditface.tests.mditface.runs import OFF, TOLERANCE, masked
+
+ROUNDING = dict(rtol=0, atol=2e-5)
+TYPES = {"bf16": torch.bfloat16, "fp8": torch.float8_e4m3fn}
+
+
+@pytest.mark.parametrize("dtype", TYPES.values(), ids=TYPES.keys())
+def test_weights_in_another_type(case, texts, dtype):
+    """The same as a base whose weights were rounded beforehand; what the model computes in stays."""
+    weights, positive = published(case.family), masked(texts[0], mask())
+    model = case.apply(load(weights, dtype=dtype))
+    assert next(model.model.diffusion_model.parameters()).dtype == dtype
+    rounded = case.apply(load({name: weight.to(dtype).float() for name, weight in weights.items()}))
+    torch.testing.assert_close(prediction(model, positive), prediction(rounded, positive), **ROUNDING)
+    torch.testing.assert_close(run(model, positive, texts[1])[0], run(model, positive, texts[1], OFF)[0], **TOLERANCE)
+
+
+def in_bfloat16(model):
+    model = model.clone()
+    model.set_model_compute_dtype(torch.bfloat16)
+    return model
+
+
+def test_computing_in_bfloat16(case, texts):
+    positive, model = masked(texts[0], mask()), in_bfloat16(case.model)
+    out, bare = prediction(model, positive), prediction(model, texts[0])
+    error = (out - prediction(case.model, positive)).std()
+    rounding = (bare - prediction(case.base, texts[0])).std()
+    assert 0 < error < 1.5 * rounding
+    torch.testing.assert_close(out, prediction(model, positive, options=OFF), **TOLERANCE)
+    assert torch.equal(bare, prediction(in_bfloat16(case.base), texts[0]))
+
+
+def quantised(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    scale = weight.abs().amax(dim=1, keepdim=True) / 127
+    return (weight / scale).round().to(torch.int8), scale
+
+
+class QuantisedOps(comfy.ops.disable_weight_init):
+    class Linear(nn.Module):
+        """A layer like those of GGUF loaders: no weight until it is called."""
+
+        def __init__(self, in_features, out_features, bias=True, device=None, dtype=None):
+            super().__init__()
+            self.in_features, self.out_features = in_features, out_features
+
+        def _load_from_state_dict(self, state_dict, prefix, *_):
+            self.packed = quantised(state_dict[f"{prefix}weight"])
+            self.shift = state_dict[f"{prefix}bias"]
+
+        def forward(self, x):
+            values, scale = self.packed
+            return nn.functional.linear(x, values * scale, self.shift)
+
+
+def test_layers_without_a_weight(case, texts):
+    weights, positive = published(case.family), masked(texts[0], mask())
+    model = case.apply(load(weights, custom_operations=QuantisedOps))
+    layers = {name for name, layer in model.model.diffusion_model.named_modules()
+              if isinstance(layer, QuantisedOps.Linear)}
+    assert len(layers) > 20
+    rounded = {name: (lambda values, scale: values * scale)(*quantised(weight))
+               if name.removesuffix(".weight") in layers else weight for name, weight in weights.items()}
+    torch.testing.assert_close(prediction(model, positive), prediction(case.apply(load(rounded)), positive), **ROUNDING)
+
+
+def compiled(model, **options):
+    model = model.clone(disable_dynamic=True)
+    set_torch_compile_wrapper(model, "eager", options)
+    return model
+
+
+def graphs() -> int:
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+@pytest.fixture(params=["sd3", "flux"])
+def compilable(request, cases):
+    torch._dynamo.reset()
+    return cases[request.param]
+
+
+def test_torch_compile_once_for_steps_seeds_prompts_and_masks(compilable, texts):
+    model, labels = compiled(compilable.model), mask()
+    run(model, masked(texts[0], labels), texts[1], steps=1)
+    before = graphs()
+    for positive, changes in ((masked(texts[0], labels), dict(seed=4, cfg=3.0)), (masked(text(3), labels), {}),
+                              (masked(texts[0], mask(seed=8)), {})):
+        torch.testing.assert_close(run(model, positive, texts[1], **changes)[0],
+                                   run(compilable.model, positive, texts[1], **changes)[0], **ROUNDING)
+    assert graphs() == before > 0
+
+
+def test_torch_compile_without_guards_on_the_options(compilable, texts):
+    """As the host's node compiles: what a mask needs must be seen all the same."""
+    model, labels = compiled(compilable.model, guard_filter_fn=skip_torch_compile_dict), mask()
+    for positive in (texts[0], masked(texts[0], labels), masked(texts[0], labels, 0.5), texts[0]):
+        torch.testing.assert_close(prediction(model, positive), prediction(compilable.model, positive), **ROUNDING)

@@ -1,0 +1,182 @@
+"""When the static pass of an adapter runs again and when not, and that no result is ever stale (spec section 6.1)."""
+from functools import cache
+
+import pytest
+import torch
+
+import comfy.model_management
+import nodes
+from comfy.patcher_extension import WrappersMP
+from comfy_extras.nodes_model_merging import ModelMergeSimple
+from mditface.mdit.mditface.cache import CAPACITY
+from mditface.tests.adapter.bases import SIDE, load, mask, published, run, text
+from mditface.tests.mditface import runs
+from mditface.tests.mditface.runs import OFF, TOLERANCE, masked, with_bypass_lora, with_lora
+
+LAYERS = {"sd3": "joint_blocks.{}.x_block.attn.qkv", "flux": "double_blocks.{}.img_attn.qkv"}
+
+
+@pytest.fixture
+def lora(case, monkeypatch):
+    """Makes the LoRA helpers' weights ones for the image stream of the case's base."""
+    width = case.adapter.config.width
+    layers = [LAYERS[case.adapter.config.family].format(i) for i in range(2)]
+    monkeypatch.setattr(runs, "MASK_LORA", runs.lora(*layers, width=width))
+
+
+def fresh(case, texts, model=None, **changes) -> torch.Tensor:
+    """The result of a mask that never was in a cache."""
+    return run(model or case.model, masked(texts[0], mask()), texts[1], OFF, **changes)[0]
+
+
+def test_one_pass_for_a_run_and_none_for_the_next(own, texts):
+    labels = mask()
+    report = run(own.model, masked(texts[0], labels), texts[1], steps=3)[1]
+    assert (report.passes, report.hits) == (1, 2)
+    config = own.adapter.config
+    assert report.bytes == 2 * sum(config.depth) * (SIDE // 16) ** 2 * config.width * 4
+    other = text(2, length=7, guidance=1.5)
+    for changes in (dict(seed=7), dict(cfg=5.0), dict(cfg=1.0), dict(latent=(3, 16, 8, 8))):
+        assert run(own.model, masked(texts[0], labels), texts[1], **changes)[1].passes == 0
+        assert run(own.model, masked(other, labels), masked(other, labels), **changes)[1].passes == 0
+
+
+def test_a_pass_for_each_prompt_where_the_prompt_matters(cases, texts):
+    case, labels = cases["easycontrol"], mask()
+    both = [masked(text, labels) for text in texts]
+    report = run(case.model, *both, steps=3)[1]
+    assert (report.passes, report.hits) == (2, 4)
+    assert run(case.model, *both, seed=5, cfg=3.0, latent=(1, 16, 12, 8), steps=3)[1].passes == 2  # places move
+    assert run(case.model, *both, seed=6, cfg=3.0, latent=(1, 16, 12, 8), steps=3)[1].passes == 0
+    same = masked(text(0, length=9), labels)  # the tokens do not matter but the pooled text does
+    same[0][1]["pooled_output"] = texts[0][0][1]["pooled_output"]
+    assert run(case.model, same, both[1], latent=(1, 16, 12, 8))[1].passes == 0
+
+
+@pytest.mark.parametrize("changed", [text(3), text(0, guidance=1.5)], ids=["prompt", "guidance"])
+def test_a_changed_prompt_is_never_stale(case, texts, changed):
+    labels = mask()
+    run(case.model, masked(texts[0], labels), texts[1])
+    out, report = run(case.model, masked(changed, labels), texts[1])
+    assert report.passes == case.prompted
+    torch.testing.assert_close(out, fresh(case, (changed, texts[1])), **TOLERANCE)
+    again, report = run(case.model, masked(texts[0], labels), texts[1])
+    assert report.passes == 0
+    torch.testing.assert_close(again, fresh(case, texts), **TOLERANCE)
+
+
+def test_a_run_with_more_prompts_than_capacity_does_not_thrash(cases, texts):
+    case, labels = cases["easycontrol"], mask()
+    assert CAPACITY == 2
+    positive = masked(texts[0], labels) + masked(text(2), labels)
+    out, report = run(case.model, positive, masked(texts[1], labels), steps=4)
+    assert (report.passes, report.hits) == (3, 9)
+    torch.testing.assert_close(out, run(case.model, positive, masked(texts[1], labels), OFF, steps=4)[0], **TOLERANCE)
+
+
+def test_sizes_and_an_upscale_pass(case, texts):
+    positive = masked(texts[0], mask())
+    small, _ = run(case.model, positive, texts[1])
+    large = torch.nn.functional.interpolate(small, (12, 10))
+    for latent, passes in ((large, 1), ((1, 16, 8, 8), 0), (large, 0)):
+        out, report = run(case.model, positive, texts[1], latent=latent)
+        assert report.passes == passes
+        torch.testing.assert_close(out, fresh(case, texts, latent=latent), **TOLERANCE)
+    refined = [nodes.common_ksampler(case.model, 1, 4, 2.0, "euler", "simple", masked(texts[0], labels), texts[1],
+                                     {"samples": large}, denoise=0.5)[0]["samples"]
+               for labels in (positive[0][1][runs.CONDITIONING_KEY].mask, mask())]
+    torch.testing.assert_close(*refined, **TOLERANCE)
+
+
+def each_step(model, function):
+    """A clone of the model that calls the function before each step."""
+    def wrapper(executor, *args, **kwargs):
+        function()
+        return executor(*args, **kwargs)
+    model = model.clone()
+    model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "each step", wrapper)
+    return model
+
+
+def test_eviction_in_mid_run(case, texts):
+    labels = mask()
+    model = each_step(case.model, labels.store.cache.entries.clear)
+    out, report = run(model, masked(texts[0], labels), texts[1], steps=3)
+    assert (report.passes, report.hits) == (3, 0)
+    torch.testing.assert_close(out, fresh(case, texts, steps=3), **TOLERANCE)
+
+
+def test_unloading_in_mid_run(case, texts):
+    labels, model = mask(), case.model
+    holder = labels.store.patcher(model.load_device, model.offload_device)
+    out, report = run(each_step(model, lambda: holder.detach(True)), masked(texts[0], labels), texts[1], steps=3)
+    assert (report.passes, report.hits) == (1, 2)
+    torch.testing.assert_close(out, fresh(case, texts, steps=3), **TOLERANCE)
+
+
+def test_reloading(case, texts):
+    positive = masked(texts[0], mask())
+    run(case.model, positive, texts[1])
+    comfy.model_management.unload_all_models()
+    out, report = run(case.model, positive, texts[1])
+    assert report.passes == 0
+    torch.testing.assert_close(out, fresh(case, texts), **TOLERANCE)
+
+
+def test_the_host_lists_adapter_and_cache_beside_the_model(case, texts):
+    comfy.model_management.unload_all_models()
+    labels = mask()
+    run(case.model, masked(texts[0], labels), texts[1])
+    listed = {id(m.model.model): m for m in comfy.model_management.current_loaded_models}
+    for module, size in ((case.adapter, sum(w.nbytes for w in case.weights.values())),
+                         (labels.store.cache, labels.store.cache.nbytes)):
+        assert listed[id(module)].model_memory() == size > 0
+
+
+@cache
+def another(family: str):
+    return load(published(family, seed=9))
+
+
+STATES = {
+    "lora": lambda case: with_lora(case.model, 0.5),
+    "lora, other strength": lambda case: with_lora(case.model, 0.9),
+    "lora before the adapter": lambda case: case.apply(with_lora(case.base, 0.5)),
+    "injected lora": lambda case: with_bypass_lora(case.model, 0.5),
+    "adapter weight": lambda case: case.apply(case.base, 0.4),
+    "model merge": lambda case: ModelMergeSimple().merge(case.model, another(case.family), 0.5)[0],
+}
+
+
+@pytest.mark.parametrize("change", STATES.values(), ids=STATES.keys())
+def test_another_model_state_is_another_entry(case, texts, lora, change):
+    positive, changed = masked(texts[0], mask()), change(case)
+    base, _ = run(case.model, positive, texts[1])
+    out, report = run(changed, positive, texts[1])
+    assert report.passes == 1
+    torch.testing.assert_close(out, fresh(case, texts, changed), **TOLERANCE)
+    assert not torch.allclose(out, base, atol=1e-2)
+    assert run(changed, positive, texts[1], seed=3)[1].passes == 0
+    again, report = run(case.model, positive, texts[1])
+    assert report.passes == 0
+    torch.testing.assert_close(again, base, **TOLERANCE)
+
+
+def test_clones_with_other_patches_do_not_mix(case, texts, lora):
+    positive, first = masked(texts[0], mask()), case.model
+    second = with_lora(first.clone(), 0.7)
+    expected = [fresh(case, texts, model) for model in (first, second)]
+    for _ in range(2):
+        for model, result in zip((first, second), expected):
+            torch.testing.assert_close(run(model, positive, texts[1])[0], result, **TOLERANCE)
+
+
+def test_hooks_with_keyframes_get_an_entry_for_each_strength(case, texts, lora):
+    def positive():
+        return runs.hooked(masked(texts[0], mask()), 1.0, {0.0: 1.0, 0.5: 0.2})
+    plain, _ = run(case.model, masked(texts[0], mask()), texts[1], steps=4)
+    out, report = run(case.model, positive(), texts[1], steps=4)
+    assert (report.passes, report.hits) == (2, 2)
+    torch.testing.assert_close(out, run(case.model, positive(), texts[1], OFF, steps=4)[0], **TOLERANCE)
+    assert not torch.allclose(out, plain, atol=1e-2)
+    torch.testing.assert_close(run(case.model, masked(texts[0], mask()), texts[1], steps=4)[0], plain, **TOLERANCE)

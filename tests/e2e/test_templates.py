@@ -1,0 +1,75 @@
+"""The example graphs fit the nodes that the host lists, and their model links fit their loaders."""
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).absolute().parents[2]
+TEMPLATES = {path.stem: path for path in sorted((ROOT / "example_workflows").glob("*.json"))
+             if not path.stem.endswith("_api")}
+NOTES = ("MarkdownNote",)  # known to the front end alone
+
+
+@pytest.fixture(params=TEMPLATES)
+def template(request) -> dict:
+    return json.loads(TEMPLATES[request.param].read_text())
+
+
+@pytest.fixture(scope="module")
+def known(server) -> dict:
+    return server.object_info()
+
+
+def host_inputs(info: dict) -> dict:
+    """Type of each input; a list of choices is a COMBO."""
+    groups = info["input"].get("required", {}) | info["input"].get("optional", {})
+    return {name: "COMBO" if isinstance(spec[0], list) else spec[0] for name, spec in groups.items()}
+
+
+def test_nodes_and_slots_are_the_hosts(template, known):
+    for node in template["nodes"]:
+        if node["type"] in NOTES:
+            continue
+        info = known[node["type"]]
+        assert {slot["name"]: slot["type"] for slot in node["inputs"]} == host_inputs(info), node["type"]
+        outputs = [(slot["name"], slot["type"]) for slot in node["outputs"]]
+        assert outputs == list(zip(info["output_name"], info["output"])), node["type"]
+
+
+def test_links_are_consistent(template):
+    nodes = {node["id"]: node for node in template["nodes"]}
+    assert len(nodes) == len(template["nodes"])
+    assert max(nodes) <= template["last_node_id"]
+    links = {link[0]: link for link in template["links"]}
+    for number, source, output, target, slot, kind in template["links"]:
+        start, end = nodes[source]["outputs"][output], nodes[target]["inputs"][slot]
+        assert number in start["links"] and end["link"] == number
+        assert start["type"] == kind and end["type"] in (kind, "*")
+    for node in template["nodes"]:
+        assert {slot["link"] for slot in node.get("inputs", ()) if slot["link"] is not None} <= links.keys()
+        assert {link for slot in node.get("outputs", ()) for link in slot["links"] or ()} <= links.keys()
+
+
+def test_every_needed_input_is_connected(template, known):
+    for node in template["nodes"]:
+        needed = {} if node["type"] in NOTES else known[node["type"]]["input"].get("required", {})
+        slots = {slot["name"]: slot for slot in node.get("inputs", ())}
+        assert [name for name in needed if slots[name]["link"] is None and "widget" not in slots[name]] == []
+
+
+def test_model_links_name_the_files_that_loaders_ask_for(template, known):
+    for node in template["nodes"]:
+        for model in node["properties"].get("models", ()):
+            assert model["name"] in node["widgets_values"]
+            assert model["url"].startswith("https://huggingface.co/")
+            assert model["url"].rsplit("/", 1)[1] == model["name"]
+            assert model["directory"] in ("checkpoints", "controlnet", "diffusion_models", "mdit_adapters",
+                                          "text_encoders", "vae")
+
+
+def test_nodes_do_not_overlap(template):
+    boxes = [(*node["pos"], node["pos"][0] + node["size"][0], node["pos"][1] + node["size"][1])
+             for node in template["nodes"]]
+    for i, (left, top, right, bottom) in enumerate(boxes):
+        for other in boxes[i + 1:]:
+            assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top

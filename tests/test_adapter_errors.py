@@ -1,0 +1,259 @@
+"""What a user reads when an adapter, its file, its model or its mask is wrong: which input, and what to do."""
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import comfy.ops
+from comfy.ldm.flux.model import Flux
+from mditface.mdit.mditface import host
+from mditface.mdit.mditface.adapter.reader import apply_adapter
+from mditface.mdit.mditface.adapter.weights import METADATA_KEY, load_adapter
+from mditface.mdit.mditface.mask import MaskInput
+from mditface.mdit.mditface.sample import require_mdit
+from mditface.nodes.adapter import ApplyAdapter, LoadAdapter
+from mditface.tests.adapter import bases
+from mditface.tests.mditface import runs, tiny
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_the_host_runs_nodes():
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(scope="module")
+def flux():
+    return bases.load(bases.published("flux"))
+
+
+@pytest.fixture(scope="module")
+def sd3():
+    return bases.load(bases.published("sd3"))
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    """Makes an adapter for a family, with changes of its header."""
+    def make(family, **changes):
+        config = bases.config(family, **changes)
+        return bases.write(tmp_path / f"{family}.safetensors", bases.terms(family, config), config)
+    return make
+
+
+def refuses(error, parts, function, *args, **kwargs):
+    with pytest.raises(error) as caught:
+        function(*args, **kwargs)
+    for part in parts:
+        assert part in str(caught.value), caught.value
+
+
+# Files
+
+
+def truncated(path, weights, header):
+    save_file(weights, path, header)
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def a_web_page(path, weights, header):
+    path.write_bytes(b"<html>404 Not Found</html>" * 10)
+
+
+def a_pickle(path, weights, header):
+    torch.save(weights, path)
+
+
+def with_nan(path, weights, header):
+    weights["double.1.proj.up"][0, 0] = float("nan")
+    save_file(weights, path, header)
+
+
+def without_header(path, weights, header):
+    save_file(weights, path)
+
+
+def header(path, weights, header, **changes):
+    save_file(weights, path, {METADATA_KEY: json.dumps(json.loads(header[METADATA_KEY]) | changes)})
+
+
+def unreadable_header(path, weights, own):
+    save_file(weights, path, {METADATA_KEY: "{"})
+
+
+def unknown_field(path, weights, own):
+    header(path, weights, own, windows=3)
+
+
+def unknown_family(path, weights, own):
+    header(path, weights, own, family="sdxl")
+
+
+def fewer_blocks(path, weights, own):
+    header(path, weights, own, depth=[2, 1])
+
+
+def another_width(path, weights, own):
+    header(path, weights, own, width=320)
+
+
+def no_layers(path, weights, own):
+    save_file({}, path, own)
+
+
+def renamed(path, weights, own):
+    save_file({key.replace("proj", "out"): weight for key, weight in weights.items()}, path, own)
+
+
+def a_layer_of_the_other_kind(path, weights, own):
+    moved = {key.replace("double", "single"): weight.clone() for key, weight in weights.items() if "proj" in key}
+    save_file(weights | moved, path, own)
+
+
+def half_a_layer(path, weights, own):
+    del weights["single.2.linear2.up"]
+    save_file(weights, path, own)
+
+
+def ordinary_lora(path, weights, own):
+    save_file({f"transformer.transformer_blocks.0.attn.to_q.lora_{half}.weight": torch.zeros(4, 4) for half in "AB"},
+              path)
+
+
+def unknown_weights(path, weights, own):
+    save_file(bases.published("flux"), path)
+
+
+def easycontrol_without_a_layer(path, weights, own):
+    kept = {key: weight for key, weight in bases.easycontrol().items() if "blocks.1.attn.processor.k" not in key}
+    save_file(kept, path)
+
+
+def easycontrol_with_two_conditions(path, weights, own):
+    published = bases.easycontrol()
+    save_file(published | {key.replace("loras.0", "loras.1"): weight.clone() for key, weight in published.items()},
+              path)
+
+
+def easycontrol_misshapen(path, weights, own):
+    save_file({key: weight.flatten() for key, weight in bases.easycontrol().items()}, path)
+
+
+FILES = {
+    truncated: ("cannot be read as a safetensors file", "truncated", "download it again"),
+    a_web_page: ("cannot be read as a safetensors file", "download it again"),
+    a_pickle: ("cannot be read as a safetensors file", "download it again"),
+    with_nan: ("NaN or infinite numbers in double.1.proj.up", "download it again"),
+    without_header: ("its header has no 'mdit.adapter'", "take the original file"),
+    unreadable_header: ("'mdit.adapter' header is not sound", "take the original file"),
+    unknown_field: ("windows", "take the original file"),
+    unknown_family: ("family is 'sdxl', must be one of sd3, flux", "take the original file"),
+    fewer_blocks: ("the layer single.1.", "outside its depth (2, 1)", "take the original file"),
+    another_width: ("(2, 256)", "width 320", "download it again"),
+    no_layers: ("no layers", "download it again"),
+    renamed: ("unknown key double.0.out", "take the original file"),
+    a_layer_of_the_other_kind: ("unknown key single.0.proj", "take the original file"),
+    half_a_layer: ("single.2.linear2 has no 'up' half", "download it again"),
+    ordinary_lora: ("neither an MDiTFace adapter", "EasyControl", "the host's LoRA loader"),
+    unknown_weights: ("neither an MDiTFace adapter", "EasyControl"),
+    easycontrol_without_a_layer: ("double.1.qkv_k", "single.1.linear1_k", "download it again"),
+    easycontrol_with_two_conditions: ("loras.1", "only adapters with a single condition"),
+    easycontrol_misshapen: ("lacks the 'down' half", "download it again"),
+}
+
+
+@pytest.mark.parametrize("damage", FILES, ids=lambda damage: damage.__name__)
+def test_files(damage, tmp_path):
+    path, config = tmp_path / "adapter.safetensors", bases.config("flux")
+    damage(path, bases.terms("flux", config), config.to_metadata())
+    refuses(ValueError, ("adapter_name: ", str(path), *FILES[damage]), load_adapter, str(path))
+
+
+def test_a_file_that_is_not_there():
+    refuses(FileNotFoundError, ("adapter_name: no file 'gone.safetensors'", "'mdit_adapters' and 'loras'", "put it"),
+            LoadAdapter.execute, "gone.safetensors")
+
+
+# Models
+
+
+def test_an_adapter_for_another_width(flux, adapter):
+    refuses(ValueError, ("adapter: ", "width 128 and 2 + 3 blocks", "width 256 and 2 + 3 blocks", "take an adapter"),
+            ApplyAdapter.execute, flux, adapter("flux", width=128))
+
+
+def test_an_adapter_for_another_depth(sd3, flux, adapter):
+    refuses(ValueError, ("adapter: ", "width 192 and 24 blocks", "width 192 and 3 blocks", "take an adapter"),
+            apply_adapter, sd3, adapter("sd3", depth=(24, 0)))
+    refuses(ValueError, ("2 + 4 blocks", "2 + 3 blocks", "belongs to FLUX.1-dev"),
+            apply_adapter, flux, adapter("flux", depth=(2, 4), base_hint="FLUX.1-dev"))
+
+
+def test_an_adapter_for_another_family(sd3, flux, adapter):
+    refuses(ValueError, ("adapter: ", "made for family sd3, but the model is of family flux", "made for this model"),
+            apply_adapter, flux, adapter("sd3"))
+    refuses(ValueError, ("made for family flux, but the model is of family sd3",), apply_adapter, sd3, adapter("flux"))
+
+
+def test_a_model_that_no_adapter_serves(adapter, tmp_path):
+    standalone = host.load(tiny.write(tmp_path / "tiny.safetensors")).model
+    refuses(ValueError, ("model: a MDiTBaseModel", "SD3, SD3.5 (family sd3) and FLUX.1 (family flux)", "load such"),
+            apply_adapter, standalone, adapter("flux"))
+
+
+def test_a_flux_whose_input_holds_more_than_the_latent(adapter):
+    fill = Flux(**bases.FLUX | {"in_channels": 96}, device="meta", operations=comfy.ops.disable_weight_init)
+    patcher = SimpleNamespace(model=SimpleNamespace(diffusion_model=fill))
+    refuses(ValueError, ("model: ", "384 features", "64 of output", "load FLUX.1-dev"),
+            apply_adapter, patcher, adapter("flux"))
+
+
+def test_an_adapter_applied_twice(flux, adapter):
+    one = adapter("flux")
+    refuses(ValueError, ("adapter: it is applied to this model already", "use one node, and its weight"),
+            apply_adapter, apply_adapter(flux, one), one, 0.5)
+
+
+def test_a_sampler_without_an_adapter(flux):
+    refuses(ValueError, ("model: ", "Apply MDiT Adapter"), require_mdit, flux)
+
+
+# Masks
+
+
+class OtherVAE(bases.AveragingVAE):
+    """A VAE with latents of another number of channels, or of another size."""
+
+    def __init__(self, channels=16, cells=8):
+        self.channels, self.cells = channels, cells
+
+    def encode(self, pictures):
+        return super().encode(pictures[:, ::self.cells // 8, ::self.cells // 8])[:, :self.channels]
+
+
+def sample_with(vae, base, adapter):
+    mask = MaskInput(tiny.labels(), torch.ones(19), vae=vae)
+    bases.run(apply_adapter(base, adapter), runs.masked(bases.text(0), mask), bases.text(1))
+
+
+@pytest.mark.parametrize("vae, made", [(OtherVAE(channels=4), "(4, 8, 8)"), (OtherVAE(cells=16), "(16, 4, 4)")],
+                         ids=["channels", "size"])
+def test_a_mask_encoded_with_another_vae(sd3, adapter, vae, made):
+    refuses(ValueError, ("vae: the one at the mask tokenizer", made, "64 x 64 pixels", "16 channels at 1/8",
+                         "connect the VAE that belongs to the model"), sample_with, vae, sd3, adapter("sd3"))
+
+
+def test_a_mask_without_a_vae(flux, adapter):
+    refuses(ValueError, ("connect the model's VAE to the 'vae' input",), sample_with, None, flux, adapter("flux"))
+
+
+def test_the_right_vae_is_taken(sd3, adapter):
+    sample_with(bases.VAE, sd3, adapter("sd3"))
+
+
+def test_a_sound_file_is_read(tmp_path):
+    path, config = tmp_path / "sound.safetensors", bases.config("flux")
+    save_file(bases.terms("flux", config), path, config.to_metadata())
+    assert 2 * len(load_adapter(str(path)).terms) == len(load_file(path))

@@ -1,0 +1,182 @@
+"""The overhead bench of the host's models on tiny ones: costs against the spec's formulas, exactness, and output."""
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import torch.nn as nn
+
+import comfy.ldm.flux.math
+import comfy.ldm.modules.attention
+import comfy.ldm.modules.diffusionmodules.mmdit
+from bench import overhead
+from bench.costs import backbones, formulas, measure
+from bench.costs.case import MODES, RANK, Case
+from bench.costs.hosts import BACKBONES, FluxSizes, SD3Sizes
+from mditface.mdit.mditface.adapter import streams
+
+SIZE, N, L, STEPS, ROWS = 128, 64, 12, 4, 2
+TINY = {
+    "sd3": SD3Sizes(heads=1, depth=5, control=2),
+    "sd35m": SD3Sizes(heads=1, depth=5, control=2, second=2, qk_norm="rms"),
+    "sd35l": SD3Sizes(heads=1, depth=5, control=2, qk_norm="rms", image_only=True),
+    "flux": FluxSizes(heads=1, doubles=2, singles=4, control=(1, 2)),
+}
+SPEC = {  # spec section 7.3 in per cent: R with guidance after 28 steps, and warm
+    ("sd3", 512): (88.9, 90.3), ("sd3", 1024): (78.8, 79.9), ("sd35m", 512): (90.3, 91.8),
+    ("sd35m", 1024): (81.8, 83.0), ("sd35l", 512): (91.8, 93.3), ("sd35l", 1024): (82.8, 84.1),
+    ("flux", 512): (91.5, 93.1), ("flux", 1024): (84.0, 85.3),
+}
+KEYS = {"R_cold", "R_warm", "R_cold_flops", "R_warm_flops", "base_s", "naive_s", "cached_s", "cache_bytes", "error"}
+
+
+@pytest.fixture(autouse=True)
+def tiny_host(monkeypatch):
+    """Tiny models, and the attention that the bench asks the host for when it runs by itself."""
+    monkeypatch.setitem(backbones.ROUNDS_S, SIZE, 0.0)
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    for name, sizes in TINY.items():
+        monkeypatch.setitem(BACKBONES, name, sizes)
+    for module in (comfy.ldm.flux.math, comfy.ldm.modules.diffusionmodules.mmdit, streams):
+        monkeypatch.setattr(module, "optimized_attention", comfy.ldm.modules.attention.attention_pytorch)
+
+
+@pytest.fixture(params=TINY)
+def case(request) -> Case:
+    with torch.inference_mode():
+        return Case(request.param, SIZE, ROWS, L, False, torch.float32, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name, size", SPEC)
+def test_formulas_give_the_table_of_the_spec(name, size, monkeypatch):
+    monkeypatch.undo()
+    sizes, M = BACKBONES[name], (size // 16) ** 2
+    cost = formulas.run_costs(sizes.width, sizes.blocks, M, sizes.text_tokens, M, 2, sizes.second, sizes.text_ends)
+    found = [measure.removed(cost["base"], cost["naive"], cost["cached"] + static / 28)
+             for static in (cost["static"], 0)]
+    assert [round(100 * share, 1) for share in found] == list(SPEC[name, size])
+
+
+def count(case: Case, call) -> int:
+    return case.meter.seconds_and_flops(call)[1]
+
+
+def embedding(case: Case) -> int:
+    """FLOPs of the mask tokens' embedding and vector, which the formulas leave out."""
+    stream, tokens = case.readers["exact"].stream(case.model), case.tokens("exact")
+    return measure.flops(lambda: (stream.start(tokens, tokens.tokens, {}),
+                                  stream.vector(torch.zeros(1), None, torch.float32)))
+
+
+def modulation(case: Case) -> int:
+    """FLOPs of a row's modulation in all blocks, which the formulas leave out."""
+    singles = case.sizes.blocks - case.sizes.doubles if case.sizes.family == "flux" else 0
+    parts = 6 * (case.sizes.blocks - singles) + 3 * (case.sizes.second + singles)
+    return parts * 2 * case.sizes.width ** 2
+
+
+def text_modulation(case: Case) -> int:
+    parts = 6 * case.sizes.doubles if case.sizes.family == "flux" else 6 * (case.sizes.depth - 1) + 2
+    return parts * 2 * case.sizes.width ** 2
+
+
+def outside_blocks(sizes) -> int:
+    """FLOPs of a step on a model that has lost its blocks."""
+    name = next(name for name in TINY if TINY[name] is sizes)
+    case = Case(name, SIZE, ROWS, L, False, torch.float32, torch.device("cpu"))
+    for blocks in ("joint_blocks", "double_blocks", "single_blocks"):
+        setattr(case.model.diffusion_model, blocks, nn.ModuleList())
+    return measure.flops(case.base)
+
+
+def last_layers(case: Case) -> int:
+    """FLOPs of the last block's mask queries (and, in a single block, MLP), made by the same layer as its keys."""
+    return (10 if case.sizes.family == "flux" else 2) * case.sizes.width ** 2 * N
+
+
+def terms(case: Case) -> int:
+    """FLOPs of the low-rank terms on all mask tokens: 16 widths in and out a double block, 14 a single one."""
+    if case.sizes.family == "flux":
+        widths = 16 * case.sizes.doubles + 14 * (case.sizes.singles - 1) + 8
+    else:
+        widths = 16 * (case.sizes.depth - 1) + 4
+    return 2 * RANK * case.sizes.width * N * widths
+
+
+@torch.inference_mode()
+def test_reading_and_static_pass_cost_what_the_formulas_say(case):
+    expected, static = backbones.predicted(case), count(case, lambda: case.static("exact"))
+    extra = count(case, lambda: case.cached("exact")) - count(case, case.base)
+    assert extra == expected["cached"] - expected["base"]
+    assert static == expected["static"] + last_layers(case) + terms(case) + modulation(case) + embedding(case)
+
+
+@torch.inference_mode()
+def test_base_and_naive_cost_what_the_formulas_say(case):
+    expected, base = backbones.predicted(case), count(case, case.base)
+    assert base == expected["base"] + ROWS * (modulation(case) + text_modulation(case)) + outside_blocks(case.sizes)
+    extra = count(case, case.joint) - base - embedding(case)
+    rows = ROWS * (last_layers(case) + terms(case) + modulation(case))
+    assert extra == expected["naive"] - expected["base"] + rows
+
+
+@torch.inference_mode()
+def test_exact_mode_is_the_masked_joint_attention(case):
+    case.static("exact")
+    cached, expected = case.cached("exact"), case.joint(decoupled=True)
+    torch.testing.assert_close(cached, expected, rtol=0, atol=2e-6)
+    assert (case.joint() - expected).abs().max() > 1e-3
+    assert (case.base() - expected).abs().max() > 1e-3
+
+
+def test_meter_counts_a_part_as_often_as_it_stands_for():
+    a, b = nn.Linear(4, 8, bias=False), nn.Linear(8, 2, bias=False)
+    meter, x = measure.Meter({a: 5}), torch.zeros(3, 4)
+    assert meter.seconds_and_flops(lambda: b(a(x)))[1] == 2 * 3 * (5 * 4 * 8 + 8 * 2)
+    assert measure.flops(lambda: b(a(x))) == 2 * 3 * (4 * 8 + 8 * 2)
+
+
+@torch.inference_mode()
+def test_few_blocks_stand_for_all():
+    """FLOPs of every call on the whole model are those extrapolated from one block of each kind."""
+    for name in TINY:
+        counted = []
+        for whole in (False, True):
+            case = Case(name, SIZE, ROWS, L, whole, torch.float32, torch.device("cpu"))
+            control = case.sizes.controlnet(SIZE, whole, torch.float32, case.device)
+            flops = {call: count(case, run) for call, run in backbones.calls_of(case, {}).items()}
+            flops["control"] = measure.Meter(control.counts).seconds_and_flops(lambda: case.controlled(control))[1]
+            weights = [case.adapter_bytes(), backbones.weight_bytes(control), *map(case.cache_bytes, MODES)]
+            counted.append((flops, weights))
+        assert counted[0] == counted[1]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_bench_ends_with_one_json_object(name, capsys):
+    overhead.main(["--backbone", name, "--size", str(SIZE), "--steps", str(STEPS), "--text-tokens", str(L)])
+    text = capsys.readouterr().out
+    result = json.loads(text.splitlines()[-1])
+    assert (result["backbone"], result["size"], result["steps"]) == (name, SIZE, STEPS)
+    assert result["controlnet_extra_s"] > 0
+    assert list(result["modes"]) == list(MODES)
+    for mode, found in result["modes"].items():
+        assert KEYS <= found.keys() and f"\n{mode} " in text
+        shares = [(found["naive_s"] - found["cached_s"] - part) / (found["naive_s"] - found["base_s"])
+                  for part in (found["static_s"] / STEPS, 0)]
+        assert [found["R_cold"], found["R_warm"]] == pytest.approx(shares)
+    exact, half = result["modes"]["exact"], result["modes"]["half"]
+    assert exact["error"] < 2e-6 < half["error"]
+    assert exact["cache_bytes"] == 2 * TINY[name].blocks * N * TINY[name].width * 2 == 4 * half["cache_bytes"]
+    assert exact["R_cold_flops"] == pytest.approx(result["R_cold_formula"], abs=0.05)  # low-rank terms
+    assert exact["R_warm_flops"] < half["R_warm_flops"] < 1
+    assert result["mask_extra_s"] == pytest.approx(
+        half["cached_s"] + half["static_s"] / STEPS - half["base_s"])
+
+
+@pytest.mark.parametrize("argv, told", [
+    (["--backbone", "sd9"], "sd9"), (["--rows", "0"], "--rows must be at least 1"), (["--size", "300"], "300")])
+def test_bad_arguments_are_told(argv, told, capsys):
+    with pytest.raises(SystemExit):
+        overhead.main(argv)
+    assert told in capsys.readouterr().err
