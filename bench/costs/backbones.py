@@ -1,11 +1,12 @@
 """The mask on the host's SD3, SD3.5 and FLUX models, and what a user would pick instead (spec sections 5 to 8).
 
-    base    text and image alone
-    naive   the mask as a third stream in one joint attention, recomputed in every call and row
-    exact   the mask's keys and values from one static pass
-    merge   the same, where flat regions' keys and values are one each
-    half    a mask of half the resolution
-    window  image queries read the mask keys near them, text queries none
+    base        text and image alone
+    naive       the mask as a third stream in one joint attention, recomputed in every call and row
+    exact       the mask's keys and values from one static pass
+    merge       the same, where flat regions' keys and values are one each
+    half        a mask of half the resolution
+    half_merge  both
+    window      image queries read the mask keys near them, text queries none
 
 On the CPU a model has one block of each kind, in fp32: each block's own cost counts as often as the kind occurs, and
 everything outside the blocks once. All shapes are the real ones. Of each part of a call the fastest round counts:
@@ -28,7 +29,7 @@ from .formulas import run_costs
 from .hosts import PATCH, CELL, Control
 from .measure import Meter, fastest, in_turn, removed, seconds
 
-MASK_EXTRA_MODE = "half"
+MASK_EXTRA_MODE = "half_merge"
 ROUNDS_S = {512: 150.0, 1024: 540.0}  # seconds that rounds of measurement may take, by the picture's size
 CUDA_ROUNDS = 5
 MIB = 2 ** 20
@@ -134,12 +135,12 @@ def result_of(case: Case, steps: int, budget: float, exactness: Case) -> dict:
 def table(result: dict) -> str:
     """R in per cent by mode, then the extra costs beside those of ControlNet and of reference latents."""
     modes, control = result["modes"], result["controlnet_extra_s"]
-    lines = [f"{'':8}{'R cold':^14}{'R warm':^14}",
-             f"{'mode':8}" + f"{'time':>7}{'FLOPs':>7}" * 2
+    lines = [f"{'':12}{'R cold':^14}{'R warm':^14}",
+             f"{'mode':12}" + f"{'time':>7}{'FLOPs':>7}" * 2
              + "  ms/step  static ms  cache MiB    error  of the mask's effect"]
     for mode, r in modes.items():
         shares = [100 * r[key] for key in ("R_cold", "R_cold_flops", "R_warm", "R_warm_flops")]
-        lines.append(f"{mode:8}" + "{:7.1f}{:7.1f}{:7.1f}{:7.1f}".format(*shares)
+        lines.append(f"{mode:12}" + "{:7.1f}{:7.1f}{:7.1f}{:7.1f}".format(*shares)
                      + f"{1000 * r['cached_s']:9.0f}{1000 * r['static_s']:11.0f}{r['cache_bytes'] / MIB:11.0f}"
                      + f"{r['error']:9.1e}{r['error_relative']:12.1e}")
     first = modes["exact"]

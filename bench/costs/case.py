@@ -22,7 +22,8 @@ from .measure import Meter
 PICTURE = "woman.png"
 RANK = 16
 RADIUS = 3
-MODES = {"exact": "off", "merge": "merge", "half": "half", "window": "off"}  # to the mask tokenizer's reduction
+MODES = {"exact": "off", "merge": "merge", "half": "half", "half_merge": "half, merged",
+         "window": "off"}  # to the mask tokenizer's reduction
 BF16 = 2  # bytes
 
 

@@ -12,7 +12,7 @@ from .config import MaskLayout
 from .tokens import MaskTokens, mask_tokens
 
 CONDITIONING_KEY = "mdit_mask"
-REDUCTIONS = ("off", "merge", "half")
+REDUCTIONS = ("off", "merge", "half", "half, merged")
 
 
 def is_mask(key: str) -> bool:
@@ -119,7 +119,7 @@ class BoundMask:
                 labels = labels[:, y * p:(y + h) * p, x * p:(x + w) * p]
                 latent = None if latent is None else latent[:, :, y:y + h, x:x + w]
             tokens = mask_tokens(labels, latent, self.reference.mask.visible, self.layout, p,
-                                 self.reference.mask.reduction == "half", **where)
+                                 "half" in self.reference.mask.reduction, **where)
             self.regions[area] = tokens, tokens.digest()
         return self.regions[area]
 

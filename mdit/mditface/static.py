@@ -205,7 +205,7 @@ class MaskReader:
             kv = self.static_path(model, tokens, device, dtype, prompt[0], transformer_options)
             if self.radius:
                 return windowed(kv, tokens.grid, self.radius, options)
-            if reduction == "merge":
+            if "merge" in reduction:
                 return merged(kv, tokens, partial(self.rotation, model, device, transformer_options), options)
             return StaticEntry(kv, None, options.mode == "8-bit")
 

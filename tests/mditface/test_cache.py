@@ -94,6 +94,13 @@ def test_a_pass_for_each_size_while_they_fit(loaded, texts, mask):
     assert [passes(side) for side in (16, 20, 16, 24, 16, 20, 24)] == [1, 1, 0, 1, 0, 1, 1]
 
 
+def test_a_mask_of_half_the_resolution_merges_too(loaded, texts):
+    flat = mask_of(torch.ones(1, 32, 32, dtype=torch.uint8), "half, merged")
+    run(loaded.model, masked(texts[0], flat), texts[1], latent=(1, 3, 128, 128))
+    (entry,) = flat.store.cache.entries.values()
+    assert entry[0][0].shape[2] == 64  # of 16 x 16 tokens, 2 x 2 each
+
+
 def test_eight_bits_are_close_and_small(loaded, texts, mask):
     positive = masked(texts[0], mask)
     exact, report = run(loaded.model, positive, texts[1], EXACT)
