@@ -55,8 +55,8 @@ class MaskTokenizer(io.ComfyNode):
                 io.Combo.Input("token_reduction", options=list(REDUCTIONS), default="merge", optional=True,
                                advanced=True,
                                tooltip="off: exact. merge: keys of flat regions become one each, close to exact and "
-                                       "faster to read. half: a mask of half the resolution, a quarter of the tokens, for "
-                                       "models trained so."),
+                                       "faster to read. half: a mask of half the resolution, a quarter of the tokens, "
+                                       "for models trained so."),
             ],
             outputs=[
                 MDiTMask.Output(display_name="mask", tooltip="The mask for the text or mask conditioning nodes."),

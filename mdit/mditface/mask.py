@@ -89,11 +89,11 @@ class BoundMask:
         self.latent = None
         if layout.tokenizer == "vae_palette":
             self.latent = model.process_latent_in(mask.latent(*self.size, layout.palette))
-            if self.latent.shape[1] != latents[1] or any(
-                    side * self.pixels != size for side, size in zip(self.latent.shape[2:], self.size)):
+            expected = (latents[1], *(side // self.pixels for side in self.size))
+            if tuple(self.latent.shape[1:]) != expected:
                 raise ValueError(f"vae: the one at the mask tokenizer makes latents {tuple(self.latent.shape[1:])} of "
-                                 f"{self.size[1]} x {self.size[0]} pixels, the model works on {latents[1]} channels at "
-                                 f"1/{self.pixels} of the size: connect the VAE that belongs to the model")
+                                 f"{self.size[1]} x {self.size[0]} pixels, the model works on {expected}: connect the "
+                                 "VAE that belongs to the model")
 
     def note(self) -> str | None:
         """A line for the report where the label map was stretched."""
