@@ -106,7 +106,7 @@ def terms(case: Case) -> int:
 
 @torch.inference_mode()
 def test_reading_and_static_pass_cost_what_the_formulas_say(case):
-    expected, static = backbones.predicted(case), count(case, lambda: case.static("exact"))
+    expected, static = backbones.predicted(case, ROWS), count(case, lambda: case.static("exact"))
     extra = count(case, lambda: case.cached("exact")) - count(case, case.base)
     assert extra == expected["cached"] - expected["base"]
     assert static == expected["static"] + last_layers(case) + terms(case) + modulation(case) + embedding(case)
@@ -114,7 +114,7 @@ def test_reading_and_static_pass_cost_what_the_formulas_say(case):
 
 @torch.inference_mode()
 def test_base_and_naive_cost_what_the_formulas_say(case):
-    expected, base = backbones.predicted(case), count(case, case.base)
+    expected, base = backbones.predicted(case, ROWS), count(case, case.base)
     assert base == expected["base"] + ROWS * (modulation(case) + text_modulation(case)) + outside_blocks(case.sizes)
     extra = count(case, case.joint) - base - embedding(case)
     rows = ROWS * (last_layers(case) + terms(case) + modulation(case))
@@ -170,6 +170,9 @@ def test_bench_ends_with_one_json_object(name, capsys):
     assert exact["cache_bytes"] == 2 * TINY[name].blocks * N * TINY[name].width * 2 == 4 * half["cache_bytes"]
     assert exact["R_cold_flops"] == pytest.approx(result["R_cold_formula"], abs=0.05)  # low-rank terms
     assert exact["R_warm_flops"] < half["R_warm_flops"] < 1
+    with torch.inference_mode():
+        case = Case(name, SIZE, ROWS, L, False, torch.float32, torch.device("cpu"))
+        assert result["flops"]["base"] == count(case, case.base)  # though one row was measured
     cheapest = result["modes"][result["mask_extra_mode"]]
     assert result["mask_extra_s"] == pytest.approx(
         cheapest["cached_s"] + cheapest["static_s"] / STEPS - cheapest["base_s"])

@@ -9,7 +9,7 @@
     window      image queries read the mask keys near them, text queries none
 
 On the CPU a model has one block of each kind, in fp32: each block's own cost counts as often as the kind occurs, and
-everything outside the blocks once. All shapes are the real ones. Of each part of a call the fastest round counts:
+everything outside the blocks once; one row is measured and counts for each. All shapes are the real ones. Of each part of a call the fastest round counts:
 other programs on the machine can only add to it. On CUDA the depth is real, in bf16, and seconds are medians.
 """
 from __future__ import annotations
@@ -35,10 +35,10 @@ CUDA_ROUNDS = 5
 MIB = 2 ** 20
 
 
-def predicted(case: Case) -> dict[str, int]:
+def predicted(case: Case, rows: int) -> dict[str, int]:
     """FLOPs by the formulas of a step in exact mode, and of its static pass, without the adapter's terms."""
     sizes, N = case.sizes, (case.size // CELL // PATCH) ** 2
-    return run_costs(sizes.width, sizes.blocks, N, case.text_tokens, N, case.rows, sizes.second, sizes.text_ends)
+    return run_costs(sizes.width, sizes.blocks, N, case.text_tokens, N, rows, sizes.second, sizes.text_ends)
 
 
 def calls_of(case: Case, outputs: dict[str, Tensor]) -> dict[str, Callable]:
@@ -90,6 +90,11 @@ def errors(case: Case, outputs: dict[str, Tensor]) -> tuple[dict[str, float], di
             {mode: (diff.square().mean().sqrt() / effect).item() for mode, diff in differences.items()})
 
 
+def of_all_rows(costs: dict[str, float], times: float) -> dict[str, float]:
+    """Costs of a step from those of some of its rows. The static pass is one for all rows."""
+    return {name: cost if name.startswith("static") else times * cost for name, cost in costs.items()}
+
+
 def weight_bytes(control: Control) -> int:
     """Of a ControlNet's weights in bf16 at full depth."""
     every = sum(x.numel() for x in control.module.parameters())
@@ -108,10 +113,11 @@ def mode_result(cost: dict[str, float], flops: dict[str, int], mode: str, steps:
 
 
 @torch.inference_mode()
-def result_of(case: Case, steps: int, budget: float, exactness: Case) -> dict:
+def result_of(case: Case, rows: int, steps: int, budget: float, exactness: Case) -> dict:
     """The JSON object. `exactness` is a case in fp32; where it is `case` itself, no call runs twice."""
     control = case.sizes.controlnet(case.size, case.whole, case.dtype, case.device)
     cost, flops, outputs, rounds = measured(case, control, budget)
+    cost, flops = (of_all_rows(x, rows / case.rows) for x in (cost, flops))
     if exactness is not case:
         calls = calls_of(exactness, outputs := {})
         for name in ["base", *(part for mode in MODES for part in ("static " + mode, mode))]:
@@ -121,9 +127,9 @@ def result_of(case: Case, steps: int, budget: float, exactness: Case) -> dict:
         "cache_bytes": case.cache_bytes(mode), "error": error[mode], "error_relative": relative[mode],
         "extra_s": cost[mode] + cost["static " + mode] / steps - cost["base"]} for mode in MODES}
     reference = cost.get("reference", cost["naive"]) - cost["base"]
-    formula = predicted(case)
+    formula = predicted(case, rows)
     ratio = partial(removed, formula["base"], formula["naive"])
-    return {"size": case.size, "steps": steps, "rows": case.rows, "text_tokens": case.text_tokens, "rounds": rounds,
+    return {"size": case.size, "steps": steps, "rows": rows, "text_tokens": case.text_tokens, "rounds": rounds,
             "modes": modes, "controlnet_extra_s": cost["control"] + control.adds * cost["add"],
             "controlnet_bytes": weight_bytes(control), "reference_extra_s": reference,
             "mask_extra_s": modes[MASK_EXTRA_MODE]["extra_s"], "mask_extra_mode": MASK_EXTRA_MODE,
@@ -163,8 +169,9 @@ def describe(case: Case, options: Namespace) -> str:
     depth = "full depth" if case.whole else f"{len(case.counts)} blocks that stand for {case.counts} of their kind"
     reference = ("the host's own path, one latent of the picture's size" if sizes.family == "flux" else
                  "the host has none for this model: the naive form stands for it")
+    rows = f"{options.rows} rows a step" + ("" if case.whole else " (one is measured)")
     return (f"{options.backbone}, {options.size} px: N = {N} image tokens, L = {case.text_tokens} text tokens, "
-            f"{case.rows} rows a step, {options.steps} steps; width {sizes.width}, {depth}\n"
+            f"{rows}, {options.steps} steps; width {sizes.width}, {depth}\n"
             f"adapter of rank {RANK}, window radius {RADIUS}, label map {PICTURE} ({case.leaves()} keys once merged)\n"
             f"ControlNet: {sizes.control} blocks ({sizes.control_note}); reference latents: {reference}\n"
             "error: exact mode against one masked attention over all streams in fp32, the others against exact mode; "
@@ -175,12 +182,13 @@ def describe(case: Case, options: Namespace) -> str:
 def run(options: Namespace, device: torch.device, dtype: torch.dtype):
     """Prints the text and, last, the JSON object."""
     whole = device.type == "cuda"
-    make = partial(Case, options.backbone, options.size, options.rows, options.text_tokens)
+    rows = options.rows if whole else 1
+    make = partial(Case, options.backbone, options.size, rows, options.text_tokens)
     with torch.inference_mode():
         case = make(whole, dtype, device)
         exactness = make(False, torch.float32, device) if whole else case
     print(describe(case, options), flush=True)
-    result = result_of(case, options.steps, options.seconds or ROUNDS_S[options.size], exactness)
+    result = result_of(case, options.rows, options.steps, options.seconds or ROUNDS_S[options.size], exactness)
     kind = "medians" if whole else "of each part of a call the fastest"
     print(f"{kind} of {result['rounds']} round(s)\n\n{table(result)}\n")
     print(json.dumps({"backbone": options.backbone, **result}))
