@@ -9,8 +9,9 @@
     window      image queries read the mask keys near them, text queries none
 
 On the CPU a model has one block of each kind, in fp32: each block's own cost counts as often as the kind occurs, and
-everything outside the blocks once; one row is measured and counts for each. All shapes are the real ones. Of each part of a call the fastest round counts:
-other programs on the machine can only add to it. On CUDA the depth is real, in bf16, and seconds are medians.
+everything outside the blocks once; one row is measured and counts for each. All shapes are the real ones. Of each part
+of a call the fastest round counts: other programs on the machine can only add to it. On CUDA the depth is real, in
+bf16, and seconds are medians.
 """
 from __future__ import annotations
 
