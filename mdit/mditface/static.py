@@ -1,6 +1,7 @@
 """How a mask reaches the blocks: two wrappers around the host's sampling (spec section 6.2)."""
 from __future__ import annotations
 
+import collections
 import contextlib
 import hashlib
 import itertools
@@ -109,40 +110,40 @@ class MaskReader:
     def bind(self, executor, noise: Tensor, *args, **kwargs):
         """OUTER_SAMPLE: binds each condition's mask to this run and hands its memory holder to the host."""
         guider = executor.class_obj
-        patcher = guider.model_patcher
-        options = guider.model_options["transformer_options"]
-        report = options.setdefault(REPORT_KEY, RunReport())
+        patcher, options = guider.model_patcher, guider.model_options["transformer_options"]
         conds = list(itertools.chain.from_iterable(guider.conds.values()))
         references = [cond.get(self.key) or cond.get(CONDITIONING_KEY) for cond in conds]
         if not any(references):
             return executor(noise, *args, **kwargs)
-        layout = self.layout(patcher.model)
+        report, layout = options.setdefault(REPORT_KEY, RunReport()), self.layout(patcher.model)
         bound = {reference: BoundMask(reference, noise.shape, patcher.model, layout)
-                 for reference in dict.fromkeys(filter(None, references))}
+                 for reference in filter(None, references)}
         report.notes += dict.fromkeys(filter(None, (mask.note() for mask in bound.values())))
         for cond, reference in zip(conds, references):
-            mask = bound.get(reference)
-            cond["model_conds"] = {**cond["model_conds"], self.key: MaskCond(mask)}
-            if mask is not None:
-                holders = [self.holder(mask, patcher)] if caches(options) else []
-                cond["additional_models"] = [*cond.get("additional_models", []), *self.additional_models(), *holders]
-        masks = {mask.reference.mask: mask for mask in bound.values()}
+            self.hand_over(cond, bound.get(reference), patcher, caches(options))
         with contextlib.ExitStack() as stack:
-            for mask in masks.values() if caches(options) else ():
-                count = sum(getattr(r, "mask", None) is mask.reference.mask for r in references) if self.prompted else 1
-                stack.enter_context(mask.reference.mask.store.reserved(count, self.missing_bytes(mask, patcher)))
+            if caches(options):
+                self.reserve(stack, [bound[reference] for reference in references if reference], patcher)
             out = executor(noise, *args, **kwargs)
         self.check_reads(report)
         return out
 
-    def holder(self, mask: BoundMask, patcher):
-        return mask.reference.mask.store.patcher(patcher.load_device, patcher.offload_device)
+    def hand_over(self, cond: dict, mask: BoundMask | None, patcher, cached: bool):
+        """Gives a condition its mask in the form that the host batches, and the host what is to be loaded for it."""
+        cond["model_conds"] = {**cond["model_conds"], self.key: MaskCond(mask)}
+        if mask is not None:
+            store = mask.reference.mask.store
+            holders = [store.patcher(patcher.load_device, patcher.offload_device)] if cached else []
+            cond["additional_models"] = [*cond.get("additional_models", []), *self.additional_models(), *holders]
 
-    def missing_bytes(self, mask: BoundMask, patcher) -> int:
-        known = (mask.tokens(None)[1], patcher.patches_uuid, self.identity)
-        if any(key[:3] == known for key in mask.reference.mask.store.cache.entries):
-            return 0
-        return mask.planned_bytes(patcher.model.get_dtype_inference())
+    def reserve(self, stack: contextlib.ExitStack, uses: list[BoundMask], patcher):
+        """Keeps room for this run's entries: one a mask, or one for each use where the prompt makes them differ."""
+        counts = collections.Counter(mask.reference.mask.store for mask in uses)
+        for store, mask in {mask.reference.mask.store: mask for mask in uses}.items():
+            known = (mask.tokens(None)[1], patcher.patches_uuid, self.identity)
+            missing = not any(key[:3] == known for key in store.cache.entries)
+            nbytes = mask.planned_bytes(patcher.model.get_dtype_inference()) if missing else 0
+            stack.enter_context(store.reserved(counts[store] if self.prompted else 1, nbytes))
 
     def check_reads(self, report: RunReport):
         """Says so where another node kept the blocks from reading the masks."""
