@@ -8,25 +8,12 @@ from comfy_api.latest import io
 
 from ..mdit.mditface.adapter.reader import apply_adapter
 from ..mdit.mditface.adapter.weights import load_adapter
+from .files import add_folder, names_in, path_of
 from .types import MDiTAdapter
 
 FOLDERS = ("mdit_adapters", "loras")
 
-folder_paths.add_model_folder_path(FOLDERS[0], str(Path(folder_paths.models_dir, FOLDERS[0])))
-folder_paths.folder_names_and_paths[FOLDERS[0]][1].add(".safetensors")
-
-
-def adapter_files() -> list[str]:
-    names = [name for folder in FOLDERS for name in folder_paths.get_filename_list(folder)]
-    return list(dict.fromkeys(name for name in names if name.endswith(".safetensors")))
-
-
-def adapter_path(name: str) -> str:
-    path = next(filter(None, (folder_paths.get_full_path(folder, name) for folder in FOLDERS)), None)
-    if path is None:
-        raise FileNotFoundError(f"adapter_name: no file '{name}' in the folders 'mdit_adapters' and 'loras': put it "
-                                "there, then refresh the browser")
-    return path
+add_folder(FOLDERS[0], Path(folder_paths.models_dir, FOLDERS[0]))
 
 
 class LoadAdapter(io.ComfyNode):
@@ -40,7 +27,7 @@ class LoadAdapter(io.ComfyNode):
                         "adapter of EasyControl for FLUX. Which it is shows in the file.",
             search_aliases=["EasyControl", "mask adapter", "mask lora", "load adapter"],
             inputs=[
-                io.Combo.Input("adapter_name", options=adapter_files(),
+                io.Combo.Input("adapter_name", options=names_in(*FOLDERS),
                                tooltip="A safetensors file from models/mdit_adapters or models/loras."),
             ],
             outputs=[MDiTAdapter.Output(display_name="adapter", tooltip="For Apply MDiT Adapter.")],
@@ -48,7 +35,7 @@ class LoadAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, adapter_name) -> io.NodeOutput:
-        return io.NodeOutput(load_adapter(adapter_path(adapter_name)))
+        return io.NodeOutput(load_adapter(path_of(adapter_name, "adapter_name", *FOLDERS)))
 
 
 class ApplyAdapter(io.ComfyNode):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from devtools.server import Server
+from devtools.server import NodeError, Server
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LOADED = "() => window.app?.graph && window.LiteGraph?.registered_node_types.KSampler"
@@ -65,6 +65,19 @@ def label_map_file(server, tmp_path_factory):
         Image.fromarray(picture.round().byte().numpy()).save(folder / f"{name}.png")
         return server.upload(folder / f"{name}.png")
     return upload
+
+
+@pytest.fixture
+def refused(server, healthy):
+    """Runs a graph that must fail on a node with a message; afterwards the graph `healthy` must succeed."""
+    def check(graph, node_id, *parts):
+        with pytest.raises(NodeError) as caught:
+            server.run(graph)
+        assert caught.value.node_id == node_id, caught.value
+        for part in parts:
+            assert part in caught.value.message
+        assert server.image(server.run(healthy)).size == (64, 64)
+    return check
 
 
 @pytest.fixture(scope="session")
