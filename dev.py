@@ -193,9 +193,10 @@ def pip_reason(lines: list) -> str:
 
 
 def test_packages() -> list:
-    """The list `test` of pyproject.toml (read by hand: tomllib needs Python 3.11)."""
+    """The lists `test` and `training` of pyproject.toml (read by hand: tomllib needs Python 3.11)."""
     text = (ROOT / "pyproject.toml").read_text()
-    return ast.literal_eval(re.search(r"^test = (\[.*?\])", text, re.MULTILINE | re.DOTALL).group(1))
+    lists = re.findall(r"^(?:test|training) = (\[.*?\])", text, re.MULTILINE | re.DOTALL)
+    return [package for found in lists for package in ast.literal_eval(found)]
 
 
 def write_atomically(path: Path, text: str) -> None:

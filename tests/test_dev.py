@@ -189,4 +189,4 @@ def test_run_hands_over_arguments_and_exit_code(dev, pips, tmp_path):
 
 
 def test_test_packages_are_those_of_pyproject(dev):
-    assert {"pytest", "hypothesis", "ruff", "playwright"} <= set(dev.test_packages())
+    assert {"pytest", "hypothesis", "ruff", "playwright", "numba", "accelerate"} <= set(dev.test_packages())

@@ -1,7 +1,9 @@
-"""Rendered samples in memory, and the random changes that training makes to them."""
+"""Rendered samples in memory, which of them make a step's batch, and the random changes that training makes to them."""
 from __future__ import annotations
 
 import json
+import zipfile
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,44 +15,103 @@ from ..labelmap import CLASSES
 
 HIDDEN = 255  # a label that no class has: the model sees no class there
 SIDES = tuple((CLASSES.index(f"l_{part}"), CLASSES.index(f"r_{part}")) for part in ("eye", "brow", "ear"))
+ARRAYS = ("image", "label", "caption", "attributes")
 
 
 class Faces:
-    """All samples of a folder of shards: image (N, S, S, 3) and label (N, S, S) uint8, captions, attributes."""
+    """All samples of a folder of shards: images (N, S, S, 3) and labels (N, S, S) uint8, captions, attributes.
+
+    Raises FileNotFoundError for a folder without shards, ValueError that lists the first ten broken ones.
+    """
 
     def __init__(self, folder: Path):
-        self.folder, self.shards = Path(folder), []
-        self.captions: list[str] = []
-        self.attributes: list[dict[str, str]] = []
-        self.images = self.labels = torch.empty(0, dtype=torch.uint8)
-        self.rescan()
-        if not self.shards:
+        paths = sorted(path for path in Path(folder).glob("*.npz") if not path.name.endswith(".part.npz"))
+        if not paths:
             raise FileNotFoundError(f"no finished shard (*.npz) in {folder}: render some with "
                                     "python -m mdit.training.render")
+        shards = [read_shard(path) for path in paths]
+        broken = [f"{path.name}: {shard}" for path, shard in zip(paths, shards) if isinstance(shard, str)]
+        if broken:
+            raise ValueError(f"{len(broken)} of {len(paths)} shards in {folder} are broken: {'; '.join(broken[:10])}. "
+                             "Delete them and render again")
+        sides = {shard["image"].shape[1:3] for shard in shards}
+        if len(sides) > 1:
+            raise ValueError(f"the shards in {folder} have pictures of several sizes {sorted(sides)}: "
+                             "use one folder for each size")
+        self.images, self.labels = (torch.from_numpy(np.concatenate([shard[name] for shard in shards]))
+                                    for name in ("image", "label"))
+        self.captions: list[str] = [text for shard in shards for text in shard["caption"].tolist()]
+        self.attributes: list[dict[str, str]] = [
+            json.loads(line) for shard in shards for line in shard["attributes"].tolist()]
 
     def __len__(self) -> int:
         return len(self.captions)
 
-    def rescan(self) -> None:
-        """Adds the shards that were finished since the last look."""
-        new = sorted(path for path in self.folder.glob("*.npz")
-                     if path not in self.shards and not path.name.endswith(".part.npz"))
-        if not new:
-            return
-        self.shards += new
-        images, labels = [], []
-        for path in new:
-            with np.load(path) as shard:
-                images.append(torch.from_numpy(shard["image"]))
-                labels.append(torch.from_numpy(shard["label"]))
-                self.captions += shard["caption"].tolist()
-                self.attributes += [json.loads(line) for line in shard["attributes"].tolist()]
-        self.images = torch.cat([self.images, *images] if len(self.images) else images)
-        self.labels = torch.cat([self.labels, *labels] if len(self.labels) else labels)
-
     def pictures(self, index: Tensor) -> Tensor:
-        """Images (B, 3, S, S) in [-1, 1]."""
-        return self.images[index].permute(0, 3, 1, 2).float() / 127.5 - 1
+        """Images (B, 3, S, S) uint8."""
+        return self.images[index].permute(0, 3, 1, 2)
+
+
+def read_shard(path: Path) -> dict[str, np.ndarray] | str:
+    """A shard's arrays, or what is wrong with it."""
+    try:
+        with np.load(path) as file:
+            if missing := [name for name in ARRAYS if name not in file]:
+                return f"it lacks {', '.join(missing)}"
+            shard = {name: file[name] for name in ARRAYS}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        return f"it cannot be read ({error})"
+    counts, image, label = {len(array) for array in shard.values()}, shard["image"], shard["label"]
+    if len(counts) > 1 or image.shape != (*label.shape, 3) or {image.dtype, label.dtype} != {np.dtype(np.uint8)}:
+        return f"images {image.shape} {image.dtype} and labels {label.shape} {label.dtype} do not belong together"
+    return shard
+
+
+def normalise(images: Tensor) -> Tensor:
+    """uint8 -> floats in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def step_rng(*seed: int) -> np.random.Generator:
+    """The random numbers of one step: a function of the run's seed, the step and the process alone, so that a run
+    that was interrupted goes on exactly as it would have."""
+    return np.random.default_rng(seed)
+
+
+def torch_rng(rng: np.random.Generator, device: torch.device | str = "cpu") -> torch.Generator:
+    return torch.Generator(device).manual_seed(int(rng.integers(2 ** 63)))
+
+
+class BatchOrder:
+    """Which samples make each step's batch: a function of seed and step.
+
+    Samples of equal `keys` share a batch. Each epoch shows every sample, in an order of its own; a key's last batch is
+    filled up with samples of the same key.
+    """
+
+    def __init__(self, keys: Sequence[Hashable], batch: int, seed: int):
+        if len(keys) < batch:
+            raise ValueError(f"data: it holds {len(keys)} samples, fewer than a batch of {batch}: add samples or lower "
+                             "the batch")
+        groups: dict[Hashable, list[int]] = {}
+        for i, key in enumerate(keys):
+            groups.setdefault(key, []).append(i)
+        self.groups, self.batch, self.seed = [np.array(group) for group in groups.values()], batch, seed
+        self.epoch, self.batches = -1, np.empty(0)
+
+    def __call__(self, step: int) -> Tensor:
+        """Indices (batch,) of step `step`."""
+        per_epoch = sum(-(-len(group) // self.batch) for group in self.groups)
+        epoch, place = divmod(step, per_epoch)
+        if epoch != self.epoch:
+            self.epoch, self.batches = epoch, self.shuffled(epoch)
+        return torch.from_numpy(self.batches[place])
+
+    def shuffled(self, epoch: int) -> np.ndarray:
+        """All batches of an epoch, (batches, batch)."""
+        rng = step_rng(self.seed, epoch)
+        parts = [np.resize(rng.permutation(group), (-(-len(group) // self.batch), self.batch)) for group in self.groups]
+        return rng.permutation(np.concatenate(parts))
 
 
 def swap_sides(labels: Tensor) -> Tensor:

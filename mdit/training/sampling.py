@@ -17,8 +17,9 @@ from ..mditface.tokens import class_cells
 
 def mask_inputs(labels: Tensor, model: MDiT) -> tuple[Tensor, Tensor]:
     """Mask tokens (B, M, features) of label maps (B, S, S), and their places (M, 2)."""
-    axis = torch.arange(float(labels.shape[-1] // model.config.patch))
-    tokens = class_cells(labels, torch.ones(len(CLASSES)), model.config.mask_cells, model.config.patch)
+    axis = torch.arange(float(labels.shape[-1] // model.config.patch), device=labels.device)
+    visible = torch.ones(len(CLASSES), device=labels.device)
+    tokens = class_cells(labels, visible, model.config.mask_cells, model.config.patch)
     return tokens, torch.cartesian_prod(axis, axis)
 
 
@@ -33,8 +34,8 @@ def sample(model: MDiT, encoder: TextEncoder, labels: Tensor, ids: Tensor, seed:
     kv = list(model.static_path(*mask_inputs(labels, model)))
     masks = [MaskRows(slice(0, 2 * batch), kv), MaskRows(slice(2 * batch, None), None)]
     context, y = encoder(torch.cat([ids, torch.full_like(ids, PAD).repeat(2, 1)]))
-    x = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
-    sigmas = torch.linspace(1, 0, steps + 1)
+    x = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed)).to(labels.device)
+    sigmas = torch.linspace(1, 0, steps + 1, device=labels.device)
     for sigma, after in zip(sigmas, sigmas[1:]):
         v = model(x.repeat(3, 1, 1, 1), sigma.expand(3 * batch), context, y, masks)
         both, mask, neither = v.chunk(3)
@@ -42,9 +43,15 @@ def sample(model: MDiT, encoder: TextEncoder, labels: Tensor, ids: Tensor, seed:
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def save_sheet(path: Path, labels: Tensor, *rows: Tensor, columns: int = 12) -> None:
-    """Writes a picture of label maps above each of `rows` of images, all (B, S, S[, 3]) uint8."""
+def sheet_picture(labels: Tensor, *rows: Tensor, columns: int = 12) -> np.ndarray:
+    """A picture (H, W, 3) uint8 of label maps above each of `rows` of images, all (B, S, S[, 3]) uint8."""
     bands = [(to_image(labels) * 255).round().to(torch.uint8), *rows]
+    columns = min(columns, len(labels))
     lines = [np.concatenate(list(band[i:i + columns].numpy()), axis=1)
              for i in range(0, len(labels) - columns + 1, columns) for band in bands]
-    Image.fromarray(np.concatenate(lines)).save(path)
+    return np.concatenate(lines)
+
+
+def save_sheet(path: Path, labels: Tensor, *rows: Tensor) -> None:
+    """Writes such a picture."""
+    Image.fromarray(sheet_picture(labels, *rows)).save(path)

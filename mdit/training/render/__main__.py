@@ -1,20 +1,22 @@
-"""Render a training set or a contact sheet: ``python -m mdit.training.render OUT --count N``."""
+"""Render a training set into a folder, or a contact sheet into a picture."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ...labelmap import PALETTE
-from .dataset import write_set
+from .dataset import require_positive, write_set
 from .scene import make_sample
 
 
 def contact_sheet(path: Path, count: int, size: int, seed: int, columns: int = 10) -> None:
-    """Renders above their label maps."""
+    """Draw samples 0 .. count-1 above their label maps; ValueError for numbers that are not positive."""
+    require_positive(count=count, size=size)
     tiles = [make_sample(seed, i, size) for i in range(count)]
     columns = min(columns, count)
     rows = -(-count // columns)
@@ -32,16 +34,20 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=30)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--shard", type=int, default=500, help="samples in a file")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--shard", type=int, default=250, help="samples in a file")
     parser.add_argument("--sheet", type=Path, help="draw a contact sheet to this file instead")
     args = parser.parse_args()
-    if args.sheet:
-        contact_sheet(args.sheet, args.count, args.size, args.seed)
-    elif args.out:
-        write_set(args.out, args.count, args.size, args.seed, args.workers, args.shard)
-    else:
+    if not (args.sheet or args.out):
         parser.error("give an output folder or --sheet FILE")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the workers: else each would take all cores
+    try:
+        if args.sheet:
+            contact_sheet(args.sheet, args.count, args.size, args.seed)
+        else:
+            write_set(args.out, args.count, args.size, args.seed, args.workers, args.shard)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -13,27 +13,54 @@ from tqdm import tqdm
 
 from .scene import make_sample
 
+RECIPE_FILE = "recipe.json"
+
 
 def write_shard(shard: tuple[Path, range], seed: int, size: int) -> int:
-    """Render one shard to its file, written whole or not at all; a finished one is left alone."""
+    """Render one shard to its file, written whole or not at all; returns its number of samples."""
     path, indices = shard
-    if not path.exists():
-        samples = [make_sample(seed, i, size) for i in indices]
-        scratch = path.with_suffix(".part.npz")
+    samples = [make_sample(seed, i, size) for i in indices]
+    # An interrupted run leaves no name that a reader of *.npz would take for a shard.
+    scratch = path.with_suffix(".npz.part")
+    with open(scratch, "wb") as file:
         np.savez_compressed(
-            scratch, image=np.stack([s.image for s in samples]), label=np.stack([s.label for s in samples]),
+            file, image=np.stack([s.image for s in samples]), label=np.stack([s.label for s in samples]),
             caption=np.array([s.caption for s in samples]),
             attributes=np.array([json.dumps(s.attributes) for s in samples]))
-        os.replace(scratch, path)
+    os.replace(scratch, path)
     return len(indices)
 
 
-def write_set(out: Path, count: int, size: int, seed: int, workers: int, shard: int) -> None:
-    """Render samples 0 .. count-1 in shards."""
+def require_positive(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+
+
+def claim(out: Path, recipe: dict[str, int]) -> None:
+    """Make the folder and note what it holds; ValueError if it holds shards of another recipe."""
     out.mkdir(parents=True, exist_ok=True)
+    note = out / RECIPE_FILE
+    if not note.exists():
+        if any(out.glob("*.npz")):
+            raise ValueError(f"{out} holds .npz files but no {RECIPE_FILE}: give an empty or a new folder.")
+        note.write_text(json.dumps(recipe))
+    elif (found := json.loads(note.read_text())) != recipe:
+        raise ValueError(f"{out} was begun with {found}, not {recipe}: give the same values or another folder.")
+
+
+def write_set(out: Path, count: int, size: int, seed: int, workers: int, shard: int) -> None:
+    """Render samples 0 .. count-1 at ``size`` pixels in shards of ``shard``; finished shards are kept.
+
+    Raises ValueError for a number that is not positive, and for a folder begun with other numbers.
+    """
+    require_positive(count=count, size=size, workers=workers, shard=shard)
+    claim(out, dict(count=count, size=size, seed=seed, shard=shard))
     shards = [(out / f"{k:05d}.npz", range(start, min(start + shard, count)))
               for k, start in enumerate(range(0, count, shard))]
+    missing = [(path, indices) for path, indices in shards if not path.exists()]
+    finished = count - sum(len(indices) for _, indices in missing)
     work = partial(write_shard, seed=seed, size=size)
-    with get_context("spawn").Pool(workers) as pool, tqdm(total=count, unit="sample") as bar:
-        for done in pool.imap(work, shards):
+    with get_context("spawn").Pool(workers) as pool, tqdm(total=count, initial=finished, unit="sample") as bar:
+        for done in pool.imap_unordered(work, missing):
             bar.update(done)

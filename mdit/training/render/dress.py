@@ -11,13 +11,15 @@ from .soup import EARRING, FRAME, HAT, LENS, Soup
 
 EYE = np.array([0.31, 7.28])
 LENS_POINTS = 32
+HAT_AXIS_Z = 0.35
+HAT_CUT = {"cap": (0.09, 0.05), "beanie": (0.12, 0.4), "hat": (0.13, 0.45)}  # puff, rise of the crown
 
 
 def cloth_height(template: np.ndarray, clothes: str) -> np.ndarray:
     """Depth below the neckline in template coordinates, (N, 3) -> (N,), positive under cloth."""
     x, y, z = np.abs(template[:, 0]), template[:, 1], template[:, 2]
-    line = {"turtleneck": 6.0 - 0.12 * z, "hoodie": 5.85 - 0.3 * z, "sweater": 5.78 - 0.3 * z,
-            "shirt": 5.8 - 0.3 * z, "suit": 5.86 - 0.25 * z, "top": 5.55 - 0.3 * z}[clothes]
+    line = {"turtleneck": 6.05 - 0.12 * z, "hoodie": 5.95 - 0.3 * z, "sweater": 5.9 - 0.3 * z,
+            "shirt": 5.94 - 0.3 * z, "suit": 5.94 - 0.25 * z, "top": 5.58 + 0.35 * (np.abs(x - 0.72) < 0.13)}[clothes]
     notch = {"shirt": 0.32, "top": 0.1}.get(clothes, 0.0)
     return line - y - np.where(z > 0.2, np.maximum(0, notch - x), 0)
 
@@ -30,35 +32,75 @@ def dressed_vertices(head: Head, clothes: str) -> np.ndarray:
 
 
 def add_hat(soup: Soup, head: Head, look: dict[str, str], rng: np.random.Generator) -> None:
-    """A pushed-out scalp shell and, for caps and hats, a brim."""
+    """A crown and: a cap's band and peak, a beanie's cuff and pompom, or a hat's brim.
+
+    ``extra`` of a hat holds (angle about the head, 0, shade).
+    """
     kind = look["hat"]
     if kind == "none":
         return
+    top = add_crown(soup, head, *HAT_CUT[kind])
+    angle, reach = np.linspace(-np.pi, np.pi, 49), np.linspace(0, 1, 6)
+    rim, away = hat_rim(head, angle)
+    if kind == "beanie":
+        add_band(soup, rim, angle, away, 0.07 + 0.08 * np.sin(np.pi * reach), 0.34 * reach - 0.06, 0.75)
+        add_pompom(soup, top, rng.uniform(0.16, 0.24))
+        return
+    add_band(soup, rim, angle, away, 0.08 * np.sqrt(reach), 0.2 * reach - 0.06, {"cap": 0.9, "hat": 0.45}[kind])
+    if kind == "hat":
+        add_band(soup, rim, angle, away, rng.uniform(0.4, 0.65) * reach, 0.02 - 0.14 * reach, 0.95)
+        return
+    forward = np.array([0, 0, 1]) * np.cos(angle * np.pi / 2.3)[:, None] + 0.15 * away
+    front = np.abs(angle) < 1.15
+    add_band(soup, rim[front], angle[front], forward[front], 0.03 + 0.72 * reach, -0.04 - 0.16 * reach, 0.7)
+
+
+def add_crown(soup: Soup, head: Head, puff: float, rise: float) -> np.ndarray:
+    """The scalp above the hat line, ``puff`` outwards and ``rise`` upwards; returns its highest point (3,)."""
     bust = head.bust
     body = bust.triangles[bust.parts == BODY]
-    shell = body[(hat_height(bust.vertices[body].mean(1)) > 0) & (bust.masks["ears"][body].max(1) < 0.3)]
+    shell = body[(hat_height(bust.vertices[body].mean(1)) > -0.03) & (bust.masks["ears"][body].max(1) < 0.3)]
     used, triangles = np.unique(shell, return_inverse=True)
-    height = np.clip(hat_height(bust.vertices[used]), 0, 1)
-    puff = {"cap": 0.05, "beanie": 0.1, "hat": 0.14}[kind]
-    position = head.vertices[used] + head.normals[used] * (0.13 + puff * height)[:, None]
     triangles = triangles.reshape(-1, 3)
-    soup.add(position, vertex_normals(position, triangles), bust.vertices[used], triangles, HAT)
-    if kind == "beanie":
-        return
-    rim = position[np.abs(hat_height(bust.vertices[used])) < 0.15]
-    centre, half = (rim.max(0) + rim.min(0)) / 2, (rim.max(0) - rim.min(0)) / 2
-    angle = np.linspace(-1.2, 1.2, 25) if kind == "cap" else np.linspace(-np.pi, np.pi, 49)
-    reach = np.linspace(0.9, 1.55 if kind == "cap" else rng.uniform(1.35, 1.7), 6)[:, None]
-    x, z = reach * half[0] * np.sin(angle), reach * half[2] * np.cos(angle)
-    if kind == "cap":
-        x, z = half[0] * np.sin(angle) * np.ones_like(reach), half[2] * (np.cos(angle) + (reach - 0.9)
-                                                                         * np.cos(angle / 1.2 * np.pi / 2))
-    slope = 0.23 * z - (0.55 if kind == "cap" else 0.05) * (reach - 0.9)
-    low = np.median(rim[:, 1] - 0.23 * rim[:, 2])
-    ring = np.stack([centre[0] + x, low + 0.23 * centre[2] + slope, centre[2] + z], 2).reshape(-1, 3)
-    faces = grid_triangles(6, len(angle))
-    extra = np.tile(np.array([0, 8.0, 0]), (len(ring), 1))
-    soup.add(ring, np.tile(np.array([0, 0.9, 0.4]), (len(ring), 1)), extra, faces, HAT)
+    height = np.clip(hat_height(bust.vertices[used]), 0, 1)
+    position = head.vertices[used] + head.normals[used] * (0.09 + puff * np.clip(2 * height, 0, 1))[:, None]
+    position[:, 1] += rise * np.clip(height / 0.7, 0, 1)
+    angle = np.arctan2(position[:, 0], position[:, 2] - HAT_AXIS_Z)
+    extra = np.column_stack([angle, np.zeros_like(angle), np.ones_like(angle)])
+    soup.add(position, vertex_normals(position, triangles), extra, triangles, HAT)
+    return position[position[:, 1].argmax()]
+
+
+def hat_rim(head: Head, angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points just off the head on the hat line at ``angle`` (n,) about its axis, 0 in front, and ways out, (n, 3)."""
+    near = np.abs(hat_height(head.bust.vertices)) < 0.1
+    near &= (head.bust.masks["ears"] < 0.3) & (head.bust.vertices[:, 1] > 7)
+    x, y, z = head.vertices[near].T
+    at = np.arctan2(x, z - HAT_AXIS_Z)
+    around = np.linspace(-np.pi, np.pi, 13)[:-1]
+    bins = [np.abs(np.angle(np.exp(1j * (at - a)))) < 0.4 for a in around]
+    radius = np.array([np.hypot(x, z - HAT_AXIS_Z)[b].max() for b in bins])
+    height = np.array([y[b].mean() for b in bins])
+    r, up = (np.interp(angle, around, values, period=2 * np.pi) for values in (radius, height))
+    away = np.column_stack([np.sin(angle), np.zeros_like(angle), np.cos(angle)])
+    return (r[:, None] + 0.07) * away + np.column_stack([0 * up, up, np.full_like(up, HAT_AXIS_Z)]), away
+
+
+def add_band(soup: Soup, rim: np.ndarray, angle: np.ndarray, away: np.ndarray, out: np.ndarray,
+             up: np.ndarray, shade: float) -> None:
+    """A strip from the rim (n, 3): row k lies ``out[k]`` along ``away`` (n, 3) and ``up[k]`` higher."""
+    rows = rim + out[:, None, None] * away
+    rows[..., 1] += up[:, None]
+    extra = np.stack(np.broadcast_arrays(angle, 0.0, np.full((len(out), 1), shade)), 2).reshape(-1, 3)
+    triangles = grid_triangles(*rows.shape[:2])
+    position = rows.reshape(-1, 3)
+    soup.add(position, vertex_normals(position, triangles), extra, triangles, HAT)
+
+
+def add_pompom(soup: Soup, top: np.ndarray, radius: float) -> None:
+    """A ball of wool."""
+    position, normal, triangles = ball(top, radius)
+    soup.add(position, normal, np.tile(np.array([0, 0, 1.15]), (len(position), 1)), triangles, HAT)
 
 
 def lens_outline(rng: np.random.Generator, sun: bool) -> np.ndarray:
@@ -78,31 +120,33 @@ def add_glasses(soup: Soup, lenses: Soup, head: Head, look: dict[str, str], rng:
         return
     outline = lens_outline(rng, look["glasses"] == "sunglasses")
     thick = rng.uniform(0.025, 0.055)
-    near = head.vertices[(np.abs(head.vertices[:, 0]) < 0.6) & (np.abs(head.vertices[:, 1] - 7.25) < 0.3)]
-    front = near[np.abs(near[:, 0]) > 0.15, 2].max() + 0.06
-
-    def plane(points: np.ndarray) -> np.ndarray:
-        bend = 0.35 * np.maximum(0, np.abs(points[:, 0]) - 0.25) ** 2
-        return np.column_stack([points, front - bend])
-
+    x, y, z = head.vertices.T
+    front = z[(np.abs(x) > 0.15) & (np.abs(x) < 0.6) & (np.abs(y - 7.25) < 0.3)].max() + 0.06
+    fan = np.stack([np.full(LENS_POINTS - 1, LENS_POINTS), np.arange(LENS_POINTS - 1),
+                    np.arange(1, LENS_POINTS)], 1)
     for sign in (-1, 1):
-        eye = EYE * np.array([sign, 1]) + np.array([sign * 0.02, 0])
+        eye = (EYE + [0.02, 0]) * [sign, 1]
         inner, outer = outline + eye, outline * (1 + thick / np.abs(outline).max(0)) + eye
-        rim = np.concatenate([plane(inner), plane(outer)])
-        add_flat(soup, rim + np.array([0, 0, 0.004]), grid_triangles(2, LENS_POINTS), FRAME)
-        fan = np.stack([np.full(LENS_POINTS - 1, LENS_POINTS), np.arange(LENS_POINTS - 1),
-                        np.arange(1, LENS_POINTS)], 1)
-        add_flat(lenses, plane(np.vstack([inner, eye])), fan, LENS)
-        edge = plane((eye + np.array([sign * (np.abs(outline[:, 0]).max() + thick / 2), 0.05]))[None])[0]
-        half_head = np.abs(head.vertices[head.bust.masks["ears"] > 0.5, 0]).max()
-        ear = np.array([sign * (half_head - 0.02), 7.33, 0.55])
-        bar = np.stack([edge + [0, thick / 2, 0], ear + [0, thick / 2, 0], edge - [0, thick / 2, 0],
-                        ear - [0, thick / 2, 0]])
-        add_flat(soup, bar, grid_triangles(2, 2), FRAME)
+        rim = on_curve(np.vstack([inner, outer]), front + 0.004)
+        add_flat(soup, rim, grid_triangles(2, LENS_POINTS), FRAME)
+        add_flat(lenses, on_curve(np.vstack([inner, eye]), front), fan, LENS)
+        edge = eye + [sign * (np.abs(outline[:, 0]).max() + thick / 2), 0.05]
+        add_temple(soup, head, on_curve(edge[None], front)[0], sign, thick)
     gap = EYE[0] + 0.02 - np.abs(outline[:, 0]).max()
-    bridge = np.array([[-gap, 7.34], [0, 7.37], [gap, 7.34], [-gap, 7.34 - thick], [0, 7.37 - thick],
-                       [gap, 7.34 - thick]])
-    add_flat(soup, plane(bridge) + np.array([0, 0, 0.01]), grid_triangles(2, 3), FRAME)
+    upper = np.array([[-gap, 7.34], [0, 7.37], [gap, 7.34]])
+    add_flat(soup, on_curve(np.vstack([upper, upper - [0, thick]]), front + 0.01), grid_triangles(2, 3), FRAME)
+
+
+def on_curve(points: np.ndarray, front: float) -> np.ndarray:
+    """Points (n, 2) on the bent front of the glasses, (n, 3)."""
+    return np.column_stack([points, front - 0.35 * np.maximum(0, np.abs(points[:, 0]) - 0.25) ** 2])
+
+
+def add_temple(soup: Soup, head: Head, edge: np.ndarray, sign: int, thick: float) -> None:
+    """The bar from the edge of a lens to the ear."""
+    half_head = np.abs(head.vertices[head.bust.masks["ears"] > 0.5, 0]).max()
+    ear, half = np.array([sign * (half_head - 0.02), 7.33, 0.55]), np.array([0, thick / 2, 0])
+    add_flat(soup, np.stack([edge + half, ear + half, edge - half, ear - half]), grid_triangles(2, 2), FRAME)
 
 
 def add_flat(soup: Soup, position: np.ndarray, triangles: np.ndarray, material: int) -> None:
@@ -114,17 +158,14 @@ def add_earrings(soup: Soup, head: Head, look: dict[str, str], rng: np.random.Ge
     """A stud, drop or hoop below each ear lobe."""
     if look["earrings"] == "no":
         return
-    kind, size = rng.integers(3), rng.uniform(0.06, 0.09)
+    kind, size = rng.choice(("stud", "drop", "hoop")), rng.uniform(0.085, 0.11)
     for sign in (-1, 1):
         ear = head.vertices[(head.bust.masks["ears"] > 0.5) & (head.bust.vertices[:, 0] * sign > 0)]
-        lobe = ear[ear[:, 1].argmin()] + np.array([sign * 0.04, 0.0, 0.05])
-        if kind == 2:
-            position, normal, triangles = hoop(lobe - np.array([0, 2 * size, 0]), 2 * size)
+        lobe = ear[ear[:, 1].argmin()] + np.array([sign * 0.06, 0.0, 0.08])
+        shapes = {"stud": [ball(lobe, size, 8)], "hoop": [hoop(lobe - [0, 1.8 * size, 0], 1.8 * size)],
+                  "drop": [ball(lobe - [0, k * 1.4 * size, 0], size, 8) for k in range(4)]}[kind]
+        for position, normal, triangles in shapes:
             soup.add(position, normal, position, triangles, EARRING)
-            continue
-        for k in range(1 if kind == 0 else 4):
-            soup_ball = ball(lobe - np.array([0, k * 1.4 * size, 0]), size, 8)
-            soup.add(soup_ball[0], soup_ball[1], soup_ball[0], soup_ball[2], EARRING)
 
 
 def hoop(centre: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -132,5 +173,5 @@ def hoop(centre: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray, np.
     around, across = np.meshgrid(np.linspace(0, 2 * np.pi, 24), np.linspace(0, 2 * np.pi, 8), indexing="ij")
     outward = np.stack([np.cos(around), np.sin(around), np.zeros_like(around)], 2)
     normal = outward * np.cos(across)[..., None] + np.array([0, 0, 1]) * np.sin(across)[..., None]
-    position = centre + radius * outward + 0.03 * normal
+    position = centre + radius * outward + 0.045 * normal
     return position.reshape(-1, 3), normal.reshape(-1, 3), grid_triangles(24, 8)

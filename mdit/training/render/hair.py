@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from .head import Head
@@ -13,8 +15,14 @@ LENGTHS = {"buzz": (0.06, 0.09), "short": (0.3, 0.5), "medium": (0.9, 1.3), "lon
 POINTS = 15
 HAIRLINE_Z = (-0.6, 0.2, 0.33, 0.7, 0.85, 0.97, 1.15, 1.3, 1.5)
 HAIRLINE_Y = (6.55, 6.75, 7.3, 7.3, 7.38, 7.75, 7.97, 8.05, 8.2)
-FACE_HALF_WIDTH = 0.68
+FACE_CENTRE, FACE_HALF = np.array([0, 7.1], np.float32), np.array([0.78, 1.0], np.float32)
+FACE_Z = 0.7
 TORSO_HALF_WIDTH = 0.95
+CURL_RADIUS = {"straight": 0.008, "wavy": 0.035, "curly": 0.05}
+CURL_PITCH = {"straight": 2.0, "wavy": 0.8, "curly": 0.36}
+AFRO_PITCH = 0.15
+KNOTS = {"tied": np.array([0, 7.3, -0.7], np.float32), "bun": np.array([0, 8.5, 0], np.float32)}
+NAPE = np.array([0, 6.4, -1.1], np.float32)
 
 
 def scalp_height(template: np.ndarray, receding: bool) -> np.ndarray:
@@ -73,7 +81,7 @@ def sample_roots(head: Head, look: dict[str, str], count: int,
     on_scalp = scalp_height(middle, look["receding"] == "yes") > 0
     on_scalp &= bust.masks["ears"][triangles].max(1) < 0.3
     if look["hat"] != "none":
-        on_scalp &= hat_height(middle) < 0.05
+        on_scalp &= hat_height(middle) < -0.05
     triangles = triangles[on_scalp]
     a, b, c = (head.vertices[triangles[:, k]] for k in range(3))
     area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
@@ -87,14 +95,13 @@ def comb(look: dict[str, str], roots: np.ndarray, normals: np.ndarray, part: flo
     style = look["hair_style"]
     if style == "afro":
         return normals
-    if style in ("tied", "bun"):
-        knot = np.array([0, 7.3, -0.7] if style == "tied" else [0, 8.5, 0.0], np.float32)
-        return unit(unit(knot - roots) + 0.15 * normals)
+    if style in KNOTS:
+        return unit(unit(KNOTS[style] - roots) + 0.15 * normals)
     lift = {"buzz": 1.0, "short": 0.6}.get(look["hair_length"], 0.3)
     if style == "back":
-        return unit(np.array([0, 0.15, -1], np.float32) + lift * normals)
-    down_and_back = np.full((len(roots), 2), -0.1)
-    side = np.column_stack([np.tanh((roots[:, 0] - part) * 6), down_and_back])
+        return unit(np.array([0, 0.15, -1], np.float32) + 0.4 * lift * normals)
+    back = -0.1 - 0.8 * np.clip(roots[:, 2] - 0.6, 0, 0.6)
+    side = np.column_stack([np.tanh((roots[:, 0] - part) * 6), np.full_like(back, -0.1), back])
     if look["bangs"] == "yes":
         side = np.where(is_bang(roots)[:, None], np.array([0, -0.15, 1]) + 0.25 * side, side)
     return unit(side + lift * normals)
@@ -105,51 +112,75 @@ def is_bang(roots: np.ndarray) -> np.ndarray:
 
 
 def off_the_face(points: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Move points in front of the face to its sides, save those of ``free`` strands."""
-    in_front = ~free & (points[:, 2] > 0.75) & (points[:, 1] < 7.75)
-    in_front &= np.abs(points[:, 0]) < FACE_HALF_WIDTH
+    """Move points in front of the face to its oval outline, at its sides back, save those of ``free`` strands."""
+    offset = (points[:, :2] - FACE_CENTRE) / FACE_HALF
+    distance = np.maximum(np.linalg.norm(offset, axis=1), 1e-3)
+    in_front = ~free & (points[:, 2] > FACE_Z) & (distance < 1)
     moved = points.copy()
-    moved[in_front, 0] = np.where(points[in_front, 0] >= 0, 1, -1) * FACE_HALF_WIDTH
+    outward = (offset / distance[:, None])[in_front]
+    moved[in_front, :2] = FACE_CENTRE + FACE_HALF * outward
+    moved[in_front, 2] = np.minimum(moved[in_front, 2], 0.8 + 0.7 * np.maximum(outward[:, 1], 0))
     return moved
 
 
 def grow(head: Head, look: dict[str, str], rng: np.random.Generator) -> np.ndarray:
-    """Strand points (N, POINTS, 3)."""
-    length = rng.uniform(*LENGTHS[look["hair_length"]])
-    style, texture = look["hair_style"], look["hair_texture"]
-    if style == "afro":
-        length = rng.uniform(0.35, 0.6)
-    elif style in ("tied", "bun"):
-        length = 1.0
+    """Strand points (N, P, 3)."""
     count = 2600 if look["hair_length"] in ("buzz", "short") else 3200
     roots, normals, template = sample_roots(head, look, count, rng)
     bangs = is_bang(template) & (look["bangs"] == "yes")
     direction = comb(look, roots, normals, rng.uniform(-0.3, 0.3)) + rng.normal(0, 0.12, (count, 3))
+    style, texture = look["hair_style"], look["hair_texture"]
+    length = rng.uniform(0.35, 0.6) if style == "afro" else rng.uniform(*LENGTHS[look["hair_length"]])
     lengths = length * rng.uniform(0.85, 1.05, count)
+    if style in KNOTS:
+        lengths = 1.15 * np.linalg.norm(KNOTS[style] - roots, axis=1)
     lengths[bangs] = np.minimum(lengths[bangs], rng.uniform(0.5, 0.62))
-    gap = rng.uniform(0.01, 0.05 if style in ("tied", "bun", "back") else 0.13, count)
-    pull = 0.0 if style in ("afro", "tied", "bun") or look["hair_length"] == "buzz" else 0.3
+    gap = rng.uniform(0.01, 0.05 if style in (*KNOTS, "back") else 0.13, count)
+    strands = trace(head, roots, direction, lengths / (POINTS - 1), gap, pull_of(look, lengths), bangs)
+    pitch = AFRO_PITCH if style == "afro" else CURL_PITCH[texture]
+    return curl(strands, CURL_RADIUS[texture], max(1.0, lengths.mean() / pitch), rng)
+
+
+def pull_of(look: dict[str, str], lengths: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """What bends strands of ``lengths`` (N,) at their ends (N, 3): knot, comb, their weight, or nothing."""
+    style = look["hair_style"]
+    if style in KNOTS:
+        return lambda ends: 0.6 * unit(KNOTS[style] - ends)
+    if style == "back":
+        return lambda ends: 0.3 * unit(NAPE - ends)
+    if style == "afro" or look["hair_length"] == "buzz":
+        return np.zeros_like
+    weight = 0.3 * np.minimum(lengths / (POINTS - 1) * 10, 1.5)
+    return lambda ends: weight[:, None] * np.array([0, -1, 0])
+
+
+def trace(head: Head, roots: np.ndarray, direction: np.ndarray, step: np.ndarray, gap: np.ndarray,
+          pull: Callable[[np.ndarray], np.ndarray], bangs: np.ndarray) -> np.ndarray:
+    """Let strands grow from ``roots`` (N, 3) by ``step`` (N,) a point, bent by ``pull`` -> (N, POINTS, 3)."""
     radial = RadialMap(head.vertices[np.abs(head.bust.vertices[:, 0]) < TORSO_HALF_WIDTH])
-    points, step = [roots], (lengths / (POINTS - 1))[:, None]
-    for _ in range(POINTS - 1):
-        direction = unit(direction + pull * np.array([0, -1, 0]) * np.minimum(step * 10, 1.5))
-        moved = radial.push_out(points[-1] + direction * step, gap * min(1, len(points) / 4))
-        moved = off_the_face(moved, bangs)
-        direction = unit(0.5 * direction + 0.5 * unit(moved - points[-1]))
-        points.append(moved)
-    return curl(np.stack(points, 1), texture, rng)  # (N, POINTS, 3)
+    points, step = [roots], step[:, None]
+    for k in range(1, POINTS):
+        direction = unit(direction + pull(points[-1]))
+        moved = radial.push_out(points[-1] + direction * step, gap * min(1, k / 4))
+        shift = off_the_face(moved, bangs) - points[-1]
+        # The coarse map takes the shoulders for a part of the nape and would fling its strands out.
+        shift *= np.minimum(1, 1.5 * step / np.maximum(np.linalg.norm(shift, axis=1, keepdims=True), 1e-6))
+        direction = unit(0.5 * direction + 0.5 * unit(shift))
+        points.append(points[-1] + shift)
+    return np.stack(points, 1)
 
 
-def curl(strands: np.ndarray, texture: str, rng: np.random.Generator) -> np.ndarray:
-    """Helical offset, alike within clumps of neighbouring roots."""
-    radius = {"straight": 0.008, "wavy": 0.035, "curly": 0.06}[texture]
-    turns = {"straight": 1, "wavy": 2.5, "curly": 5}[texture]
+def curl(strands: np.ndarray, radius: float, turns: float, rng: np.random.Generator) -> np.ndarray:
+    """Helical offset, alike within clumps of neighbouring roots, with points enough to be round."""
     cell = np.floor(strands[:, 0] * 5).astype(int) @ np.array([73, 179, 283])
     phase = (cell * 0.618) % 1 * 2 * np.pi + rng.normal(0, 0.4, len(strands))
-    t = np.linspace(0, 1, strands.shape[1])
+    t = np.linspace(0, 1, max(POINTS, int(6 * turns)))
+    low = np.minimum((t * (POINTS - 1)).astype(int), POINTS - 2)
+    rest = (t * (POINTS - 1) - low)[:, None]
+    fine = strands[:, low] * (1 - rest) + strands[:, low + 1] * rest  # (N, P, 3)
     angle = phase[:, None] + 2 * np.pi * turns * t
     swing = radius * np.minimum(1, 4 * t) * np.stack([np.cos(angle), 0.5 * np.cos(angle), np.sin(angle)])
-    return strands + np.moveaxis(swing, 0, 2)
+    return fine + np.moveaxis(swing, 0, 2)
 
 
 def add_hair(soup: Soup, head: Head, look: dict[str, str], view: np.ndarray,
@@ -164,16 +195,19 @@ def add_hair(soup: Soup, head: Head, look: dict[str, str], view: np.ndarray,
     side = unit(np.cross(tangent, view)) * (width * np.linspace(1, 0.6, points))[None, :, None] / 2
     position = np.stack([strands - side, strands + side], 2).reshape(-1, 3)
     cell = np.floor(strands[:, 0] * 6).astype(int) @ np.array([73, 179, 283])
-    facts = np.stack([np.broadcast_to(np.linspace(0, 1, points), (count, points)),
-                      np.broadcast_to(rng.random(count)[:, None], (count, points)),
-                      np.broadcast_to(((cell * 0.7548) % 1)[:, None], (count, points))], 2)
-    first = (np.arange(count)[:, None] * points + np.arange(points - 1)).ravel() * 2
-    triangles = np.concatenate([np.stack([first, first + 1, first + 2], 1),
-                                np.stack([first + 1, first + 3, first + 2], 1)])
+    facts = np.stack(np.broadcast_arrays(np.linspace(0, 1, points), rng.random((count, 1)),
+                                         ((cell * 0.7548) % 1)[:, None]), 2)
     soup.add(position, np.repeat(tangent.reshape(-1, 3), 2, 0), np.repeat(facts.reshape(-1, 3), 2, 0),
-             triangles, HAIR)
+             ribbon_triangles(count, points), HAIR)
     if look["hair_style"] == "bun" and look["hat"] == "none":
         add_bun(soup, head, rng)
+
+
+def ribbon_triangles(count: int, points: int) -> np.ndarray:
+    """Triangles of ``count`` ribbons whose vertices come in left-right pairs."""
+    first = (np.arange(count)[:, None] * points + np.arange(points - 1)).ravel() * 2
+    return np.concatenate([np.stack([first, first + 1, first + 2], 1),
+                           np.stack([first + 1, first + 3, first + 2], 1)])
 
 
 def add_bun(soup: Soup, head: Head, rng: np.random.Generator) -> None:

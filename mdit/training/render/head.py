@@ -100,8 +100,14 @@ def build_head(look: dict[str, str], rng: np.random.Generator) -> Head:
         if weight > 0.004:
             index, delta = bust.targets[name]
             vertices[index] += weight * delta
-    vertices = align_eyes(vertices, bust)
+    vertices = align_eyes(hollow_mouth(vertices, bust), bust)
     return Head(vertices, vertex_normals(vertices, bust.triangles), bust, oldness)
+
+
+def hollow_mouth(vertices: np.ndarray, bust: Bust) -> np.ndarray:
+    """Draw the inside of the mouth back and together, lest a wide smile push it through the cheeks."""
+    depth = np.clip((bust.masks["inside-mouth"] - 0.5) / 0.5, 0, 1)[:, None]
+    return vertices * (1 - depth * np.array([0.1, 0, 0])) - depth * np.array([0, 0, 0.1])
 
 
 def align_eyes(vertices: np.ndarray, bust: Bust) -> np.ndarray:

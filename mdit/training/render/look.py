@@ -11,12 +11,13 @@ HAIR_COLORS = {"black": (30, 26, 26), "brown": (95, 60, 36), "blond": (222, 185,
                "gray": (140, 140, 142), "white": (228, 226, 220), "pink": (238, 120, 170),
                "blue": (50, 85, 195), "green": (50, 140, 70), "purple": (120, 55, 160),
                "orange": (225, 120, 40)}
+BEARD_COLORS = {"none": "brown", "pink": "blond", "blue": "black", "green": "brown", "purple": "black",
+                "orange": "red"}  # natural colours near the dyed ones
 SKIN_TONES = {"pale": (250, 222, 208), "light": (232, 190, 160), "tan": (203, 152, 112),
               "brown": (146, 97, 66), "dark": (84, 54, 40)}
 EYE_COLORS = {"brown": (85, 52, 28), "blue": (75, 125, 190), "green": (85, 130, 75), "gray": (130, 140, 145)}
 LIPSTICKS = {"red": (190, 20, 40), "pink": (228, 95, 140), "purple": (115, 30, 95), "brown": (115, 55, 42)}
 
-NATURAL = ("black", "brown", "blond", "red", "gray", "white")
 CLOTHES = ("shirt", "sweater", "turtleneck", "suit", "top", "hoodie")
 
 

@@ -1,17 +1,24 @@
-"""Colours and class labels of the visible body surface, from its template coordinates."""
+"""Colours and class labels of the visible surface, of the body from its template coordinates."""
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 import numpy as np
 
+from ...labelmap import CLASSES
 from .dress import cloth_height
 from .hair import scalp_height
-from .look import COLORS, EYE_COLORS, HAIR_COLORS, LIPSTICKS, SKIN_TONES
+from .head import Head
+from .look import BEARD_COLORS, COLORS, EYE_COLORS, HAIR_COLORS, LIPSTICKS, SKIN_TONES
+from .mesh import L_EYE, R_EYE
+from .soup import (EARRING, FRAME, HAIR, HAT, LASH, LEFT_EYE, LOWER_TOOTH, RIGHT_EYE, SKIN, TONGUE_FLESH,
+                   UPPER_TOOTH, Pixels)
 
-(BACKGROUND, SKIN_CLASS, NOSE, EYE_G, L_EYE, R_EYE, L_BROW, R_BROW, L_EAR, R_EAR, MOUTH, U_LIP, L_LIP,
- HAIR_CLASS, HAT_CLASS, EAR_R, NECK_L, NECK, CLOTH) = range(19)
+Label = IntEnum("Label", CLASSES, start=0)
 LIP_LINE = 6.61
 GOLD = np.array([0.9, 0.72, 0.25])
+MOUTH_TONES = {UPPER_TOOTH: (0.93, 0.91, 0.85), LOWER_TOOTH: (0.85, 0.82, 0.76), TONGUE_FLESH: (0.7, 0.3, 0.3)}
 
 
 def color(table: dict[str, tuple], name: str) -> np.ndarray:
@@ -35,11 +42,10 @@ def is_nose(p: np.ndarray) -> np.ndarray:
     return (y > 6.77) & (y < 7.32) & (x < half) & (z > 1.3)
 
 
-def is_neck(p: np.ndarray, normal_y: np.ndarray) -> np.ndarray:
-    """Below the jaw line or on the underside of the jaw; ``normal_y`` is the template normal's height."""
-    y, z = p[:, 1], p[:, 2]
-    jaw = np.interp(z, (0.0, 0.45, 0.6, 0.85, 1.25, 1.5), (6.95, 6.85, 6.52, 6.33, 6.17, 6.1))
-    return (y < jaw) | ((normal_y < -0.62) & (y < 6.45) & (z < 1.33))
+def is_neck(p: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """Below the jaw line, which rises smoothly where the template's normal (its height ``up``) points down."""
+    jaw = np.interp(p[:, 2], (0.0, 0.45, 0.6, 0.85, 1.25, 1.5), (6.95, 6.85, 6.52, 6.33, 6.17, 6.1))
+    return p[:, 1] < jaw + 0.1 * ramp(up, -0.6, -0.85) * ramp(p[:, 2], 1.35, 1.2)
 
 
 def brow_amount(p: np.ndarray, bushy: bool) -> np.ndarray:
@@ -64,22 +70,16 @@ def beard_amount(p: np.ndarray, kind: str) -> np.ndarray:
 
 
 def facial_hair_color(look: dict[str, str]) -> np.ndarray:
-    """Brows and beard: the hair's colour, darkened; brown for the bald."""
-    name = look["hair_color"] if look["hair_color"] != "none" else "brown"
+    """Brows and beard: the hair's colour, darkened; a natural one for dyed hair and the bald."""
+    name = BEARD_COLORS.get(look["hair_color"], look["hair_color"])
     return color(HAIR_COLORS, name) * (0.62 if look["age"] != "old" else 0.8)
 
 
-def paint_skin(p: np.ndarray, masks: np.ndarray, normal_y: np.ndarray, look: dict[str, str], oldness: float,
-               rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Albedo (N, 3) in [0, 1] and class (N,) of body pixels.
-
-    ``p`` is the template position (N, 3), ``masks`` the lips, ears, eyelids, inside-mouth masks (N, 4).
-    """
+def complexion(p: np.ndarray, lids: np.ndarray, look: dict[str, str], oldness: float,
+               noise: np.ndarray) -> np.ndarray:
+    """Albedo (N, 3) of bare skin: blush, lids, freckles, wrinkles."""
     x, y, z = p.T
-    lips, ears, lids, inside = masks.T
     tone = color(SKIN_TONES, look["skin_tone"])
-    hair = facial_hair_color(look)
-    noise = rng.random(len(p))
     albedo = np.tile(tone, (len(p), 1)) * (0.97 + 0.06 * noise[:, None])
     blush = 0.25 * np.exp(-((np.abs(x) - 0.45) ** 2 + (y - 6.95) ** 2) / 0.04) * (z > 0.7)
     albedo = mix(albedo, tone * [1.05, 0.75, 0.72], blush + 0.3 * is_nose(p) * (y < 7.0))
@@ -89,28 +89,42 @@ def paint_skin(p: np.ndarray, masks: np.ndarray, normal_y: np.ndarray, look: dic
         albedo = mix(albedo, tone * [0.7, 0.55, 0.45], 0.8 * spots * (y > 6.7) * (y < 7.2) * (z > 0.9))
     wrinkles = ramp(np.sin(y * 75 + 2 * np.sin(x * 3)), 0.55, 1.0) * (y > 7.6) * (y < 7.95) * (z > 1.0)
     folds = ramp(np.abs(np.abs(x) - 0.24 - 0.5 * (6.88 - y)), 0.03, 0.0) * (y > 6.6) * (y < 6.88) * (z > 1.2)
-    albedo = mix(albedo, tone * 0.6, oldness * (0.5 * wrinkles + 0.8 * folds))
+    return mix(albedo, tone * 0.6, oldness * (0.5 * wrinkles + 0.8 * folds))
+
+
+def paint_skin(seen: Pixels, look: dict[str, str], oldness: float,
+               noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Albedo (N, 3) in [0, 1] and class (N,) of body pixels; ``noise`` (N,) in [0, 1] is their grain."""
+    p, (lips, ears, lids, inside) = seen.extra, seen.masks.T
+    hair = facial_hair_color(look)
+    albedo = complexion(p, lids, look, oldness, noise)
     beard = beard_amount(p, look["facial_hair"]) * (lips < 0.4)
     dense = 0.45 if look["facial_hair"] == "stubble" else 1.0
     albedo = mix(albedo, hair * (0.75 + 0.5 * noise[:, None]), beard * dense * (0.8 + 0.2 * noise))
     brow = brow_amount(p, look["brows"] == "bushy")
     albedo = mix(albedo, hair * 0.85, 0.9 * brow)
-    painted = look["lipstick"] != "none"
     is_lip = (lips > 0.45) & (inside < 0.5)
-    albedo[is_lip] = color(LIPSTICKS, look["lipstick"]) if painted else tone * [0.86, 0.58, 0.56]
+    albedo[is_lip] = (color(LIPSTICKS, look["lipstick"]) if look["lipstick"] != "none"
+                      else color(SKIN_TONES, look["skin_tone"]) * [0.86, 0.58, 0.56])
     albedo[inside >= 0.5] = (0.35, 0.1, 0.1)
-
-    label = np.full(len(p), SKIN_CLASS, np.uint8)
-    label[is_neck(p, normal_y)] = NECK
-    label[is_nose(p)] = NOSE
-    label[brow > 0.5] = np.where(x > 0, L_BROW, R_BROW)[brow > 0.5]
-    label[ears > 0.45] = np.where(x > 0, L_EAR, R_EAR)[ears > 0.45]
-    label[is_lip] = np.where(y > LIP_LINE, U_LIP, L_LIP)[is_lip]
-    label[inside >= 0.5] = MOUTH
+    label = label_skin(p, seen.up, brow > 0.5, ears > 0.45, is_lip, inside >= 0.5)
     paint_scalp(albedo, label, p, ears, look, noise)
-    paint_necklace(albedo, label, p, look)
     paint_cloth(albedo, label, p, look, noise)
+    paint_necklace(albedo, label, p, look)
     return albedo, label
+
+
+def label_skin(p: np.ndarray, up: np.ndarray, brow: np.ndarray, ear: np.ndarray, lip: np.ndarray,
+               inside: np.ndarray) -> np.ndarray:
+    """Class (N,) of the naked body; the parts of the face are given as bool (N,)."""
+    left = p[:, 0] > 0
+    label = np.where(is_neck(p, up), Label.neck, Label.skin).astype(np.uint8)
+    label[is_nose(p)] = Label.nose
+    label[brow] = np.where(left, Label.l_brow, Label.r_brow)[brow]
+    label[ear] = np.where(left, Label.l_ear, Label.r_ear)[ear]
+    label[lip] = np.where(p[:, 1] > LIP_LINE, Label.u_lip, Label.l_lip)[lip]
+    label[inside] = Label.mouth
+    return label
 
 
 def paint_scalp(albedo: np.ndarray, label: np.ndarray, p: np.ndarray, ears: np.ndarray, look: dict[str, str],
@@ -124,18 +138,20 @@ def paint_scalp(albedo: np.ndarray, label: np.ndarray, p: np.ndarray, ears: np.n
     if look["hair_length"] == "buzz":
         tone = 0.65 * tone + 0.35 * color(SKIN_TONES, look["skin_tone"])
     albedo[under] = tone * (0.55 + 0.4 * noise[under, None])
-    label[under] = HAIR_CLASS
+    label[under] = Label.hair
 
 
 def paint_necklace(albedo: np.ndarray, label: np.ndarray, p: np.ndarray, look: dict[str, str]) -> None:
-    """A golden or pearly band low on the neck."""
+    """A golden band low on the neck, over the clothes, with a round pendant."""
     if look["necklace"] == "no":
         return
-    band = np.abs(p[:, 1] - (5.98 - 0.34 * p[:, 2])) < 0.045
-    band &= p[:, 1] < 6.2
-    bead = np.sin(np.arctan2(p[:, 0], p[:, 2] - 0.2) * 60) > -0.6
+    x, y, z = p.T
+    drop = y - (5.98 - 0.34 * z)
+    band = (np.abs(drop) < 0.06) & (y < 6.2)
+    band |= (np.hypot(x, drop + 0.1) < 0.11) & (z > 0.3)
+    bead = np.sin(np.arctan2(x, z - 0.2) * 40) > -0.6
     albedo[band] = np.where(bead[band, None], GOLD, 0.5 * GOLD)
-    label[band] = NECK_L
+    label[band] = Label.neck_l
 
 
 def paint_cloth(albedo: np.ndarray, label: np.ndarray, p: np.ndarray, look: dict[str, str],
@@ -144,21 +160,23 @@ def paint_cloth(albedo: np.ndarray, label: np.ndarray, p: np.ndarray, look: dict
     depth = cloth_height(p, look["clothes"])
     cloth = (depth > 0) & (p[:, 1] < 6.3)
     tone = color(COLORS, look["clothes_color"])
-    shade = np.full(len(p), 1.0)
-    if look["clothes"] in ("sweater", "turtleneck"):
-        shade = 0.93 + 0.1 * np.sin(p[:, 0] * 70)
-    if look["clothes"] == "shirt":
-        shade = 1 - 0.15 * (np.abs(depth - 0.1) < 0.012) - 0.2 * ((np.abs(p[:, 0]) < 0.012) & (p[:, 2] > 0.2))
-    if look["clothes"] == "hoodie":
-        shade = 1 - 0.2 * ((depth > 0.2) & (depth < 0.24))
-    albedo[cloth] = (np.tile(tone, (len(p), 1)) * (shade * (0.96 + 0.06 * noise))[:, None])[cloth]
+    shade = cloth_shade(p, depth, look["clothes"]) * (0.96 + 0.06 * noise)
+    albedo[cloth] = tone * shade[cloth, None]
     if look["clothes"] == "suit":
         half = 0.33 - 0.5 * (5.75 - p[:, 1])
         shirt = cloth & (np.abs(p[:, 0]) < half) & (p[:, 2] > 0.2)
         albedo[shirt] = 0.92
-        tie = shirt & (np.abs(p[:, 0]) < 0.09) & (depth > 0.05)
-        albedo[tie] = tone * 0.6
-    label[cloth] = CLOTH
+        albedo[shirt & (np.abs(p[:, 0]) < 0.09) & (depth > 0.05)] = tone * 0.6
+    label[cloth] = Label.cloth
+
+
+def cloth_shade(p: np.ndarray, depth: np.ndarray, clothes: str) -> np.ndarray:
+    """Knit, seams and buttons: a factor (N,) of the cloth's colour."""
+    if clothes in ("sweater", "turtleneck"):
+        return 0.93 + 0.1 * np.sin(p[:, 0] * 70)
+    if clothes == "shirt":
+        return 1 - 0.15 * (np.abs(depth - 0.1) < 0.012) - 0.2 * ((np.abs(p[:, 0]) < 0.012) & (p[:, 2] > 0.2))
+    return 1 - 0.2 * ((depth > 0.2) & (depth < 0.24)) * (clothes == "hoodie")
 
 
 def paint_eye(p: np.ndarray, centre: np.ndarray, gaze: np.ndarray, eye_color: str) -> np.ndarray:
@@ -171,3 +189,46 @@ def paint_eye(p: np.ndarray, centre: np.ndarray, gaze: np.ndarray, eye_color: st
     albedo = mix(albedo, iris * 0.55, ramp(angle, 0.56, 0.5))
     albedo = mix(albedo, iris, ramp(angle, 0.46, 0.4))
     return mix(albedo, np.full(3, 0.03), ramp(angle, 0.24, 0.19))
+
+
+def hat_color(extra: np.ndarray, look: dict[str, str]) -> np.ndarray:
+    """Albedo (N, 3) of hat pixels: a beanie has ribs, a cap seams."""
+    angle, _, shade = extra.T
+    if look["hat"] == "beanie":
+        shade = shade * (0.88 + 0.12 * np.sin(angle * 45))
+    elif look["hat"] == "cap":
+        shade = shade * (1 - 0.3 * (np.abs(np.sin(3 * angle)) < 0.04))
+    return color(COLORS, look["hat_color"]) * shade[:, None]
+
+
+def strand_color(extra: np.ndarray, look: dict[str, str]) -> np.ndarray:
+    """Albedo (N, 3) of hair pixels."""
+    along, strand, clump = extra.T
+    shade = (0.72 + 0.28 * strand) * (0.8 + 0.35 * clump) * (0.75 + 0.3 * along)
+    return color(HAIR_COLORS, look["hair_color"]) * shade[:, None] * 1.05
+
+
+def paint_surface(head: Head, look: dict[str, str], seen: Pixels, gaze: np.ndarray,
+                  grain: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Albedo (N, 3) and class (N,) of the covered pixels."""
+    albedo, label = np.zeros((len(seen.kind), 3)), np.zeros(len(seen.kind), np.uint8)
+
+    def put(material: int, colors: np.ndarray | tuple, classes: np.ndarray | int) -> None:
+        albedo[seen.kind == material], label[seen.kind == material] = colors, classes
+
+    skin = seen[seen.kind == SKIN]
+    put(SKIN, *paint_skin(skin, look, head.oldness, grain.random(len(skin.kind))))
+    for material, part, name in ((LEFT_EYE, L_EYE, Label.l_eye), (RIGHT_EYE, R_EYE, Label.r_eye)):
+        centre = head.bust.vertices[head.bust.part_vertices(part)].mean(0)
+        put(material, paint_eye(seen.extra[seen.kind == material], centre, gaze, look["eye_color"]), name)
+    put(LASH, 0.06, np.where(seen.extra[seen.kind == LASH, 0] > 0, Label.l_eye, Label.r_eye))
+    for material, tone in MOUTH_TONES.items():
+        put(material, tone, Label.mouth)
+    if look["hat"] != "none":
+        put(HAT, hat_color(seen.extra[seen.kind == HAT], look), Label.hat)
+    if look["glasses"] != "none":
+        put(FRAME, color(COLORS, look["glasses_color"]), Label.eye_g)
+    put(EARRING, GOLD, Label.ear_r)
+    if look["hair_length"] != "bald":
+        put(HAIR, strand_color(seen.extra[seen.kind == HAIR], look), Label.hair)
+    return albedo, label

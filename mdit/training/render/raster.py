@@ -46,9 +46,13 @@ def rasterise(screen, triangles, height, width):
     return near, owner, weights
 
 
-def interpolate(values: np.ndarray, triangles: np.ndarray, owner: np.ndarray,
-                weights: np.ndarray) -> np.ndarray:
-    """Vertex ``values`` (V, C) at N covered pixels: ``owner`` (N,), ``weights`` (N, 2) -> (N, C)."""
-    corners = values[triangles[owner]]  # (N, 3, C)
-    last = corners[:, 2]
-    return last + weights[:, :1] * (corners[:, 0] - last) + weights[:, 1:] * (corners[:, 1] - last)
+@njit(cache=True)
+def interpolate(values, triangles, owner, weights):
+    """Vertex ``values`` (V, C) at N covered pixels: ``owner`` (N,), ``weights`` (N, 2) -> float32 (N, C)."""
+    out = np.empty((len(owner), values.shape[1]), np.float32)
+    for i in range(len(owner)):
+        a, b, c = triangles[owner[i], 0], triangles[owner[i], 1], triangles[owner[i], 2]
+        wa, wb = weights[i, 0], weights[i, 1]
+        for k in range(values.shape[1]):
+            out[i, k] = wa * values[a, k] + wb * values[b, k] + (1 - wa - wb) * values[c, k]
+    return out

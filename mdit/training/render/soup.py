@@ -2,10 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
+
 import numpy as np
 
 (SKIN, LEFT_EYE, RIGHT_EYE, LASH, UPPER_TOOTH, LOWER_TOOTH, TONGUE_FLESH, HAIR, HAT, FRAME, EARRING,
  LENS) = range(12)
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """``position``, ``normal``, ``extra`` (V, 3) float32; ``triangles`` (T, 3) int64; ``materials`` (T,) int8."""
+
+    position: np.ndarray
+    normal: np.ndarray
+    extra: np.ndarray
+    triangles: np.ndarray
+    materials: np.ndarray
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What is seen at N covered pixels: ``point``, ``normal``, ``extra`` (N, 3); the lips, ears, eyelids and
+    inside-mouth ``masks`` (N, 4); height ``up`` of the template's normal (N,); material ``kind`` (N,)."""
+
+    point: np.ndarray
+    normal: np.ndarray
+    extra: np.ndarray
+    masks: np.ndarray
+    up: np.ndarray
+    kind: np.ndarray
+
+    def __getitem__(self, chosen: np.ndarray) -> Pixels:
+        return Pixels(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
 class Soup:
@@ -22,8 +51,8 @@ class Soup:
         self._parts.append((position, normal, extra, triangles + self._count, kinds))
         self._count += len(position)
 
-    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Position, normal, extra (V, 3) float32; triangles (T, 3) int64; materials (T,) int8."""
-        position, normal, extra, triangles, materials = (np.concatenate(p) for p in zip(*self._parts))
-        return (position.astype(np.float32), normal.astype(np.float32), extra.astype(np.float32),
-                triangles.astype(np.int64), materials)
+    def mesh(self) -> Mesh:
+        """All that was added, as one mesh."""
+        position, normal, extra, triangles, materials = (np.concatenate(part) for part in zip(*self._parts))
+        return Mesh(position.astype(np.float32), normal.astype(np.float32), extra.astype(np.float32),
+                    triangles.astype(np.int64), materials)

@@ -1,0 +1,89 @@
+"""The measures of the bundled model (bundled-model spec, section 3)."""
+from __future__ import annotations
+
+import hashlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from devtools.host import ROOT
+from mditface.mdit.labelmap import resize_nearest
+from mditface.mdit.training.data import Faces, swap_sides
+from mditface.mdit.training.generate import Generator
+from mditface.mdit.training.metrics.agreement import LabelAgreement, Parser
+from mditface.mdit.training.metrics.attributes import AttributeAccuracy, AttributeRules
+from mditface.mdit.training.render.caption import Caption
+
+from .painted import painted_masks
+
+RENDERER = ROOT / "mdit" / "training" / "render"
+SHARD = 50  # renders in a file: what an interrupted run loses at most
+PAINTED_SEEDS = 4  # pictures of each painted mask
+ROUNDS = 7
+
+
+def renders(seed: int, size: int, count: int, workers: int) -> Faces:
+    """Samples by the pack's renderer, kept in the system's temporary folder until the renderer changes."""
+    version = hashlib.blake2b(digest_size=6)
+    for path in sorted(path for path in RENDERER.rglob("*") if path.suffix in (".py", ".npz")):
+        version.update(path.read_bytes())
+    folder = Path(tempfile.gettempdir(), f"mditface-renders-{version.hexdigest()}", f"{seed}-{size}-{count}")
+    subprocess.run([sys.executable, "-m", "mdit.training.render", folder, "--seed", str(seed), "--size", str(size),
+                    "--count", str(count), "--shard", str(SHARD), "--workers", str(workers)], cwd=ROOT, check=True)
+    return Faces(folder)
+
+
+def draw(generator: Generator, labels: Tensor, captions: list[str], batch: int, what: str) -> np.ndarray:
+    """Pictures (N, S, S, 3) uint8 of label maps (N, H, W)."""
+    starts = tqdm(range(0, len(captions), batch), unit_scale=batch, desc=what)
+    return torch.cat([generator(labels[i:i + batch], captions[i:i + batch], range(i, min(i + batch, len(captions))))
+                      for i in starts]).numpy()
+
+
+def held_out(pictures: np.ndarray, heldout: Faces, parser: Parser, rules: AttributeRules) -> tuple[dict, dict]:
+    """Label agreement and the looks' accuracies of pictures of the held-out maps, in their order."""
+    labels, looks = LabelAgreement(parser), AttributeAccuracy(rules)
+    for picture, asked, look in zip(pictures, heldout.labels.numpy(), heldout.attributes):
+        looks.update(picture, asked, labels.update(picture, asked), look)
+    return labels.compute(), looks.compute()
+
+
+def painted(generator: Generator, parser: Parser, batch: int) -> tuple[Tensor, Tensor, dict]:
+    """Label maps (N, S, S), pictures (N, S, S, 3) and label agreement of the painted masks."""
+    masks = painted_masks() * PAINTED_SEEDS
+    labels = torch.from_numpy(np.stack([mask.labels for mask in masks]))  # (N, 512, 512)
+    pictures = draw(generator, labels, [mask.caption for mask in masks], batch, "painted masks")
+    labels = resize_nearest(labels, generator.size, generator.size)
+    scores = LabelAgreement(parser)
+    for mask, asked, picture in zip(masks, labels, pictures):
+        scores.update(picture, (swap_sides(asked) if mask.swapped else asked).numpy())
+    return labels, torch.from_numpy(pictures), scores.compute()
+
+
+def seconds_per_image(generator: Generator, labels: Tensor, caption: str) -> float:
+    """CPU seconds of one picture on one thread, which other programs on the machine disturb least; the median.
+
+    Where the host works on a GPU these are seconds of wall clock.
+    """
+    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    spans = []
+    for _ in range(ROUNDS):
+        start = clock()
+        generator(labels[None], [caption], [0])
+        spans.append(clock() - start)
+    torch.set_num_threads(threads)
+    return statistics.median(spans)
+
+
+def short_captions(faces: Faces) -> list[str]:
+    return [Caption.short(look) for look in faces.attributes]

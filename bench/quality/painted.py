@@ -1,0 +1,57 @@
+"""The ten crude label maps of tests/painted: polygons, ellipses and lines in class colours, as a hand paints them.
+
+    python -m bench.quality.painted SHEET.png
+"""
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from mditface.mdit.labelmap import PALETTE, class_id
+
+MASKS = Path(__file__).parents[2] / "tests" / "painted" / "masks.json"
+CANVAS = 512  # pixels, in which the shapes are given
+
+
+class Painted(NamedTuple):
+    """A label map (512, 512) uint8 and what it should show. `swapped`: its left is the left of the picture, not the
+    person's own."""
+    name: str
+    caption: str
+    labels: np.ndarray
+    swapped: bool
+
+
+def paint(shapes: list[dict]) -> np.ndarray:
+    """Label map (512, 512) uint8 of shapes, later ones on top."""
+    canvas = Image.new("L", (CANVAS, CANVAS))
+    draw = ImageDraw.Draw(canvas)
+    for shape in shapes:
+        color = class_id(shape["part"])
+        if "polygon" in shape:
+            draw.polygon([tuple(point) for point in shape["polygon"]], fill=color)
+        elif "ellipse" in shape:
+            draw.ellipse(shape["ellipse"], fill=color)
+        else:
+            draw.line([tuple(point) for point in shape["line"]], fill=color, width=shape["width"], joint="curve")
+    return np.array(canvas)
+
+
+def painted_masks() -> list[Painted]:
+    return [Painted(mask["name"], mask["caption"], paint(mask["shapes"]), mask.get("sides") == "swapped")
+            for mask in json.loads(MASKS.read_text())]
+
+
+def main() -> None:
+    palette = np.array(PALETTE, np.uint8)
+    rows = np.stack([palette[mask.labels] for mask in painted_masks()]).reshape(2, 5, CANVAS, CANVAS, 3)
+    Image.fromarray(rows.swapaxes(1, 2).reshape(2 * CANVAS, 5 * CANVAS, 3)).save(sys.argv[1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The exponential moving average of what a run trains."""
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+
+def trained_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters, and floating buffers such as a norm's statistics, of the layers that are not frozen."""
+    for prefix, layer in module.named_modules():
+        if any(w.requires_grad for w in layer.parameters(recurse=False)):
+            for tensors in (layer.named_parameters(prefix, recurse=False), layer.named_buffers(prefix, recurse=False)):
+                yield from ((name, w) for name, w in tensors if w.is_floating_point())
+
+
+class Average:
+    """Of a module's trained tensors, with a decay that rises to `decay` as (k + 1) / (k + 10); 0 keeps none."""
+
+    def __init__(self, module: nn.Module, decay: float):
+        self.decay = decay
+        self.live = dict(trained_tensors(module)) if decay else {}
+        self.mean = {name: w.detach().clone() for name, w in self.live.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        if self.mean:
+            decay = min(self.decay, (step + 1) / (step + 10))
+            get_ema_multi_avg_fn(decay)(list(self.mean.values()), list(self.live.values()), None)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside, the module has the averages as its weights."""
+        self.exchange()
+        try:
+            yield
+        finally:
+            self.exchange()
+
+    def exchange(self) -> None:
+        for name, w in self.live.items():
+            w.data, self.mean[name].data = self.mean[name].data, w.data
+
+    def save(self, path: Path) -> None:
+        save_file({name: w.contiguous() for name, w in self.mean.items()}, path)
+
+    @torch.no_grad()
+    def load(self, path: Path) -> None:
+        saved = load_file(path)
+        for name, w in self.mean.items():
+            w.copy_(saved[name])

@@ -1,0 +1,106 @@
+"""The YAML configuration of a run: what every target shares, and how a file is read and checked."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+MESSAGES = {"extra_forbidden": "unknown key", "missing": "missing key"}
+
+
+class Section(BaseModel):
+    """Keys that no field has are errors."""
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Optimiser(Section):
+    """Learning rates of AdamW and, where given, of Muon for the matrices inside the blocks; `clip` is the largest norm
+    of the gradient."""
+    adamw: Positive
+    muon: Positive | None = None
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip: Positive = 1.0
+
+
+class Schedule(Section):
+    """A ramp over `warmup` steps, a plateau, and over the last share `decay` of the run a fall to zero."""
+    warmup: Count = 100
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.4
+    shape: Literal["linear", "cosine"] = "linear"
+
+
+class Every(Section):
+    """Numbers of steps between two lines of the log, checkpoints, sample sheets and measurements."""
+    log: Count = 20
+    checkpoint: Count = 200
+    sheet: Count = 400
+    metrics: Count = 400
+
+
+class Settings(Section):
+    """What every target has. `output` is the folder of checkpoints, log and sheets, `weights` the finished file."""
+    target: str
+    data: Path
+    heldout: Path | None = None
+    output: Path
+    weights: Path
+    steps: Count
+    batch: Count
+    optimiser: Optimiser
+    schedule: Schedule = Schedule()
+    ema: Share = 0.0
+    seed: Annotated[int, Field(ge=0)] = 0
+    precision: Literal["no", "bf16", "fp16"] = "bf16"
+    gradient_checkpointing: bool = False
+    workers: Annotated[int, Field(ge=0)] = 0
+    every: Every = Every()
+
+    def recipe(self) -> dict:
+        """What decides the weights: all but lengths, paths and intervals."""
+        return self.model_dump(mode="json", exclude={"data", "heldout", "output", "weights", "steps", "workers",
+                                                     "every"})
+
+
+def read_settings(path: Path, changes: list[str], kinds: dict[str, type[Settings]]) -> Settings:
+    """The settings of a YAML file after `changes` of the form key=value, where a dot leads into a section.
+
+    Raises FileNotFoundError, or ValueError that names every unknown, missing and unfit key.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no configuration at {path}: copy one of mdit/training/configs")
+    values = yaml.safe_load(path.read_text())
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: it must hold keys and values, see mdit/training/configs")
+    for change in changes:
+        apply_change(values, change)
+    target = values.get("target")
+    if target not in kinds:
+        raise ValueError(f"{path}: target: it is {target!r}, must be one of {', '.join(kinds)}")
+    try:
+        return kinds[target](**values)
+    except ValidationError as error:
+        raise ValueError(f"{path}: " + "; ".join(map(describe, error.errors()))) from None
+
+
+def apply_change(values: dict, change: str) -> None:
+    name, equals, text = change.partition("=")
+    *sections, key = name.split(".")
+    if not equals or not key:
+        raise ValueError(f"'{change}': a change of the configuration reads key=value, such as optimiser.adamw=1e-4")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"'{change}': {section} is no section of the configuration")
+    values[key] = yaml.safe_load(text)
+
+
+def describe(error: dict) -> str:
+    """`key: what is wrong` of one of pydantic's errors."""
+    name = ".".join(map(str, error["loc"]))
+    return f"{name}: {MESSAGES.get(error['type'], error['msg'])}"

@@ -1,0 +1,84 @@
+"""Encoded samples of a data set, through the host's own VAE and text encoders."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import host  # noqa: F401  (before any other module of the host)
+import comfy.sd
+import comfy.utils
+from comfy.model_patcher import ModelPatcher
+
+from ...labelmap import to_image
+from ..datasets import Buckets, CachedDataset, FaceDataset, file_digest, open_dataset
+from .adapter import AdapterSettings
+from .lowrank import base_of
+
+MULTIPLE = 16  # pixels: the VAE's factor 8 times the patch of 2
+
+
+class Encoder:
+    """sample -> dict(latent, mask_latent, labels, context, pooled), with the sample's first caption."""
+
+    def __init__(self, vae: comfy.sd.VAE, clip: comfy.sd.CLIP):
+        self.vae, self.clip = vae, clip
+
+    def __call__(self, sample: dict) -> dict[str, Tensor]:
+        labels = sample["labels"]
+        picture = sample["image"].movedim(0, -1)[None] / 255  # (1, H, W, 3)
+        return {"latent": self.vae.encode(picture)[0], "mask_latent": self.vae.encode(to_image(labels[None]))[0],
+                "labels": labels, **self.text((sample["captions"] or [""])[0])}
+
+    def text(self, caption: str) -> dict[str, Tensor]:
+        context, pooled = self.clip.encode_from_tokens(self.clip.tokenize(caption), return_pooled=True)
+        return {"context": context[0].cpu(), "pooled": pooled[0].cpu()}
+
+
+def load_base(settings: AdapterSettings) -> tuple[ModelPatcher, comfy.sd.VAE, comfy.sd.CLIP]:
+    """The base with its VAE and text encoder, each from its file or from the base's."""
+    for path in (settings.base, *settings.clip, *filter(None, [settings.vae])):
+        if not path.is_file():
+            raise FileNotFoundError(f"no model file at {path}: see base, vae and clip in the configuration")
+    if settings.vae and settings.clip:
+        base, clip, vae = comfy.sd.load_diffusion_model(str(settings.base)), None, None
+    else:
+        base, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
+            str(settings.base), output_vae=not settings.vae, output_clip=not settings.clip)
+    family, _, _ = base_of(base)
+    if settings.clip:
+        kind = {"sd3": comfy.sd.CLIPType.SD3, "flux": comfy.sd.CLIPType.FLUX}[family]
+        clip = comfy.sd.load_clip([str(path) for path in settings.clip], clip_type=kind)
+    if settings.vae:
+        vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(settings.vae)))
+    if clip is None or vae is None:
+        name, part = ("clip", "text encoder") if clip is None else ("vae", "VAE")
+        raise ValueError(f"{name}: {settings.base} holds no {part}: name its file")
+    return base, vae, clip
+
+
+def encoded(folder: Path, settings: AdapterSettings, encoder: Encoder, key: dict) -> CachedDataset:
+    """The samples of a folder, encoded into the cache before training starts."""
+    faces = open_dataset(folder)
+    if not isinstance(faces, FaceDataset):
+        raise ValueError(f"data: {folder} holds tar shards, which cannot be read in any order: name the "
+                         "folder that they were packed from")
+    shapes = Buckets(faces.sizes, settings.size ** 2, MULTIPLE).shapes
+    dataset = CachedDataset(faces.resized(shapes), encoder, settings.cache or settings.output / "cache",
+                            {**key, "source": str(folder.resolve())})
+    dataset.fill()
+    return dataset
+
+
+@torch.inference_mode(False)
+def open_encoded(settings: AdapterSettings) -> dict:
+    """What an AdapterTarget is made of."""
+    base, vae, clip = load_base(settings)
+    encoder = Encoder(vae, clip)
+    files = (settings.vae or settings.base, *(settings.clip or [settings.base]))
+    key = {"files": [file_digest(path) for path in files]}
+    samples = encoded(settings.data, settings, encoder, key)
+    heldout = encoded(settings.heldout, settings, encoder, key) if settings.heldout else ()
+    return {"base": base, "samples": samples, "heldout": heldout, "sizes": samples.sizes, "vae": vae,
+            "empty": encoder.text("")}

@@ -1,0 +1,95 @@
+"""Training an adapter on the host's models (mditface spec, sections 3.6 and 3.7)."""
+import pytest
+import torch
+
+from mditface.mdit.mditface.adapter.weights import load_adapter
+from mditface.tests.adapter import bases
+from mditface.tests.training.tiny_targets import FAMILIES, adapter, encoded_faces, fitted, tiny_base
+
+pytestmark = pytest.mark.usefixtures("in_training")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("form", [{}, {"reduction": "half"}, {"reduction": "half, merged"},
+                                  {"window": 1, "text_reads_mask": False}], ids=["exact", "half", "merged", "window"])
+def test_adapter_learns_and_its_file_changes_the_output(family, form, paths):
+    target = adapter(paths, family, **form, steps=12)
+    before, plain = target.metrics()["heldout_loss"], target.metrics()["heldout_loss_without_mask"]
+    fitted(target)
+    after = target.metrics()
+    assert after["heldout_loss"] < before
+    assert after["heldout_loss_without_mask"] == plain  # the base is as it was
+    loaded = load_adapter(str(paths["weights"]))
+    assert loaded.config.window == form.get("window", 0) and loaded.config.base_hint == "tiny.safetensors"
+    with torch.inference_mode():
+        case = bases.Case(family, tiny_base(family), loaded, {})
+        masked = bases.runs.masked(bases.text(0), bases.mask())
+        trained = bases.prediction(case.model, masked)
+        untrained = bases.prediction(case.apply(case.base, weight=0.0), masked)
+    assert (trained - untrained).abs().max() > 1e-3
+
+
+def test_new_adapter_is_the_base_with_the_image_streams_weights(paths):
+    terms = adapter(paths, "flux").module.terms
+    assert all(not w.any() for name, w in terms.named_parameters() if name.endswith("up.weight"))
+    assert all(w.any() for name, w in terms.named_parameters() if name.endswith("down.weight"))
+    assert {"double_0_fc2", "single_2_linear1"} <= set(terms) and "single_2_linear2" not in terms
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_adapter_gradient_is_the_slope_of_its_loss(family, checkpointing, paths):
+    target = adapter(paths, family, gradient_checkpointing=checkpointing)
+    module, batch = target.module, target.batch(0, 0, 1)
+    generator = torch.Generator().manual_seed(0)
+    weights = list(module.terms.parameters())
+    with torch.no_grad():
+        for w in weights:
+            w.copy_(torch.randn(w.shape, generator=generator) * 0.1)
+
+    def loss():
+        return module(**batch, rng=torch.Generator().manual_seed(1))
+
+    loss().backward()
+    ways = [torch.randn(w.shape, generator=generator) for w in weights]
+    slope = sum((w.grad * way).sum() for w, way in zip(weights, ways)).item()
+    step, ends = 2e-4, []
+    with torch.no_grad():
+        for sign in (1, -1):
+            for w, way in zip(weights, ways):
+                w.add_(way, alpha=sign * step)
+            ends.append(loss().double().item())
+            for w, way in zip(weights, ways):
+                w.sub_(way, alpha=sign * step)
+    assert slope == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=0.03)
+
+
+def test_adapter_samples_in_the_latents_shape(paths):
+    target = adapter(paths)
+    batch = target.held(0, 2)
+    out = target.module.sample(**batch, sigmas=torch.linspace(1, 0, 3), seed=0)
+    assert out.shape == batch["latent"].shape and out.isfinite().all()
+
+
+def test_hidden_classes_are_painted_as_background(paths):
+    target = adapter(paths, drop={"text": 1.0, "mask": 1.0})
+    batch = target.batch(0, 0, 1)
+    assert not batch["labels"].any() and not batch["context"].any() and not batch["pooled"].any()
+    black = bases.VAE.encode(torch.zeros(1, bases.SIDE, bases.SIDE, 3))
+    assert torch.allclose(batch["mask_latent"], black.expand_as(batch["mask_latent"]))
+    kept = adapter(paths, drop={"text": 0.0, "mask": 0.0}).batch(0, 0, 1)
+    assert kept["labels"].any() and torch.equal(kept["mask_latent"], kept["latent"])
+
+
+def test_adapter_names_what_the_samples_lack(paths):
+    def without(*names):
+        return [{name: x for name, x in face.items() if name not in names} for face in encoded_faces(8)]
+
+    with pytest.raises(ValueError, match="lack pooled"):
+        adapter(paths, samples=without("pooled"))
+    with pytest.raises(ValueError, match="no mask_latent"):
+        adapter(paths, samples=without("labels", "mask_latent"))
+    with pytest.raises(ValueError, match="drop: hidden classes need"):
+        adapter(paths, samples=without("labels"))
+    with pytest.raises(ValueError, match="merging needs"):
+        adapter(paths, samples=without("labels"), drop={"mask": 0}, reduction="merge")
