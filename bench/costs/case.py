@@ -147,10 +147,8 @@ class Case:
         return self.model(self.x[:rows], self.t[:rows], None, self.context[:rows], None, transformer_options, **conds)
 
     def joint(self, rows: int | None = None, decoupled: bool = False) -> Tensor:
-        names = [("double_block", i) for i in range(self.doubles)]
-        names += [("single_block", i) for i in range(len(self.counts) - self.doubles)]
         stream = AdapterReader.stream(self.readers["exact"], self.model)
-        return self.base(rows, Joint(stream, names, self.tokens("exact"), decoupled).options)
+        return self.base(rows, Joint(stream, self.tokens("exact"), decoupled).options)
 
     def cached(self, mode: str) -> Tensor:
         entry = self.entries[mode]

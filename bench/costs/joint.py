@@ -19,9 +19,9 @@ class Joint:
     static cache computes, without its code. The last block's mask queries are left out, as nobody reads them.
     """
 
-    def __init__(self, stream: MaskStream, names: list[tuple[str, int]], tokens: MaskTokens, decoupled: bool = False):
+    def __init__(self, stream: MaskStream, tokens: MaskTokens, decoupled: bool = False):
         self.stream, self.tokens, self.decoupled = stream, tokens, decoupled
-        blocks = {name: partial(self.block, i) for i, name in enumerate(names)}
+        blocks = {name: partial(self.block, i) for i, name in enumerate(stream.names)}
         self.options = {"patches_replace": {"dit": blocks}}
 
     def block(self, i: int, args: dict, extra: dict) -> dict:

@@ -16,7 +16,7 @@ REDUCTIONS = ("off", "merge", "half", "half, merged")
 
 
 def is_mask(key: str) -> bool:
-    """Whether a conditioning's key is that of a mask, for all readers (CONDITIONING_KEY) or for one adapter."""
+    """Whether a key of a conditioning or a wrapper is that of masks: for all readers, or for one adapter."""
     return key.split(".")[0] == CONDITIONING_KEY
 
 

@@ -22,7 +22,7 @@ from . import window
 from .attention import MaskRows
 from .cache import REPORT_KEY, RunReport, StaticEntry, timed
 from .config import MaskLayout
-from .mask import CONDITIONING_KEY, BoundMask
+from .mask import CONDITIONING_KEY, BoundMask, is_mask
 from .tokens import MaskTokens, flat_regions, merge_leaves
 
 OPTIONS_KEY = "mdit_cache"
@@ -242,7 +242,7 @@ class StandAloneReader(MaskReader):
 def reads_masks(patcher) -> bool:
     """Whether a MODEL reads the masks of its conditionings."""
     keys = patcher.wrappers.get(comfy.patcher_extension.WrappersMP.APPLY_MODEL, {})
-    return any(str(key).startswith(CONDITIONING_KEY) for key in keys)
+    return any(is_mask(str(key)) for key in keys)
 
 
 def caches(transformer_options: dict) -> bool:

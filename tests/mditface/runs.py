@@ -45,6 +45,22 @@ def run(model, positive, negative, options: CacheOptions = CacheOptions(), *, la
     return out["samples"], report
 
 
+def check_other_entry(run, model, changed, positive, negative, expected: torch.Tensor, effect: float):
+    """A changed model takes a pass of its own and none again, and leaves the entry of the unchanged one alone.
+
+    `expected` is its result without a cache, which differs from the unchanged model's by more than `effect`.
+    """
+    base, _ = run(model, positive, negative)
+    out, report = run(changed, positive, negative)
+    assert report.passes == 1
+    torch.testing.assert_close(out, expected, **TOLERANCE)
+    assert not torch.allclose(out, base, atol=effect)
+    assert run(changed, positive, negative, seed=3)[1].passes == 0
+    again, report = run(model, positive, negative)
+    assert report.passes == 0
+    torch.testing.assert_close(again, base, **TOLERANCE)
+
+
 def evaluate(guider, x: torch.Tensor, sigma: float = 0.7) -> torch.Tensor:
     """The guider's prediction of the clean latent for the noisy latent x."""
     def once(model, noise, sigmas, extra_args, callback, disable):

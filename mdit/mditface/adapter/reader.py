@@ -117,9 +117,7 @@ class AdapterReader(MaskReader):
                       tuple(-(-side // patch) for side in x.shape[-2:]))
         replace = transformer_options.get("patches_replace", {})
         inner = replace.get("dit", {})
-        doubles = self.adapter.config.depth[0]
-        names = [("double_block", i) if i < doubles else ("single_block", i - doubles) for i in range(stream.blocks)]
-        patches = {name: BlockPatch(rows, i, inner.get(name), stream, reach) for i, name in enumerate(names)}
+        patches = {name: BlockPatch(rows, i, inner.get(name), stream, reach) for i, name in enumerate(stream.names)}
         options = {**transformer_options, "patches_replace": {**replace, "dit": {**inner, **patches}}}
         if COMPILE_KEY in transformer_options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
             control = marked(control, repr((self.key, form_of(rows))))

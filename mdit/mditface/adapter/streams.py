@@ -42,6 +42,12 @@ class MaskStream:
     def __init__(self, network: nn.Module, adapter: Adapter, weight: float):
         self.network, self.adapter, self.weight = network, adapter, weight
 
+    @property
+    def names(self) -> list[tuple[str, int]]:
+        """The blocks, in their order, under the names of the host's `patches_replace`."""
+        doubles, singles = self.adapter.config.depth
+        return [("double_block", i) for i in range(doubles)] + [("single_block", i) for i in range(singles)]
+
     def static_path(self, tokens: MaskTokens, device: torch.device, dtype: torch.dtype, prompt: Prompt | None,
                     transformer_options: dict) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields each block's mask keys and values (b, H, M, D), after norm and rotation (spec section 3.5)."""

@@ -144,9 +144,8 @@ class TrainingReader(AdapterReader):
         """Transformer options of a call of the network."""
         if not (self.checkpointing and torch.is_grad_enabled()):
             return {}
-        stream, (doubles, singles) = super().stream(model), self.adapter.config.depth
-        names = [("double_block", i) for i in range(doubles)] + [("single_block", i) for i in range(singles)]
-        patches = {name: partial(checkpointed_block, stream, i) for i, name in enumerate(names)}
+        stream = super().stream(model)
+        patches = {name: partial(checkpointed_block, stream, i) for i, name in enumerate(stream.names)}
         return {"patches_replace": {"dit": patches}}
 
 
