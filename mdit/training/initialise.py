@@ -54,5 +54,8 @@ def initialise_model(model: MDiT) -> None:
             nn.init.zeros_(stream.mod.weight)
         local_start(block.img)
         local_start(block.msk)
+        if model.config.proxy_window:
+            nn.init.zeros_(block.proxy.mod.weight)
+            block.proxy.query.bias.copy_(block.img.qkv.bias[:model.config.width])  # its local start
     nn.init.zeros_(model.final.mod.weight)
     nn.init.zeros_(model.final.linear.weight)

@@ -13,8 +13,8 @@ from pathlib import Path
 from . import host  # noqa: F401  (before any other module of the host)
 
 from .settings import read_settings
-from .targets import SETTINGS, TARGETS
 from .targets.demo import WEIGHTS, Demo
+from .targets.kinds import SETTINGS, TARGETS
 from .trainer import Trainer, make_accelerator
 
 __all__ = ["WEIGHTS", "Demo", "main"]

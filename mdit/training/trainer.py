@@ -97,12 +97,13 @@ class Trainer:
             losses = []
             for batch in tqdm(self.batches(), initial=start, total=steps, mininterval=5,
                               disable=not self.accelerator.is_main_process):
-                losses.append(self.advance(batch))
-                if report:
-                    report(self.step, losses[-1].item())
+                loss = self.advance(batch)
+                losses.append(loss)
                 if self.step % self.settings.every.log == 0:
                     self.log({"loss": torch.stack(losses).mean().item()})
                     losses.clear()
+                if report:
+                    report(self.step, loss.item())
                 self.look()
                 if self.accelerator.check_trigger():
                     break
@@ -158,8 +159,8 @@ class Trainer:
             folder = self.settings.output / "sheets"
             folder.mkdir(exist_ok=True)
             Image.fromarray(picture).save(folder / f"{self.step:06d}.png")
-            tracker = self.accelerator.get_tracker("tensorboard")
-            tracker.log_images({"sheet": picture[None]}, self.step, dataformats="NHWC")
+            for tracker in self.accelerator.trackers:
+                tracker.log_images({"sheet": picture[None]}, self.step, dataformats="NHWC")
         if measured:
             self.log(measured)
 

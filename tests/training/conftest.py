@@ -40,6 +40,6 @@ def paths(shards, tmp_path):
 
 @pytest.fixture
 def demo(paths):
-    from mditface.mdit.training.targets import DemoSettings, DemoTarget
+    from mditface.mdit.training.targets.kinds import DemoSettings, DemoTarget
     from mditface.tests.training.tiny_targets import DEMO
     return DemoTarget(DemoSettings(**DEMO, **paths))

@@ -24,7 +24,7 @@ from mditface.mdit.training.render.caption import VOCABULARY
 from mditface.mdit.training.render.look import sample_look
 from mditface.mdit.training.sampling import sample
 from mditface.mdit.training.settings import Schedule, read_settings
-from mditface.mdit.training.targets import (
+from mditface.mdit.training.targets.kinds import (
     SETTINGS, DemoSettings, DemoTarget, JudgeSettings, JudgeTarget,
 )
 from mditface.mdit.training.targets.demo import Demo

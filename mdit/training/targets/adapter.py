@@ -46,7 +46,9 @@ class AdapterSettings(Settings):
     """`base`, `vae` and `clip` are files of the host's; the latter two come from `base` where not given.
 
     `size` squared is the area of the buckets of sizes in pixels. `window`, `mask_vec` and `text_reads_mask` as in
-    AdapterConfig, `reduction` as in MaskInput. `guidance` is FLUX's. `cache` is the folder of encoded samples.
+    AdapterConfig, `reduction` as in MaskInput. `guidance` is FLUX's. `shift` moves the noise levels as SD3's sampling
+    does: above 1 the higher ones, where the parts of a picture find their places, come more often. `cache` is the
+    folder of encoded samples.
     """
     base: Path
     vae: Path | None = None
@@ -62,6 +64,7 @@ class AdapterSettings(Settings):
     mask_vec: Literal["zero_pooled", "prompt_pooled"] = "zero_pooled"
     text_reads_mask: bool = True
     guidance: float = 1.0
+    shift: Positive = 1.0
     drop: Drop = Drop()
 
 
@@ -84,9 +87,11 @@ class AdapterTarget:
         config = AdapterConfig(family, width, depth, settings.rank, settings.alpha, PALETTE, settings.mask_vec,
                                settings.text_reads_mask, settings.base.name, settings.window)
         adapter = Adapter(config, new_terms(base.model.diffusion_model, config, settings.layers, settings.seed))
-        self.module = MaskedBase(base, adapter, settings.reduction, settings.guidance, settings.gradient_checkpointing)
+        self.module = MaskedBase(base, adapter, settings.reduction, settings.guidance,
+                                 settings.gradient_checkpointing, settings.shift)
         self.keys = [0] * len(samples) if sizes is None else [tuple(size) for size in sizes]
         self.orders: dict[int, BatchOrder] = {}
+        self.blank: dict[torch.Size, Tensor] = {}
         self.check(samples[0])
 
     @classmethod
@@ -153,9 +158,18 @@ class AdapterTarget:
         if "mask_latent" not in batch:
             batch["mask_latent"], stale = torch.empty_like(batch["latent"]), torch.ones_like(stale)
         if stale.any():
-            with torch.no_grad():
-                encoded = self.vae.encode(to_image(batch["labels"][stale]))
-            batch["mask_latent"][stale] = encoded.to(batch["mask_latent"])
+            batch["mask_latent"][stale] = self.encoded(batch["labels"][stale]).to(batch["mask_latent"])
+
+    @torch.no_grad()
+    def encoded(self, labels: Tensor) -> Tensor:
+        """The pictures of label maps (B, H, W), encoded; the one without any class is kept."""
+        size, painted = labels.shape[1:], labels.flatten(1).any(1)
+        if size not in self.blank:
+            self.blank[size] = self.vae.encode(to_image(torch.zeros_like(labels[:1])))
+        latents = self.blank[size].repeat(len(labels), 1, 1, 1)
+        if painted.any():
+            latents[painted] = self.vae.encode(to_image(labels[painted])).to(latents)
+        return latents
 
     def held(self, start: int, count: int) -> dict[str, Tensor]:
         """Held-out samples on the module's device, whole."""
@@ -185,11 +199,13 @@ class AdapterTarget:
         return {name: float(np.mean(values)) for name, values in losses.items() if values}
 
     def save(self, path: Path, weights: dict[str, Tensor]) -> None:
-        """The format that `load_adapter` reads."""
+        """The format that `load_adapter` reads; the file appears when it is whole."""
         path.parent.mkdir(parents=True, exist_ok=True)
         named = {name: w for name, w in weights.items() if name.startswith(PREFIX)}
-        save_file({own_key(name): w.contiguous() for name, w in named.items()}, path,
+        part = path.with_suffix(".part")
+        save_file({own_key(name): w.contiguous() for name, w in named.items()}, part,
                   self.module.reader.adapter.config.to_metadata())
+        part.replace(path)
 
 
 def own_key(name: str) -> str:

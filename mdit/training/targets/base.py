@@ -47,5 +47,7 @@ def make_optimisers(settings: Optimiser, matrices: list[nn.Parameter], groups: l
     if settings.muon is None:
         groups, matrices = [*groups, {"params": matrices}], []
     groups = [group for group in groups if group["params"]]
-    adamw = torch.optim.AdamW(groups, settings.adamw, settings.betas, weight_decay=settings.weight_decay)
-    return [torch.optim.Muon(matrices, settings.muon), adamw] if matrices else [adamw]
+    made = [torch.optim.Muon(matrices, settings.muon)] if matrices else []
+    if groups:
+        made.append(torch.optim.AdamW(groups, settings.adamw, settings.betas, weight_decay=settings.weight_decay))
+    return made

@@ -12,9 +12,13 @@ import comfy.utils
 from comfy.model_patcher import ModelPatcher
 
 from ...labelmap import to_image
+from ...mditface.host import load as load_mdit
+from ...mditface.text import TEXT_KEY
 from ..datasets import Buckets, CachedDataset, FaceDataset, file_digest, open_dataset
+from ..patches import PATCHES_KEY, PatchVAE
 from .adapter import AdapterSettings
 from .lowrank import base_of
+from .sd3 import SD3Settings
 
 MULTIPLE = 16  # pixels: the VAE's factor 8 times the patch of 2
 
@@ -31,6 +35,7 @@ class Encoder:
         return {"latent": self.vae.encode(picture)[0], "mask_latent": self.vae.encode(to_image(labels[None]))[0],
                 "labels": labels, **self.text((sample["captions"] or [""])[0])}
 
+    @torch.no_grad()
     def text(self, caption: str) -> dict[str, Tensor]:
         context, pooled = self.clip.encode_from_tokens(self.clip.tokenize(caption), return_pooled=True)
         return {"context": context[0].cpu(), "pooled": pooled[0].cpu()}
@@ -38,9 +43,7 @@ class Encoder:
 
 def load_base(settings: AdapterSettings) -> tuple[ModelPatcher, comfy.sd.VAE, comfy.sd.CLIP]:
     """The base with its VAE and text encoder, each from its file or from the base's."""
-    for path in (settings.base, *settings.clip, *filter(None, [settings.vae])):
-        if not path.is_file():
-            raise FileNotFoundError(f"no model file at {path}: see base, vae and clip in the configuration")
+    check_files(settings.base, *settings.clip, *filter(None, [settings.vae]))
     if settings.vae and settings.clip:
         base, clip, vae = comfy.sd.load_diffusion_model(str(settings.base)), None, None
     else:
@@ -49,16 +52,34 @@ def load_base(settings: AdapterSettings) -> tuple[ModelPatcher, comfy.sd.VAE, co
     family, _, _ = base_of(base)
     if settings.clip:
         kind = {"sd3": comfy.sd.CLIPType.SD3, "flux": comfy.sd.CLIPType.FLUX}[family]
-        clip = comfy.sd.load_clip([str(path) for path in settings.clip], clip_type=kind)
+        clip = load_clip(settings.clip, kind)
     if settings.vae:
-        vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(settings.vae)))
+        vae = load_vae(settings.vae)
     if clip is None or vae is None:
         name, part = ("clip", "text encoder") if clip is None else ("vae", "VAE")
         raise ValueError(f"{name}: {settings.base} holds no {part}: name its file")
     return base, vae, clip
 
 
-def encoded(folder: Path, settings: AdapterSettings, encoder: Encoder, key: dict) -> CachedDataset:
+def check_files(*paths: Path) -> None:
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"no model file at {path}: see base, vae and clip in the configuration")
+
+
+def load_vae(path: Path) -> comfy.sd.VAE | PatchVAE:
+    weights, metadata = comfy.utils.load_torch_file(str(path), safe_load=True, return_metadata=True)
+    return PatchVAE(**weights) if PATCHES_KEY in (metadata or {}) else comfy.sd.VAE(sd=weights, metadata=metadata)
+
+
+def load_clip(paths: tuple[Path, ...], kind: comfy.sd.CLIPType) -> comfy.sd.CLIP:
+    """Text encoders of the host's, or that of a stand-alone MDiT file."""
+    if TEXT_KEY.encode() in (comfy.utils.safetensors_header(str(paths[0])) or b""):
+        return load_mdit(str(paths[0])).clip
+    return comfy.sd.load_clip([str(path) for path in paths], clip_type=kind)
+
+
+def encoded(folder: Path, settings: AdapterSettings | SD3Settings, encoder: Encoder, key: dict) -> CachedDataset:
     """The samples of a folder, encoded into the cache before training starts."""
     faces = open_dataset(folder)
     if not isinstance(faces, FaceDataset):
@@ -71,14 +92,25 @@ def encoded(folder: Path, settings: AdapterSettings, encoder: Encoder, key: dict
     return dataset
 
 
+def samples_of(settings: AdapterSettings | SD3Settings, vae, clip, files: tuple[Path, ...]) -> dict:
+    """What a target's samples are, with the VAE; `files` are those of VAE and text encoders."""
+    encoder, key = Encoder(vae, clip), {"files": [file_digest(path) for path in files]}
+    heldout = encoded(settings.heldout, settings, encoder, key) if settings.heldout else ()
+    return {"samples": encoded(settings.data, settings, encoder, key), "heldout": heldout, "vae": vae,
+            "empty": encoder.text("")}
+
+
 @torch.inference_mode(False)
 def open_encoded(settings: AdapterSettings) -> dict:
     """What an AdapterTarget is made of."""
     base, vae, clip = load_base(settings)
-    encoder = Encoder(vae, clip)
-    files = (settings.vae or settings.base, *(settings.clip or [settings.base]))
-    key = {"files": [file_digest(path) for path in files]}
-    samples = encoded(settings.data, settings, encoder, key)
-    heldout = encoded(settings.heldout, settings, encoder, key) if settings.heldout else ()
-    return {"base": base, "samples": samples, "heldout": heldout, "sizes": samples.sizes, "vae": vae,
-            "empty": encoder.text("")}
+    made = samples_of(settings, vae, clip, (settings.vae or settings.base, *(settings.clip or [settings.base])))
+    return {**made, "base": base, "sizes": made["samples"].sizes}
+
+
+@torch.inference_mode(False)
+def open_samples(settings: SD3Settings) -> dict:
+    """What an SD3Target is made of."""
+    check_files(settings.vae, *settings.clip)
+    vae, clip = load_vae(settings.vae), load_clip(settings.clip, comfy.sd.CLIPType.SD3)
+    return samples_of(settings, vae, clip, (settings.vae, *settings.clip))

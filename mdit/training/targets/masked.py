@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from comfy.model_patcher import ModelPatcher
+from comfy.model_sampling import time_snr_shift
 from comfy.patcher_extension import WrapperExecutor
 
 from ...labelmap import resize_nearest
@@ -28,11 +29,12 @@ VISIBLE = torch.ones(0)  # palette pictures have no channel for each class
 class MaskedBase(nn.Module):
     """The flow matching loss of spec section 3.7; only `terms`, the adapter's, require gradients."""
 
-    def __init__(self, base: ModelPatcher, adapter: Adapter, reduction: str, guidance: float, checkpointing: bool):
+    def __init__(self, base: ModelPatcher, adapter: Adapter, reduction: str, guidance: float, checkpointing: bool,
+                 shift: float):
         super().__init__()
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction: it is '{reduction}', must be one of {', '.join(REDUCTIONS)}")
-        self.base, self.reduction, self.guidance = base, reduction, guidance
+        self.base, self.reduction, self.guidance, self.shift = base, reduction, guidance, shift
         self.reader = TrainingReader(adapter, checkpointing)
         self.terms = adapter.terms.requires_grad_(True)
         self.network = base.model.diffusion_model.requires_grad_(False)
@@ -53,7 +55,7 @@ class MaskedBase(nn.Module):
         """
         clean = self.base.model.process_latent_in(latent).float()
         random = dict(generator=rng, device=clean.device)
-        sigma = torch.sigmoid(torch.randn(len(clean), **random))
+        sigma = time_snr_shift(self.shift, torch.sigmoid(torch.randn(len(clean), **random)))
         noise = torch.randn(clean.shape, **random)
         noisy = torch.lerp(clean, noise, sigma.view(-1, 1, 1, 1))
         rows = self.rows(mask_latent, labels, pooled) if masked else ()

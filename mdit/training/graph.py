@@ -1,0 +1,220 @@
+"""Training an adapter inside the host: data as its graphs hold them, its progress bar, previews and Cancel button."""
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import logging
+import math
+import shutil
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, is_initialized
+from PIL import Image
+from torch import Tensor
+
+import comfy.ldm.modules.attention
+import comfy.model_management
+import comfy.utils
+from comfy.model_management import InterruptProcessingException, throw_exception_if_processing_interrupted
+from comfy.model_patcher import ModelPatcher
+
+from ..labelmap import resize_nearest, to_image
+from ..mditface.adapter.reader import check_model
+from ..mditface.static import reads_masks
+from .targets.adapter import SHEET_COUNT, AdapterSettings, AdapterTarget
+from .trainer import Trainer
+
+DTYPES = {"bf16": torch.bfloat16, "no": torch.float32}
+TEXT_LAYERS = {"sd3": ("context_embedder", "y_embedder.mlp.0"), "flux": ("txt_in", "vector_in.in_layer")}
+WITHOUT_GRADIENTS = ("attention_sage", "attention_flash")
+ASPECT = 0.05  # how far a label map's sides may be from its latent's: a VAE crops pictures to whole cells
+ALL_MEMORY = 1e20
+PREVIEW_PIXELS = 1024
+WARMUP = 20  # steps, for runs of any length: a run may go on with another number of steps
+
+
+def file_of(model: ModelPatcher) -> Path:
+    """The file that a host's MODEL was loaded from, from which the trainer loads a copy to itself.
+
+    Raises ValueError for a model that cannot be trained on.
+    """
+    check_model(model)
+    if reads_masks(model):
+        raise ValueError("model: it reads masks by an adapter already: connect it without 'Apply MDiT Adapter'")
+    if model.cached_patcher_init is None:
+        raise ValueError("model: the trainer loads a copy to itself, but this model's loader left no file to load it "
+                         "from: take 'Load Diffusion Model' or 'Load Checkpoint'")
+    kernel = comfy.ldm.modules.attention.optimized_attention.__name__
+    if kernel in WITHOUT_GRADIENTS:
+        raise ValueError(f"model: the host computes attention by {kernel}, which has no gradients: start it without "
+                         "that option to train")
+    return Path(model.cached_patcher_init[1][0])
+
+
+def samples_of(model: ModelPatcher, latents: list[dict], conditioning: list[list], label_maps: list[Tensor]
+               ) -> list[dict[str, Tensor]]:
+    """The samples of an AdapterTarget, still without the encoded masks.
+
+    latents: the host's LATENTs of (b, C, h, w); conditioning: its CONDITIONINGs, with as many entries in all, or one
+    for all; label_maps: (b, H, W) class indices, as many in all. Raises ValueError where they do not fit each other or
+    the model.
+    """
+    pictures = [picture for latent in latents for picture in latent["samples"]]
+    texts = [text_of(model, entry) for entries in conditioning for entry in entries]
+    maps = [labels for batch in label_maps for labels in batch]
+    if len(maps) != len(pictures):
+        raise ValueError(f"label_maps: {len(maps)} for {len(pictures)} latents: give one for each, in the same order")
+    if len(texts) not in (1, len(pictures)):
+        raise ValueError(f"conditioning: {len(texts)} for {len(pictures)} latents: give one for each in the same "
+                         "order, or one for all")
+    texts = texts * len(pictures) if len(texts) == 1 else texts
+    return [{"latent": picture, "labels": fitted(model, picture, labels, number), **text}
+            for number, (picture, text, labels) in enumerate(zip(pictures, texts, maps), 1)]
+
+
+def text_of(model: ModelPatcher, entry: tuple[Tensor, dict]) -> dict[str, Tensor]:
+    """context (L, D) and pooled (P,) of a CONDITIONING's entry."""
+    context, pooled = entry[0], entry[1].get("pooled_output")
+    layers = TEXT_LAYERS[check_model(model)]
+    expected = [model.model.diffusion_model.get_submodule(layer).in_features for layer in layers]
+    found = [context.shape[-1], None if pooled is None else pooled.shape[-1]]
+    if found != expected:
+        raise ValueError(f"conditioning: its text is {found[0]} wide and its pooled text {found[1] or 'missing'}, the "
+                         f"model needs {expected[0]} and {expected[1]}: encode it with the model's text encoders")
+    return {"context": context[0], "pooled": pooled[0]}
+
+
+def fitted(model: ModelPatcher, latent: Tensor, labels: Tensor, number: int) -> Tensor:
+    """A label map (H, W) in the size of the picture of a latent (C, h, w)."""
+    channels, pixels = model.model.latent_format.latent_channels, model.model.latent_format.spacial_downscale_ratio
+    if latent.ndim != 3 or latent.shape[0] != channels:
+        raise ValueError(f"latents: number {number} has shape {tuple(latent.shape)}, the model works on ({channels}, "
+                         "height, width): encode the pictures with the model's VAE")
+    (height, width), (h, w) = labels.shape, (side * pixels for side in latent.shape[1:])
+    if not math.isclose(height / width, h / w, rel_tol=ASPECT):
+        raise ValueError(f"label_maps: number {number} is {width} x {height} pixels, its picture {w} x {h}: give each "
+                         "picture the label map of the same part of it")
+    return resize_nearest(labels[None], h, w)[0]
+
+
+def settings_of(chosen: dict, base: Path, output: Path, weights: Path, precision: str) -> AdapterSettings:
+    """The trainer's settings for the values of the node's inputs."""
+    steps, rank, window = chosen["steps"], chosen["rank"], chosen["window"]
+    every = {"log": 1, "checkpoint": chosen["checkpoint_steps"], "sheet": chosen["preview_steps"] or steps + 1,
+             "metrics": steps}
+    return AdapterSettings(
+        target="adapter", base=base, data=Path(), output=output, weights=weights, steps=steps,
+        batch=chosen["batch_size"], optimiser={"adamw": chosen["learning_rate"], "weight_decay": 0.01},
+        schedule={"warmup": WARMUP, "decay": 0.3}, ema=0.999, seed=chosen["seed"],
+        precision=precision, gradient_checkpointing=chosen["gradient_checkpointing"], every=every, rank=rank,
+        alpha=rank, window=window, text_reads_mask=not window, reduction=chosen["token_reduction"],
+        drop={"text": chosen["drop_text"], "mask": chosen["drop_mask"]})
+
+
+def run_name(settings: AdapterSettings, model: ModelPatcher, samples: list[dict[str, Tensor]]) -> str:
+    """Tells runs of other settings, models or data apart; the number of steps is not among them."""
+    state = [settings.recipe(), str(model.patches_uuid) if model.patches else ""]
+    digest = hashlib.blake2b(json.dumps(state).encode(), digest_size=6)
+    for sample in samples:
+        for name in sorted(sample):
+            digest.update(sample[name].float().contiguous().numpy())
+    return digest.hexdigest()
+
+
+class GraphTarget(AdapterTarget):
+    """Shows its progress and its sheets on the node that runs; has the VAE at work only before training and for
+    sheets, for which the first samples stand in."""
+
+    def __init__(self, settings: AdapterSettings, base: ModelPatcher, samples: list[dict[str, Tensor]], vae,
+                 empty: dict[str, Tensor] | None):
+        self.progress = comfy.utils.ProgressBar(settings.steps)
+        sizes = [sample["latent"].shape for sample in samples]
+        shown = [sample for sample, size in zip(samples, sizes) if size == sizes[0]][:SHEET_COUNT]
+        super().__init__(settings, base, samples, heldout=shown if settings.every.sheet <= settings.steps else (),
+                         sizes=sizes, vae=vae, empty=empty)
+        for labels in {size: sample["labels"] for size, sample in zip(sizes, samples)}.values():
+            self.encoded(torch.zeros_like(labels[None]))  # kept for the maps that are hidden
+        self.load()
+
+    def load(self) -> None:
+        """Gives the base all of the device's memory: nobody knows what its activations need."""
+        comfy.model_management.load_models_gpu([self.module.base], ALL_MEMORY, force_full_load=True)
+
+    def report(self, step: int, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise ValueError(f"learning_rate: the loss of step {step} is not finite: lower it, or set precision to "
+                             "fp32")
+        self.progress.update_absolute(step)
+
+    def sheet(self):
+        picture = super().sheet()
+        if picture is not None:
+            preview = ("JPEG", Image.fromarray(picture), PREVIEW_PIXELS)
+            self.progress.update_absolute(self.progress.current, preview=preview)
+            self.load()
+        return picture
+
+    def metrics(self) -> dict[str, float]:
+        return {}
+
+
+@torch.no_grad()
+def encode_masks(samples: list[dict[str, Tensor]], vae) -> None:
+    """Adds `mask_latent` to the samples."""
+    progress = comfy.utils.ProgressBar(len(samples))
+    for sample in samples:
+        throw_exception_if_processing_interrupted()
+        sample["mask_latent"] = vae.encode(to_image(sample["labels"][None]))[0]
+        shapes = [tuple(sample[name].shape) for name in ("mask_latent", "latent")]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"vae: it makes latents {shapes[0]} where the data set has {shapes[1]}: connect the VAE "
+                             "that made these")
+        progress.update(1)
+
+
+@torch.inference_mode(False)
+def train(model: ModelPatcher, settings: AdapterSettings, samples: list[dict[str, Tensor]], vae,
+          empty: dict[str, Tensor] | None) -> list[float]:
+    """Trains an adapter and writes its file; returns the loss of each step.
+
+    A folder of the run's own below `settings.output` holds its checkpoints until the file is written. A run that was
+    cancelled, or whose process ended, goes on from its last checkpoint when it is started again; Cancel writes one.
+    The model stays as it is.
+    """
+    if len(samples) < settings.batch:
+        raise ValueError(f"batch_size: it is {settings.batch} but there are {len(samples)} latents: lower it, or add "
+                         "pictures")
+    settings = settings.model_copy(update={"output": settings.output / run_name(settings, model, samples)})
+    encode_masks(samples, vae)
+    base = model.clone(disable_dynamic=True, force_deepcopy=True)
+    base.set_model_compute_dtype(DTYPES[settings.precision])
+    shared = is_initialized()
+    try:
+        run(settings, base, samples, vae, empty)
+    finally:
+        comfy.model_management.unload_model_and_clones(base)
+        if not shared:  # else no other pack could take another precision in this process
+            AcceleratorState._reset_state(reset_partial_state=True)
+    del base
+    gc.collect()  # the copy of the model is in cycles; after Cancel the host does this
+    lines = map(json.loads, (settings.output / "log.jsonl").read_text().splitlines())
+    losses = {line["step"]: line["loss"] for line in lines}
+    shutil.rmtree(settings.output)
+    return list(losses.values())
+
+
+def run(settings: AdapterSettings, base: ModelPatcher, samples: list[dict[str, Tensor]], vae,
+        empty: dict[str, Tensor] | None) -> None:
+    """Trains to the end, or to Cancel, which the host's layers look for, and a checkpoint."""
+    target = GraphTarget(settings, base, samples, vae, empty)
+    trainer = Trainer(target, Accelerator(cpu=base.load_device.type == "cpu", project_dir=settings.output))
+    try:
+        trainer.fit(target.report)
+    except InterruptProcessingException:
+        if trainer.step:
+            trainer.save_checkpoint()
+            logging.info("cancelled after step %d of %d", trainer.step, settings.steps)
+        raise

@@ -1,0 +1,13 @@
+"""What can be trained: each target's settings, and the target made of them."""
+from .adapter import AdapterSettings, AdapterTarget
+from .base import Target
+from .demo import DemoSettings, DemoTarget
+from .judge import JudgeSettings, JudgeTarget
+from .sd3 import SD3Settings, SD3Target
+
+SETTINGS = {"demo": DemoSettings, "adapter": AdapterSettings, "judge": JudgeSettings, "sd3": SD3Settings}
+TARGETS = {"demo": DemoTarget, "adapter": AdapterTarget.from_settings, "judge": JudgeTarget,
+           "sd3": SD3Target.from_settings}
+
+__all__ = ["SETTINGS", "TARGETS", "Target", "AdapterSettings", "AdapterTarget", "DemoSettings", "DemoTarget",
+           "JudgeSettings", "JudgeTarget", "SD3Settings", "SD3Target"]
