@@ -68,7 +68,7 @@ class LabelMapFromMasks(io.ComfyNode):
             display_name="Build Label Map from Masks",
             category=CATEGORY,
             description="Paints masks as face parts into one label map, the later ones on top. Pixels under "
-                        "no mask are background.",
+                        "no mask are background, or stay as in a label map to paint on.",
             search_aliases=["mask to label map", "combine masks", "segmentation map", "face parts"],
             inputs=[
                 io.Autogrow.Input(
@@ -82,19 +82,23 @@ class LabelMapFromMasks(io.ComfyNode):
                              tooltip="Width of the label map in pixels; 0 takes the first mask's."),
                 io.Int.Input("height", default=0, min=0, max=16384,
                              tooltip="Height of the label map in pixels; 0 takes the first mask's."),
+                io.Image.Input("label_map", optional=True,
+                               tooltip="Label map to paint on, stretched to the size. Unconnected: background."),
             ],
             outputs=[label_map_output()],
         )
 
     @classmethod
-    def execute(cls, masks: io.Autogrow.Type, classes: str, width: int = 0, height: int = 0) -> io.NodeOutput:
+    def execute(cls, masks: io.Autogrow.Type, classes: str, width: int = 0, height: int = 0,
+                label_map: torch.Tensor | None = None) -> io.NodeOutput:
         layers = list(masks.values())
         ids = labelmap.class_ids(classes)
         if len(ids) != len(layers):
             raise ValueError(f"classes: {len(ids)} names for {len(layers)} connected masks. "
                              "Write one class name for each mask, from top to bottom.")
         h, w = layers[0].shape[-2:]
-        indices = labelmap.from_masks(list(zip(ids, layers)), height or h, width or w)
+        base = None if label_map is None else labelmap.to_indices(label_map)
+        indices = labelmap.from_masks(list(zip(ids, layers)), height or h, width or w, base)
         return io.NodeOutput(labelmap.to_image(indices))
 
 

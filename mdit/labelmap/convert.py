@@ -60,18 +60,25 @@ def to_masks(indices: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
     return (indices[:, None] == wanted).float()  # (B, C, H, W)
 
 
-def from_masks(layers: Sequence[tuple[int, torch.Tensor]], h: int, w: int) -> torch.Tensor:
-    """Paint masks as classes on background, later layers on top.
+def from_masks(
+    layers: Sequence[tuple[int, torch.Tensor]], h: int, w: int, base: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Paint masks as classes over label maps or, without, over background; later layers on top.
 
     layers: (class id, mask) pairs; a mask is (H, W), (B, H, W) or (B, 1, H, W) and counts where it exceeds
         0.5. A mask of another size is resized by nearest neighbour, one of batch 1 serves the whole batch.
+    base: (B, H, W) class ids to paint over, resized and repeated likewise.
     Returns (B, h, w) uint8. Raises ValueError for no layers, a wrong shape and batches that do not fit.
     """
     if not layers:
         raise ValueError("masks: no mask is connected. Connect at least one.")
     masks = [_as_batch(mask, number) for number, (_, mask) in enumerate(layers, 1)]
-    batch = max(len(mask) for mask in masks)
-    indices = torch.zeros(batch, h, w, dtype=torch.uint8, device=masks[0].device)
+    base = torch.zeros(1, h, w, dtype=torch.uint8) if base is None else resize_nearest(base, h, w)
+    batch = max(map(len, (base, *masks)))
+    if len(base) not in (1, batch):
+        raise ValueError(f"label_map: a batch of {len(base)}, the masks are one of {batch}. Give them the same size, "
+                         "or 1.")
+    indices = base.to(masks[0].device).repeat(batch // len(base), 1, 1)
     for number, ((class_id, _), mask) in enumerate(zip(layers, masks), 1):
         if len(mask) not in (1, batch):
             raise ValueError(f"masks: mask {number} is a batch of {len(mask)}, another one of {batch}. "

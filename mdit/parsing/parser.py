@@ -18,20 +18,23 @@ WIDTHS = (32, 64, 96, 128)
 FOLD = 2  # pixels along a side that are folded into one position's channels
 
 
-def convolutions(n_in: int, n_out: int) -> nn.Sequential:
+def convolutions(n_in: int, n_out: int, operations=nn) -> nn.Sequential:
     return nn.Sequential(*(layer for n in (n_in, n_out) for layer in (
-        nn.Conv2d(n, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())))
+        operations.Conv2d(n, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())))
 
 
 class FaceParser(nn.Module):
-    """Images (B, 3, 128, 128) in [-1, 1] -> logits (B, 19, 128, 128)."""
+    """Images (B, 3, 128, 128) in [-1, 1] -> logits (B, 19, 128, 128).
 
-    def __init__(self):
+    operations: where the convolutions come from, torch.nn to train them.
+    """
+
+    def __init__(self, operations=nn):
         super().__init__()
         inputs = (3 * FOLD ** 2, *WIDTHS[:-1])
-        self.down = nn.ModuleList(convolutions(a, b) for a, b in zip(inputs, WIDTHS))
-        self.up = nn.ModuleList(convolutions(a + b, b) for a, b in zip(WIDTHS[:0:-1], WIDTHS[-2::-1]))
-        self.out = nn.Conv2d(WIDTHS[0], len(CLASSES) * FOLD ** 2, 1)
+        self.down = nn.ModuleList(convolutions(a, b, operations) for a, b in zip(inputs, WIDTHS))
+        self.up = nn.ModuleList(convolutions(a + b, b, operations) for a, b in zip(WIDTHS[:0:-1], WIDTHS[-2::-1]))
+        self.out = operations.Conv2d(WIDTHS[0], len(CLASSES) * FOLD ** 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.down[0](F.pixel_unshuffle(x, FOLD))  # (B, 32, 64, 64)

@@ -1,0 +1,47 @@
+"""What the static caches of masks hold at this moment."""
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .cache import StaticEntry
+from .mask import MaskInput, MaskReference, is_mask
+
+
+class CacheContents(NamedTuple):
+    entries: list[StaticEntry]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(entry.nbytes for entry in self.entries)
+
+    @property
+    def hits(self) -> int:
+        return sum(entry.hits for entry in self.entries)
+
+    @property
+    def devices(self) -> str:
+        return ", ".join(sorted({str(entry.stored_on) for entry in self.entries}))
+
+    def __str__(self) -> str:
+        lines = [f"cache entries {len(self.entries)}, cache bytes {self.nbytes}, cache hits {self.hits}"]
+        lines += [f"entry {number}: {entry.nbytes} bytes on {entry.stored_on}, {len(entry.blocks)} blocks, "
+                  f"{entry.hits} hits" for number, entry in enumerate(self.entries, 1)]
+        return "\n".join(lines)
+
+
+def masks_in(source: MaskInput | list) -> list[MaskInput]:
+    """The masks of an MDIT_MASK or a CONDITIONING, each once."""
+    if isinstance(source, MaskInput):
+        return [source]
+    found = [value for _, options in source for key, value in options.items()
+             if is_mask(key) and isinstance(value, MaskReference)]
+    return list(dict.fromkeys(reference.mask for reference in found))
+
+
+def contents(source: MaskInput | list) -> CacheContents:
+    """The entries of all masks in an MDIT_MASK or a CONDITIONING, each mask's least recently used ones first."""
+    entries = []
+    for mask in masks_in(source):
+        with mask.store.lock:
+            entries += mask.store.cache.entries.values()
+    return CacheContents(entries)
