@@ -1,0 +1,152 @@
+"""What a person does with the painter of a node, for the browser tests."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mditface.mdit.labelmap import CLASSES, decode_drawing
+
+HERE = Path(__file__).parent
+WEB = HERE.parents[1] / "web"
+ALONE = """<!doctype html><title>painter</title>
+<body style="margin: 0; height: 100vh; display: grid"><div id="host"></div>
+<script type="module">
+import { decode, encode } from "/painter/codec.js";
+import { Panel } from "/painter/panel.js";
+import { wordsFor } from "/painter/words.js";
+window.forwarded = 0;
+window.panel = new Panel(document.querySelector("#host"), wordsFor("en"), () => { window.forwarded++; });
+window.load = async text => window.panel.editor.reset(await decode(text));
+window.text = () => encode(window.panel.editor.map);
+</script>"""
+PLACE = """async ([type, pos]) => {
+    const node = LiteGraph.createNode(type);
+    node.pos = pos;
+    app.graph.add(node);
+    return node.id;
+}"""
+RUN = """async () => {
+    const done = new Promise((resolve, reject) => {
+        app.api.addEventListener("execution_success", ({ detail }) => resolve(detail.prompt_id), { once: true });
+        app.api.addEventListener("execution_error", ({ detail }) => reject(detail.exception_message), { once: true });
+    });
+    await app.queuePrompt(0);
+    return await done;
+}"""
+VALUE = """async id => await app.canvas.graph.getNodeById(id).widgets.find(widget => widget.name === "drawing")
+    .serializeValue()"""
+
+
+@contextmanager
+def alone(browser) -> Iterator:
+    """A page with one painter and no host, as insecure as a server in the local network; `our_errors` grows."""
+    context = browser.new_context(viewport={"width": 900, "height": 700}, accept_downloads=True)
+    page = context.new_page()
+    page.our_errors = []
+    page.on("console", lambda message: page.our_errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: page.our_errors.append(str(error)))
+    page.route("http://painter.test/**", serve)
+    page.goto("http://painter.test/")
+    page.wait_for_function("() => window.text")
+    yield page
+    context.close()
+
+
+def serve(route) -> None:
+    path = route.request.url.removeprefix("http://painter.test/")
+    if path == "painter_units.js":
+        route.fulfill(path=HERE / path)
+    elif (WEB / path).is_file():
+        route.fulfill(path=WEB / path)
+    elif path == "":
+        route.fulfill(body=ALONE, content_type="text/html")
+    else:
+        route.fulfill(status=204)  # the browser's icon
+
+
+def place(page, node_type: str, x: int = 0, y: int = 0) -> int:
+    """Add a node to the graph that the page shows; its id."""
+    return page.evaluate(PLACE, [node_type, [x, y]])
+
+
+def connect(page, source: int, slot: int, target: int, name: str) -> None:
+    page.evaluate("""([source, slot, target, name]) => {
+        const to = app.graph.getNodeById(target);
+        app.graph.getNodeById(source).connect(slot, to, to.inputs.findIndex(input => input.name === name));
+    }""", [source, slot, target, name])
+
+
+def show(page) -> None:
+    """Bring the origin of the graph on the screen, unscaled."""
+    page.evaluate("""() => {
+        Object.assign(app.canvas.ds, { scale: 1, offset: [80, 100] });
+        app.canvas.setDirty(true, true);
+    }""")
+    page.wait_for_timeout(300)  # the front end moves widgets after it has drawn
+
+
+class Painter:
+    """One painter on a page; `read()` gives the text of its drawing."""
+
+    def __init__(self, page, read: Callable[[], str], number: int = 0):
+        self.page, self.text = page, read
+        self.root = page.locator(".painter").nth(number)
+        self.canvas = self.root.locator("canvas")
+        self.canvas.wait_for()
+        self.drawing()
+
+    def drawing(self):
+        """The label map of that value, (H, W) uint8."""
+        drawing = decode_drawing(self.text())
+        self.shape = drawing.shape
+        return drawing
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Where a pixel of the drawing is on the page, while the whole drawing is shown."""
+        box = self.canvas.bounding_box()
+        height, width = self.shape
+        scale = min(box["width"] / width, box["height"] / height)
+        return (box["x"] + (box["width"] - scale * width) / 2 + scale * x,
+                box["y"] + (box["height"] - scale * height) / 2 + scale * y)
+
+    def stroke(self, *points: tuple[float, float]) -> None:
+        """Press at the first point, move over the others, release."""
+        places = [self.at(*point) for point in points]
+        mouse = self.page.mouse
+        mouse.move(*places[0])
+        mouse.down()
+        for place in places[1:]:
+            mouse.move(*place, steps=5)
+        mouse.up()
+
+    def click(self, x: float, y: float) -> None:
+        self.page.mouse.click(*self.at(x, y))
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def choose(self, name: str) -> None:
+        """A class or a tool, by its radio button."""
+        value = str(CLASSES.index(name)) if name in CLASSES else name
+        self.root.locator(f"label:has(input[value='{value}'])").click()
+
+    def command(self, name: str) -> None:
+        self.root.locator(f"button[data-command='{name}']").click()
+
+
+class NodePainter(Painter):
+    """The painter of a node of the graph on the screen."""
+
+    def __init__(self, page, node_id: int, number: int = 0):
+        self.node_id = node_id
+        super().__init__(page, lambda: page.evaluate(VALUE, node_id), number)
+
+    @classmethod
+    def placed(cls, page) -> NodePainter:
+        """On a new node in an empty graph."""
+        page.evaluate("() => app.graph.clear()")
+        node_id = place(page, "MDiT_PaintLabelMap")
+        show(page)
+        return cls(page, node_id)

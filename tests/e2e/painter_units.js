@@ -1,0 +1,311 @@
+/** Unit tests of the painter's modules; test_painter_units.py runs each exported function in the browser. */
+
+import { digitClass, combination, COMMANDS } from "/painter/commands.js";
+import { CLASSES, MIRRORED, PALETTE } from "/painter/classes.js";
+import { decode, encode } from "/painter/codec.js";
+import { LabelMap, MAX_STEPS } from "/painter/model.js";
+import { PictureError, partClass, readFiles, toLabels, toPng } from "/painter/pictures.js";
+import * as raster from "/painter/raster.js";
+import { WORDS, wordsFor } from "/painter/words.js";
+
+function check(condition, what) {
+    if (!condition) throw new Error(what);
+}
+
+function same(a, b, what) {
+    check(a.length === b.length && a.every((value, i) => value === b[i]), what);
+}
+
+async function refused(promise, type = Error) {
+    const error = await promise.then(() => null, (caught) => caught);
+    check(error instanceof type, `refused, not ${error}`);
+    return error;
+}
+
+/** Numbers 0 <= n < 1, the same in every run (mulberry32). */
+function random(seed) {
+    return () => {
+        seed = (seed + 0x6D2B79F5) | 0;
+        let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+        t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+        return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+    };
+}
+
+function randomMap(seed, width = 37, height = 23, classes = 19) {
+    const next = random(seed);
+    return new LabelMap(width, height, Uint8Array.from({ length: width * height }, () => next() * classes));
+}
+
+function forEachPixel({ width, height }, visit) {
+    for (let y = 0; y < height; y++) {
+        for (let x = 0; x < width; x++) visit(x, y, y * width + x);
+    }
+}
+
+export function every_step_is_undone_and_redone() {
+    const next = random(1);
+    const map = new LabelMap(40, 30);
+    const states = [map.labels.slice()];
+    for (let step = 0; step < 150; step++) {
+        if (step % 50 === 49) {
+            const [width, height] = [20 + step % 7, 15 + step % 5];
+            map.replace(width, height, raster.resample(map, width, height));
+        } else {
+            map.begin();
+            const point = () => ({ x: next() * map.width, y: next() * map.height });
+            raster.paintSegment(map, point(), point(), 1 + next() * 8, step % 19);
+            if (!map.commit()) continue;
+        }
+        states.push(map.labels.slice());
+    }
+    check(states.length > 101, "at least 100 steps");
+    for (let k = states.length - 2; k >= 0; k--) {
+        check(map.undo(), `step ${k} can be undone`);
+        same(map.labels, states[k], `undone to ${k}`);
+    }
+    check(!map.undo() && !map.canUndo, "nothing before the first step");
+    check(map.width === 40 && map.height === 30, "first size");
+    for (let k = 1; k < states.length; k++) {
+        check(map.redo(), `step ${k} can be redone`);
+        same(map.labels, states[k], `redone to ${k}`);
+    }
+    check(!map.redo(), "nothing after the last step");
+}
+
+export function history_has_an_end_and_a_new_step_cuts_it() {
+    const map = new LabelMap(4, 4);
+    for (let step = 0; step < MAX_STEPS + 20; step++) {
+        map.begin();
+        map.labels[step % 16] ^= 1;
+        check(map.commit(), "changed");
+    }
+    let undone = 0;
+    while (map.undo()) undone++;
+    check(undone === MAX_STEPS && MAX_STEPS >= 100, `${undone} steps`);
+    map.begin();
+    map.labels[0] = 7;
+    map.commit();
+    check(!map.canRedo, "redo ends with a new step");
+}
+
+export function an_edit_without_a_change_is_no_step() {
+    const map = randomMap(2);
+    const before = map.labels.slice();
+    map.begin();
+    check(!map.commit() && !map.canUndo, "no step");
+    map.begin();
+    map.labels.fill(3);
+    map.cancel();
+    same(map.labels, before, "cancelled");
+}
+
+export function a_brush_paints_what_lies_within_its_radius() {
+    const next = random(3);
+    for (let round = 0; round < 40; round++) {
+        const map = new LabelMap(32, 24);
+        const [x0, y0, x1, y1] = [next() * 40 - 4, next() * 30 - 4, next() * 40 - 4, next() * 30 - 4];
+        const radius = 1 + next() * 7;
+        raster.paintSegment(map, { x: x0, y: y0 }, { x: x1, y: y1 }, radius, 5);
+        forEachPixel(map, (x, y, i) => {
+            let nearest = Infinity;
+            for (let t = 0; t <= 1; t += 0.0005) {
+                nearest = Math.min(nearest, Math.hypot(x + 0.5 - x0 - t * (x1 - x0), y + 0.5 - y0 - t * (y1 - y0)));
+            }
+            if (Math.abs(nearest - radius) > 0.02) {
+                check((map.labels[i] === 5) === nearest < radius, `pixel ${x}, ${y} at ${nearest} of ${radius}`);
+            }
+        });
+    }
+}
+
+export function the_thinnest_brush_paints_one_pixel() {
+    const map = new LabelMap(9, 9);
+    raster.paintSegment(map, { x: 4.5, y: 4.5 }, { x: 4.5, y: 4.5 }, 0.5, 1);
+    check(map.labels.filter(Boolean).length === 1 && map.labels[40] === 1, "one pixel");
+}
+
+export function fill_reaches_its_region_and_no_other() {
+    for (let seed = 0; seed < 30; seed++) {
+        const map = randomMap(seed, 37, 23, 2);
+        const expected = map.labels.slice();
+        const start = { x: seed % 37, y: seed % 23 };
+        const old = map.at(start);
+        const open = [[start.x, start.y]];
+        while (open.length) {
+            const [x, y] = open.pop();
+            if (x < 0 || y < 0 || x >= 37 || y >= 23 || expected[y * 37 + x] !== old) continue;
+            expected[y * 37 + x] = 9;
+            open.push([x + 1, y], [x - 1, y], [x, y + 1], [x, y - 1]);
+        }
+        raster.fillRegion(map, { x: start.x + 0.3, y: start.y + 0.9 }, 9);
+        same(map.labels, expected, `seed ${seed}`);
+    }
+    const map = randomMap(1);
+    const before = map.labels.slice();
+    raster.fillRegion(map, { x: -1, y: 2 }, 9);
+    raster.fillRegion(map, { x: 3, y: 23 }, 9);
+    same(map.labels, before, "outside");
+}
+
+export function a_polygon_paints_its_inside() {
+    const next = random(5);
+    for (let round = 0; round < 40; round++) {
+        const map = new LabelMap(30, 20);
+        const points = Array.from({ length: 3 + round % 5 }, () => ({ x: next() * 40 - 5, y: next() * 30 - 5 }));
+        raster.paintPolygon(map, points, 4);
+        const path = new Path2D();
+        points.forEach(({ x, y }) => path.lineTo(x, y));
+        path.closePath();
+        const context = new OffscreenCanvas(1, 1).getContext("2d");
+        forEachPixel(map, (x, y, i) => {
+            const inside = [0.49, 0.51].map((d) => context.isPointInPath(path, x + d, y + 0.5, "evenodd"));
+            if (inside[0] === inside[1]) check((map.labels[i] === 4) === inside[0], `pixel ${x}, ${y}`);
+        });
+    }
+}
+
+export function a_lifted_class_leaves_the_nearest_other() {
+    for (let seed = 0; seed < 20; seed++) {
+        const map = new LabelMap(30, 20, raster.resample(randomMap(seed, 7, 5, 4), 30, 20));
+        const before = map.labels.slice();
+        const lifted = raster.liftClass(map, 2);
+        const others = [];
+        forEachPixel(map, (x, y, i) => before[i] !== 2 && others.push([x, y, before[i]]));
+        forEachPixel(map, (x, y, i) => {
+            const least = Math.min(...others.map(([u, v]) => (u - x) ** 2 + (v - y) ** 2));
+            const nearest = others.filter(([u, v]) => Math.hypot(u - x, v - y) < Math.sqrt(least) + 0.5);
+            check(nearest.some(([, , value]) => value === map.labels[i]), `pixel ${x}, ${y}, seed ${seed}`);
+        });
+        if (lifted) {
+            raster.placeClass(map, lifted, lifted.box);
+            same(map.labels, before, "laid back");
+        }
+    }
+    const only = new LabelMap(4, 4, new Uint8Array(16).fill(3));
+    raster.liftClass(only, 3);
+    check(only.labels.every((value) => value === 0), "nothing else: background");
+    check(raster.liftClass(only, 3) === null, "absent class");
+}
+
+export function a_placed_class_moves_and_scales() {
+    const map = new LabelMap(20, 20);
+    map.labels.fill(6, 42, 44);
+    const part = raster.liftClass(map, 6);
+    raster.placeClass(map, part, { left: 10, top: 5, right: 14, bottom: 8 });
+    const box = raster.boxOf(map, 6);
+    check(JSON.stringify(box) === '{"left":10,"top":5,"right":14,"bottom":8}', JSON.stringify(box));
+    check(map.labels.filter((value) => value === 6).length === 12, "all pixels");
+    raster.placeClass(map, part, { left: -3, top: 18, right: 25, bottom: 40 });
+}
+
+export async function text_comes_back() {
+    for (const [width, height] of [[1, 1], [37, 23], [512, 512]]) {
+        const map = randomMap(width, width, height);
+        const back = await decode(await encode(map));
+        check(back.width === width && back.height === height, "size");
+        same(back.labels, map.labels, "labels");
+    }
+}
+
+export async function hostile_texts_are_refused() {
+    const good = await encode(randomMap(4, 8, 8));
+    const bomb = await encode(new LabelMap(4096, 4096));
+    for (const text of ["", "x", good.slice(0, -8), good.replace("8x8", "8x9"), good.replace("8x8", "8x7"),
+        good.replace("8x8", "0x8"), good.replace("8x8", "99999x8"), good.replace("labelmap1", "labelmap2"),
+        bomb.replace("4096x4096", "4x4"), await encode(new LabelMap(2, 1, Uint8Array.of(0, 19)))]) {
+        await refused(decode(text));
+    }
+}
+
+function pictureOf(map, colourOf) {
+    const image = new ImageData(map.width, map.height);
+    map.labels.forEach((value, i) => image.data.set([...colourOf(value), 255], 4 * i));
+    return image;
+}
+
+export function pictures_in_every_palette_are_read() {
+    const map = randomMap(6);
+    const grey = (level) => [level, level, level];
+    same(toLabels(pictureOf(map, (k) => PALETTE[k])), map.labels, "colours");
+    same(toLabels(pictureOf(map, grey)), map.labels, "grey indices");
+    same(toLabels(pictureOf(map, (k) => grey(Math.round(255 * k / 18)))), map.labels, "index picture");
+    same(toLabels(pictureOf(map, (k) => PALETTE[k].map((c) => c > 127 ? c - 9 : c + 9))), map.labels, "near colours");
+}
+
+export function a_photograph_is_no_label_map() {
+    try {
+        toLabels(pictureOf(randomMap(7), (k) => [120, 200 - k, 90]), "photo.png");
+    } catch (error) {
+        check(error instanceof PictureError && error.word === "notALabelMap", String(error));
+        check(wordsFor("en")(error.word, error.values).startsWith("photo.png: 100 %"), "message");
+        return;
+    }
+    check(false, "refused");
+}
+
+async function file(name, map, colourOf) {
+    const canvas = new OffscreenCanvas(map.width, map.height);
+    canvas.getContext("2d").putImageData(pictureOf(map, colourOf), 0, 0);
+    return new File([await canvas.convertToBlob()], name, { type: "image/png" });
+}
+
+export async function part_files_become_one_map() {
+    const map = randomMap(8);
+    const parts = await Promise.all([1, 4, 5, 13].map((k) => file(
+        `00012_${CLASSES[k]}.png`, map, (value) => value === k || k === 1 ? [255, 255, 255] : [0, 0, 0])));
+    const { width, labels } = await readFiles(parts.toReversed());
+    check(width === map.width, "size");
+    same(labels, map.labels.map((value) => [4, 5, 13].includes(value) ? value : 1), "later classes on top");
+    check((await refused(readFiles([...parts, await file("other.png", map, () => [0, 0, 0])]), PictureError)).word
+        === "noPart", "a stranger among the parts");
+    check((await refused(readFiles([...parts, await file("1_hat.png", new LabelMap(3, 3), () => [0, 0, 0])]),
+        PictureError)).word === "oddPart", "another size");
+    check((await refused(readFiles([new File(["text"], "a.png")]), PictureError)).word === "notAPicture", "no picture");
+}
+
+export async function an_exported_picture_is_imported() {
+    const map = randomMap(9);
+    for (const name of ["label-map.png", "my_hair.png"]) {
+        const back = await readFiles([new File([await toPng(map)], name)]);
+        same(back.labels, map.labels, name);
+    }
+}
+
+export function part_names() {
+    const expected = { "00012_l_eye.png": 4, "hair.png": 13, "1_ear_r.png": 15, "1_r_ear.PNG": 9, "1_neck_l.png": 16,
+        "1_neck.jpg": 17, "chair.png": -1, "label-map.png": -1, "1_hair": -1 };
+    for (const [name, value] of Object.entries(expected)) check(partClass(name) === value, name);
+}
+
+const key = (fields) => ({ ctrlKey: false, metaKey: false, altKey: false, shiftKey: false, code: "",
+    getModifierState: (name) => fields.graph === true && name === "AltGraph", ...fields });
+
+export function keys_have_one_meaning() {
+    const all = COMMANDS.flatMap(({ keys }) => keys);
+    check(new Set(all).size === all.length, "no key twice");
+    const read = [[{ key: "z", ctrlKey: true }, "Ctrl+Z"], [{ key: "Z", metaKey: true, shiftKey: true }, "Ctrl+Shift+Z"],
+        [{ key: "?", shiftKey: true }, "?"], [{ key: "Delete", shiftKey: true }, "Shift+Delete"],
+        [{ key: "[", ctrlKey: true, altKey: true, graph: true }, "["], [{ key: "O", shiftKey: true }, "Shift+O"]];
+    for (const [fields, text] of read) check(combination(key(fields)) === text, text);
+    check(digitClass(key({ code: "Digit7" })) === 7 && digitClass(key({ code: "Numpad0" })) === 0, "digits");
+    check(digitClass(key({ code: "Digit8", shiftKey: true })) === 18, "Shift");
+    check(digitClass(key({ code: "Digit9", shiftKey: true })) === null, "no class 19");
+    check(digitClass(key({ code: "Digit1", ctrlKey: true })) === null, "a browser's own key");
+}
+
+export function the_mirror_swaps_sides() {
+    const name = (k) => CLASSES[MIRRORED[k]];
+    check(name(4) === "r_eye" && name(9) === "l_ear" && name(6) === "r_brow" && name(13) === "hair", "pairs");
+    check(name(12) === "l_lip", "the lower lip has no side");
+}
+
+export function both_languages_have_all_words() {
+    const keys = Object.keys(WORDS.en).sort().join();
+    check(keys === Object.keys(WORDS.zh).sort().join(), "keys");
+    const holes = (text) => (text.match(/\{\w+\}/g) ?? []).sort().join();
+    for (const [id, text] of Object.entries(WORDS.en)) check(holes(text) === holes(WORDS.zh[id]), id);
+    for (const id of [...CLASSES, ...COMMANDS.map((command) => command.id)]) check(WORDS.en[id], id);
+    check(wordsFor("zh-TW")("hair") === WORDS.zh.hair && wordsFor("fr")("hair") === "hair", "fallback");
+    check(wordsFor(undefined)("hair") === "hair", "no locale");
+}

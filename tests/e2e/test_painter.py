@@ -1,0 +1,230 @@
+"""Painting a label map in the front end, with both ways of drawing nodes."""
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mditface.mdit.labelmap import CLASSES, PALETTE, class_id, encode_drawing
+from mditface.nodes.painter import first_drawing
+from mditface.tests.e2e.graphs import node
+from mditface.tests.e2e.painter_page import RUN, NodePainter, connect, place, show
+
+VUE = "Comfy.VueNodes.Enabled"
+HAT, HAIR = map(class_id, ("hat", "hair"))
+
+
+@pytest.fixture
+def page(shared_page):
+    shared_page.our_errors.clear()
+    return shared_page
+
+
+@pytest.fixture(params=["canvas", "nodes 2.0"])
+def renderer(request, page):
+    before = page.evaluate("name => app.extensionManager.setting.get(name)", VUE)
+    page.evaluate("([name, on]) => app.extensionManager.setting.set(name, on)", [VUE, request.param == "nodes 2.0"])
+    yield request.param
+    page.evaluate("([name, on]) => app.extensionManager.setting.set(name, on)", [VUE, before])
+
+
+@pytest.fixture
+def painter(page):
+    made = NodePainter.placed(page)
+    yield made
+    assert page.our_errors == []
+
+
+def picture(server, page, source: int) -> Image.Image:
+    """What a run saves of a node's first output."""
+    preview = place(page, "PreviewImage", 900)
+    connect(page, source, 0, preview, "images")
+    entry = server.wait(page.evaluate(RUN))
+    page.evaluate("id => app.graph.remove(app.graph.getNodeById(id))", preview)
+    (saved,) = entry["outputs"][str(preview)]["images"]
+    return server.picture(saved)
+
+
+def test_painted_pixels_arrive_at_the_output(renderer, page, painter, server, artefacts):
+    assert painter.text() == first_drawing()
+    painter.choose("hat")
+    painter.stroke((100, 60), (400, 60))
+    drawing = painter.drawing()
+    assert (drawing[50:70, 100:400] == HAT).all() and (drawing[:40] != HAT).all()
+    page.screenshot(path=artefacts / f"painter {renderer}.png")
+    arrived = picture(server, page, painter.node_id)
+    assert arrived.size == (512, 512)
+    assert np.array_equal(np.array(arrived), np.array(PALETTE)[drawing])
+
+
+def test_undo_and_redo_stay_in_the_painter(renderer, page, painter):
+    page.evaluate("id => { app.graph.getNodeById(id).marked = true; }", painter.node_id)
+    states = [painter.drawing()]
+    for y in (100, 200, 300):
+        painter.stroke((60, y), (450, y))
+        states.append(painter.drawing())
+    assert not any(torch.equal(*pair) for pair in zip(states, states[1:]))
+    for state in states[-2::-1]:
+        painter.press("Control+z")
+        assert torch.equal(painter.drawing(), state)
+    painter.press("Control+z")
+    painter.command("redo")
+    assert torch.equal(painter.drawing(), states[1])
+    painter.press("Control+Shift+z", "Control+y")
+    assert torch.equal(painter.drawing(), states[3])
+    page.wait_for_timeout(300)
+    assert page.evaluate("id => app.graph.getNodeById(id).marked", painter.node_id), "the host's undo rebuilt the graph"
+
+
+def test_the_host_has_its_own_step_for_a_stroke(page, painter):
+    before = painter.text()
+    painter.stroke((60, 100), (450, 100))
+    painter.text()
+    page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.undo()")
+    page.wait_for_function("([id, text]) => app.graph.getNodeById(id)?.widgets[0].value === text",
+                           arg=[painter.node_id, before])
+
+
+def test_a_reloaded_page_shows_the_drawing(page, painter):
+    painter.stroke((60, 100), (450, 100))
+    text = painter.text()
+    page.wait_for_timeout(1500)  # the front end keeps its draft a little later
+    page.reload()
+    page.wait_for_function("() => window.app?.graph?.nodes?.some(node => node.type === 'MDiT_PaintLabelMap')")
+    show(page)
+    assert painter.text() == text
+    painter.choose("hat")
+    painter.stroke((60, 200), (450, 200))
+    assert painter.text() != text
+
+
+def test_a_workflow_brings_the_drawing_back(renderer, page, painter):
+    painter.stroke((60, 100), (450, 100))
+    text = painter.text()
+    page.evaluate("async () => { const saved = app.graph.serialize(); await app.loadGraphData(saved); }")
+    painter.canvas.wait_for()
+    assert painter.text() == text
+
+
+def test_copies_share_nothing(renderer, page, painter):
+    painter.stroke((60, 100), (450, 100))
+    text = painter.text()
+    page.evaluate("""id => {
+        app.canvas.selectItems([app.graph.getNodeById(id)]);
+        app.canvas.copyToClipboard();
+        app.canvas.graph_mouse = [700, 0];
+        app.canvas.pasteFromClipboard();
+    }""", painter.node_id)
+    other_id = page.evaluate("id => app.graph.nodes.find(node => node.id != id).id", painter.node_id)
+    page.evaluate("id => { app.graph.getNodeById(id).pos = [700, 0]; }", other_id)
+    show(page)
+    other = NodePainter(page, other_id, 1)
+    assert other.text() == text
+    other.choose("hat")
+    other.stroke((60, 300), (450, 300))
+    assert (other.drawing()[300, 100:400] == HAT).all()
+    assert painter.text() == text
+    painter.press("Control+z")
+    assert other.text() == text
+    assert page.locator(".painter").count() == 2
+
+
+def test_it_works_inside_a_subgraph(renderer, page, painter, server):
+    painter.stroke((60, 100), (450, 100))
+    text = painter.text()
+    preview = place(page, "PreviewImage", 900)
+    connect(page, painter.node_id, 0, preview, "images")
+    page.evaluate("""id => {
+        const { subgraph, node } = app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)]));
+        app.canvas.openSubgraph(subgraph, node);
+    }""", painter.node_id)
+    show(page)
+    inside = NodePainter(page, page.evaluate("() => app.canvas.graph.nodes[0].id"))
+    assert inside.text() == text
+    inside.choose("hat")
+    inside.stroke((60, 200), (450, 200))
+    assert (inside.drawing()[200, 100:400] == HAT).all()
+    entry = server.wait(page.evaluate(RUN))
+    page.evaluate("() => app.canvas.setGraph(app.rootGraph)")
+    (saved,) = entry["outputs"][str(preview)]["images"]
+    assert server.picture(saved).getpixel((250, 200)) == PALETTE[HAT]
+
+
+def test_a_bad_value_is_an_error_on_the_node(renderer, page, painter):
+    preview = place(page, "PreviewImage", 900)
+    connect(page, painter.node_id, 0, preview, "images")
+    page.evaluate("id => { app.graph.getNodeById(id).widgets[0].value = 'labelmap1;4x4;AAAA'; }", painter.node_id)
+    painter.root.get_by_role("alert").get_by_text("The saved drawing cannot be read").wait_for()
+    page.evaluate("async () => { await app.queuePrompt(0); }")
+    page.wait_for_function("id => app.lastNodeErrors?.[id]", arg=painter.node_id)
+    (error,) = page.evaluate("id => app.lastNodeErrors[id].errors", painter.node_id)
+    assert "drawing: the data is damaged" in error["details"]
+    assert painter.text() == "labelmap1;4x4;AAAA"
+    painter.command("clear")
+    assert (painter.drawing() == 0).all()
+    painter.root.locator(".message").wait_for(state="hidden")
+
+
+def test_the_picture_underneath_does_not_enter_the_drawing(renderer, page, painter, server, tmp_path, artefacts):
+    Image.linear_gradient("L").convert("RGB").resize((300, 400)).save(tmp_path / "under.png")
+    loaded = place(page, "LoadImage", 900, 300)
+    page.evaluate("([id, name]) => { app.graph.getNodeById(id).widgets[0].value = name; }",
+                  [loaded, server.upload(tmp_path / "under.png")])
+    before, slider = painter.text(), painter.root.locator(".status input[type=range]")
+    assert not slider.is_visible()
+    connect(page, loaded, 0, painter.node_id, "background")
+    arrived = picture(server, page, painter.node_id)
+    slider.wait_for()
+    assert painter.text() == before
+    assert arrived.getpixel((5, 5)) == PALETTE[0]
+    slider.fill("0.3")
+    page.screenshot(path=artefacts / f"painter over a picture, {renderer}.png")
+    painter.command("size")
+    page.get_by_role("button", name="As the picture").click()
+    page.get_by_role("button", name="Apply").click()
+    assert painter.drawing().shape == (400, 300)
+    page.evaluate("id => app.graph.getNodeById(id).disconnectInput(0)", painter.node_id)
+    slider.wait_for(state="hidden")
+
+
+def test_the_wheel_is_the_graphs_until_the_painter_has_the_focus(renderer, page, painter):
+    scale = page.evaluate("() => app.canvas.ds.scale")
+    page.mouse.move(*painter.at(256, 256))
+    page.mouse.wheel(0, 100)
+    page.wait_for_function("before => app.canvas.ds.scale !== before", arg=scale)
+    show(page)
+    painter.canvas.focus()
+    page.mouse.wheel(0, 100)
+    page.wait_for_timeout(300)
+    assert page.evaluate("() => app.canvas.ds.scale") == 1
+
+
+def test_chinese(page):
+    page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'zh')")
+    try:
+        painter = NodePainter.placed(page)
+        assert painter.root.get_by_text("\u5934\u53d1", exact=True).is_visible()
+    finally:
+        page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'en')")
+
+
+def test_a_removed_node_leaves_nothing(page, painter):
+    page.evaluate("id => app.graph.remove(app.graph.getNodeById(id))", painter.node_id)
+    page.wait_for_timeout(300)
+    assert page.locator(".painter").count() == 0
+
+
+def test_headless_values(server):
+    """The value works without a front end."""
+    drawing = torch.arange(64, dtype=torch.uint8).reshape(8, 8) % len(CLASSES)
+    entry = server.run({
+        "paint": node("MDiT_PaintLabelMap", drawing=encode_drawing(drawing), class_name="hair"),
+        "picture": node("PreviewImage", images=["paint", 0]),
+        "mask": node("MaskToImage", mask=["paint", 1]),
+        "covered": node("PreviewImage", images=["mask", 0]),
+        "width": node("PreviewAny", source=["paint", 2]),
+    })
+    shown = server.picture(entry["outputs"]["picture"]["images"][0])
+    assert np.array_equal(np.array(shown), np.array(PALETTE)[drawing])
+    mask = server.picture(entry["outputs"]["covered"]["images"][0]).convert("L")
+    assert np.array_equal(np.array(mask) > 0, drawing == HAIR)
+    assert entry["outputs"]["width"]["text"] == ["8"]

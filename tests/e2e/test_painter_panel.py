@@ -1,0 +1,241 @@
+"""The painter on a page of its own: every tool, by mouse, keyboard and fingers. No host runs."""
+import time
+
+import pytest
+import torch
+from PIL import Image
+
+from mditface.mdit.labelmap import PALETTE, class_id
+from mditface.nodes.painter import first_drawing
+from mditface.tests.e2e.painter_page import Painter, alone
+
+HAT, HAIR, SKIN, NOSE = map(class_id, ("hat", "hair", "skin", "nose"))
+FRAMES = """() => {
+    let frames = 0, counting = true;
+    const count = () => { frames++; if (counting) requestAnimationFrame(count); };
+    requestAnimationFrame(count);
+    window.stopFrames = () => { counting = false; return frames; };
+}"""
+
+
+@pytest.fixture
+def page(browser):
+    with alone(browser) as loaded:
+        yield loaded
+        assert loaded.our_errors == []
+
+
+@pytest.fixture
+def painter(page):
+    page.evaluate("text => window.load(text)", first_drawing())
+    return Painter(page, lambda: page.evaluate("window.text()"))
+
+
+def test_every_tool(page, painter):
+    painter.choose("hat")
+    painter.choose("fill")
+    painter.click(256, 200)
+    face = painter.drawing()
+    assert face[200, 256] == HAT and (face == SKIN).sum() < 500
+
+    painter.choose("polygon")
+    painter.choose("hair")
+    for point in ((20, 20), (120, 20), (120, 120)):
+        painter.click(*point)
+    painter.press("Enter")
+    drawing = painter.drawing()
+    assert drawing[30, 110] == HAIR and drawing[110, 30] != HAIR
+
+    painter.choose("eraser")
+    painter.stroke((20, 60), (200, 60))
+    assert (painter.drawing()[60, 20:200] == 0).all()
+
+    painter.choose("nose")
+    painter.choose("move")
+    old = torch.nonzero(painter.drawing() == NOSE)
+    centre = old.float().mean(0)
+    painter.stroke((centre[1].item(), centre[0].item()), (centre[1].item() + 60, centre[0].item() - 40))
+    new = torch.nonzero(painter.drawing() == NOSE)
+    assert len(new) == len(old) and ((new - old).float().mean(0) - torch.tensor([-40, 60])).abs().max() < 2
+
+    low, high = new.min(0).values, new.max(0).values + 1
+    painter.stroke((high[1].item(), high[0].item()), (high[1].item() + 40, high[0].item() + 30))
+    scaled = torch.nonzero(painter.drawing() == NOSE)
+    assert (scaled.min(0).values - low).abs().max() <= 1
+    assert (scaled.max(0).values + 1 - high - torch.tensor([30, 40])).abs().max() <= 2
+
+    painter.press("Delete")
+    assert NOSE not in painter.drawing()
+
+
+def test_the_mirror_swaps_left_and_right(page, painter):
+    painter.command("clear")
+    painter.command("mirror")
+    painter.choose("l_eye")
+    painter.stroke((350, 200), (380, 220))
+    drawing = painter.drawing()
+    left, right = drawing == class_id("l_eye"), drawing == class_id("r_eye")
+    assert left.sum() > 500 and torch.equal(right, left.flip(1))
+    painter.choose("move")
+    painter.stroke((365, 210), (385, 260))
+    drawing = painter.drawing()
+    assert torch.equal(drawing == class_id("r_eye"), (drawing == class_id("l_eye")).flip(1))
+    assert torch.equal((drawing == class_id("l_eye"))[50:, 20:], left[:-50, :-20])
+
+
+def test_all_by_keyboard(page, painter):
+    """From the focus on the canvas to a painted, undone, moved and cleared map without a pointer."""
+    painter.canvas.focus()
+    painter.press("Shift+Delete")
+    assert (painter.drawing() == 0).all()
+    painter.press("Shift+Digit4", "b", " ")
+    painter.press(*["Shift+ArrowRight"] * 5, " ")
+    drawing = painter.drawing()
+    assert (drawing[256, 256:306] == HAT).all()
+    painter.press("2", "f", *["Shift+ArrowDown"] * 10, " ")
+    assert painter.drawing()[0, 0] == NOSE
+    painter.press("p", " ", *["Shift+ArrowRight"] * 6, " ", *["Shift+ArrowUp"] * 6, " ", "1", "Enter")
+    assert painter.drawing()[345, 355] == SKIN
+    painter.press("v", "Shift+Digit4", "Shift+ArrowLeft", "ArrowUp")
+    moved = torch.nonzero(painter.drawing() == HAT).min(0).values
+    assert torch.equal(moved, torch.nonzero(drawing == HAT).min(0).values - torch.tensor([1, 10]))
+    painter.press("Alt+ArrowRight")
+    assert torch.nonzero(painter.drawing() == HAT).min(0).values[1] == moved[1] - 1
+    painter.press("g")
+    assert page.locator("dialog[open] .painter").count() == 1
+    painter.press("Escape")
+    assert page.locator("dialog[open]").count() == 0
+    painter.press("?")
+    assert page.locator(".popup.help").is_visible()
+    painter.press("Escape", "t")
+    assert page.locator(".popup.faces").is_visible()
+    painter.press("Tab", "Enter")
+    page.wait_for_timeout(500)
+    assert len(painter.drawing().unique()) > 8
+
+
+def test_faces_size_clear_and_files(page, painter, tmp_path):
+    painter.command("faces")
+    page.locator("[data-template='hat']").click()
+    page.wait_for_timeout(300)
+    assert HAT in painter.drawing()
+
+    painter.command("size")
+    page.get_by_label("Width").fill("256")
+    page.get_by_label("Height").fill("320")
+    page.get_by_role("button", name="Apply").click()
+    assert painter.drawing().shape == (320, 256)
+
+    with page.expect_download() as download:
+        painter.command("export")
+    download.value.save_as(tmp_path / "saved.png")
+    saved = Image.open(tmp_path / "saved.png").convert("RGB")
+    exported = painter.drawing()
+    assert saved.size == (256, 320) and saved.getpixel((128, 160)) == PALETTE[exported[160, 128]]
+
+    painter.command("clear")
+    assert (painter.drawing() == 0).all()
+    painter.root.locator("input[type=file]").set_input_files(tmp_path / "saved.png")
+    page.wait_for_timeout(300)
+    assert torch.equal(painter.drawing(), exported)
+
+    for name, box in (("00007_skin.png", (10, 10, 80, 80)), ("00007_hair.png", (10, 10, 80, 30))):
+        part = Image.new("RGB", (100, 100))
+        part.paste((255, 255, 255), box)
+        part.save(tmp_path / name)
+    painter.root.locator("input[type=file]").set_input_files([tmp_path / "00007_skin.png", tmp_path / "00007_hair.png"])
+    page.wait_for_timeout(300)
+    assert painter.drawing().shape == (100, 100)
+    assert painter.drawing()[20, 20] == HAIR and painter.drawing()[50, 50] == SKIN
+
+    Image.new("RGB", (20, 20), (120, 200, 90)).save(tmp_path / "photo.png")
+    painter.root.locator("input[type=file]").set_input_files(tmp_path / "photo.png")
+    painter.root.get_by_role("alert").get_by_text("photo.png: 100 % of its pixels").wait_for()
+
+
+def test_wheel_zoom_and_pan(page, painter):
+    from playwright.sync_api import expect
+    painter.canvas.focus()
+    page.mouse.move(*painter.at(256, 256))
+    size, zoom = painter.root.locator(".bar output"), painter.root.locator(".status .number")
+    before = (size.text_content(), zoom.text_content())
+    page.mouse.wheel(0, -100)
+    expect(size).not_to_have_text(before[0])
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -300)
+    page.keyboard.up("Control")
+    expect(zoom).not_to_have_text(before[1])
+    centre = painter.at(256, 256)
+    text = painter.text()
+    page.mouse.move(*centre)
+    page.mouse.down(button="middle")
+    page.mouse.move(centre[0] + 50, centre[1], steps=3)
+    page.mouse.up(button="middle")
+    assert painter.text() == text
+    assert page.evaluate("() => window.forwarded") == 0
+    painter.press("Escape")
+    page.mouse.wheel(0, 100)
+    page.wait_for_function("() => window.forwarded === 1")
+
+
+def test_fingers(page, painter):
+    """One finger paints; a second one turns the stroke into a zoom."""
+    session = page.context.new_cdp_session(page)
+
+    def touch(kind, *points):
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [
+            {"x": x, "y": y, "id": k} for k, (x, y) in enumerate(points)]})
+    before = painter.drawing()
+    painter.choose("hat")
+    a, b = painter.at(100, 100), painter.at(300, 100)
+    touch("touchStart", a)
+    touch("touchMove", b)
+    touch("touchEnd")
+    drawing = painter.drawing()
+    assert (drawing[100, 100:300] == HAT).all() and not torch.equal(drawing, before)
+    zoom = painter.root.locator(".status .number")
+    shown = zoom.text_content()
+    touch("touchStart", a)
+    touch("touchStart", a, b)
+    touch("touchMove", a, (b[0] + 80, b[1]))
+    touch("touchEnd")
+    assert torch.equal(painter.drawing(), drawing)
+    page.mouse.move(*painter.at(200, 300))
+    assert int(zoom.text_content().split()[0]) > int(shown.split()[0])
+
+
+def test_names_for_screen_readers(page, painter):
+    nameless = page.evaluate("""() => [...document.querySelectorAll("*")].map(host => host.shadowRoot).filter(Boolean)
+        .flatMap(root => [...root.querySelectorAll("button, input:not([hidden]), [role]")])
+        .filter(element => !element.ariaLabel && !element.textContent.trim() && !element.labels?.length
+            && element.getAttribute("role") !== "alert")
+        .map(element => element.outerHTML)""")
+    assert nameless == []
+    assert painter.canvas.get_attribute("aria-label") == "Drawing, 512 by 512 pixels"
+    assert page.get_by_role("radio", name="hair", exact=True).is_checked()
+
+
+def test_strokes_are_smooth(page, painter, record_property):
+    """A fat, mirrored brush over 512 x 512 pixels. A frame may take 33 ms; what it takes of the main thread does not
+    depend on what else the machine does."""
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def busy():
+        return {metric["name"]: metric["value"] for metric in session.send("Performance.getMetrics")["metrics"]
+                }["TaskDuration"]
+    painter.command("mirror")
+    painter.press(*["]"] * 12)
+    start, end = painter.at(60, 60), painter.at(450, 450)
+    page.mouse.move(*start)
+    page.mouse.down()
+    page.evaluate(FRAMES)
+    began, worked = time.monotonic(), busy()
+    for k in range(20):
+        page.mouse.move(*(end if k % 2 == 0 else start), steps=4)
+    frames = page.evaluate("() => window.stopFrames()")
+    worked, seconds = busy() - worked, time.monotonic() - began
+    page.mouse.up()
+    record_property("frames a second", round(frames / seconds, 1))
+    record_property("ms of the main thread a frame", round(1000 * worked / frames, 2))
+    assert worked / frames < 1 / 60

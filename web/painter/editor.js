@@ -1,0 +1,157 @@
+/** State of one painter and what can be done with it; "edit" and "state" events tell what changed. */
+
+import { MIRRORED } from "./classes.js";
+import { LabelMap } from "./model.js";
+import { liftClass, resample } from "./raster.js";
+import { makeTools } from "./tools.js";
+
+export const RADIUS = { min: 0.5, max: 256 };
+
+const START = { value: 13, tool: "brush", radius: 14, mirror: false, axis: 0.5, opacity: 0.7 };
+
+const between = (low, number, high) => Math.min(high, Math.max(low, number));
+
+export class Editor extends EventTarget {
+    map = new LabelMap(512, 512);
+    picture = null; // shown under the drawing
+    pointer = null; // where the pointer or the keyboard's cursor is, in pixels of the map
+    keyboardCursor = false;
+    view = null;
+
+    constructor() {
+        super();
+        Object.assign(this, START);
+        this.tools = makeTools(this);
+    }
+
+    get activeTool() {
+        return this.tools[this.tool];
+    }
+
+    get mirrorX() {
+        return this.mirror ? this.axis * this.map.width : null;
+    }
+
+    mirrored({ x, y }) {
+        return { x: 2 * this.mirrorX - x, y };
+    }
+
+    /** CSS pixels between two points of the map. */
+    screenDistance(a, b) {
+        return Math.hypot(a.x - b.x, a.y - b.y) * this.view.scale / this.view.density;
+    }
+
+    // Settings
+
+    set(settings) {
+        Object.assign(this, settings);
+        this.#changed("state");
+    }
+
+    setTool(tool) {
+        this.cancel();
+        this.set({ tool });
+    }
+
+    setValue(value) {
+        this.set({ value });
+    }
+
+    setRadius(radius) {
+        this.set({ radius: between(RADIUS.min, Math.round(radius * 2) / 2, RADIUS.max) });
+    }
+
+    /** The next brush size up (1) or down (-1): steps that look even. */
+    stepRadius(direction) {
+        this.setRadius(this.radius + direction * Math.max(0.5, this.radius * 0.12));
+    }
+
+    setOpacity(opacity) {
+        this.set({ opacity: between(0, opacity, 1) });
+    }
+
+    shiftAxis(pixels) {
+        const axis = between(0, this.axis + pixels / this.map.width, 1);
+        this.set({ mirror: true, axis });
+    }
+
+    setPicture(picture) {
+        this.set({ picture });
+    }
+
+    // Edits
+
+    /** Ends the tool's edit and tells the world, if it changed a pixel. */
+    commit() {
+        this.#changed(this.map.commit() ? "edit" : "state");
+    }
+
+    /** Gives up what the tool has begun. */
+    cancel() {
+        this.activeTool.cancel?.();
+        this.#changed("state");
+    }
+
+    undo() {
+        this.activeTool.cancel?.();
+        this.#changed(this.map.undo() ? "edit" : "state");
+    }
+
+    redo() {
+        this.activeTool.cancel?.();
+        this.#changed(this.map.redo() ? "edit" : "state");
+    }
+
+    /** Puts another label map in place of this one, as a step of the history. */
+    replace({ width, height, labels }) {
+        this.activeTool.cancel?.();
+        this.map.replace(width, height, labels);
+        this.view?.fit();
+        this.#changed("edit");
+    }
+
+    /** Starts afresh with a label map, without a history. */
+    reset({ width, height, labels }) {
+        this.activeTool.cancel?.();
+        this.map = new LabelMap(width, height, labels);
+        this.view?.fit();
+        this.#changed("state");
+    }
+
+    clear() {
+        const { width, height } = this.map;
+        this.replace({ width, height, labels: new Uint8Array(width * height) });
+    }
+
+    /** Takes the chosen class off the map, filled from its neighbours. */
+    removePart() {
+        this.cancel();
+        this.map.begin();
+        liftClass(this.map, this.value);
+        if (this.mirror) {
+            liftClass(this.map, MIRRORED[this.value]);
+        }
+        this.commit();
+    }
+
+    resize(width, height) {
+        this.replace({ width, height, labels: resample(this.map, width, height) });
+    }
+
+    /** Chooses the class under the pointer. */
+    pick() {
+        const value = this.pointer ? this.map.at(this.pointer) : null;
+        if (value !== null) {
+            this.setValue(value);
+        }
+    }
+
+    pan(dx, dy) {
+        this.view.pan(dx, dy);
+    }
+
+    #changed(what) {
+        this.view?.refresh();
+        this.dispatchEvent(new Event(what));
+    }
+}

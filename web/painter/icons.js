@@ -1,0 +1,34 @@
+/** Icons as paths on a 24 x 24 grid, stroked. */
+
+const PATHS = {
+    brush: "M14 6l4 4M4 20c0-3 1-5 3.5-5S11 17 11 18s-1 2-3 2zM9.5 14.5L19 5",
+    eraser: "M8 20h12M4.5 14.5l9-9 6 6L13 18H8zM9 10l6 6",
+    fill: "M5 12l7-7 7 7-7 7zM5 12h14M20.5 16c1 1.7 1.3 3 0 3s-1-1.3 0-3M9.5 2.5L13 6",
+    polygon: "M5 8l8-4 7 7-4 8-10-2zM5 8v.01M13 4v.01M20 11v.01M16 19v.01M6 17v.01",
+    move: "M12 3v18M3 12h18M12 3l-2.5 2.5M12 3l2.5 2.5M12 21l-2.5-2.5M12 21l2.5-2.5M3 12l2.5-2.5M3 12l2.5 2.5"
+        + "M21 12l-2.5-2.5M21 12l-2.5 2.5",
+    hand: "M8 12V6.5a1.5 1.5 0 013 0V11M11 11V5a1.5 1.5 0 013 0v6M14 11V6.5a1.5 1.5 0 013 0V14c0 4-2 7-5.5 7-3 "
+        + "0-4.5-2-7-6.5-.6-1.3 1-2.3 2-1.2L8 15",
+    mirror: "M12 3v18M9 7v10H3zM15 7v10h6z",
+    undo: "M8 5L4 9l4 4M4 9h9a6 6 0 010 12h-3",
+    redo: "M16 5l4 4-4 4M20 9h-9a6 6 0 000 12h3",
+    faces: "M12 3c5 0 7 3.5 7 8s-2.5 10-7 10-7-5.5-7-10 2-8 7-8zM9 10v.5M15 10v.5M9.5 16c1.5 1 3.5 1 5 0",
+    import: "M12 3v11M8 10l4 4 4-4M4 16v4h16v-4",
+    export: "M12 14V3M8 7l4-4 4 4M4 16v4h16v-4",
+    clear: "M5 7h14M9 7V4h6v3M7 7l1 13h8l1-13M10.5 11v5M13.5 11v5",
+    fullscreen: "M4 9V4h5M15 4h5v5M20 15v5h-5M9 20H4v-5",
+    help: "M9 9a3 3 0 116 0c0 2-3 2.5-3 5M12 18v.01",
+    zoomIn: "M5 12h14M12 5v14",
+    zoomOut: "M5 12h14",
+    fit: "M4 4h16v16H4zM9 9h6v6H9z",
+};
+
+export function icon(name) {
+    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    svg.setAttribute("viewBox", "0 0 24 24");
+    svg.setAttribute("aria-hidden", "true");
+    const path = document.createElementNS(svg.namespaceURI, "path");
+    path.setAttribute("d", PATHS[name]);
+    svg.append(path);
+    return svg;
+}

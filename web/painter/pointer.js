@@ -1,0 +1,120 @@
+/** Mouse, pen and touch on the canvas: one pointer paints, two fingers zoom and pan. */
+
+const WHEEL_ZOOM = 1.0015;
+const LIGHTEST = 0.25; // of the brush's size, for a pen that barely touches
+const PEN_ERASER = 32; // PointerEvent.buttons
+
+export function followPointers(canvas, editor, signal) {
+    const { view } = editor;
+    const fingers = new Map();
+    let drawing = null; // id of the pointer that paints
+    let panning = null; // last place of the middle button
+
+    const details = (event) => ({
+        screen: view.toScreen(event),
+        pressure: event.pointerType === "pen" ? LIGHTEST + (1 - LIGHTEST) * event.pressure : 1,
+        eraser: event.pointerType === "pen" && Boolean(event.buttons & PEN_ERASER),
+    });
+
+    const show = ({ screen }) => {
+        editor.pointer = view.toMap(screen);
+        editor.keyboardCursor = false;
+    };
+
+    const down = (event) => {
+        canvas.focus({ preventScroll: true });
+        canvas.setPointerCapture(event.pointerId);
+        const place = details(event);
+        if (event.pointerType === "touch") {
+            fingers.set(event.pointerId, place.screen);
+        }
+        show(place);
+        if (fingers.size > 1) {
+            drawing = null;
+            editor.cancel();
+        } else if (event.button === 1) {
+            event.preventDefault();
+            panning = place.screen;
+        } else if (event.altKey) {
+            editor.pick();
+        } else if (event.button === 0 || place.eraser) {
+            drawing = event.pointerId;
+            editor.activeTool.down(editor.pointer, place);
+        }
+        view.refresh();
+    };
+
+    const pinch = (event) => {
+        const [a, b] = fingers.values();
+        fingers.set(event.pointerId, view.toScreen(event));
+        const [c, d] = fingers.values();
+        const before = middle(a, b), now = middle(c, d);
+        view.pan(now.x - before.x, now.y - before.y);
+        view.zoom(span(c, d) / Math.max(1, span(a, b)), now);
+    };
+
+    const move = (event) => {
+        if (fingers.size > 1) {
+            if (fingers.has(event.pointerId)) pinch(event);
+            return;
+        }
+        const place = details(event);
+        show(place);
+        if (panning) {
+            view.pan(place.screen.x - panning.x, place.screen.y - panning.y);
+            panning = place.screen;
+        } else if (drawing === event.pointerId) {
+            const steps = event.getCoalescedEvents?.() ?? [];
+            for (const step of steps.length ? steps : [event]) {
+                const at = details(step);
+                editor.activeTool.move?.(view.toMap(at.screen), at);
+            }
+        }
+        view.refresh();
+    };
+
+    const up = (event) => {
+        fingers.delete(event.pointerId);
+        panning = null;
+        if (drawing === event.pointerId) {
+            drawing = null;
+            editor.activeTool.up?.();
+        }
+        view.refresh();
+    };
+
+    const cancel = (event) => {
+        fingers.delete(event.pointerId);
+        panning = null;
+        if (drawing === event.pointerId) {
+            drawing = null;
+            editor.cancel();
+        }
+    };
+
+    const leave = () => {
+        editor.pointer = null;
+        view.refresh();
+    };
+
+    const wheel = (event) => {
+        const sized = ["brush", "eraser"].includes(editor.tool) && !event.ctrlKey && !event.metaKey;
+        if (sized) {
+            editor.stepRadius(-Math.sign(event.deltaY));
+        } else {
+            view.zoom(WHEEL_ZOOM ** -event.deltaY, view.toScreen(event));
+        }
+    };
+
+    const listen = (type, handler) => canvas.addEventListener(type, handler, { signal });
+    listen("pointerdown", down);
+    listen("pointermove", move);
+    listen("pointerup", up);
+    listen("pointercancel", cancel);
+    listen("pointerleave", leave);
+    listen("dblclick", () => editor.activeTool.finish?.());
+    return { wheel };
+}
+
+const middle = (a, b) => ({ x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 });
+const span = (a, b) => Math.hypot(a.x - b.x, a.y - b.y);
