@@ -1,0 +1,114 @@
+"""The subject's encoder: pictures, and how their vectors enter the text's (spec sections 3.2 to 3.4)."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+import comfy.model_management
+from comfy.clip_model import CLIPVisionModelProjection
+from comfy.model_patcher import ModelPatcher
+
+MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+HEAD = 64  # width of a head of CLIP's vision models
+
+
+class MLP(nn.Module):
+    def __init__(self, width_in: int, width: int, operations, **factory):
+        super().__init__()
+        self.layernorm = operations.LayerNorm(width_in, **factory)
+        self.fc1 = operations.Linear(width_in, width, **factory)
+        self.fc2 = operations.Linear(width, width, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(self.layernorm(x))))
+
+
+class PostFuse(nn.Module):
+    """A noun's text vector and its picture's vector, (N, E) each, to the noun's new vector."""
+
+    def __init__(self, width: int, operations, **factory):
+        super().__init__()
+        self.mlp1 = MLP(2 * width, width, operations, **factory)
+        self.mlp2 = MLP(width, width, operations, **factory)
+        self.layer_norm = operations.LayerNorm(width, **factory)
+
+    def forward(self, text: Tensor, picture: Tensor) -> Tensor:
+        h = text + self.mlp1(torch.cat([text, picture], dim=-1))  # (N, E)
+        return self.layer_norm(h + self.mlp2(h))
+
+
+class SubjectEncoder(nn.Module):
+    """CLIP's vision model with its projection, and the post-fuse module; names as in the published file."""
+
+    def __init__(self, config: dict, operations, **factory):
+        super().__init__()
+        self.image_size, self.width = config["image_size"], config["projection_dim"]
+        self.image_encoder = CLIPVisionModelProjection(config, factory["dtype"], factory["device"], operations)
+        self.postfuse_module = PostFuse(self.width, operations, **factory)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pictures (B, 3, h, w) in 0..1 -> vectors (B, E)."""
+        return self.image_encoder(normalised(pixels, self.image_size))[2]
+
+
+class FaceDiffuserSubject(NamedTuple):
+    """The encoder, and the patcher that holds it."""
+    network: SubjectEncoder
+    patcher: ModelPatcher
+
+    def encode(self, pictures: Sequence[Tensor], resolution: int) -> Tensor:
+        """Pictures (H, W, 3) in 0..1 of any size -> vectors (N, E) on the patcher's device, in float32."""
+        comfy.model_management.load_models_gpu([self.patcher])
+        prepared = torch.stack([prepare(picture, resolution) for picture in pictures])  # (N, 3, R, R)
+        return self.network(prepared.to(self.patcher.load_device))
+
+    def fuse(self, text: Tensor, positions: Sequence[int], vectors: Tensor) -> Tensor:
+        """Text (B, T, E) in which the nouns at `positions` know the pictures' `vectors` (N, E), in a copy.
+
+        Raises ValueError where the text is of another width.
+        """
+        if text.shape[-1] != self.network.width:
+            raise ValueError(f"clip: its output is {text.shape[-1]} wide, the subject's encoder needs "
+                             f"{self.network.width}: connect the CLIP of Load Face-diffuser")
+        fused = text.clone()
+        for row in fused:
+            known = self.network.postfuse_module(row[positions].to(vectors), vectors)
+            row[positions] = known.to(row)
+        return fused
+
+
+def prepare(picture: Tensor, resolution: int) -> Tensor:
+    """(H, W, 3) in 0..1 -> (3, R, R): zeros beside it make a square, one short of it for odd differences; stretched to
+    the resolution in steps of 1/255."""
+    pixels = (picture[..., :3].float().cpu().clamp(0, 1) * 255).round().movedim(-1, 0)[None]  # (1, 3, H, W)
+    height, width = pixels.shape[-2:]
+    x, y = max(0, height - width) // 2, max(0, width - height) // 2
+    pixels = F.interpolate(F.pad(pixels, (x, x, y, y)), (resolution, resolution), mode="bilinear", antialias=True)
+    return pixels[0].round().clamp(0, 255) / 255
+
+
+def normalised(pixels: Tensor, size: int) -> Tensor:
+    """(B, 3, h, w) in 0..1 -> (B, 3, size, size) as CLIP expects it."""
+    if pixels.shape[-2:] != (size, size):
+        pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+    mean, deviation = (torch.tensor(part).to(pixels)[:, None, None] for part in (MEAN, DEVIATION))
+    return (pixels - mean) / deviation
+
+
+def read_config(weights: dict[str, Tensor]) -> dict:
+    """The host's configuration of the vision model that these tensors belong to."""
+    model = "image_encoder.vision_model."
+    embeddings = f"{model}embeddings."
+    patch = weights[f"{embeddings}patch_embedding.weight"].shape[-1]
+    grid = round((weights[f"{embeddings}position_embedding.weight"].shape[0] - 1) ** 0.5)
+    layers = {key.split(".")[4] for key in weights if key.startswith(f"{model}encoder.layers.")}
+    width = weights[f"{embeddings}class_embedding"].shape[0]
+    return {"model_type": "clip_vision_model", "num_channels": 3, "hidden_act": "quick_gelu", "hidden_size": width,
+            "num_attention_heads": width // HEAD, "num_hidden_layers": len(layers), "patch_size": patch,
+            "image_size": grid * patch, "projection_dim": weights["image_encoder.visual_projection.weight"].shape[0],
+            "intermediate_size": weights[f"{model}encoder.layers.0.mlp.fc1.weight"].shape[0]}

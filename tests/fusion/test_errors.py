@@ -1,0 +1,119 @@
+"""What is refused, in words that name the input and what to do, before any work."""
+import pytest
+import torch
+
+import comfy.model_sampling
+import comfy.nested_tensor
+from mditface.mdit.fusion.guider import FusionGuider
+from mditface.mdit.fusion.saliency import Prior
+from mditface.mdit.fusion.stages import Borders, leading_sigmas
+from mditface.nodes.fusion import PreviewSaliency, SaliencyFusionGuider, as_mask
+from mditface.tests.fusion.test_host import with_lora
+from mditface.tests.fusion.tiny import FAMILIES, TEXTS, fusion, model, plain, run
+
+
+@pytest.mark.parametrize("pair", [("sd15", "sdxl"), ("sd15", "sd3"), ("sd3", "flux"), ("sdxl", "flux")])
+def test_models_of_other_latents(pair):
+    with pytest.raises(ValueError, match=r"subject: a \w+ reads other latents .*scale.*two models of one family"):
+        FusionGuider(*map(model, pair))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_models_of_one_family_fit(family):
+    FusionGuider(model(family), model(family, 1))
+
+
+def test_noise_and_velocity_fit():
+    assert run(fusion(model("sd15"), model("sd15-v", 1))).isfinite().all()
+
+
+def test_noise_and_flow_do_not():
+    flowing = model(seed=1).clone()
+    flow = type("Flow", (comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST), {})
+    flowing.add_object_patch("model_sampling", flow())
+    with pytest.raises(ValueError, match="subject: .* counts noise in another way"):
+        FusionGuider(model(), flowing)
+
+
+def test_one_model_under_two_loras():
+    for scene, subject in ((model(), with_lora(model())), (with_lora(model()), model()),
+                           (with_lora(model(), 1), with_lora(model(), 2))):
+        with pytest.raises(ValueError, match="subject: it shares its weights with 'scene'.*a file of its own.*a hook"):
+            FusionGuider(scene, subject)
+
+
+def test_one_model_under_one_lora():
+    patched = with_lora(model())
+    assert run(fusion(patched, patched.clone())).isfinite().all()
+
+
+def test_a_base_model_must_be_the_subject():
+    with pytest.raises(ValueError, match="subject_base_model: it is another model than 'subject'"):
+        FusionGuider(model(), model(seed=1), model(seed=2))
+    with pytest.raises(ValueError, match="subject_base_model: it shares its weights with 'subject'"):
+        FusionGuider(model(), with_lora(model(seed=1)), model(seed=1))
+
+
+def test_a_reference_that_never_takes_effect():
+    copies = [[text.clone(), {**extra, "pooled_output": extra["pooled_output"].clone()}] for text, extra in TEXTS[2]]
+    for base in (TEXTS[2], copies):
+        with pytest.raises(ValueError, match="subject_positive: it is the same as subject_base.*never takes effect"):
+            SaliencyFusionGuider.execute(model(), model(seed=1), *TEXTS[:2], TEXTS[2], base)
+    SaliencyFusionGuider.execute(model(), model(seed=1), *TEXTS[:2], TEXTS[2], copies, subject_base_model=model(seed=1))
+
+
+def test_borders_in_the_wrong_order():
+    with pytest.raises(ValueError, match="fusion_end: 0.2 lies before scene_end 0.5: raise it"):
+        Borders(0.5, 0.2)
+
+
+def test_latents_that_are_no_pictures():
+    guider, video = fusion(model(), model(seed=1)), torch.zeros(1, 4, 3, 8, 8)
+    for latent in (video, comfy.nested_tensor.NestedTensor((torch.zeros(1, 4, 8, 8), torch.zeros(1, 8, 9)))):
+        with pytest.raises(ValueError, match="latent_image: .*only latents of pictures"):
+            guider.sample(latent, latent, None, torch.tensor([1.0, 0.0]))
+
+
+def test_smoothing_wider_than_the_latent():
+    with pytest.raises(ValueError, match="smoothing: 9 cells do not fit into a latent of .8, 16.: lower it"):
+        run(fusion(model(), model(seed=1), kernel=9), shape=(1, 8, 16))
+
+
+def test_regions():
+    mask = torch.rand(2, 5, 6)
+    for shape in ((2, 5, 6), (2, 1, 5, 6)):
+        assert torch.equal(as_mask(mask.reshape(shape)), mask)
+    assert torch.equal(as_mask(mask[0]), mask[:1]) and as_mask(None) is None
+    label_map = torch.zeros(1, 5, 6, 3)
+    label_map[:, 2, :, 0] = 0.8  # skin
+    assert as_mask(label_map).sum() == 6 and as_mask(label_map).shape == (1, 5, 6)
+    with pytest.raises(ValueError, match="region: a mask of shape .0, 5, 6. cannot be read"):
+        as_mask(mask[:0])
+
+
+def test_nothing_to_preview():
+    for guider in (fusion(model(), model(seed=1)), fusion(model(), model(seed=1), borders=Borders(1, 1))):
+        if guider.borders.scene_end == 1:
+            run(guider)
+        with pytest.raises(ValueError, match="guider: no step was fused.*'fusion_end' above 'scene_end'"):
+            PreviewSaliency.execute(guider, {})
+    with pytest.raises(ValueError, match="guider: it comes from another node: connect 'Guide by Saliency Fusion'"):
+        PreviewSaliency.execute(plain(model(), *TEXTS[:2], 1.0), {})
+
+
+def test_a_preview(monkeypatch):
+    monkeypatch.setattr("comfy_api.latest.ui.PreviewImage", lambda *args, **kwargs: type("", (), {"as_dict": dict}))
+    guider = fusion(model(), model(seed=1), borders=Borders(0.1, 0.85), prior=Prior(bias=1.0))
+    run(guider, steps=14, shape=(2, 8, 12))
+    strip, masks, report = PreviewSaliency.execute(guider, {}).result
+    won = guider.record.contests[1 + 1].won
+    assert strip.shape[0] == 2 and strip.shape[-1] == 3 and 0 <= strip.min() and strip.max() <= 1
+    assert masks.shape == (len(guider.record.contests), 8, 12) and torch.equal(masks[0], won[0, 0].float())
+    assert report.splitlines()[0] == "steps: scene 2, fusion 11, subject 1" and len(report.splitlines()) == 12
+    assert report.splitlines()[1] == f"step 3: the subject won {won.float().mean().item():.1%}"
+
+
+def test_more_steps_than_the_schedule_has():
+    sampling = model().get_model_object("model_sampling")
+    with pytest.raises(ValueError, match="steps: 1000, but the model's schedule has 1000"):
+        leading_sigmas(sampling, 1000)
