@@ -46,10 +46,11 @@ class StaticEntry:
 
     Indexing gives a block's pair on the device of the computation, wherever the entry is stored; from RAM the next
     block is copied while this one is in use. An entry that is not `resident` stays in RAM by the user's wish: the host
-    neither counts nor loads it.
+    neither counts nor loads it. `hits` counts how often a run found it.
     """
 
     resident = True
+    hits = 0
 
     def __init__(self, kv: Iterable[tuple[Tensor, Tensor]], bias: Tensor | None, eight_bit: bool):
         self.blocks, self.bias, self.ahead = [], bias, None
@@ -176,6 +177,7 @@ class StaticStore:
             entry = self.cache.entries.get(key)
             if entry is not None:
                 report.hits += 1
+                entry.hits += 1
                 self.cache.entries.move_to_end(key)
             else:
                 entry = timed(compute, report)

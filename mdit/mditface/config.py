@@ -43,7 +43,9 @@ class MDiTConfig:
     `mlp_ratio` holds the hidden width over the width of the (image, text, mask) streams. `mask_cells` is the
     number of label cells along a patch's side for `class_embed` tokens. `prediction` says what the last layer
     yields: the flow velocity, or the clean image from which the velocity follows. `resolution` is the training
-    size in pixels.
+    size in pixels. `proxy_window`, experimental, is the side in tokens of the windows in which image tokens attend to
+    each other, while proxies stand for them elsewhere (see proxy.py); 0 for attention among all. It pays from about
+    3 `width` image tokens on.
     """
     width: int
     depth: int
@@ -68,6 +70,7 @@ class MDiTConfig:
     lora_rank: int = 0
     lora_alpha: float = 1.0
     prediction: str = "velocity"
+    proxy_window: int = 0
 
     def __post_init__(self):
         if isinstance(self.mlp_ratio, (int, float)):
@@ -81,6 +84,8 @@ class MDiTConfig:
             raise ValueError(f"mdit.config: width {self.width} over {self.heads} heads must give a multiple of 4")
         if self.patch % self.mask_cells:
             raise ValueError(f"mdit.config: mask_cells {self.mask_cells} does not divide patch {self.patch}")
+        if self.proxy_window < 0:
+            raise ValueError(f"mdit.config: proxy_window {self.proxy_window} must be 0 (off) or the side of a window")
         if not self.own_mask_weights and self.mask_tokenizer != "vae_palette":
             raise ValueError("mdit.config: a mask stream on the image's weights (own_mask_weights false) "
                              "needs mask_tokenizer 'vae_palette'")

@@ -15,6 +15,7 @@ import comfy.supported_models_base
 import comfy.utils
 from comfy.model_base import BaseModel, ModelType
 
+from ..weightfile import listed, read
 from .config import MDiTConfig
 from .mask import CONDITIONING_KEY
 from .model import MDiT
@@ -80,7 +81,7 @@ def load(path: str, dtype: torch.dtype | None = None) -> LoadedMDiT:
 
     Raises ValueError, naming the file and what is wrong, for anything but a complete and sound MDiT file.
     """
-    weights, metadata = read(path)
+    weights, metadata = read(path, "model_name")
     config = read_header(metadata, path)
     clip = load_text_encoder(split(weights, TEXT_PREFIX), metadata, path)
     vae = load_vae(split(weights, VAE_PREFIX), config)
@@ -89,24 +90,9 @@ def load(path: str, dtype: torch.dtype | None = None) -> LoadedMDiT:
 
 def load_patcher(path: str, dtype: torch.dtype | None, disable_dynamic: bool = False):
     """The MODEL alone; the host calls it again for a second copy of the weights."""
-    weights, metadata = read(path)
+    weights, metadata = read(path, "model_name")
     split(weights, TEXT_PREFIX), split(weights, VAE_PREFIX)
     return build_patcher(weights, read_header(metadata, path), dtype, path, disable_dynamic)
-
-
-def read(path: str, source: str = "model_name") -> tuple[dict, dict]:
-    """The tensors and the header of a safetensors file that the node's input `source` names."""
-    try:
-        weights, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
-    except Exception as error:
-        raise ValueError(f"{source}: '{path}' cannot be read as a safetensors file ({error}): "
-                         "it is truncated or of another format; download it again") from error
-    broken = [name for name, weight in weights.items()
-              if weight.is_floating_point() and not torch.isfinite(weight.float()).all()]
-    if broken:
-        raise ValueError(f"{source}: '{path}' holds NaN or infinite numbers in {listed(broken)}: "
-                         "it is damaged; download it again")
-    return weights, metadata or {}
 
 
 def read_header(metadata: dict, path: str) -> MDiTConfig:
@@ -119,10 +105,6 @@ def read_header(metadata: dict, path: str) -> MDiTConfig:
 def split(weights: dict, prefix: str) -> dict:
     """Takes the weights under a prefix out of `weights`."""
     return {name[len(prefix):]: weights.pop(name) for name in list(weights) if name.startswith(prefix)}
-
-
-def listed(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def check_weights(module: torch.nn.Module, weights: dict, path: str):

@@ -12,15 +12,9 @@ from torch import Tensor
 from comfy.ldm.flux.math import apply_rope1
 from comfy.ldm.modules.attention import optimized_attention
 
+from ..norm import layer_norm, modulate
 from .attention import MaskRows, Reach, attend_at_once, attend_masks, is_pytorch
-
-
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return torch.addcmul(shift, x, 1 + scale)
-
-
-def layer_norm(x: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+from .proxy import ProxyStream, Surroundings
 
 
 class Modulation(NamedTuple):
@@ -106,15 +100,29 @@ class MDiTBlock(nn.Module):
             self.msk_lora = nn.ModuleDict({
                 name: LowRank(layer.in_features, layer.out_features, config.lora_rank, config.lora_alpha, **factory)
                 for name, layer in stream.named_children() if name in ("mod", "qkv", "proj", "fc1", "fc2")})
+        if config.proxy_window:
+            self.proxy = ProxyStream(config.width, config.heads, **factory)
 
     def forward(self, img: Tensor, txt: Tensor, vec: Tensor, pe: Tensor | None, masks: Sequence[MaskRows], index: int,
-                transformer_options={}) -> tuple[Tensor, Tensor]:
+                transformer_options={}, near: Surroundings | None = None) -> tuple[Tensor, Tensor]:
         mod_x, mod_p = self.img.modulation(vec), self.txt.modulation(vec)
-        inputs = zip(self.txt.attention_inputs(txt, mod_p, None), self.img.attention_inputs(img, mod_x, pe))
-        q, k, v = (torch.cat(pair, dim=2) for pair in inputs)  # (B, H, L+N, D)
+        if near is None:
+            image_inputs = self.img.attention_inputs(img, mod_x, pe)
+        else:
+            img = self.proxy.look_around(img, vec, near, transformer_options)
+            image_inputs = self.proxy_inputs(img, mod_x, pe, near, transformer_options)
+        inputs = zip(self.txt.attention_inputs(txt, mod_p, None), image_inputs)
+        q, k, v = (torch.cat(pair, dim=2) for pair in inputs)  # (B, H, L+N, D); with proxies M for N in k and v
         out = self.attention(q, k, v, txt.shape[1], masks, index, transformer_options)  # (B, L+N, d)
         txt_out, img_out = out.split((txt.shape[1], img.shape[1]), dim=1)
         return self.img.residual(img, img_out, mod_x), self.txt.residual(txt, txt_out, mod_p)
+
+    def proxy_inputs(self, img: Tensor, mod: Modulation, pe: Tensor | None, near: Surroundings, transformer_options
+                     ) -> tuple[Tensor, Tensor, Tensor]:
+        """The image tokens' q (B, H, N, D), and k and v (B, H, M, D) of the proxies that stand for them."""
+        _, k, v = self.img.attention_inputs(self.proxy.proxies(img, near, transformer_options), mod, near.proxies)
+        q = self.img.q_norm(self.proxy.queries(modulate(layer_norm(img), mod.a1, mod.b1)))
+        return q if pe is None else apply_rope1(q, pe), k, v
 
     def attention(self, q, k, v, text_length, masks, index, transformer_options) -> Tensor:
         def attention(q, k, v, mask=None) -> Tensor:

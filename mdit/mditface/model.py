@@ -13,9 +13,11 @@ import comfy.patcher_extension
 from comfy.ldm.flux.layers import timestep_embedding
 from comfy.ldm.flux.math import rope
 
+from ..norm import layer_norm, modulate
 from .attention import MaskRows
 from .config import MDiTConfig
-from .layers import MDiTBlock, layer_norm, modulate
+from .layers import MDiTBlock
+from .proxy import Surroundings, surroundings
 
 TIME_FEATURES = 256
 MIN_SIGMA = 0.05  # below it the step from a clean-image prediction to a velocity would amplify its error
@@ -77,14 +79,18 @@ class MDiT(nn.Module):
         places = torch.cartesian_prod(*(torch.arange(n, dtype=torch.float32, device=img.device) for n in (h, w)))
         img, pe = self.add_position(img, places, transformer_options)
         vec = self.vector(timesteps, y)  # (B, d)
-        img = self.run_blocks(img, txt, vec, pe, masks, transformer_options)
+        near = None
+        if self.config.proxy_window:
+            near = surroundings(self.config.proxy_window, (h, w), img, places,
+                                lambda places: self.position(places, transformer_options)[1])
+        img = self.run_blocks(img, txt, vec, pe, masks, transformer_options, near)
         out = unpatchify(self.final(img, vec), self.config.patch, h, w)  # (B, C, h * p, w * p)
         if self.config.prediction == "clean":
             sigma = timesteps.clamp(min=MIN_SIGMA).to(out).view(-1, 1, 1, 1)
             out = (noisy - out) / sigma
         return out[..., :height, :width]
 
-    def run_blocks(self, img, txt, vec, pe, masks, transformer_options) -> Tensor:
+    def run_blocks(self, img, txt, vec, pe, masks, transformer_options, near: Surroundings | None = None) -> Tensor:
         replace = transformer_options.get("patches_replace", {}).get("dit", {})
         after = transformer_options.get("patches", {}).get("double_block", [])
         options = {**transformer_options, "total_blocks": len(self.blocks), "block_type": "double"}
@@ -93,7 +99,7 @@ class MDiT(nn.Module):
 
             def run(args, block=block, i=i):
                 img, txt = block(args["img"], args["txt"], args["vec"], args["pe"], masks, i,
-                                 args["transformer_options"])
+                                 args["transformer_options"], near)
                 return {"img": img, "txt": txt}
 
             args = {"img": img, "txt": txt, "vec": vec, "pe": pe, "transformer_options": options}

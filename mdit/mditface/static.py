@@ -14,10 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-import comfy.conds
 import comfy.patcher_extension
 from comfy.ldm.flux.math import apply_rope1
 
+from ..conds import CarriedCond
 from . import window
 from .attention import MaskRows
 from .cache import REPORT_KEY, RunReport, StaticEntry, timed
@@ -35,21 +35,8 @@ class CacheOptions(NamedTuple):
     offload: bool = False
 
 
-class MaskCond(comfy.conds.CONDConstant):
-    """A condition's mask (BoundMask or None) on its way through the host's batching: never keeps halves apart."""
-
-    def __init__(self, cond: BoundMask | None, area: tuple | None = None):
-        super().__init__(cond)
-        self.area = area
-
-    def process_cond(self, batch_size, area=None, **kwargs) -> MaskCond:
-        return MaskCond(self.cond, None if area is None else tuple(area))
-
-    def can_concat(self, other) -> bool:
-        return isinstance(other, MaskCond)
-
-    def concat(self, others) -> list[MaskCond]:
-        return [self, *others]
+class MaskCond(CarriedCond):
+    """A condition's mask (BoundMask or None) on its way through the host's batching."""
 
     def size(self) -> list[int]:
         """Mask tokens count like as much latent in the host's estimate of memory."""

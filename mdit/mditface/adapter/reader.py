@@ -60,12 +60,22 @@ def size_of(network) -> tuple[int, tuple[int, int]]:
     return network.hidden_size, (len(network.double_blocks), len(network.single_blocks))
 
 
-def check_base(patcher, adapter: Adapter):
-    network, config = patcher.model.diffusion_model, adapter.config
+def check_model(patcher) -> str:
+    """The family of a MODEL that can read masks by an adapter; ValueError for any other."""
+    network = getattr(patcher.model, "diffusion_model", None)
     family = family_of(network)
     if family is None:
         raise ValueError(f"model: a {type(patcher.model).__name__} cannot read masks by an adapter, which serves "
                          f"{FAMILIES}; load such a model, or a stand-alone one with 'Load MDiT Model'")
+    if family == "flux" and network.in_channels != network.out_channels:
+        raise ValueError(f"model: its input has {network.in_channels} features a token for {network.out_channels} of "
+                         "output (a Fill, Depth or Canny model), where the mask tokens do not fit: load FLUX.1-dev or "
+                         "FLUX.1-schnell")
+    return family
+
+
+def check_base(patcher, adapter: Adapter):
+    family, network, config = check_model(patcher), patcher.model.diffusion_model, adapter.config
     if family != config.family:
         raise ValueError(f"adapter: it is made for family {config.family}, but the model is of family {family}: "
                          "take an adapter made for this model")
@@ -74,10 +84,6 @@ def check_base(patcher, adapter: Adapter):
         raise ValueError(f"adapter: it is made for width {config.width} and {blocks(config.depth)} blocks, but the "
                          f"model has width {width} and {blocks(depth)} blocks: take an adapter made for this model"
                          + (f" (this one belongs to {config.base_hint})" if config.base_hint else ""))
-    if family == "flux" and network.in_channels != network.out_channels:
-        raise ValueError(f"model: its input has {network.in_channels} features a token for {network.out_channels} of "
-                         "output (a Fill, Depth or Canny model), where the mask tokens do not fit: load FLUX.1-dev or "
-                         "FLUX.1-schnell")
 
 
 def blocks(depth: tuple[int, int]) -> str:

@@ -1,0 +1,102 @@
+"""PT-DiT as a citizen of the host: base model, detection and loading (spec sections 2, 8 and 12)."""
+from __future__ import annotations
+
+import torch
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.model_management
+import comfy.model_patcher
+import comfy.supported_models_base
+import comfy.utils
+from comfy.model_base import BaseModel, ModelType
+
+from .config import PTDiTConfig, Setting, read_config
+from .files import check_weights, read_weights
+from .model import OPTIONS_KEY, PTDiT
+
+SOURCE = "model_name"
+STORED_TABLE = "pos_embed.pos_embed"  # of the original's own size; the formula gives it for every size
+DEFAULT_SHIFT = 2.0  # for 1024 px
+
+
+class PTDiTModelConfig(comfy.supported_models_base.BASE):
+    unet_extra_config = {}
+    sampling_settings = {"shift": DEFAULT_SHIFT, "multiplier": 1000}
+    latent_format = comfy.latent_formats.SD15
+    supported_inference_dtypes = [torch.bfloat16, torch.float32]  # float16 is not known to be safe
+
+    def __init__(self, config: PTDiTConfig):
+        super().__init__({"config": config})
+        # The host's figure for PixArt, of width 1152: the MLP is the peak in both.
+        self.memory_usage_factor = 0.5 * config.width / 1152 * 4 / config.patch ** 2
+
+
+class PTDiTBaseModel(BaseModel):
+    def __init__(self, model_config: PTDiTModelConfig, device=None):
+        super().__init__(model_config, ModelType.FLOW, device=device, unet_model=PTDiT)
+
+    def extra_conds(self, **kwargs) -> dict:
+        """Text without a mask may be repeated to equal lengths, which changes nothing; text with one may not."""
+        text, width = kwargs.get("cross_attn"), self.diffusion_model.config.caption
+        if text is None or text.shape[-1] != width:
+            found = "no text" if text is None else f"text tokens {text.shape[-1]} wide"
+            raise ValueError(f"the conditioning holds {found}, this model needs {width}, those of T5-XXL: load "
+                             "t5xxl_fp16.safetensors with the host's Load CLIP, type 'pixart'")
+        conds = super().extra_conds(**kwargs)
+        if (mask := kwargs.get("attention_mask")) is not None:
+            conds["c_crossattn"] = comfy.conds.CONDRegular(text)
+            conds["attention_mask"] = comfy.conds.CONDRegular(mask)
+        return conds
+
+
+def load(path: str, dtype: torch.dtype | None = None, disable_dynamic: bool = False):
+    """Loads the transformer as a MODEL. `dtype` forces the weights' type; None leaves it to the host.
+
+    Raises ValueError, naming the file and what is wrong, for anything but a complete PT-DiT.
+    """
+    weights = read_weights(path, SOURCE)
+    try:
+        config = read_config(weights, path)
+    except ValueError as error:
+        raise ValueError(f"{SOURCE}: '{path}': {error}") from error
+    weights.pop(STORED_TABLE, None)
+    management = comfy.model_management
+    load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
+    model_config = PTDiTModelConfig(config)
+    supported = model_config.supported_inference_dtypes
+    if dtype is None:
+        dtype = management.unet_dtype(model_params=comfy.utils.calculate_parameters(weights),
+                                      supported_dtypes=supported, weight_dtype=comfy.utils.weight_dtype(weights))
+    cast = management.unet_manual_cast(dtype if dtype in supported else None, load_device, supported)
+    model_config.set_inference_dtype(dtype, cast)
+    model = PTDiTBaseModel(model_config, device=offload_device)
+    check_weights(model.diffusion_model, weights, path, SOURCE)
+    Patcher = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+    patcher = Patcher(model, load_device=load_device, offload_device=offload_device)
+    if not management.is_device_cpu(offload_device):
+        model.to(offload_device)
+    model.load_model_weights(weights, "", assign=patcher.is_dynamic())
+    patcher.cached_patcher_init = (load, (path, dtype))
+    return patcher
+
+
+def with_setting(patcher, setting: Setting):
+    """A clone of a PT-DiT MODEL with other windows, proxies and positions. Raises ValueError for other models."""
+    config_of(patcher)
+    patcher = patcher.clone()
+    patcher.model_options["transformer_options"][OPTIONS_KEY] = setting
+    return patcher
+
+
+def setting_of(patcher) -> Setting:
+    """What a PT-DiT MODEL is used with."""
+    return patcher.model_options["transformer_options"].get(OPTIONS_KEY, config_of(patcher).setting)
+
+
+def config_of(patcher) -> PTDiTConfig:
+    """Raises ValueError for a MODEL of another family."""
+    if not isinstance(patcher.model, PTDiTBaseModel):
+        raise ValueError(f"model: this is a {type(patcher.model).__name__}, not a PT-DiT: connect the model of Load "
+                         "PT-DiT Model")
+    return patcher.model.diffusion_model.config

@@ -1,0 +1,84 @@
+"""The VAE of PT-DiT: Open-Sora-Plan's causal 3-D autoencoder, for one frame (spec section 10)."""
+from __future__ import annotations
+
+import itertools
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+import comfy.sd
+from comfy.ldm.models.autoencoder import AutoencoderKL
+
+from .files import check_weights, read_weights
+
+SOURCE = "vae_name"
+MARKS = ("decoder.conv_in.conv.weight", "encoder.conv_in.weight", "post_quant_conv.conv.weight")
+PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
+BILINEAR_LEVELS = (2, 3)
+
+
+class BilinearUpsample(nn.Module):
+    """Stands for the host's nearest-neighbour layer, around the same convolution."""
+
+    def __init__(self, conv: nn.Module):
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor, *carry) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2, mode="bilinear"))
+
+
+def load_vae(path: str) -> comfy.sd.VAE:
+    """An ordinary VAE for single pictures.
+
+    Raises ValueError, naming the file and what is wrong, for anything but the published layout.
+    """
+    weights = read_weights(path, SOURCE)
+    if absent := [mark for mark in MARKS if mark not in weights]:
+        raise ValueError(f"{SOURCE}: '{path}' is not the VAE of PT-DiT (no {absent[0]}): take checkpoint.ckpt of "
+                         "Open-Sora-Plan v1.2. VAEs of other families, Stable Diffusion's among them, do not fit "
+                         "PT-DiT's latents")
+    weights = flattened(weights)
+    params = read_params(weights)
+    with torch.device("meta"):
+        check_weights(AutoencoderKL(**params), weights, path, SOURCE)
+    vae = comfy.sd.VAE(sd=weights, config={"params": params})
+    for level in BILINEAR_LEVELS:
+        up = vae.first_stage_model.decoder.up[level]
+        up.upsample = BilinearUpsample(up.upsample.conv)
+    return vae
+
+
+def flattened(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of the 2-D autoencoder that does to one frame what the 3-D one does.
+
+    A causal convolution meets one frame as if it had always been there: its kernel is summed over time. Those
+    convolutions are stored one level deeper.
+    """
+    flat = {}
+    for name, weight in weights.items():
+        if name.startswith(PARTS):
+            layer, leaf = name.rsplit(".", 1)
+            if weights.get(f"{layer}.weight", weight).ndim == 5:
+                layer = layer.removesuffix(".conv")
+            flat[f"{layer}.{leaf}"] = weight.float().sum(2) if weight.ndim == 5 else weight
+    return flat
+
+
+def read_params(weights: dict[str, Tensor]) -> dict:
+    """What the host's autoencoder is built from, by shapes."""
+    width, channels = weights["encoder.conv_in.weight"].shape[:2]
+    levels = count(weights, "encoder.down.{}.block.0.conv1.weight")
+    mult = [weights[f"encoder.down.{i}.block.0.conv1.weight"].shape[0] // width for i in range(levels)]
+    latent, embed = weights["post_quant_conv.weight"].shape[:2]
+    config = {"double_z": True, "z_channels": latent, "resolution": 256, "in_channels": channels, "out_ch": channels,
+              "ch": width, "ch_mult": mult, "num_res_blocks": count(weights, "encoder.down.0.block.{}.conv1.weight"),
+              "attn_resolutions": [], "dropout": 0.0}
+    return {"ddconfig": config, "embed_dim": embed}
+
+
+def count(weights: dict[str, Tensor], name: str) -> int:
+    """How many of the numbered weights there are."""
+    return next(i for i in itertools.count() if name.format(i) not in weights)
