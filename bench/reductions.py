@@ -40,7 +40,9 @@ def draw(loaded: host.LoadedMDiT, text: str, mask: MaskInput | None, mode: str, 
     positive, negative = (loaded.clip.encode_from_tokens_scheduled(loaded.clip.tokenize(t)) for t in (text, ""))
     if mask is not None:
         positive = [[tokens, {**extra, CONDITIONING_KEY: MaskReference(mask)}] for tokens, extra in positive]
-    latent = {"samples": torch.zeros(1, 3, size, size)}
+    space = loaded.model.model.latent_format
+    side = size // space.spacial_downscale_ratio
+    latent = {"samples": torch.zeros(1, space.latent_channels, side, side)}
     out, _ = sample(loaded.model, seed, steps, **GUIDANCE, sampler_name="euler", scheduler="simple", positive=positive,
                     negative=negative, latent=latent, denoise=1.0, cache=CacheOptions(mode))
     return (loaded.vae.decode(out["samples"])[0] * 255).round().byte().numpy()

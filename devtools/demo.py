@@ -18,7 +18,7 @@ from devtools.host import load_pack
 from devtools.server import NodeError, Server
 
 ROOT = Path(__file__).absolute().parents[1]
-GRAPH = ROOT / "example_workflows" / "mditface_api.json"
+GRAPH = ROOT / "example_workflows" / "api" / "mditface.json"
 EXAMPLE = ROOT / "mdit" / "labelmap" / "examples" / "woman.png"
 SAMPLER = "MDiT_Sampler"
 
@@ -43,7 +43,6 @@ def fill_in(graph: dict, mask: str | None, prompt: str | None, seed: int) -> str
     if mask is not None:
         graph["mask"] = {"class_type": "LoadImage", "inputs": {"image": mask}}
         graph[find(graph, "MDiT_MaskTokenizer")]["inputs"]["label_map"] = ["mask", 0]
-    del graph[find(graph, "PreviewImage")]  # the sheet shows the label map
     graph["report"] = {"class_type": "PreviewAny", "inputs": {"source": [sampler, 1]}}
     return sampler
 

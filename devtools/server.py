@@ -61,9 +61,9 @@ def prepare(base: Path, packs: Sequence[Path] = ()) -> None:
         link(base / "custom_nodes" / pack.name, pack)
 
 
-def command(base: Path, port: int, *arguments: str) -> list[str]:
+def command(base: Path, port: int, *arguments: str, host: Path = HOST) -> list[str]:
     return [
-        sys.executable, str(HOST / "main.py"), "--port", str(port),
+        sys.executable, str(host / "main.py"), "--port", str(port),
         "--disable-auto-launch", "--disable-api-nodes",
         "--base-directory", str(base), "--database-url", f"sqlite:///{base / 'user' / 'comfyui.db'}",
         *([] if torch.accelerator.is_available() else ["--cpu"]), *arguments,
@@ -85,8 +85,8 @@ def free_port() -> int:
 class Server:
     """One host on a free loopback port; use as a context manager, or call `start` and `stop`."""
 
-    def __init__(self, base: Path, *arguments: str, packs: Sequence[Path] = ()):
-        self.base, self.arguments = base, arguments
+    def __init__(self, base: Path, *arguments: str, packs: Sequence[Path] = (), host: Path = HOST):
+        self.base, self.arguments, self.host = base, arguments, host
         self.log = base / "server.log"
         self.session = requests.Session()
         self.session.trust_env = False  # a proxy is of no use on the loopback
@@ -108,8 +108,8 @@ class Server:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command(self.base, self.port, *self.arguments), cwd=self.base,
-                                            env=variables(), stdin=subprocess.DEVNULL, stdout=log,
+            self.process = subprocess.Popen(command(self.base, self.port, *self.arguments, host=self.host),
+                                            cwd=self.base, env=variables(), stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=subprocess.STDOUT)
         deadline = time.monotonic() + timeout
         while not self._answers():
@@ -177,12 +177,18 @@ class Server:
     def images(self, entry: dict) -> list[Image.Image]:
         """The pictures a run saved, in the order of its output nodes."""
         saved = [image for output in entry["outputs"].values() for image in output.get("images", ())]
-        return [self._picture(image) for image in saved]
+        return [self.picture(image) for image in saved]
 
     def image(self, entry: dict) -> Image.Image:
         """The only picture a run saved."""
         (picture,) = self.images(entry)
         return picture
+
+    def picture(self, image: dict) -> Image.Image:
+        """A picture by its entry in the history."""
+        answer = self.session.get(self.url + "/view", params=image, timeout=60)
+        answer.raise_for_status()
+        return Image.open(io.BytesIO(answer.content)).convert("RGB")
 
     def interrupt(self) -> None:
         """What the Cancel button sends."""
@@ -205,11 +211,6 @@ class Server:
     def _failure(self, what: str) -> RuntimeError:
         last = self.log.read_text(errors="replace").strip().rpartition("\n")[2]
         return RuntimeError(f"the server {what}; its last words: {last} (log: {self.log})")
-
-    def _picture(self, image: dict) -> Image.Image:
-        answer = self.session.get(self.url + "/view", params=image, timeout=60)
-        answer.raise_for_status()
-        return Image.open(io.BytesIO(answer.content)).convert("RGB")
 
     async def _watch(self, graph, on_event) -> dict:
         client_id = uuid.uuid4().hex

@@ -13,7 +13,8 @@ from .types import MDiTAdapter
 
 FOLDERS = ("mdit_adapters", "loras")
 
-add_folder(FOLDERS[0], Path(folder_paths.models_dir, FOLDERS[0]))
+add_folder(FOLDERS[0], *(Path(parent, FOLDERS[0]) for parent in (
+    folder_paths.models_dir, folder_paths.get_output_directory())))  # where adapters are trained to
 
 
 class LoadAdapter(io.ComfyNode):

@@ -6,7 +6,7 @@ import torch
 import node_helpers
 from comfy_api.latest import io
 
-from ..mdit.labelmap import CLASSES, DISPLAY_NAMES, class_ids, to_indices
+from ..mdit.labelmap import CLASSES, DISPLAY_NAMES, class_ids, shares, to_indices
 from ..mdit.mditface.adapter.reader import mask_key
 from ..mdit.mditface.mask import CONDITIONING_KEY, REDUCTIONS, MaskInput, MaskReference
 from .labelmap import palette_inputs
@@ -23,10 +23,9 @@ def attach(conditioning, mask: MaskInput, strength: float, start: float = 0.0, e
 def describe(mask: MaskInput) -> str:
     """One line on size and reduction, one on the shares of the classes."""
     batch, height, width = mask.labels.shape
-    counts = torch.bincount(mask.labels.flatten().long(), minlength=len(CLASSES)) / mask.labels.numel()
-    shares = [f"{DISPLAY_NAMES[i]} {counts[i]:.1%}" + ("" if mask.visible[i] else " (hidden)")
-              for i in counts.argsort(descending=True).tolist() if counts[i] > 0]
-    return f"{batch} label map(s) of {width} x {height}, token reduction {mask.reduction}\n{', '.join(shares)}"
+    parts = [f"{DISPLAY_NAMES[k]} {share:.1%}" + ("" if mask.visible[k] else " (hidden)")
+             for k, share in shares(mask.labels)]
+    return f"{batch} label map(s) of {width} x {height}, token reduction {mask.reduction}\n{', '.join(parts)}"
 
 
 STRENGTH = dict(default=1.0, min=0.0, max=10.0, step=0.05)

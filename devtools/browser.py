@@ -1,0 +1,29 @@
+"""The host's front end in a headless browser."""
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync", "--no-first-run")
+LOADED = "() => window.app?.graph && window.LiteGraph?.registered_node_types.KSampler"
+
+
+def chromium() -> str | None:
+    """Path of the browser on this machine, None where there is none."""
+    return next(filter(None, map(shutil.which, PROGRAMS)), None)
+
+
+@contextlib.contextmanager
+def front_end(url: str) -> Iterator:
+    """A page of playwright with the front end loaded. While it is open no other event loop runs in this thread."""
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        page = browser.new_page(viewport={"width": 1600, "height": 1000})
+        page.goto(url, timeout=180_000)
+        page.wait_for_function(LOADED, timeout=300_000)
+        yield page
+        browser.close()

@@ -1,0 +1,75 @@
+"""Draws the faces that the label-map painter starts from: label maps of MakeHuman heads, seen from the front.
+
+    python dev.py run -- python -m devtools.templates [FOLDER]
+
+Each is an indexed PNG in CelebAMask-HQ colours and order; the same command writes the same bytes.
+"""
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from mdit.labelmap import PALETTE
+from mdit.training.render.head import build_head
+from mdit.training.render.look import sample_look
+from mdit.training.render.paint import Label, paint_surface
+from mdit.training.render.raster import rasterise
+from mdit.training.render.scene import Camera, build_scene, gather, rotation
+
+FOLDER = Path(__file__).parents[1] / "web" / "painter" / "templates"
+SIZE = 512
+SMOOTHING = np.full(len(PALETTE), 2.0)  # pixels, for each class
+SMOOTHING[[Label.background, Label.hair]] = 7  # strands leave an outline that no one would paint
+AHEAD = np.array([0, 0, 1.0])
+PLAIN = dict(
+    sex="woman", age="young", chubby="no", expression="neutral", brows="normal", facial_hair="none", lipstick="none",
+    hair_length="long", hair_style="loose", hair_texture="straight", hair_color="brown", bangs="no", receding="no",
+    clothes="shirt", glasses="none", glasses_color="black", hat="none", hat_color="black", earrings="no",
+    necklace="no",
+)
+# Name, seed of the head's shape, what differs from PLAIN.
+FACES = (
+    ("long-hair", 3, {}),
+    ("short-hair", 5, dict(sex="man", hair_length="short")),
+    ("curly", 8, dict(hair_length="medium", hair_style="afro", hair_texture="curly", clothes="top")),
+    ("round", 11, dict(chubby="yes", hair_length="medium", hair_texture="wavy", expression="smiling")),
+    ("bald", 14, dict(sex="man", age="middle-aged", hair_length="bald", brows="bushy", clothes="suit")),
+    ("glasses", 17, dict(sex="man", age="old", hair_length="short", receding="yes", glasses="glasses")),
+    ("hat", 20, dict(hat="hat", hair_length="medium", earrings="yes", necklace="yes", clothes="top")),
+)
+
+
+def label_map(seed: int, changes: dict[str, str]) -> np.ndarray:
+    """Classes (SIZE, SIZE) uint8 of one head."""
+    rng = np.random.default_rng(seed)
+    look = sample_look(rng) | PLAIN | changes
+    head = build_head(look, rng)
+    mesh, _ = build_scene(head, look, AHEAD, rng)
+    tall = look["hat"] != "none"
+    camera = Camera(rotation(0, 0, 0), np.array([0, 0.05 + 0.2 * tall]), 3.3 + 0.3 * tall)
+    _, owner, weights = rasterise(camera.screen(mesh.position, SIZE), mesh.triangles, SIZE, SIZE)
+    labels, hit = np.zeros((SIZE, SIZE), np.uint8), owner >= 0
+    labels[hit] = paint_surface(head, look, gather(head, mesh, owner[hit], weights[hit]), AHEAD, rng)[1]
+    return smooth(labels)
+
+
+def smooth(labels: np.ndarray) -> np.ndarray:
+    """Each pixel takes the class that most of its neighbours have."""
+    shares = [gaussian_filter((labels == k).astype(np.float32), sigma) for k, sigma in enumerate(SMOOTHING)]
+    return np.argmax(shares, axis=0).astype(np.uint8)
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, seed, changes in FACES:
+        picture = Image.fromarray(label_map(seed, changes))
+        picture.putpalette(np.array(PALETTE, np.uint8).tobytes())
+        picture.save(folder / f"{name}.png", optimize=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)

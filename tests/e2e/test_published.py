@@ -1,0 +1,98 @@
+"""What the pack tells about itself: signatures, texts in each language, help pages, templates and blueprints.
+
+After a change of the nodes run `python dev.py renew`.
+"""
+import json
+import re
+
+import pytest
+
+from devtools import renew
+from mditface.tests.e2e.test_templates import TEMPLATES
+
+ROOT = renew.ROOT
+LANGUAGES = (renew.SOURCE, *renew.TRANSLATIONS)
+
+
+@pytest.fixture(scope="module")
+def info(server) -> dict:
+    return server.object_info()
+
+
+@pytest.fixture(scope="module")
+def nodes(info) -> dict:
+    return renew.own(info)
+
+
+def test_signatures_are_those_of_the_snapshot(nodes):
+    assert renew.differences(json.loads(renew.SNAPSHOT.read_text()), renew.snapshot(nodes)) == {}
+
+
+def test_a_changed_signature_needs_a_line_in_the_changelog():
+    info = {"MDiT_One": {"display_name": "Load One"}}
+    log = "# Changelog\n\n## Unreleased\n\n* Node *Load\n  One*.\n\n## 0.1.0\n\nLoad Two"
+    assert renew.unmentioned(["MDiT_One"], info, log) == []
+    assert renew.unmentioned(["MDiT_Two", "MDiT_One"], {**info, "MDiT_Two": {"display_name": "Load Two"}},
+                             log) == ["Load Two"]
+
+
+def test_order_and_type_of_inputs_matter():
+    def signature(*names):
+        inputs = {name: ["INT", {}] for name in names}
+        return renew.snapshot({"MDiT_A": {"python_module": "custom_nodes.mditface", "input": {"required": inputs},
+                                          "output": [], "output_name": []}})
+    assert renew.differences(signature("a", "b"), signature("a", "b")) == {}
+    assert renew.differences(signature("a", "b"), signature("b", "a")).keys() == {"MDiT_A"}
+    assert renew.differences(signature("a"), {}).keys() == {"MDiT_A"}
+
+
+def test_every_node_input_and_output_is_described(nodes):
+    for name, node in nodes.items():
+        assert node["description"] and node["search_aliases"] and node["category"].startswith("MDiTFace"), name
+        silent = [slot for slot, _, _, options in renew.inputs(node["input"]) if not options.get("tooltip")]
+        silent += [slot for slot, tip in zip(node["output_name"], node["output_tooltips"]) if not tip]
+        assert silent == [], name
+
+
+def test_every_node_has_a_help_page(nodes, server):
+    assert {path.stem for path in (ROOT / "web" / "docs").glob("*.md")} == nodes.keys()
+    for name in nodes:
+        page = server.session.get(f"{server.url}/extensions/mditface/docs/{name}.md", timeout=60)
+        assert page.ok and page.text.startswith(f"# {nodes[name]['display_name']}\n"), name
+
+
+def test_english_texts_are_those_of_the_nodes(info):
+    files = renew.locale(renew.SOURCE)
+    assert files["nodeDefs"] == renew.node_texts(info)
+    assert files["main"] | renew.main_texts(info) == files["main"]
+
+
+@pytest.mark.parametrize("language", renew.TRANSLATIONS)
+def test_no_text_is_missing_or_stale(language):
+    assert renew.untranslated(language) == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_signs_that_the_front_end_would_read_are_quoted(language):
+    texts = renew.flat(renew.locale(language))
+    messages = {key: re.sub(r"{'.'}", "", text) for key, text in texts.items() if not key.endswith(".tooltip")}
+    assert {key: text for key, text in messages.items() if set(text) & set("{}@|")} == {}
+
+
+def test_the_server_hands_out_every_language(server):
+    served = server.get("/i18n")
+    for language in LANGUAGES:
+        files = renew.locale(language)
+        assert served[language] == files.pop("main") | files
+
+
+def test_every_node_appears_in_a_template(nodes):
+    used = {node["type"] for path in TEMPLATES.values() for node in json.loads(path.read_text("utf-8"))["nodes"]}
+    assert nodes.keys() - used == set()
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_templates_have_a_thumbnail_and_a_graph_in_api_form(name, server):
+    assert name in server.get("/workflow_templates")["mditface"]
+    assert TEMPLATES[name].with_suffix(".jpg").is_file()
+    assert (TEMPLATES[name].parent / "api" / f"{name}.json").is_file()
