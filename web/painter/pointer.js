@@ -98,8 +98,8 @@ export function followPointers(canvas, editor, signal) {
     };
 
     const wheel = (event) => {
-        const sized = ["brush", "eraser"].includes(editor.tool) && !event.ctrlKey && !event.metaKey;
-        if (sized) {
+        const zooms = event.altKey || event.ctrlKey || !["brush", "eraser"].includes(editor.tool);
+        if (!zooms) {
             editor.stepRadius(-Math.sign(event.deltaY));
         } else {
             view.zoom(WHEEL_ZOOM ** -event.deltaY, view.toScreen(event));

@@ -61,6 +61,7 @@ export function labelMapWidget(node, name, [, { default: text }]) {
     const host = document.createElement("div");
     // The host's undo leaves the keys to an element with the focus whose type is that of a text area.
     host.type = "textarea";
+    host.dataset.captureWheel = "true"; // Nodes 2.0 leave the wheel to such an element while it has the focus
     const words = wordsFor(app.extensionManager.setting.get("Comfy.Locale"));
     const panel = new Panel(host, words, (event) => app.canvas.processMouseWheel(event));
     const drawing = new Drawing(panel, (saved) => {

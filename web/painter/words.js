@@ -44,7 +44,7 @@ const en = {
     likePicture: "As the picture",
     chooseClass: "Choose a face part",
     wheel: "Wheel",
-    wheelHelp: "brush size; with Ctrl, or with another tool: zoom",
+    wheelHelp: "brush size; with Alt, or with another tool: zoom",
     touch: "Two fingers",
     touchHelp: "zoom and move the view",
     moveKeys: "Arrow keys",

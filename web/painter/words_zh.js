@@ -41,7 +41,7 @@ export const zh = {
     likePicture: "与底图相同",
     chooseClass: "选择面部部位",
     wheel: "滚轮",
-    wheelHelp: "画笔大小；按住 Ctrl 或使用其他工具时缩放视图",
+    wheelHelp: "画笔大小；按住 Alt 或使用其他工具时缩放视图",
     touch: "双指",
     touchHelp: "缩放和移动视图",
     moveKeys: "方向键",
