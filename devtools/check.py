@@ -197,7 +197,7 @@ def readable(graph: dict, twin: dict, info: dict) -> dict:
         inputs, given = info[node["type"]]["input"], twin[str(node["id"])]["inputs"]
         known = inputs.get("required", {}) | inputs.get("optional", {})
         names = [name for name, spec in known.items() if spec[0] in WIDGETS or isinstance(spec[0], list)]
-        node["widgets_values"] = [given[name] for name in names if name in given]
+        node["widgets_values"] = [given[name] for name in names if not isinstance(given.get(name, []), list)]
     return graph | {"nodes": nodes}
 
 

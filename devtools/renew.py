@@ -144,7 +144,9 @@ def main() -> int:
         write(LOCALES / SOURCE / "main.json", locale(SOURCE).get("main", {}) | main_texts(info))
         if chromium():
             write_api_graphs(server.url)
-    print(*(line for language in TRANSLATIONS for line in untranslated(language)), sep="\n")
+    for language in TRANSLATIONS:
+        for line in untranslated(language):
+            print(line)
     return 0
 
 

@@ -1,18 +1,13 @@
 """A real host with the pack, and a real browser on it."""
 import json
-import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from devtools.browser import FLAGS, LOADED, chromium
 from devtools.server import NodeError, Server
-
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-LOADED = "() => window.app?.graph && window.LiteGraph?.registered_node_types.KSampler"
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--no-first-run")
 
 
 @pytest.fixture(scope="session")
@@ -92,12 +87,11 @@ def artefacts(root) -> Path:
 @pytest.fixture(scope="module")
 def browser():
     """Chromium. Of one module only: while playwright is open, no other event loop runs in this thread."""
-    program = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if program is None:
+    if not chromium():
         pytest.skip("no chromium on this machine")
     from playwright.sync_api import sync_playwright
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        running = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         yield running
         running.close()
 
