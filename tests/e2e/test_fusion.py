@@ -133,7 +133,8 @@ def test_refusals(server, graph, nodes, parts):
 
 def test_cancel(server, graph):
     long = graph(sigmas=node("MDiT_FaceDiffuserScheduler", model=["scene", 0], steps=900),
-                 noise=node("RandomNoise", noise_seed=1))
+                 noise=node("RandomNoise", noise_seed=1),
+                 latent=node("EmptyLatentImage", width=64, height=64, batch_size=1))
     pressed = []
 
     def press():

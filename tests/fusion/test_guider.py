@@ -39,7 +39,7 @@ def written_out(predictions, scales, sigma: float, bias: float = 0.0) -> tuple[t
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_fused_prediction(family):
-    x, sigma, scales = noisy(family, 2), 0.6, (3.0, 2.0)
+    x, sigma, scales = noisy(family, 2), 0.1, (3.0, 2.0)
     guider = fusion(model(family), model(family, 1), scales=scales, borders=FUSED)
     found = evaluate(guider, x, sigma)
     won, fused = written_out(singles(family, x, sigma), scales, sigma)
