@@ -1,0 +1,158 @@
+"""What the ways of reading a mask cost in quality, for adapters trained on a small base model (docs/adapter-proof.md).
+
+    python dev.py bench adapter [KEY=VALUE ...] [--config FILE] [--half FILE] [--window FILE] [--count N] [--steps N]
+                                [--sheet FILE.jpg]
+
+The configuration is the one that the adapter was trained by; `--half` and `--window` are adapters trained by it with
+`reduction=half` and `window=N text_reads_mask=false`. Each held-out label map is drawn with the same noise by the base
+alone and by each form. The bundled judge says how well the picture follows the map. `difference` is the mean absolute
+difference of the pixels to the exact form's, in per cent of that between the exact form and the base alone. `keys` is
+the share of the mask's keys that a token of the image reads.
+The last line printed is one JSON object.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import comfy.utils
+from mditface.mdit.labelmap import CLASSES, resize_nearest
+from mditface.mdit.mditface.adapter.reader import apply_adapter
+from mditface.mdit.mditface.adapter.weights import Adapter, load_adapter
+from mditface.mdit.mditface.host import LoadedMDiT
+from mditface.mdit.mditface.mask import MaskInput
+from mditface.mdit.parsing import load_parser, score
+from mditface.mdit.training.data import Faces
+from mditface.mdit.training.settings import read_settings
+from mditface.mdit.training.sampling import save_sheet
+from mditface.mdit.training.targets.adapter import AdapterSettings
+from mditface.mdit.training.targets.encode import load_base
+
+from .reductions import draw
+
+CONFIG = Path("mdit", "training", "configs", "proof-adapter.yaml")
+SHEET_SIDE = 128
+BASE, EXACT, TRUE, DECODED = "base alone", "exact", "true picture", "true picture, decoded"
+
+
+class Form(NamedTuple):
+    """An adapter on the base, and the reduction of the masks that it is given."""
+    loaded: LoadedMDiT
+    adapter: Adapter
+    reduction: str
+
+    def keys(self, mask: MaskInput, tokens: int) -> float:
+        """Share of the mask's keys that an image token reads, of a mask that was drawn on a square grid."""
+        side, radius = int(tokens ** 0.5), self.adapter.config.window
+        if radius:
+            reach = np.clip(np.arange(side)[:, None] + [-radius, radius], 0, side - 1)
+            return float((reach[:, 1] - reach[:, 0] + 1).mean() / side) ** 2
+        (entry,) = mask.store.cache.entries.values()
+        return entry[0][0].shape[2] / tokens
+
+
+def make_forms(settings: AdapterSettings, half: Path | None, window: Path | None) -> dict[str, Form]:
+    base, vae, clip = load_base(settings)
+    files = {EXACT: (settings.weights, "off"), "merge": (settings.weights, "merge"), "half": (half, "half"),
+             "window": (window, "off")}
+    made = {}
+    for name, (path, reduction) in files.items():
+        if path is not None:
+            adapter = load_adapter(str(path))
+            made[name] = Form(LoadedMDiT(apply_adapter(base, adapter), clip, vae), adapter, reduction)
+    return made
+
+
+def drawn(forms: dict[str, Form], label: torch.Tensor, text: str, steps: int, seed: int, size: int
+          ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """The pictures (S, S, 3) uint8 of a label map (1, S, S) in all forms and without it, and the forms' keys."""
+    exact, pictures, keys = forms[EXACT].loaded, {}, {}
+    pictures[BASE] = draw(exact, text, None, "auto", steps, seed, size)  # without a mask the adapter does nothing
+    tokens = (size // exact.model.model.latent_format.spacial_downscale_ratio
+              // exact.model.model.diffusion_model.patch_size) ** 2
+    for name, form in forms.items():
+        mask = MaskInput(label, torch.ones(len(CLASSES)), form.reduction, form.loaded.vae)
+        pictures[name] = draw(form.loaded, text, mask, "auto", steps, seed, size)
+        keys[name] = form.keys(mask, tokens)
+    return pictures, keys
+
+
+def true_pictures(image: torch.Tensor, vae, size: int) -> dict[str, np.ndarray]:
+    """A held-out picture (S, S, 3) uint8 in the size of the others, and what the VAE leaves of it."""
+    picture = comfy.utils.common_upscale(image.movedim(-1, 0)[None] / 255, size, size, "bicubic", "disabled")
+    picture = picture.movedim(1, -1).clamp(0, 1)  # (1, size, size, 3)
+    return {name: (x[0] * 255).round().to(torch.uint8).numpy()
+            for name, x in ((TRUE, picture), (DECODED, vae.decode(vae.encode(picture))))}
+
+
+def measure(settings: AdapterSettings, forms: dict[str, Form], faces: Faces, count: int, steps: int
+            ) -> tuple[dict[str, dict[str, float]], dict[str, list[np.ndarray]]]:
+    """Means over the label maps of each picture's figures, and the pictures."""
+    parser, rows, shown, size = load_parser(), {}, {}, settings.size
+    for i in tqdm(range(min(count, len(faces))), desc="label maps"):
+        label = resize_nearest(faces.labels[i:i + 1], size, size)  # (1, size, size)
+        pictures, keys = drawn(forms, label, faces.captions[i], steps, i, size)
+        effect = np.abs(pictures[BASE] - pictures[EXACT].astype(float)).mean()
+        for name, picture in (pictures | true_pictures(faces.images[i], forms[EXACT].loaded.vae, size)).items():
+            figures = score(parser.parse(picture), label[0].numpy())
+            if name in pictures:
+                figures["difference"] = np.abs(picture - pictures[EXACT].astype(float)).mean() / effect
+            if name in keys:
+                figures["keys"] = keys[name]
+            rows.setdefault(name, []).append(figures)
+            shown.setdefault(name, []).append(picture)
+    return {name: {key: float(np.mean([row[key] for row in found])) for key in found[0]}
+            for name, found in rows.items()}, shown
+
+
+def small(pictures: list[np.ndarray]) -> torch.Tensor:
+    """(N, SHEET_SIDE, SHEET_SIDE, 3) uint8."""
+    x = torch.from_numpy(np.stack(pictures)).movedim(-1, 1).float()
+    return comfy.utils.common_upscale(x, SHEET_SIDE, SHEET_SIDE, "area", "disabled").round().byte().movedim(1, -1)
+
+
+def table(results: dict[str, dict[str, float]]) -> str:
+    lines = [f"{'':24}{'keys':>8}{'pixels':>9}{'mean IoU':>10}{'difference':>12}"]
+    for name, row in results.items():
+        keys = f"{row['keys']:8.2f}" if "keys" in row else " " * 8
+        difference = f"{100 * row['difference']:10.1f} %" if "difference" in row else ""
+        lines.append(f"{name:24}{keys}{row['pixel_accuracy']:9.3f}{row['mean_iou']:10.3f}{difference}")
+    return "\n".join(lines)
+
+
+@torch.inference_mode()
+def main(argv: list[str] | None = None):
+    parser = argparse.ArgumentParser(prog="dev.py bench adapter", description=__doc__.partition("\n")[0])
+    add = parser.add_argument
+    add("changes", nargs="*", metavar="KEY=VALUE", help="other values of the configuration, as in training")
+    add("--config", type=Path, default=CONFIG, help=f"of the adapter (default: {CONFIG})")
+    add("--half", type=Path, help="an adapter trained with masks of half the resolution")
+    add("--window", type=Path, help="an adapter trained with a window")
+    add("--count", type=int, default=100, help="label maps (default: 100)")
+    add("--steps", type=int, default=20, help="steps of a run (default: 20)")
+    add("--sheet", type=Path, help="a picture of the first twelve to write")
+    options = parser.parse_args(argv)
+    comfy.utils.set_progress_bar_enabled(False)
+    try:
+        settings = read_settings(options.config, options.changes, {"adapter": AdapterSettings})
+        faces, forms = Faces(settings.heldout), make_forms(settings, options.half, options.window)
+    except (ValueError, FileNotFoundError) as error:
+        parser.exit(2, f"{error}\n")
+    results, pictures = measure(settings, forms, faces, options.count, options.steps)
+    if options.sheet:
+        labels = resize_nearest(faces.labels[:len(pictures[EXACT])], SHEET_SIDE, SHEET_SIDE)
+        save_sheet(options.sheet, labels[:12], *(small(row[:12]) for name, row in pictures.items() if name != TRUE))
+    print(f"{len(pictures[EXACT])} held-out label maps, {settings.size} px, {options.steps} steps\n")
+    print(table(results))
+    print("\n" + json.dumps({"bench": "adapter", "count": len(pictures[EXACT]), "steps": options.steps,
+                             "pixels": settings.size, "forms": results}))
+
+
+if __name__ == "__main__":
+    main()
