@@ -25,7 +25,7 @@ from ...mditface.model import MIN_SIGMA, MDiT
 from ...mditface.text import PAD, TextConfig, TextEncoder
 from ...parsing import WEIGHTS as PARSER_WEIGHTS
 from ...parsing import load_parser
-from ..data import BatchOrder, Faces, LabelNoise, mirror, normalise, step_rng, torch_rng
+from ..data import BatchOrder, Faces, LabelNoise, class_weights, mirror, normalise, step_rng, torch_rng
 from ..initialise import initialise_model, initialise_text
 from ..sampling import mask_inputs, sample, sheet_picture
 from ..settings import Positive, Section, Settings, Share
@@ -38,6 +38,7 @@ LOSS_SIGMA = 0.15    # below it the velocity error would weigh the last details 
 MASKED = -1e4
 SHEET_COUNT, METRIC_COUNT = 12, 24
 PREFIX = "model."
+RECIPE = "mdit.recipe"  # metadata
 
 
 class Drop(Section):
@@ -47,11 +48,14 @@ class Drop(Section):
 
 
 class DemoSettings(Settings):
-    """`text_steps` is the length of the text encoder's first lesson, `text_rate` its learning rate after it."""
+    """`text_steps` is the length of the text encoder's first lesson, `text_rate` its learning rate after it; `rarity`
+    is the power of a class's rarity in its pixels' weight. `start` is a finished file to go on from."""
     heldout: Path
+    start: Path | None = None
     model: MDiTConfig
     text_steps: Annotated[int, Field(ge=0)] = 300
     text_rate: Positive
+    rarity: Share = 0.0
     drop: Drop = Drop()
 
     @field_validator("model", mode="before")
@@ -63,11 +67,13 @@ class DemoSettings(Settings):
 
 
 class Demo(nn.Module):
-    """The model with its text encoder; its state dict is the shipped file's."""
+    """The model with its text encoder; its state dict is the shipped file's. `weights` (256,) are those of each label's
+    pixels in the loss."""
 
-    def __init__(self, config: MDiTConfig, text: TextConfig):
+    def __init__(self, config: MDiTConfig, text: TextConfig, weights: Tensor | None = None):
         super().__init__()
         self.text_config = text
+        self.register_buffer("weights", torch.ones(256) if weights is None else weights, persistent=False)
         self.model = MDiT(config, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
         self.text_encoder = TextEncoder(text, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
         initialise_model(self.model)
@@ -92,7 +98,7 @@ class Demo(nn.Module):
         save_file(sd, path, self.model.config.to_metadata() | self.text_config.to_metadata() | metadata)
 
     def forward(self, images: Tensor, labels: Tensor, ids: Tensor, read_mask: Tensor, rng: torch.Generator) -> Tensor:
-        """Mean squared velocity error of one step.
+        """Mean squared velocity error of one step, each pixel with its class's weight.
 
         images: (B, 3, S, S) uint8; labels: (B, S, S) uint8; ids: (B, L); read_mask: (B,) bool.
         """
@@ -107,7 +113,8 @@ class Demo(nn.Module):
         context, y = self.text_encoder(ids)
         velocity = model(noisy, sigma, context, y, [MaskRows(slice(None), kv, bias)]).float()
         clean = noisy - velocity * level.clamp(min=MIN_SIGMA)
-        return ((clean - images) / level.clamp(min=LOSS_SIGMA)).square().mean()
+        error = ((clean - images) / level.clamp(min=LOSS_SIGMA)).square()  # (B, 3, S, S)
+        return (error * self.weights[labels.long()][:, None]).mean()
 
 
 class DemoTarget:
@@ -118,9 +125,23 @@ class DemoTarget:
         self.settings = settings
         self.faces, self.heldout = Faces(settings.data), Faces(settings.heldout)
         text = text_config(settings.model.text_dim)
-        self.module = Demo(dataclasses.replace(settings.model, palette=PALETTE), text)
+        weights = torch.ones(256)  # hidden labels, too
+        weights[:len(CLASSES)] = class_weights(self.faces.labels, settings.rarity)
+        self.module = Demo(dataclasses.replace(settings.model, palette=PALETTE), text, weights)
+        self.origin = None if settings.start is None else self.go_on_from(settings.start)
         self.writer, self.noise = CaptionWriter(text, settings.seed), LabelNoise()
         self.orders: dict[int, BatchOrder] = {}
+
+    def go_on_from(self, path: Path) -> str:
+        """Takes the weights of a finished file; returns the digest of its recipe."""
+        if not path.is_file():
+            raise FileNotFoundError(f"start: no file {path}; train it first, see docs/training.md")
+        given = Demo.load(path)
+        if (given.model.config, given.text_config) != (self.module.model.config, self.module.text_config):
+            raise ValueError(f"start: {path} holds a model of another configuration: give the same values under 'model'")
+        self.module.load_state_dict(given.state_dict())
+        with safe_open(path, "pt") as file:
+            return file.metadata()[RECIPE]
 
     def start(self) -> None:
         if self.settings.text_steps:
@@ -172,6 +193,6 @@ class DemoTarget:
         return {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
 
     def save(self, path: Path, weights: dict[str, Tensor]) -> None:
-        recipe = json.dumps(self.settings.recipe(), sort_keys=True)
-        self.module.save(path, weights, **{"mdit.recipe": hashlib.sha256(recipe.encode()).hexdigest(),
+        recipe = json.dumps(self.settings.recipe() | {"start": self.origin}, sort_keys=True)
+        self.module.save(path, weights, **{RECIPE: hashlib.sha256(recipe.encode()).hexdigest(),
                                            "mdit.classes": json.dumps(CLASSES)})
