@@ -21,7 +21,7 @@ from .saliency import KERNEL, Prior, log_saliency, response
 from .stages import Borders, Stage, step_of
 
 KEY = "mdit_fusion"
-POST_CFG, CFG1 = "sampler_post_cfg_function", "disable_cfg1_optimization"
+POST_CFG, CFG1, MASKING = "sampler_post_cfg_function", "disable_cfg1_optimization", "denoise_mask_function"
 
 
 class Prediction(NamedTuple):
@@ -93,6 +93,8 @@ class FusionGuider(comfy.samplers.CFGGuider):
                      seed=None, **kwargs) -> Tensor:
         def run(options):
             self.subject_options = self.with_base_options(options, sigmas)
+            if MASKING in options:  # a sampler reads one of both
+                self.model_options.setdefault(MASKING, options[MASKING])
             return scene_run(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, **kwargs)
         scene_run, around = super().outer_sample, Around(run)
         subject = self.subject.model_patcher
@@ -143,22 +145,37 @@ class FusionGuider(comfy.samplers.CFGGuider):
                     for cond, of_pass in passes]
         return {**options, "sampler_calc_cond_batch_function": both}
 
-    def predict_noise(self, x: Tensor, timestep: Tensor, model_options={}, seed=None) -> Tensor:
-        step = step_of(timestep[0], model_options["transformer_options"]["sample_sigmas"])
-        stage = self.record.stages[step] = self.borders.stage(step, self.record.steps)
-        if stage is Stage.SCENE:
-            return self.predict_scene(x, timestep, model_options, seed)
-        hooks, count = model_options.get(POST_CFG, []), len(self.model_options.get(POST_CFG, []))
-        own, added = hooks[:count], hooks[count:]  # by the sampler, such as those of CFG++
+    def outer_predict_noise(self, x: Tensor, timestep: Tensor, model_options={}, seed=None) -> Tensor:
+        """One evaluation. Wrappers of a model that has no part in the step's stage are left out."""
+        self.step = step_of(timestep[0], model_options["transformer_options"]["sample_sigmas"])
+        stage = self.record.stages[self.step] = self.borders.stage(self.step, self.record.steps)
         if stage is Stage.SUBJECT:
-            return self.predict_subject(x, timestep, self.subject_options_for(added, model_options), seed)
-        scene = Prediction.of(self.predict_scene, x, timestep, {**model_options, POST_CFG: own}, seed)
-        subject = Prediction.of(self.predict_subject, x, timestep, self.subject_options, seed)
-        fused = self.fuse(scene, subject, timestep, step)
-        return self.show(fused, added, x, timestep, model_options)
+            lend(self.subject.model_patcher)
+            return self.subject(x, timestep, self.subject_options_for(model_options), seed)
+        return super().outer_predict_noise(x, timestep, model_options, seed)
 
-    def subject_options_for(self, added: list, model_options: dict) -> dict:
+    def predict_noise(self, x: Tensor, timestep: Tensor, model_options={}, seed=None) -> Tensor:
+        """Of the scene or, inside the subject's wrappers as well, of both."""
+        if self.record.stages[self.step] is Stage.SCENE:
+            return self.predict_scene(x, timestep, model_options, seed)
+        own, added = self.hooks(model_options)
+
+        def both(x, timestep, subject_options, seed):
+            scene = Prediction.of(self.predict_scene, x, timestep, {**model_options, POST_CFG: own}, seed)
+            subject = Prediction.of(self.predict_subject, x, timestep, subject_options, seed)
+            return self.show(self.fuse(scene, subject, timestep, self.step), added, x, timestep, model_options)
+        wrappers = comfy.patcher_extension.get_all_wrappers(WrappersMP.PREDICT_NOISE, self.subject_options, True)
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(both, self.subject, wrappers)
+        return executor.execute(x, timestep, self.subject_options, seed)
+
+    def hooks(self, model_options: dict) -> tuple[list, list]:
+        """Functions to call after guidance: the scene's own, and those that a sampler added, such as CFG++'s."""
+        functions, count = model_options.get(POST_CFG, []), len(self.model_options.get(POST_CFG, []))
+        return functions[:count], functions[count:]
+
+    def subject_options_for(self, model_options: dict) -> dict:
         """The subject's options with what a sampler added to the scene's."""
+        _, added = self.hooks(model_options)
         cfg1 = {CFG1: model_options[CFG1]} if CFG1 in model_options else {}
         return {**self.subject_options, **cfg1, POST_CFG: [*self.subject_options.get(POST_CFG, ()), *added]}
 
