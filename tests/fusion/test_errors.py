@@ -59,7 +59,11 @@ def test_a_reference_that_never_takes_effect():
     for base in (TEXTS[2], copies):
         with pytest.raises(ValueError, match="subject_positive: it is the same as subject_base.*never takes effect"):
             SaliencyFusionGuider.execute(model(), model(seed=1), *TEXTS[:2], TEXTS[2], base)
-    SaliencyFusionGuider.execute(model(), model(seed=1), *TEXTS[:2], TEXTS[2], copies, subject_base_model=model(seed=1))
+    bare = model(seed=1)
+    patched = bare.clone()
+    SaliencyFusionGuider.execute(model(), patched, *TEXTS[:2], TEXTS[2], copies, subject_base_model=bare)
+    with pytest.raises(ValueError, match="subject_positive: it is the same as subject_base.*never takes effect"):
+        SaliencyFusionGuider.execute(model(), bare, *TEXTS[:2], TEXTS[2], copies, subject_base_model=bare)
 
 
 def test_borders_in_the_wrong_order():
