@@ -118,8 +118,7 @@ class FusionGuider(comfy.samplers.CFGGuider):
         helpers = comfy.sampler_helpers
         models, memory = helpers.get_additional_models(conds, subject.model_dtype())
         models += helpers.get_additional_models_from_model_options(model_options)
-        bases = [] if self.subject_base is None else [self.subject_base]
-        self.model_patcher.set_additional_models(KEY, [subject, *bases, *models])
+        self.model_patcher.set_additional_models(KEY, [subject, *models])
         needed = helpers.estimate_memory(subject, noise_shape, conds)[0] + memory
         planned = helpers.estimate_memory(self.model_patcher, noise_shape, self.conds)[0]
         ratio = max(1.0, needed / planned)

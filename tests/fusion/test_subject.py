@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import comfy.model_management
 import comfy.ops
 from mditface.mdit.fusion.marker import MARKER, tokenize
 from mditface.mdit.fusion.stages import Borders, Stage, leading_sigmas, step_of
@@ -40,6 +41,19 @@ def changed(known, plain) -> list[int]:
 def test_only_the_nouns_change(subject):
     known, plain = encode(subject, f"a man {MARKER} and a tall woman {MARKER} in a garden", pictures(2))
     assert changed(known, plain) == [2, 6]
+
+
+def test_the_encoder_is_loaded_by_the_host_after_the_text_encoder(subject, monkeypatch):
+    loads, load = [], comfy.model_management.load_models_gpu
+
+    def spy(models, *args, **kwargs):
+        loads.extend(models)
+        return load(models, *args, **kwargs)
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", spy)
+    encode(subject, f"a man {MARKER}", pictures())
+    assert loads[-1] is subject.patcher and any(patcher.is_clone(clip().patcher) for patcher in loads[:-1])
+    assert {id(module) for module in subject.patcher.model.children()} == {
+        id(subject.network.image_encoder), id(subject.network.postfuse_module)}
 
 
 def test_the_text_alone_is_that_of_the_host(subject):
