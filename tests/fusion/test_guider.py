@@ -3,9 +3,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from comfy.model_patcher import set_model_options_post_cfg_function
 from mditface.mdit.fusion.saliency import Prior
 from mditface.mdit.fusion.stages import Borders, Stage
-from mditface.tests.fusion.tiny import FAMILIES, TEXTS, evaluate, fusion, model, plain, run, text
+from mditface.tests.fusion.tiny import FAMILIES, TEXTS, Once, evaluate, fusion, model, plain, run, text
 
 FUSED = Borders(0, 1)
 SCENE, SUBJECT = Borders(1, 1), Borders(0, 0)
@@ -37,9 +38,10 @@ def written_out(predictions, scales, sigma: float, bias: float = 0.0) -> tuple[t
     return won, torch.where(won, guided[1], guided[0])
 
 
+@pytest.mark.parametrize("scales", [(3.0, 2.0), (1.0, 1.0)])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_fused_prediction(family):
-    x, sigma, scales = noisy(family, 2), 0.1, (3.0, 2.0)
+def test_a_fused_prediction(family, scales):
+    x, sigma = noisy(family, 2), 0.1
     guider = fusion(model(family), model(family, 1), scales=scales, borders=FUSED)
     found = evaluate(guider, x, sigma)
     won, fused = written_out(singles(family, x, sigma), scales, sigma)
@@ -73,6 +75,31 @@ def test_equal_models_are_plain_guidance(sampler):
         guider = fusion(model(), subject, texts=texts, scales=(3.0, 3.0))
         assert torch.equal(run(guider, sampler=sampler), expected)
         assert not any(contest.won.any() for contest in guider.record.contests.values())
+
+
+class Adding(Once):
+    """Adds a function to call after guidance, as CFG++'s samplers do."""
+
+    def __init__(self, x, function):
+        super().__init__(x)
+        self.function = function
+
+    def sample(self, guider, sigmas, extra_args, *args):
+        options = set_model_options_post_cfg_function(extra_args["model_options"].copy(), self.function)
+        return super().sample(guider, sigmas, {**extra_args, "model_options": options}, *args)
+
+
+@pytest.mark.parametrize("borders", [SCENE, FUSED, SUBJECT])
+def test_a_samplers_function_is_called_once_with_the_result(borders):
+    x, seen, guider = noisy(), [], fusion(model(), model(seed=1), borders=borders)
+    expected = evaluate(guider, x, 1.0)
+    sampler = Adding(x, lambda args: seen.append(args) or args["denoised"] / 2)
+    guider.sample(torch.zeros_like(x), torch.zeros_like(x), sampler, torch.tensor([1.0, 0.0]), seed=0)
+    scene_cond, scene_base, subject_cond, subject_base = singles("sd15", x, 1.0)
+    won = guider.record.contests[0].won if borders is FUSED else torch.tensor(borders is SUBJECT)
+    assert torch.equal(sampler.output, expected / 2) and len(seen) == 1
+    torch.testing.assert_close(seen[0]["cond_denoised"], torch.where(won, subject_cond, scene_cond))
+    torch.testing.assert_close(seen[0]["uncond_denoised"], torch.where(won, subject_base, scene_base))
 
 
 def test_equal_weights_loaded_twice():
