@@ -67,7 +67,7 @@ def sides(case, sigma=1.0, x=0.0) -> dict[str, Prediction]:
     found = {}
     for side, base, cond in (("T", "null", "text"), ("S", "text", "aug")):
         base, cond = (x - sigma * case[f"eps_{side}_{name}"] for name in (base, cond))
-        found[side] = Prediction(base + case["guidance"] * (cond - base), cond, base)
+        found[side] = Prediction(base + case["guidance"] * (cond - base), cond, base, cond - base)
     return found
 
 
@@ -75,8 +75,8 @@ def test_maps(snf):
     for name, case in snf.items():
         predictions = sides(case)
         for side in SIDES:
-            _, cond, base = predictions[side]
-            change = response(cond, base, case["guidance"].item(), torch.ones(len(base)))
+            change = predictions[side].change
+            change = response(change, case["guidance"].item(), torch.ones(len(change)))
             smoothed = smooth(change)
             found = {"abs_smoothed": smoothed, "omega": smoothed.mean(1, keepdim=True),
                      "softmax": log_saliency(change).exp()}

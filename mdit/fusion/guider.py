@@ -21,26 +21,34 @@ from .saliency import KERNEL, Prior, log_saliency, response
 from .stages import Borders, Stage, step_of
 
 KEY = "mdit_fusion"
-POST_CFG, CFG1, MASKING = "sampler_post_cfg_function", "disable_cfg1_optimization", "denoise_mask_function"
+PRE_CFG, POST_CFG = "sampler_pre_cfg_function", "sampler_post_cfg_function"
+CFG1, MASKING = "disable_cfg1_optimization", "denoise_mask_function"
 
 
 class Prediction(NamedTuple):
-    """Predictions of the clean latent (B, C, H, W): guided, and the two that it is made of."""
+    """Predictions of the clean latent (B, C, H, W): guided, and the two that it is made of; and what the condition
+    changed, before functions in the model's options touched those two."""
     guided: Tensor
     cond: Tensor
     base: Tensor
+    change: Tensor
 
     @classmethod
     def of(cls, predict, x: Tensor, timestep: Tensor, options: dict, seed) -> Prediction:
         """What a guider predicts, with the base pass also at a scale of 1: the response needs it."""
-        seen = []
+        raw, made_of = [], []
 
-        def look(args):
-            seen.append((args["cond_denoised"], args["uncond_denoised"]))
+        def before(args):
+            raw.extend(args["conds_out"])
+            return args["conds_out"]
+
+        def after(args):
+            made_of.extend((args["cond_denoised"], args["uncond_denoised"]))
             return args["denoised"]
-        options = {**options, CFG1: True, POST_CFG: [look, *options.get(POST_CFG, ())]}
+        options = {**options, CFG1: True, PRE_CFG: [before, *options.get(PRE_CFG, ())],
+                   POST_CFG: [after, *options.get(POST_CFG, ())]}
         guided = predict(x, timestep, options, seed)
-        return cls(guided, *seen[0])
+        return cls(guided, *made_of, raw[0] - raw[1])
 
 
 class Around:
@@ -188,7 +196,7 @@ class FusionGuider(comfy.samplers.CFGGuider):
 
     def fuse(self, scene: Prediction, subject: Prediction, sigma: Tensor, step: int) -> Prediction:
         sides = ((scene, self.cfg), (subject, self.subject.cfg))
-        of_scene, of_subject = (log_saliency(response(side.cond, side.base, scale, sigma), self.kernel)
+        of_scene, of_subject = (log_saliency(response(side.change, scale, sigma), self.kernel)
                                 for side, scale in sides)  # (B, 1, H, W)
         of_subject = of_subject + self.log_prior
         won = of_subject > of_scene

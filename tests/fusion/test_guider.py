@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from comfy.model_patcher import set_model_options_post_cfg_function
+from comfy.patcher_extension import WrappersMP
 from mditface.mdit.fusion.saliency import Prior
 from mditface.mdit.fusion.stages import Borders, Stage
 from mditface.tests.fusion.tiny import FAMILIES, TEXTS, Once, evaluate, fusion, model, plain, run, text
@@ -47,6 +48,18 @@ def test_a_fused_prediction(family, scales):
     won, fused = written_out(singles(family, x, sigma), scales, sigma)
     assert torch.equal(guider.record.contests[0].won, won) and 0 < won.float().mean() < 1
     torch.testing.assert_close(found, fused, rtol=1e-5, atol=1e-5)
+
+
+def test_saliency_is_of_the_predictions_as_the_models_make_them():
+    """Functions before guidance change what is fused, here to the base alone, but not who wins."""
+    x, sides = noisy(), [model().clone(), model(seed=1).clone()]
+    for side in sides:
+        side.set_model_sampler_pre_cfg_function(lambda args: [args["conds_out"][1]] * 2)
+    guider = fusion(*sides, borders=FUSED)
+    found, predictions = evaluate(guider, x, 0.1), singles("sd15", x, 0.1)
+    won, _ = written_out(predictions, (3.0, 2.0), 0.1)
+    assert torch.equal(guider.record.contests[0].won, won)
+    torch.testing.assert_close(found, torch.where(won, predictions[3], predictions[1]), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["sd15", "sd3"])
@@ -165,6 +178,13 @@ def test_the_subject_wins_inside_the_region_alone():
     assert torch.equal(won[..., 4:], free[..., 4:]) and not won[..., :4].any() and free[..., :4].any()
 
 
+def test_a_bias_inside_a_region():
+    region = torch.zeros(1, 8, 8)
+    region[..., 4:] = 1
+    _, won = fused_with(Prior(region, bias=20.0))
+    assert torch.equal(won, region.bool()[:, None].expand_as(won))
+
+
 def test_an_empty_region_is_the_scene_alone():
     out, won = fused_with(Prior(torch.zeros(1, 8, 8)))
     assert not won.any()
@@ -208,6 +228,21 @@ def test_a_base_model_makes_the_base_pass():
     for borders in (SUBJECT, FUSED):
         guider = fusion(model(), subject, model(seed=1), texts=texts, borders=borders, prior=Prior(bias=20.0))
         torch.testing.assert_close(evaluate(guider, x, 1.0), alone + scale * 0.3, rtol=1e-5, atol=1e-5)
+
+
+def test_wrappers_of_a_base_model_see_the_base_pass():
+    counts, base = [0, 0], model(seed=1).clone()
+    subject = base.clone()
+
+    def counting(i):
+        def wrapper(executor, *args, **kwargs):
+            counts[i] += 1
+            return executor(*args, **kwargs)
+        return wrapper
+    for i, patcher in enumerate((subject, base)):
+        patcher.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test", counting(i))
+    run(fusion(model(), subject, base, borders=Borders(0.25, 0.5)))
+    assert counts == [2, 2]
 
 
 def test_hooks_of_either_side_see_their_own_predictions():
