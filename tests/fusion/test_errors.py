@@ -4,6 +4,7 @@ import torch
 
 import comfy.model_sampling
 import comfy.nested_tensor
+from comfy.patcher_extension import PatcherInjection
 from mditface.mdit.fusion.guider import FusionGuider
 from mditface.mdit.fusion.saliency import Prior
 from mditface.mdit.fusion.stages import Borders, leading_sigmas
@@ -40,6 +41,20 @@ def test_one_model_under_two_loras():
                            (with_lora(model(), 1), with_lora(model(), 2))):
         with pytest.raises(ValueError, match="subject: it shares its weights with 'scene'.*a file of its own.*a hook"):
             FusionGuider(scene, subject)
+
+
+@pytest.mark.parametrize("patch", [
+    lambda patcher: patcher.add_object_patch("model_sampling", patcher.get_model_object("model_sampling")),
+    lambda patcher: patcher.add_weight_wrapper("diffusion_model.out.2.weight", lambda weight: weight),
+    lambda patcher: patcher.set_injections("test", [PatcherInjection(lambda patcher: None, lambda patcher: None)]),
+])
+def test_one_model_under_other_patches(patch):
+    patched = model().clone()
+    patch(patched)
+    for pair in ((model(), patched), (patched, model())):
+        with pytest.raises(ValueError, match="subject: it shares its weights with 'scene' but has other LoRAs or patches"):
+            FusionGuider(*pair)
+    FusionGuider(patched, patched.clone())
 
 
 def test_one_model_under_one_lora():
