@@ -33,9 +33,13 @@ def as_mask(region):
     if region is None:
         return None
     if region.ndim == 4 and region.shape[-1] in (3, 4):
-        return (to_indices(region) > 0).float()
-    if region.ndim < 2 or 0 in region.shape:
-        raise ValueError(f"region: a mask of shape {tuple(region.shape)} cannot be read: connect a MASK or a label map")
+        try:
+            return (to_indices(region) > 0).float()
+        except ValueError as error:
+            raise ValueError(f"region: {str(error).removeprefix('label_map: ')}") from error
+    if region.ndim < 2 or 0 in region.shape or not region.isfinite().all():
+        raise ValueError(f"region: a mask of shape {tuple(region.shape)} cannot be read, or has values not finite: "
+                         "connect a MASK or a label map")
     return region.reshape(-1, *region.shape[-2:])
 
 

@@ -265,6 +265,13 @@ def test_cancelling_leaves_nothing_behind(step):
     assert torch.equal(run(guider), expected)
 
 
+def test_maps_leave_the_device_of_a_run(monkeypatch):
+    guider = fusion(model(), model(seed=1), borders=FUSED)
+    monkeypatch.setattr(comfy.model_management, "intermediate_device", lambda: torch.device("meta"))
+    run(guider)
+    assert {part.device.type for contest in guider.record.contests.values() for part in contest} == {"meta"}
+
+
 def test_models_go_with_their_guider():
     """At once, not when Python next looks for cycles: the host could not free them before."""
     scene, subject = own(0), own(1)
