@@ -101,7 +101,7 @@ class FusionGuider(comfy.samplers.CFGGuider):
                      seed=None, **kwargs) -> Tensor:
         def run(options):
             self.subject_options = self.with_base_options(options, sigmas)
-            if MASKING in options:  # a sampler reads one of both
+            if MASKING in options:  # a run has one way of masking: the scene's, else this one
                 self.model_options.setdefault(MASKING, options[MASKING])
             return scene_run(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, **kwargs)
         scene_run, around = super().outer_sample, Around(run)
@@ -165,7 +165,7 @@ class FusionGuider(comfy.samplers.CFGGuider):
         """Of the scene or, inside the subject's wrappers as well, of both."""
         if self.record.stages[self.step] is Stage.SCENE:
             return self.predict_scene(x, timestep, model_options, seed)
-        own, added = self.hooks(model_options)
+        own, added = self.after_guidance(model_options)
 
         def both(x, timestep, subject_options, seed):
             scene = Prediction.of(self.predict_scene, x, timestep, {**model_options, POST_CFG: own}, seed)
@@ -175,14 +175,14 @@ class FusionGuider(comfy.samplers.CFGGuider):
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(both, self.subject, wrappers)
         return executor.execute(x, timestep, self.subject_options, seed)
 
-    def hooks(self, model_options: dict) -> tuple[list, list]:
+    def after_guidance(self, model_options: dict) -> tuple[list, list]:
         """Functions to call after guidance: the scene's own, and those that a sampler added, such as CFG++'s."""
         functions, count = model_options.get(POST_CFG, []), len(self.model_options.get(POST_CFG, []))
         return functions[:count], functions[count:]
 
     def subject_options_for(self, model_options: dict) -> dict:
         """The subject's options with what a sampler added to the scene's."""
-        _, added = self.hooks(model_options)
+        _, added = self.after_guidance(model_options)
         cfg1 = {CFG1: model_options[CFG1]} if CFG1 in model_options else {}
         return {**self.subject_options, **cfg1, POST_CFG: [*self.subject_options.get(POST_CFG, ()), *added]}
 

@@ -71,13 +71,22 @@ def test_a_run_goes_through_three_stages(family):
     assert torch.equal(out, run(guider, steps=5))
 
 
+def check_one_stage(families, scale: float, **kwargs):
+    sides = [model(family, seed) for seed, family in enumerate(families)]
+    for borders, single, texts in ((SCENE, sides[0], TEXTS[:2]), (SUBJECT, sides[1], TEXTS[2:])):
+        found = run(fusion(*sides, scales=(scale, scale), borders=borders), shape=(2, 8, 12), **kwargs)
+        assert torch.equal(found, run(plain(single, *texts, scale), shape=(2, 8, 12), **kwargs))
+
+
 @SAMPLER
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 def test_one_stage_is_the_single_model_bit_for_bit(sampler, scale):
-    for borders, seed, texts in ((SCENE, 0, TEXTS[:2]), (SUBJECT, 1, TEXTS[2:])):
-        guider = fusion(model(), model(seed=1), scales=(scale, scale), borders=borders)
-        found = run(guider, sampler=sampler, shape=(2, 8, 12))
-        assert torch.equal(found, run(plain(model(seed=seed), *texts, scale), sampler=sampler, shape=(2, 8, 12)))
+    check_one_stage(("sd15", "sd15"), scale, sampler=sampler)
+
+
+@pytest.mark.parametrize("families", [*((family,) * 2 for family in FAMILIES), ("sd15", "sd15-v"), ("sd15-v", "sd15")])
+def test_one_stage_of_each_family(families):
+    check_one_stage(families, 3.0)
 
 
 @SAMPLER

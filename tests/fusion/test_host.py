@@ -67,14 +67,16 @@ def test_a_lora_as_a_hook(expected, side):
     torch.testing.assert_close(bare, expected["none"], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("borders", [FUSED, Borders(0.5, 0.5)])
 @pytest.mark.parametrize("side", ["scene", "subject"])
-def test_a_hook_on_one_side_of_a_shared_model(side):
+def test_a_hook_on_one_side_of_a_shared_model(side, borders):
     """The other side runs without it, though the weights are the same."""
     texts = [hooked(text) if (i < 2) == (side == "scene") else text for i, text in enumerate(TEXTS)]
     scene, subject = own(0), own(0)
     scene, subject = (with_lora(scene), subject) if side == "scene" else (scene, with_lora(subject))
-    apart = run(fusion(scene, subject, borders=FUSED))
-    torch.testing.assert_close(run(fusion(model(), model(), texts=texts, borders=FUSED)), apart, rtol=1e-4, atol=1e-4)
+    apart = run(fusion(scene, subject, borders=borders))
+    shared = run(fusion(model(), model(), texts=texts, borders=borders))
+    torch.testing.assert_close(shared, apart, rtol=1e-4, atol=1e-4)
 
 
 def test_wrappers_of_the_subject_are_called():
