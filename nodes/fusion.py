@@ -23,7 +23,7 @@ from .types import FaceDiffuserSubject
 CATEGORY = "MDiTFace/fusion"
 FOLDER, ENDINGS = "face_diffuser", (".safetensors", ".bin")
 MOST_PICTURES = 4  # that the subject model was trained with
-SCALE = dict(default=5.0, min=0.0, max=100.0, step=0.1, round=0.01)
+SCALE = dict(default=5.0, min=0.1, max=100.0, step=0.1, round=0.01)
 
 add_folder(FOLDER, Path(folder_paths.models_dir, FOLDER), endings=ENDINGS)
 
@@ -33,9 +33,13 @@ def as_mask(region):
     if region is None:
         return None
     if region.ndim == 4 and region.shape[-1] in (3, 4):
-        return (to_indices(region) > 0).float()
-    if region.ndim < 2 or 0 in region.shape:
-        raise ValueError(f"region: a mask of shape {tuple(region.shape)} cannot be read: connect a MASK or a label map")
+        try:
+            return (to_indices(region) > 0).float()
+        except ValueError as error:
+            raise ValueError(f"region: {str(error).removeprefix('label_map: ')}") from error
+    if region.ndim < 2 or 0 in region.shape or not region.isfinite().all():
+        raise ValueError(f"region: a mask of shape {tuple(region.shape)} cannot be read, or has values not finite: "
+                         "connect a MASK or a label map")
     return region.reshape(-1, *region.shape[-2:])
 
 
@@ -94,7 +98,7 @@ class SaliencyFusionGuider(io.ComfyNode):
     def execute(cls, scene, subject, scene_positive, scene_negative, subject_positive, subject_base, scene_cfg=5.0,
                 subject_cfg=5.0, scene_end=0.3, fusion_end=0.6, smoothing=KERNEL, region=None, feather=0, bias=0.0,
                 subject_base_model=None) -> io.NodeOutput:
-        if subject_base_model is None:
+        if subject_base_model in (None, subject):
             check_effect(subject_positive, subject_base)
         prior = Prior(as_mask(region), feather, bias)
         guider = FusionGuider(scene, subject, subject_base_model, Borders(scene_end, fusion_end), prior, smoothing)
@@ -217,8 +221,8 @@ class SubjectConditioning(io.ComfyNode):
         if len(pictures) != len(positions) or len(pictures) > MOST_PICTURES:
             raise ValueError(f"image_1: {len(pictures)} pictures for {len(positions)} {MARKER} in the text: give each "
                              f"marker one picture, {MOST_PICTURES} at most")
-        vectors = subject.encode(pictures, object_resolution)  # (N, E)
         plain = clip.encode_from_tokens_scheduled(tokens)
+        vectors = subject.encode(pictures, object_resolution)  # (N, E); last, so that the text does not push it out
         known = [[subject.fuse(encoded, positions, vectors), extra.copy()] for encoded, extra in plain]
         return io.NodeOutput(known, plain)
 

@@ -21,26 +21,34 @@ from .saliency import KERNEL, Prior, log_saliency, response
 from .stages import Borders, Stage, step_of
 
 KEY = "mdit_fusion"
-POST_CFG, CFG1 = "sampler_post_cfg_function", "disable_cfg1_optimization"
+PRE_CFG, POST_CFG = "sampler_pre_cfg_function", "sampler_post_cfg_function"
+CFG1, MASKING = "disable_cfg1_optimization", "denoise_mask_function"
 
 
 class Prediction(NamedTuple):
-    """Predictions of the clean latent (B, C, H, W): guided, and the two that it is made of."""
+    """Predictions of the clean latent (B, C, H, W): guided, and the two that it is made of; and what the condition
+    changed, before functions in the model's options touched those two."""
     guided: Tensor
     cond: Tensor
     base: Tensor
+    change: Tensor
 
     @classmethod
     def of(cls, predict, x: Tensor, timestep: Tensor, options: dict, seed) -> Prediction:
         """What a guider predicts, with the base pass also at a scale of 1: the response needs it."""
-        seen = []
+        raw, made_of = [], []
 
-        def look(args):
-            seen.append((args["cond_denoised"], args["uncond_denoised"]))
+        def before(args):
+            raw.extend(args["conds_out"])
+            return args["conds_out"]
+
+        def after(args):
+            made_of.extend((args["cond_denoised"], args["uncond_denoised"]))
             return args["denoised"]
-        options = {**options, CFG1: True, POST_CFG: [look, *options.get(POST_CFG, ())]}
+        options = {**options, CFG1: True, PRE_CFG: [before, *options.get(PRE_CFG, ())],
+                   POST_CFG: [after, *options.get(POST_CFG, ())]}
         guided = predict(x, timestep, options, seed)
-        return cls(guided, *seen[0])
+        return cls(guided, *made_of, raw[0] - raw[1])
 
 
 class Around:
@@ -93,6 +101,8 @@ class FusionGuider(comfy.samplers.CFGGuider):
                      seed=None, **kwargs) -> Tensor:
         def run(options):
             self.subject_options = self.with_base_options(options, sigmas)
+            if MASKING in options:  # a run has one way of masking: the scene's, else this one
+                self.model_options.setdefault(MASKING, options[MASKING])
             return scene_run(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, **kwargs)
         scene_run, around = super().outer_sample, Around(run)
         subject = self.subject.model_patcher
@@ -116,8 +126,7 @@ class FusionGuider(comfy.samplers.CFGGuider):
         helpers = comfy.sampler_helpers
         models, memory = helpers.get_additional_models(conds, subject.model_dtype())
         models += helpers.get_additional_models_from_model_options(model_options)
-        bases = [] if self.subject_base is None else [self.subject_base]
-        self.model_patcher.set_additional_models(KEY, [subject, *bases, *models])
+        self.model_patcher.set_additional_models(KEY, [subject, *models])
         needed = helpers.estimate_memory(subject, noise_shape, conds)[0] + memory
         planned = helpers.estimate_memory(self.model_patcher, noise_shape, self.conds)[0]
         ratio = max(1.0, needed / planned)
@@ -143,22 +152,37 @@ class FusionGuider(comfy.samplers.CFGGuider):
                     for cond, of_pass in passes]
         return {**options, "sampler_calc_cond_batch_function": both}
 
-    def predict_noise(self, x: Tensor, timestep: Tensor, model_options={}, seed=None) -> Tensor:
-        step = step_of(timestep[0], model_options["transformer_options"]["sample_sigmas"])
-        stage = self.record.stages[step] = self.borders.stage(step, self.record.steps)
-        if stage is Stage.SCENE:
-            return self.predict_scene(x, timestep, model_options, seed)
-        hooks, count = model_options.get(POST_CFG, []), len(self.model_options.get(POST_CFG, []))
-        own, added = hooks[:count], hooks[count:]  # by the sampler, such as those of CFG++
+    def outer_predict_noise(self, x: Tensor, timestep: Tensor, model_options={}, seed=None) -> Tensor:
+        """One evaluation. Wrappers of a model that has no part in the step's stage are left out."""
+        self.step = step_of(timestep[0], model_options["transformer_options"]["sample_sigmas"])
+        stage = self.record.stages[self.step] = self.borders.stage(self.step, self.record.steps)
         if stage is Stage.SUBJECT:
-            return self.predict_subject(x, timestep, self.subject_options_for(added, model_options), seed)
-        scene = Prediction.of(self.predict_scene, x, timestep, {**model_options, POST_CFG: own}, seed)
-        subject = Prediction.of(self.predict_subject, x, timestep, self.subject_options, seed)
-        fused = self.fuse(scene, subject, timestep, step)
-        return self.show(fused, added, x, timestep, model_options)
+            lend(self.subject.model_patcher)
+            return self.subject(x, timestep, self.subject_options_for(model_options), seed)
+        return super().outer_predict_noise(x, timestep, model_options, seed)
 
-    def subject_options_for(self, added: list, model_options: dict) -> dict:
+    def predict_noise(self, x: Tensor, timestep: Tensor, model_options={}, seed=None) -> Tensor:
+        """Of the scene or, inside the subject's wrappers as well, of both."""
+        if self.record.stages[self.step] is Stage.SCENE:
+            return self.predict_scene(x, timestep, model_options, seed)
+        own, added = self.after_guidance(model_options)
+
+        def both(x, timestep, subject_options, seed):
+            scene = Prediction.of(self.predict_scene, x, timestep, {**model_options, POST_CFG: own}, seed)
+            subject = Prediction.of(self.predict_subject, x, timestep, subject_options, seed)
+            return self.show(self.fuse(scene, subject, timestep, self.step), added, x, timestep, model_options)
+        wrappers = comfy.patcher_extension.get_all_wrappers(WrappersMP.PREDICT_NOISE, self.subject_options, True)
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(both, self.subject, wrappers)
+        return executor.execute(x, timestep, self.subject_options, seed)
+
+    def after_guidance(self, model_options: dict) -> tuple[list, list]:
+        """Functions to call after guidance: the scene's own, and those that a sampler added, such as CFG++'s."""
+        functions, count = model_options.get(POST_CFG, []), len(self.model_options.get(POST_CFG, []))
+        return functions[:count], functions[count:]
+
+    def subject_options_for(self, model_options: dict) -> dict:
         """The subject's options with what a sampler added to the scene's."""
+        _, added = self.after_guidance(model_options)
         cfg1 = {CFG1: model_options[CFG1]} if CFG1 in model_options else {}
         return {**self.subject_options, **cfg1, POST_CFG: [*self.subject_options.get(POST_CFG, ()), *added]}
 
@@ -172,7 +196,7 @@ class FusionGuider(comfy.samplers.CFGGuider):
 
     def fuse(self, scene: Prediction, subject: Prediction, sigma: Tensor, step: int) -> Prediction:
         sides = ((scene, self.cfg), (subject, self.subject.cfg))
-        of_scene, of_subject = (log_saliency(response(side.cond, side.base, scale, sigma), self.kernel)
+        of_scene, of_subject = (log_saliency(response(side.change, scale, sigma), self.kernel)
                                 for side, scale in sides)  # (B, 1, H, W)
         of_subject = of_subject + self.log_prior
         won = of_subject > of_scene

@@ -5,6 +5,8 @@ import torch
 
 from comfy.model_patcher import ModelPatcher
 
+KINDS = ("object_patches", "weight_wrapper_patches", "injections")  # of patches beside those of weights
+
 
 def check_pair(scene: ModelPatcher, subject: ModelPatcher):
     """Raises ValueError unless both models read the same latents, noised the same way, and can be patched apart."""
@@ -36,7 +38,7 @@ def check_patches(one: ModelPatcher, other: ModelPatcher, source: str, to: str):
 
 def patched_alike(one: ModelPatcher, other: ModelPatcher) -> bool:
     weights = one.patches_uuid == other.patches_uuid or not (one.patches or other.patches)
-    return weights and one.object_patches == other.object_patches and one.injections.keys() == other.injections.keys()
+    return weights and all(getattr(one, kind) == getattr(other, kind) for kind in KINDS)
 
 
 def latent_space(patcher: ModelPatcher) -> tuple:

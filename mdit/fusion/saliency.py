@@ -12,13 +12,13 @@ import comfy.sampler_helpers
 KERNEL = 4  # cells, of the published code
 
 
-def response(cond: Tensor, base: Tensor, scale: float, sigma: Tensor) -> Tensor:
+def response(change: Tensor, scale: float, sigma: Tensor) -> Tensor:
     """What a condition changes in the predicted noise (flow models: velocity), guidance scale included.
 
-    cond, base: predictions of the clean latent (B, C, H, W); sigma: (B,), of both. The division by it turns them into
-    noise: without it the softmax over the cells would have another temperature.
+    change: of the predicted clean latent, (B, C, H, W); sigma: (B,). The division by it turns latent into noise:
+    without it the softmax over the cells would have another temperature.
     """
-    return scale * (cond - base).float() / sigma.reshape(-1, 1, 1, 1)
+    return scale * change.float() / sigma.reshape(-1, 1, 1, 1)
 
 
 def smooth(response: Tensor, kernel: int = KERNEL) -> Tensor:

@@ -96,6 +96,12 @@ def test_one_stage_is_the_single_model(server, graph, singles, side, border):
     assert all(np.array_equal(one, other) for one, other in zip(found, singles[side]))
 
 
+def test_equal_models_are_plain_guidance(server, graph, singles):
+    found = pixels(server, graph(guider=guider(subject=["scene", 0], subject_positive=["scene_positive", 0],
+                                               subject_base=["scene_negative", 0], subject_cfg=3.0)))
+    assert all(np.array_equal(one, other) for one, other in zip(found, singles[0]))
+
+
 def test_preview(server, graph):
     shown = node("MDiT_PreviewSaliency", guider=["guider", 0], latent=["run", 0])
     entry = server.run(graph(shown=shown, masks=node("MaskToImage", mask=["shown", 1]),
@@ -131,9 +137,11 @@ def test_refusals(server, graph, nodes, parts):
     assert len(pixels(server, graph())) == 2
 
 
-def test_cancel(server, graph):
-    long = graph(sigmas=node("MDiT_FaceDiffuserScheduler", model=["scene", 0], steps=900),
-                 noise=node("RandomNoise", noise_seed=1),
+@pytest.mark.parametrize("borders", [(1.0, 1.0), (0.0, 1.0), (0.0, 0.0)])
+def test_cancel(server, graph, borders):
+    long = graph(guider=guider(**dict(zip(("scene_end", "fusion_end"), borders))),
+                 sigmas=node("MDiT_FaceDiffuserScheduler", model=["scene", 0], steps=900),
+                 noise=node("RandomNoise", noise_seed=int(10 * sum(borders)) + 1),
                  latent=node("EmptyLatentImage", width=64, height=64, batch_size=1))
     pressed = []
 

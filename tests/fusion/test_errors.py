@@ -4,12 +4,12 @@ import torch
 
 import comfy.model_sampling
 import comfy.nested_tensor
+from comfy.patcher_extension import PatcherInjection
 from mditface.mdit.fusion.guider import FusionGuider
-from mditface.mdit.fusion.saliency import Prior
 from mditface.mdit.fusion.stages import Borders, leading_sigmas
-from mditface.nodes.fusion import PreviewSaliency, SaliencyFusionGuider, as_mask
+from mditface.nodes.fusion import SaliencyFusionGuider, as_mask
 from mditface.tests.fusion.test_host import with_lora
-from mditface.tests.fusion.tiny import FAMILIES, TEXTS, fusion, model, plain, run
+from mditface.tests.fusion.tiny import FAMILIES, TEXTS, fusion, model, run
 
 
 @pytest.mark.parametrize("pair", [("sd15", "sdxl"), ("sd15", "sd3"), ("sd3", "flux"), ("sdxl", "flux")])
@@ -42,6 +42,20 @@ def test_one_model_under_two_loras():
             FusionGuider(scene, subject)
 
 
+@pytest.mark.parametrize("patch", [
+    lambda patcher: patcher.add_object_patch("model_sampling", patcher.get_model_object("model_sampling")),
+    lambda patcher: patcher.add_weight_wrapper("diffusion_model.out.2.weight", lambda weight: weight),
+    lambda patcher: patcher.set_injections("test", [PatcherInjection(lambda patcher: None, lambda patcher: None)]),
+])
+def test_one_model_under_other_patches(patch):
+    patched = model().clone()
+    patch(patched)
+    for pair in ((model(), patched), (patched, model())):
+        with pytest.raises(ValueError, match="subject: it shares its weights with 'scene' but has other"):
+            FusionGuider(*pair)
+    FusionGuider(patched, patched.clone())
+
+
 def test_one_model_under_one_lora():
     patched = with_lora(model())
     assert run(fusion(patched, patched.clone())).isfinite().all()
@@ -59,7 +73,11 @@ def test_a_reference_that_never_takes_effect():
     for base in (TEXTS[2], copies):
         with pytest.raises(ValueError, match="subject_positive: it is the same as subject_base.*never takes effect"):
             SaliencyFusionGuider.execute(model(), model(seed=1), *TEXTS[:2], TEXTS[2], base)
-    SaliencyFusionGuider.execute(model(), model(seed=1), *TEXTS[:2], TEXTS[2], copies, subject_base_model=model(seed=1))
+    bare = model(seed=1)
+    patched = bare.clone()
+    SaliencyFusionGuider.execute(model(), patched, *TEXTS[:2], TEXTS[2], copies, subject_base_model=bare)
+    with pytest.raises(ValueError, match="subject_positive: it is the same as subject_base.*never takes effect"):
+        SaliencyFusionGuider.execute(model(), bare, *TEXTS[:2], TEXTS[2], copies, subject_base_model=bare)
 
 
 def test_borders_in_the_wrong_order():
@@ -87,30 +105,11 @@ def test_regions():
     label_map = torch.zeros(1, 5, 6, 3)
     label_map[:, 2, :, 0] = 0.8  # skin
     assert as_mask(label_map).sum() == 6 and as_mask(label_map).shape == (1, 5, 6)
-    with pytest.raises(ValueError, match="region: a mask of shape .0, 5, 6. cannot be read"):
-        as_mask(mask[:0])
-
-
-def test_nothing_to_preview():
-    for guider in (fusion(model(), model(seed=1)), fusion(model(), model(seed=1), borders=Borders(1, 1))):
-        if guider.borders.scene_end == 1:
-            run(guider)
-        with pytest.raises(ValueError, match="guider: no step was fused.*'fusion_end' above 'scene_end'"):
-            PreviewSaliency.execute(guider, {})
-    with pytest.raises(ValueError, match="guider: it comes from another node: connect 'Guide by Saliency Fusion'"):
-        PreviewSaliency.execute(plain(model(), *TEXTS[:2], 1.0), {})
-
-
-def test_a_preview(monkeypatch):
-    monkeypatch.setattr("comfy_api.latest.ui.PreviewImage", lambda *args, **kwargs: type("", (), {"as_dict": dict}))
-    guider = fusion(model(), model(seed=1), borders=Borders(0.1, 0.85), prior=Prior(bias=1.0))
-    run(guider, steps=14, shape=(2, 8, 12))
-    strip, masks, report = PreviewSaliency.execute(guider, {}).result
-    won = guider.record.contests[1 + 1].won
-    assert strip.shape[0] == 2 and strip.shape[-1] == 3 and 0 <= strip.min() and strip.max() <= 1
-    assert masks.shape == (len(guider.record.contests), 8, 12) and torch.equal(masks[0], won[0, 0].float())
-    assert report.splitlines()[0] == "steps: scene 2, fusion 11, subject 1" and len(report.splitlines()) == 12
-    assert report.splitlines()[1] == f"step 3: the subject won {won.float().mean().item():.1%}"
+    for broken in (mask[:0], mask.log() * torch.inf):
+        with pytest.raises(ValueError, match=r"region: a mask of shape .\d, 5, 6. cannot be read"):
+            as_mask(broken)
+    with pytest.raises(ValueError, match="region: .*far from every entry of the palette"):
+        as_mask(torch.full((1, 5, 6, 3), 0.3))
 
 
 def test_more_steps_than_the_schedule_has():

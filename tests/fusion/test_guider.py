@@ -3,9 +3,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from comfy.model_patcher import set_model_options_post_cfg_function
+from comfy.patcher_extension import WrappersMP
 from mditface.mdit.fusion.saliency import Prior
 from mditface.mdit.fusion.stages import Borders, Stage
-from mditface.tests.fusion.tiny import FAMILIES, TEXTS, evaluate, fusion, model, plain, run, text
+from mditface.tests.fusion.tiny import FAMILIES, TEXTS, Once, evaluate, fusion, model, plain, run, text
 
 FUSED = Borders(0, 1)
 SCENE, SUBJECT = Borders(1, 1), Borders(0, 0)
@@ -37,14 +39,27 @@ def written_out(predictions, scales, sigma: float, bias: float = 0.0) -> tuple[t
     return won, torch.where(won, guided[1], guided[0])
 
 
+@pytest.mark.parametrize("scales", [(3.0, 2.0), (1.0, 1.0)])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_fused_prediction(family):
-    x, sigma, scales = noisy(family, 2), 0.1, (3.0, 2.0)
+def test_a_fused_prediction(family, scales):
+    x, sigma = noisy(family, 2), 0.1
     guider = fusion(model(family), model(family, 1), scales=scales, borders=FUSED)
     found = evaluate(guider, x, sigma)
     won, fused = written_out(singles(family, x, sigma), scales, sigma)
     assert torch.equal(guider.record.contests[0].won, won) and 0 < won.float().mean() < 1
     torch.testing.assert_close(found, fused, rtol=1e-5, atol=1e-5)
+
+
+def test_saliency_is_of_the_predictions_as_the_models_make_them():
+    """Functions before guidance change what is fused, here to the base alone, but not who wins."""
+    x, sides = noisy(), [model().clone(), model(seed=1).clone()]
+    for side in sides:
+        side.set_model_sampler_pre_cfg_function(lambda args: [args["conds_out"][1]] * 2)
+    guider = fusion(*sides, borders=FUSED)
+    found, predictions = evaluate(guider, x, 0.1), singles("sd15", x, 0.1)
+    won, _ = written_out(predictions, (3.0, 2.0), 0.1)
+    assert torch.equal(guider.record.contests[0].won, won)
+    torch.testing.assert_close(found, torch.where(won, predictions[3], predictions[1]), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["sd15", "sd3"])
@@ -56,13 +71,22 @@ def test_a_run_goes_through_three_stages(family):
     assert torch.equal(out, run(guider, steps=5))
 
 
+def check_one_stage(families, scale: float, **kwargs):
+    sides = [model(family, seed) for seed, family in enumerate(families)]
+    for borders, single, texts in ((SCENE, sides[0], TEXTS[:2]), (SUBJECT, sides[1], TEXTS[2:])):
+        found = run(fusion(*sides, scales=(scale, scale), borders=borders), shape=(2, 8, 12), **kwargs)
+        assert torch.equal(found, run(plain(single, *texts, scale), shape=(2, 8, 12), **kwargs))
+
+
 @SAMPLER
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 def test_one_stage_is_the_single_model_bit_for_bit(sampler, scale):
-    for borders, seed, texts in ((SCENE, 0, TEXTS[:2]), (SUBJECT, 1, TEXTS[2:])):
-        guider = fusion(model(), model(seed=1), scales=(scale, scale), borders=borders)
-        found = run(guider, sampler=sampler, shape=(2, 8, 12))
-        assert torch.equal(found, run(plain(model(seed=seed), *texts, scale), sampler=sampler, shape=(2, 8, 12)))
+    check_one_stage(("sd15", "sd15"), scale, sampler=sampler)
+
+
+@pytest.mark.parametrize("families", [*((family,) * 2 for family in FAMILIES), ("sd15", "sd15-v"), ("sd15-v", "sd15")])
+def test_one_stage_of_each_family(families):
+    check_one_stage(families, 3.0)
 
 
 @SAMPLER
@@ -73,6 +97,31 @@ def test_equal_models_are_plain_guidance(sampler):
         guider = fusion(model(), subject, texts=texts, scales=(3.0, 3.0))
         assert torch.equal(run(guider, sampler=sampler), expected)
         assert not any(contest.won.any() for contest in guider.record.contests.values())
+
+
+class Adding(Once):
+    """Adds a function to call after guidance, as CFG++'s samplers do."""
+
+    def __init__(self, x, function):
+        super().__init__(x)
+        self.function = function
+
+    def sample(self, guider, sigmas, extra_args, *args):
+        options = set_model_options_post_cfg_function(extra_args["model_options"].copy(), self.function)
+        return super().sample(guider, sigmas, {**extra_args, "model_options": options}, *args)
+
+
+@pytest.mark.parametrize("borders", [SCENE, FUSED, SUBJECT])
+def test_a_samplers_function_is_called_once_with_the_result(borders):
+    x, seen, guider = noisy(), [], fusion(model(), model(seed=1), borders=borders)
+    expected = evaluate(guider, x, 1.0)
+    sampler = Adding(x, lambda args: seen.append(args) or args["denoised"] / 2)
+    guider.sample(torch.zeros_like(x), torch.zeros_like(x), sampler, torch.tensor([1.0, 0.0]), seed=0)
+    scene_cond, scene_base, subject_cond, subject_base = singles("sd15", x, 1.0)
+    won = guider.record.contests[0].won if borders is FUSED else torch.tensor(borders is SUBJECT)
+    assert torch.equal(sampler.output, expected / 2) and len(seen) == 1
+    torch.testing.assert_close(seen[0]["cond_denoised"], torch.where(won, subject_cond, scene_cond))
+    torch.testing.assert_close(seen[0]["uncond_denoised"], torch.where(won, subject_base, scene_base))
 
 
 def test_equal_weights_loaded_twice():
@@ -138,6 +187,13 @@ def test_the_subject_wins_inside_the_region_alone():
     assert torch.equal(won[..., 4:], free[..., 4:]) and not won[..., :4].any() and free[..., :4].any()
 
 
+def test_a_bias_inside_a_region():
+    region = torch.zeros(1, 8, 8)
+    region[..., 4:] = 1
+    _, won = fused_with(Prior(region, bias=20.0))
+    assert torch.equal(won, region.bool()[:, None].expand_as(won))
+
+
 def test_an_empty_region_is_the_scene_alone():
     out, won = fused_with(Prior(torch.zeros(1, 8, 8)))
     assert not won.any()
@@ -181,6 +237,21 @@ def test_a_base_model_makes_the_base_pass():
     for borders in (SUBJECT, FUSED):
         guider = fusion(model(), subject, model(seed=1), texts=texts, borders=borders, prior=Prior(bias=20.0))
         torch.testing.assert_close(evaluate(guider, x, 1.0), alone + scale * 0.3, rtol=1e-5, atol=1e-5)
+
+
+def test_wrappers_of_a_base_model_see_the_base_pass():
+    counts, base = [0, 0], model(seed=1).clone()
+    subject = base.clone()
+
+    def counting(i):
+        def wrapper(executor, *args, **kwargs):
+            counts[i] += 1
+            return executor(*args, **kwargs)
+        return wrapper
+    for i, patcher in enumerate((subject, base)):
+        patcher.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test", counting(i))
+    run(fusion(model(), subject, base, borders=Borders(0.25, 0.5)))
+    assert counts == [2, 2]
 
 
 def test_hooks_of_either_side_see_their_own_predictions():

@@ -10,9 +10,12 @@ import comfy.hooks
 import comfy.model_management
 import comfy.sd
 from comfy.patcher_extension import WrappersMP
+from comfy_extras.nodes_custom_sampler import CFGOverride
+from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
+from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
 from mditface.mdit.fusion.saliency import Prior
 from mditface.mdit.fusion.stages import Borders
-from mditface.tests.fusion.tiny import TEXTS, fusion, model, run
+from mditface.tests.fusion.tiny import TEXTS, fusion, model, plain, run
 
 FUSED = Borders(0, 1)
 KEY = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
@@ -64,14 +67,16 @@ def test_a_lora_as_a_hook(expected, side):
     torch.testing.assert_close(bare, expected["none"], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("borders", [FUSED, Borders(0.5, 0.5)])
 @pytest.mark.parametrize("side", ["scene", "subject"])
-def test_a_hook_on_one_side_of_a_shared_model(side):
+def test_a_hook_on_one_side_of_a_shared_model(side, borders):
     """The other side runs without it, though the weights are the same."""
     texts = [hooked(text) if (i < 2) == (side == "scene") else text for i, text in enumerate(TEXTS)]
     scene, subject = own(0), own(0)
     scene, subject = (with_lora(scene), subject) if side == "scene" else (scene, with_lora(subject))
-    apart = run(fusion(scene, subject, borders=FUSED))
-    torch.testing.assert_close(run(fusion(model(), model(), texts=texts, borders=FUSED)), apart, rtol=1e-4, atol=1e-4)
+    apart = run(fusion(scene, subject, borders=borders))
+    shared = run(fusion(model(), model(), texts=texts, borders=borders))
+    torch.testing.assert_close(shared, apart, rtol=1e-4, atol=1e-4)
 
 
 def test_wrappers_of_the_subject_are_called():
@@ -92,6 +97,39 @@ def test_wrappers_of_the_subject_are_called():
     assert torch.equal(run(fusion(*sides, borders=Borders(0.25, 0.5))), expected)
     assert {side for side, kind in counts if kind in kinds[:3]} == {"scene", "subject"}
     assert counts["scene", WrappersMP.CALC_COND_BATCH] == 3 and counts["subject", WrappersMP.CALC_COND_BATCH] == 2
+
+
+HOSTS_OWN = {
+    "CFGOverride": lambda patcher: CFGOverride.execute(patcher, 1.5, 0.0, 1.0).result[0],
+    "LazyCache": lambda patcher: LazyCacheNode.execute(patcher, 3.0, 0.0, 1.0, False).result[0],
+    "EasyCache": lambda patcher: EasyCacheNode.execute(patcher, 3.0, 0.0, 1.0, False).result[0],
+    "DifferentialDiffusion": lambda patcher: DifferentialDiffusion.execute(patcher).result[0],
+}
+
+
+@pytest.mark.parametrize("node", HOSTS_OWN)
+def test_nodes_of_the_host_that_change_a_model(node):
+    """Each works alone as without fusion, leaves the other model's stage as it is, and has its part in fused steps."""
+    change, masked = HOSTS_OWN[node], dict(steps=6, denoise_mask=torch.linspace(0, 1, 64).reshape(1, 8, 8))
+    for side, borders, texts, scale in ((0, Borders(1, 1), TEXTS[:2], 3.0), (1, Borders(0, 0), TEXTS[2:], 2.0)):
+        sides = [model(), model(seed=1)]
+        bare = run(fusion(*sides, borders=borders), **masked)
+        sides[side] = change(sides[side])
+        changed = run(plain(sides[side], *texts, scale), **masked)
+        assert not torch.equal(changed, bare)
+        assert torch.equal(run(fusion(*sides, borders=borders), **masked), changed)
+        fused = run(fusion(*sides, borders=FUSED), **masked)
+        assert not torch.equal(fused, run(fusion(model(), model(seed=1), borders=FUSED), **masked))
+        if node != "DifferentialDiffusion":  # which one run has, not one model
+            other = Borders(0, 0) if side == 0 else Borders(1, 1)
+            expected = run(fusion(model(), model(seed=1), borders=other), **masked)
+            assert torch.equal(run(fusion(*sides, borders=other), **masked), expected)
+
+
+def test_an_overridden_scale_weighs_the_saliency():
+    scene, subject = (HOSTS_OWN["CFGOverride"](model(seed=seed)) for seed in (0, 1))
+    expected = run(fusion(model(), model(seed=1), borders=FUSED, scales=(1.5, 1.5)))
+    assert torch.equal(run(fusion(scene, subject, borders=FUSED)), expected)
 
 
 def test_both_sides_get_each_pictures_noise_mask():
@@ -227,6 +265,13 @@ def test_cancelling_leaves_nothing_behind(step):
         assert not patcher.get_additional_models() and not patcher.get_all_wrappers(WrappersMP.PREPARE_SAMPLING)
         assert patcher.model.current_patcher is None
     assert torch.equal(run(guider), expected)
+
+
+def test_maps_leave_the_device_of_a_run(monkeypatch):
+    guider = fusion(model(), model(seed=1), borders=FUSED)
+    monkeypatch.setattr(comfy.model_management, "intermediate_device", lambda: torch.device("meta"))
+    run(guider)
+    assert {part.device.type for contest in guider.record.contests.values() for part in contest} == {"meta"}
 
 
 def test_models_go_with_their_guider():

@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import comfy.model_management
 import comfy.ops
 from mditface.mdit.fusion.marker import MARKER, tokenize
 from mditface.mdit.fusion.stages import Borders, Stage, leading_sigmas, step_of
@@ -18,10 +19,13 @@ CONFIG = dict(model_type="clip_vision_model", num_channels=3, hidden_act="quick_
 WORDS = ["man", "woman", "a", "tall", "superheroine", "chef", "in", "the", "garden", "(red:1.3)", "hat,"]
 
 
+def weights() -> dict[str, torch.Tensor]:
+    return random_weights(SubjectEncoder(CONFIG, comfy.ops.disable_weight_init, dtype=torch.float32, device="cpu"))
+
+
 @pytest.fixture(scope="module")
 def subject():
-    network = SubjectEncoder(CONFIG, comfy.ops.disable_weight_init, dtype=torch.float32, device="cpu")
-    return build(random_weights(network))
+    return build(weights())
 
 
 def pictures(count: int = 1, seed: int = 0) -> torch.Tensor:
@@ -40,6 +44,28 @@ def changed(known, plain) -> list[int]:
 def test_only_the_nouns_change(subject):
     known, plain = encode(subject, f"a man {MARKER} and a tall woman {MARKER} in a garden", pictures(2))
     assert changed(known, plain) == [2, 6]
+
+
+def test_the_encoder_is_loaded_by_the_host_after_the_text_encoder(subject, monkeypatch):
+    loads, load = [], comfy.model_management.load_models_gpu
+
+    def spy(models, *args, **kwargs):
+        loads.extend(models)
+        return load(models, *args, **kwargs)
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", spy)
+    encode(subject, f"a man {MARKER}", pictures())
+    assert loads[-1] is subject.patcher and any(patcher.is_clone(clip().patcher) for patcher in loads[:-1])
+    assert {id(module) for module in subject.patcher.model.children()} == {
+        id(subject.network.image_encoder), id(subject.network.postfuse_module)}
+
+
+def test_weights_of_two_types_as_published():
+    """bfloat16 but for what was trained; the work is in float32."""
+    rounded = {key: weight.bfloat16() if key.startswith("image_encoder.vision_model.embeddings") else weight
+               for key, weight in weights().items()}
+    found, expected = (build(kind).encode(list(pictures()), 64)
+                       for kind in (rounded, {key: weight.float() for key, weight in rounded.items()}))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def test_the_text_alone_is_that_of_the_host(subject):

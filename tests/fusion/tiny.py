@@ -1,8 +1,7 @@
-"""Tiny random models of the families that can be fused, a text encoder, and the toy predictors of the golden set."""
+"""Tiny random models of the families that can be fused, and a text encoder."""
 from __future__ import annotations
 
 import functools
-import math
 
 import torch
 from torch import Tensor
@@ -122,41 +121,3 @@ def clip(width: int = 64) -> comfy.sd.CLIP:
                             model_options={"clip_l_model_config": config, "dtype": torch.float32})
     encoder.cond_stage_model.load_state_dict(random_weights(encoder.cond_stage_model))
     return encoder
-
-
-def grid(a: float, b: float, s: float) -> Tensor:
-    v, u = torch.meshgrid(*[(torch.arange(64) + 0.5) / 64] * 2, indexing="ij")
-    return torch.exp(-((u - a) ** 2 + (v - b) ** 2) / (2 * s * s))
-
-
-class Toy(torch.nn.Module):
-    """A noise predictor of the golden set (its README, section 6); the context's mean is p or q, 0 or 1."""
-    dtype = torch.float32
-
-    def __init__(self, subject=False, **_):
-        super().__init__()
-        self.subject = subject
-        self.k = torch.arange(4).reshape(1, 4, 1, 1)
-        v, u = torch.meshgrid(*[(torch.arange(64) + 0.5) / 64] * 2, indexing="ij")
-        self.of_scene = torch.cos(2 * math.pi * (1.5 * u + 0.5 * self.k)) * (0.35 + 0.65 * v) + 0.8 * grid(
-            0.75, 0.30, 0.12)
-        self.of_subject = (1 + 0.3 * self.k) * grid(0.42, 0.58, 0.16) - 0.6 * grid(0.70, 0.72, 0.10)
-
-    def forward(self, x, timesteps, context, **_):
-        tau, given = (timesteps / 1000).reshape(-1, 1, 1, 1), context.mean(dim=(1, 2)).reshape(-1, 1, 1, 1)
-        if self.subject:
-            change = (0.40 - 0.20 * tau) * self.of_subject * (1 + 0.1 * torch.cos(x))
-            return 0.92 * x - 0.08 * torch.sin(2 * x - self.k) + 0.2 * (0.5 + tau) * self.of_scene + given * change
-        change = (0.25 + 0.15 * tau) * (self.of_scene + 0.05 * x)
-        return 0.94 * x + 0.10 * torch.sin(3 * x + self.k) + given * change
-
-
-def toy(subject: bool) -> ModelPatcher:
-    config = comfy.supported_models.SD15({"dtype": torch.float32})
-    made = comfy.model_base.BaseModel(config, device=CPU, unet_model=functools.partial(Toy, subject=subject))
-    return ModelPatcher(made, CPU, CPU)
-
-
-def given(value: float) -> list:
-    """A CONDITIONING for the toys."""
-    return [[torch.full((1, 1, 1), value), {}]]
