@@ -191,17 +191,21 @@ def test_prompts_of_other_lengths_share_a_call_without_changing(loaded):
     torch.testing.assert_close(plain, masked, rtol=1e-5, atol=1e-4)
 
 
-def test_a_lora_in_the_hosts_naming_equals_merged_weights(tmp_path, loaded):
+@pytest.mark.parametrize("load", [comfy.sd.load_lora_for_models, comfy.sd.load_bypass_lora_for_models],
+                         ids=["patched", "bypass"])
+@pytest.mark.parametrize("side", [16, 32], ids=["fewer tokens than the width", "more"])
+def test_a_lora_in_the_hosts_naming_equals_merged_weights(tmp_path, file, load, side):
+    loaded, size = host.load(file, torch.float32), (1, 4, side, side)
     layers = ("transformer_blocks.0.proxy_attn1.to_q", "transformer_blocks.1.attn3.to_out.0",
-              "caption_projection.linear_1")
+              "transformer_blocks.0.linear_1_visual", "caption_projection.linear_1")
     weights = loaded.model.diffusion_model.state_dict()
     lora = {}
-    for name, prefix in zip(layers, ("diffusion_model.", "lora_unet_", "diffusion_model.")):
+    for name, prefix in zip(layers, ("diffusion_model.", "lora_unet_", "diffusion_model.", "lora_unet_")):
         out, into = weights[f"{name}.weight"].shape
         key = prefix + (name.replace(".", "_") if "_unet_" in prefix else name)
         lora |= {f"{key}.lora_up.weight": normal(out, 2), f"{key}.lora_down.weight": normal(2, into)}
-    patched, _ = comfy.sd.load_lora_for_models(loaded, None, lora, 0.1, 0)
-    assert len(patched.patches) == len(layers)
+    plain = sample(loaded, size=size)
+    patched, _ = load(loaded, None, lora, 0.1, 0)
 
     def merge(sd):
         for name in layers:
@@ -209,9 +213,9 @@ def test_a_lora_in_the_hosts_naming_equals_merged_weights(tmp_path, loaded):
             sd[f"{name}.weight"] = sd[f"{name}.weight"] + 0.1 * up @ down
         return sd
     merged = host.load(tiny.write(tmp_path / "merged.safetensors", edit=merge), torch.float32)
-    found = sample(patched)
-    torch.testing.assert_close(found, sample(merged), rtol=0, atol=1e-4)
-    assert not torch.allclose(found, sample(loaded), atol=1e-3)
+    found = sample(patched, size=size)
+    torch.testing.assert_close(found, sample(merged, size=size), rtol=0, atol=1e-4)
+    assert not torch.allclose(found, plain, atol=1e-3)
 
 
 @pytest.mark.parametrize("width, found", [(768, "text tokens 768 wide"), (4096, "text tokens 4096 wide")])
