@@ -47,7 +47,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--pixels", default="512,1024,2048", help="comma-separated sides (default: 512,1024,2048)")
     parser.add_argument("--dtype", choices=list(TYPES), default="fp32", help="number type (default: fp32)")
     parser.add_argument("--text-tokens", type=int, default=60, help="of the prompt, up to 200 (default: 60)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of measurement (default: 3)")
+    parser.add_argument("--rounds", type=int, default=3,
+                        help="rounds of measurement at the largest size, twice as many at half of it (default: 3)")
     options = parser.parse_args(argv)
     options.pixels = [int(side) for side in options.pixels.split(",")]
     unit = TOKEN * CONFIG.setting.window[1]
@@ -108,7 +109,8 @@ def measured(pixels: int, options: argparse.Namespace, device: torch.device) -> 
     """The entry of one size in the JSON object."""
     case = Case(pixels, options.text_tokens, TYPES[options.dtype], device)
     error = case.error()  # warms up, too
-    found, _ = measure.in_turn(case.calls(), lambda _, call: measure.seconds(call, device), min, options.rounds, 0)
+    rounds = options.rounds * max(options.pixels) // pixels
+    found, _ = measure.in_turn(case.calls(), lambda _, call: measure.seconds(call, device), min, rounds, 0)
     sizes = sizes_of(case.grid, CONFIG.setting, TEXT)
     macs = sum(proxy_block(CONFIG.width, *sizes).values()), pixart_block(CONFIG.width, sizes.N, TEXT)
     step = found["prompt"] + found["empty"]

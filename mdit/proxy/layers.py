@@ -48,7 +48,7 @@ def chained(x: Tensor, first: nn.Module, gate: Tensor, second: nn.Module) -> Ten
     (inner, inner_bias, lent), (outer, outer_bias, lent_too) = (
         comfy.ops.cast_bias_weight(layer, x, offloadable=True) for layer in (first, second))
     both = (outer * gate) @ inner  # (B or 1, d, d)
-    out = x @ both.mT + F.linear(gate * inner_bias, outer, outer_bias)
+    out = torch.baddbmm(F.linear(gate * inner_bias, outer, outer_bias), x, both.mT.expand(len(x), -1, -1))
     comfy.ops.uncast_bias_weight(first, inner, inner_bias, lent)
     comfy.ops.uncast_bias_weight(second, outer, outer_bias, lent_too)
     return out

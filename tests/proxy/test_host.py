@@ -70,6 +70,14 @@ def test_without_a_json_heads_and_windows_are_the_published_ones(tmp_path, file)
     assert (config.heads, config.setting) == (2, Setting((1, 8, 8)))
 
 
+@pytest.mark.parametrize("told, heads", [({"num_heads": 4}, 4), ({"head_dim": 36, "compress_ratios": [1, 8, 8]}, 4),
+                                         ({"num_attention_heads": 3, "attention_head_dim": 48,
+                                           "compress_ratios": [1, 2, 2]}, 3)])
+def test_a_json_in_the_newer_or_the_older_words_tells_the_heads(tmp_path, file, told, heads):
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    assert read_config(load_file(file), str(tmp_path / "alone.safetensors")).heads == heads
+
+
 def test_a_json_of_something_else_is_not_read(tmp_path, file):
     (tmp_path / "config.json").write_text('{"architectures": ["Other"]}')
     assert read_config(load_file(file), str(tmp_path / "alone.safetensors")).heads == 2
@@ -78,6 +86,9 @@ def test_a_json_of_something_else_is_not_read(tmp_path, file):
 @pytest.mark.parametrize("told, message", [
     ({"num_heads": 5, "head_dim": 8}, "144 is not 5 heads of 8"),
     ({"num_heads": 2, "head_dim": 72, "sample_size": 128}, "sample_size 128"),
+    ({"num_heads": 2, "compress_ratios": [8, 8]}, r"compress_ratios .* no windows"),
+    ({"num_heads": 2, "proxy_compress_ratios": [1, 0, 4]}, r"compress_ratios .* no windows"),
+    ({"num_heads": 2, "compress_ratios": 8}, r"compress_ratios .* no windows"),
 ])
 def test_a_json_that_does_not_fit_is_refused(tmp_path, file, told, message):
     path = tmp_path / "tiny.safetensors"
@@ -174,6 +185,14 @@ def test_a_batch_equals_its_rows(loaded):
     together = sample(loaded, noise=noise)
     for i in range(3):
         torch.testing.assert_close(together[i:i + 1], sample(loaded, noise=noise[i:i + 1]), rtol=0, atol=1e-5)
+
+
+def test_items_of_a_batch_may_have_noise_levels_of_their_own(loaded):
+    noisy, text, sigmas = normal(3, 4, 16, 16), normal(3, 6, CONFIG.caption), torch.tensor([0.9, 0.5, 0.1])
+    together = loaded.model.apply_model(noisy, sigmas, c_crossattn=text)
+    for i in range(3):
+        alone = loaded.model.apply_model(noisy[i:i + 1], sigmas[i:i + 1], c_crossattn=text[i:i + 1])
+        torch.testing.assert_close(together[i:i + 1], alone, rtol=0, atol=1e-5)
 
 
 def test_videos_are_sampled(loaded):

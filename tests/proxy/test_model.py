@@ -95,7 +95,8 @@ def empty_slots(cut):
     return empty
 
 
-@pytest.mark.parametrize("grid, proxies", [((1, 9, 6), (1, 1)), ((1, 5, 11), (2, 2)), ((3, 4, 7), (1, 4))])
+@pytest.mark.parametrize("grid, proxies", [((1, 9, 6), (1, 1)), ((1, 5, 11), (2, 2)), ((3, 4, 7), (1, 4)),
+                                           ((1, 13, 14), (1, 1))])
 def test_what_empty_slots_hold_changes_nothing(net, grid, proxies, monkeypatch):
     setting = Setting((1 + (grid[0] > 1), 4, 4), proxies)
     x = normal(1, 4, grid[0], 2 * grid[1], 2 * grid[2])
