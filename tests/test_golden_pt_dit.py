@@ -178,8 +178,9 @@ def conditioning(tensors, name):
 def test_the_stock_sampler_walks_the_reference_trajectory(folder, loaded):
     tensors, told = read(folder / "sampler.safetensors")
     steps = tensors["step.latent"]
-    (shifted,) = ModelSamplingSD3().patch(loaded, shift_of(128, 128))
     noise = tensors["noise"]
+    height, width = (8 * side for side in noise.shape[-2:])
+    (shifted,) = ModelSamplingSD3().patch(loaded, shift_of(width, height))
     seen = []
     prompts = (conditioning(tensors, name) for name in ("cond", "uncond"))
     final = comfy.sample.sample(shifted, noise, len(steps), 4.0, "euler", "simple", *prompts, torch.zeros_like(noise),

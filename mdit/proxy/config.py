@@ -56,8 +56,7 @@ def read_config(weights: dict[str, Tensor], path: str) -> PTDiTConfig:
                          "with the host's own loaders")
     width, channels, patch, _ = weights["pos_embed.proj.weight"].shape
     told = read_json(Path(path))
-    heads = told.get("num_heads") or told.get("num_attention_heads") or width // PUBLISHED_HEAD_DIM
-    head_dim = told.get("head_dim") or told.get("attention_head_dim") or PUBLISHED_HEAD_DIM
+    heads, head_dim = heads_of(told, width)
     if width != heads * head_dim:
         raise ValueError(f"its width {width} is not {heads} heads of {head_dim}, and no shape tells the heads: put the "
                          "config.json that belongs to it beside it, with num_heads and head_dim")
@@ -67,6 +66,14 @@ def read_config(weights: dict[str, Tensor], path: str) -> PTDiTConfig:
     depth = 1 + max(int(key.split(".")[1]) for key in weights if key.startswith("transformer_blocks."))
     return PTDiTConfig(width, depth, heads, shape(weights, "caption_projection.linear_1.weight")[1], channels,
                        shape(weights, "proj_out.weight")[0] // patch ** 2, patch, setting(told))
+
+
+def heads_of(told: dict, width: int) -> tuple[int, int]:
+    """The heads and the width of one: what is told, under its newer or older name, and else as published."""
+    heads = told.get("num_heads") or told.get("num_attention_heads")
+    head_dim = told.get("head_dim") or told.get("attention_head_dim")
+    head_dim = head_dim or (width // heads if heads else PUBLISHED_HEAD_DIM)
+    return heads or width // head_dim, head_dim
 
 
 def shape(weights: dict[str, Tensor], key: str) -> tuple[int, ...]:
@@ -90,6 +97,10 @@ def read_json(path: Path) -> dict:
 
 def setting(told: dict) -> Setting:
     """The windows of a configuration; it gives the sides of a proxy's region, not the number of proxies."""
-    window = tuple(told.get("compress_ratios", Setting.window))
-    sides = tuple(told.get("proxy_compress_ratios", window))[1:]
-    return Setting(window, tuple(side // part for side, part in zip(window[1:], sides)))
+    try:
+        window = _, rows, columns = tuple(told.get("compress_ratios", Setting.window))
+        _, height, width = told.get("proxy_compress_ratios", window)
+        return Setting(window, (rows // height, columns // width))
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"compress_ratios and proxy_compress_ratios of the configuration beside it are no windows "
+                         f"({error}): download it again") from error

@@ -41,8 +41,8 @@ def proxy_block(d: int, N: int, S: int, P: int, M: int, L: int) -> dict[str, int
     return {
         "proxies": 4 * M * d * d + 2 * M * M * d,
         "injection": 3 * N * d * d + 2 * M * d * d + 2 * N * M * d,
-        "windows": 4 * S * d * d + 2 * S * P * d,
-        "shifted windows": (4 * S + N) * d * d + 2 * S * P * d,
+        "windows": (3 * S + N) * d * d + 2 * S * P * d,
+        "shifted windows": (3 * S + 2 * N) * d * d + 2 * S * P * d,
         "text": 2 * N * d * d + 2 * L * d * d + 2 * N * L * d,
         "MLP": 8 * N * d * d,
     }

@@ -30,9 +30,34 @@ class Attention(nn.Module):
         """x (B, T, d) after reading `read` (B, K, d), with a bias (B, T or 1, K) on the logits."""
         if read.shape[1] == 1:  # such as the empty prompt: nothing to choose from
             return self.to_out(self.to_v(read)).expand_as(x)
-        out = optimized_attention(self.to_q(x), self.to_k(read), self.to_v(read), self.heads, mask=bias,
-                                  transformer_options=transformer_options)
-        return self.to_out(out)
+        return self.to_out(self.heads_of(x, read, bias, transformer_options))
+
+    def heads_of(self, x: Tensor, read: Tensor, bias: Tensor | None, transformer_options: dict) -> Tensor:
+        """What the heads have read, side by side (B, T, d), before `to_out` mixes them."""
+        return optimized_attention(self.to_q(x), self.to_k(read), self.to_v(read), self.heads, mask=bias,
+                                   transformer_options=transformer_options)
+
+
+def chained(x: Tensor, first: nn.Module, gate: Tensor, second: nn.Module) -> Tensor:
+    """second(gate * first(x)) for x (B, N, d), gate (B or 1, 1, d) and two linear layers.
+
+    Where the tokens outnumber the width, it costs less to multiply the two matrices first: N + d rows instead of 2N.
+    """
+    if x.shape[1] <= x.shape[2] or is_watched(first) or is_watched(second):
+        return second(gate * first(x))
+    (inner, inner_bias, lent), (outer, outer_bias, lent_too) = (
+        comfy.ops.cast_bias_weight(layer, x, offloadable=True) for layer in (first, second))
+    both = (outer * gate) @ inner  # (B or 1, d, d)
+    out = torch.baddbmm(F.linear(gate * inner_bias, outer, outer_bias), x, both.mT.expand(len(x), -1, -1))
+    comfy.ops.uncast_bias_weight(first, inner, inner_bias, lent)
+    comfy.ops.uncast_bias_weight(second, outer, outer_bias, lent_too)
+    return out
+
+
+def is_watched(layer: nn.Module) -> bool:
+    """Whether its weights alone do not tell what it does: a LoRA in bypass mode takes the place of `forward`."""
+    own = getattr(layer.forward, "__func__", None) is type(layer).forward
+    return not own or bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 
 class Gelu(nn.Module):
@@ -78,9 +103,9 @@ class PTDiTBlock(nn.Module):
         n = modulation(self.proxy_scale_shift_table, vec[:, :3])
         x = x + self.inject(x, layout, transformer_options)
         near = self.windows(self.attn1, modulate(layer_norm(x), m[0], m[1]), layout.plain, transformer_options)
-        x = torch.addcmul(x, m[2], near)
+        x = torch.addcmul(x, m[2], self.attn1.to_out(near))
         near = self.windows(self.attn3, modulate(layer_norm(x), n[0], n[1]), layout.shifted, transformer_options)
-        x = x + self.linear_2(n[2] * near)
+        x = x + chained(near, self.attn3.to_out[0], n[2], self.linear_2)
         x = x + self.attn2(x, text, text_bias, transformer_options)
         return torch.addcmul(x, m[5], self.ff(modulate(layer_norm(x), m[3], m[4])))
 
@@ -89,9 +114,10 @@ class PTDiTBlock(nn.Module):
         proxies = layout.pool.average(x)
         z = layer_norm(proxies)
         proxies = proxies + self.proxy_attn1(z, z, None, transformer_options)
-        return self.linear_1_visual(self.pvisual_attn2(layer_norm(x), layer_norm(proxies), None, transformer_options))
+        found = self.pvisual_attn2.heads_of(layer_norm(x), layer_norm(proxies), None, transformer_options)
+        return chained(found, self.pvisual_attn2.to_out[0], x.new_ones(1, 1, 1), self.linear_1_visual)
 
     def windows(self, attention: Attention, x: Tensor, cut: Cut, transformer_options: dict) -> Tensor:
-        """Attention inside the windows of a cut, (B, N, d) -> (B, N, d)."""
+        """What the heads read inside the windows of a cut, (B, N, d) -> (B, N, d)."""
         x = cut.split(x)  # (B * nw, P, d)
-        return cut.join(attention(x, x, cut.bias, transformer_options))
+        return cut.join(attention.heads_of(x, x, cut.bias, transformer_options))

@@ -70,6 +70,14 @@ def test_without_a_json_heads_and_windows_are_the_published_ones(tmp_path, file)
     assert (config.heads, config.setting) == (2, Setting((1, 8, 8)))
 
 
+@pytest.mark.parametrize("told, heads", [({"num_heads": 4}, 4), ({"head_dim": 36, "compress_ratios": [1, 8, 8]}, 4),
+                                         ({"num_attention_heads": 3, "attention_head_dim": 48,
+                                           "compress_ratios": [1, 2, 2]}, 3)])
+def test_a_json_in_the_newer_or_the_older_words_tells_the_heads(tmp_path, file, told, heads):
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    assert read_config(load_file(file), str(tmp_path / "alone.safetensors")).heads == heads
+
+
 def test_a_json_of_something_else_is_not_read(tmp_path, file):
     (tmp_path / "config.json").write_text('{"architectures": ["Other"]}')
     assert read_config(load_file(file), str(tmp_path / "alone.safetensors")).heads == 2
@@ -78,6 +86,9 @@ def test_a_json_of_something_else_is_not_read(tmp_path, file):
 @pytest.mark.parametrize("told, message", [
     ({"num_heads": 5, "head_dim": 8}, "144 is not 5 heads of 8"),
     ({"num_heads": 2, "head_dim": 72, "sample_size": 128}, "sample_size 128"),
+    ({"num_heads": 2, "compress_ratios": [8, 8]}, r"compress_ratios .* no windows"),
+    ({"num_heads": 2, "proxy_compress_ratios": [1, 0, 4]}, r"compress_ratios .* no windows"),
+    ({"num_heads": 2, "compress_ratios": 8}, r"compress_ratios .* no windows"),
 ])
 def test_a_json_that_does_not_fit_is_refused(tmp_path, file, told, message):
     path = tmp_path / "tiny.safetensors"
@@ -176,6 +187,14 @@ def test_a_batch_equals_its_rows(loaded):
         torch.testing.assert_close(together[i:i + 1], sample(loaded, noise=noise[i:i + 1]), rtol=0, atol=1e-5)
 
 
+def test_items_of_a_batch_may_have_noise_levels_of_their_own(loaded):
+    noisy, text, sigmas = normal(3, 4, 16, 16), normal(3, 6, CONFIG.caption), torch.tensor([0.9, 0.5, 0.1])
+    together = loaded.model.apply_model(noisy, sigmas, c_crossattn=text)
+    for i in range(3):
+        alone = loaded.model.apply_model(noisy[i:i + 1], sigmas[i:i + 1], c_crossattn=text[i:i + 1])
+        torch.testing.assert_close(together[i:i + 1], alone, rtol=0, atol=1e-5)
+
+
 def test_videos_are_sampled(loaded):
     assert sample(loaded, size=(1, 4, 3, 16, 16)).shape == (1, 4, 3, 16, 16)
 
@@ -191,17 +210,21 @@ def test_prompts_of_other_lengths_share_a_call_without_changing(loaded):
     torch.testing.assert_close(plain, masked, rtol=1e-5, atol=1e-4)
 
 
-def test_a_lora_in_the_hosts_naming_equals_merged_weights(tmp_path, loaded):
+@pytest.mark.parametrize("load", [comfy.sd.load_lora_for_models, comfy.sd.load_bypass_lora_for_models],
+                         ids=["patched", "bypass"])
+@pytest.mark.parametrize("side", [16, 32], ids=["fewer tokens than the width", "more"])
+def test_a_lora_in_the_hosts_naming_equals_merged_weights(tmp_path, file, load, side):
+    loaded, size = host.load(file, torch.float32), (1, 4, side, side)
     layers = ("transformer_blocks.0.proxy_attn1.to_q", "transformer_blocks.1.attn3.to_out.0",
-              "caption_projection.linear_1")
+              "transformer_blocks.0.linear_1_visual", "caption_projection.linear_1")
     weights = loaded.model.diffusion_model.state_dict()
     lora = {}
-    for name, prefix in zip(layers, ("diffusion_model.", "lora_unet_", "diffusion_model.")):
+    for name, prefix in zip(layers, ("diffusion_model.", "lora_unet_", "diffusion_model.", "lora_unet_")):
         out, into = weights[f"{name}.weight"].shape
         key = prefix + (name.replace(".", "_") if "_unet_" in prefix else name)
         lora |= {f"{key}.lora_up.weight": normal(out, 2), f"{key}.lora_down.weight": normal(2, into)}
-    patched, _ = comfy.sd.load_lora_for_models(loaded, None, lora, 0.1, 0)
-    assert len(patched.patches) == len(layers)
+    plain = sample(loaded, size=size)
+    patched, _ = load(loaded, None, lora, 0.1, 0)
 
     def merge(sd):
         for name in layers:
@@ -209,9 +232,9 @@ def test_a_lora_in_the_hosts_naming_equals_merged_weights(tmp_path, loaded):
             sd[f"{name}.weight"] = sd[f"{name}.weight"] + 0.1 * up @ down
         return sd
     merged = host.load(tiny.write(tmp_path / "merged.safetensors", edit=merge), torch.float32)
-    found = sample(patched)
-    torch.testing.assert_close(found, sample(merged), rtol=0, atol=1e-4)
-    assert not torch.allclose(found, sample(loaded), atol=1e-3)
+    found = sample(patched, size=size)
+    torch.testing.assert_close(found, sample(merged, size=size), rtol=0, atol=1e-4)
+    assert not torch.allclose(found, plain, atol=1e-3)
 
 
 @pytest.mark.parametrize("width, found", [(768, "text tokens 768 wide"), (4096, "text tokens 4096 wide")])

@@ -4,9 +4,11 @@ import dataclasses
 import pytest
 import torch
 
+from bench.costs import measure
 from comfy.patcher_extension import WrappersMP
 from mditface.mdit.proxy import model as network_module
 from mditface.mdit.proxy.config import Setting
+from mditface.mdit.proxy.layers import chained
 from mditface.mdit.proxy.model import OPTIONS_KEY
 from mditface.mdit.windows import lay_out
 from mditface.tests.proxy.tiny import CONFIG, network, normal
@@ -32,12 +34,36 @@ def run(net, x, t=500.0, text=None, mask=None, setting=None, **options):
     return net(x, times, context=text, attention_mask=mask, transformer_options=options)
 
 
-@pytest.mark.parametrize("size", [(16, 24), (18, 22)])
+@pytest.mark.parametrize("size", [(16, 24), (18, 22), (24, 32)])
 def test_items_of_a_batch_are_independent(net, size):
     x, text, times = normal(3, 4, *size), normal(3, 6, CONFIG.caption), torch.tensor([900.0, 500.0, 10.0])
     together = run(net, x, times, text)
     for i in range(3):
         torch.testing.assert_close(together[i:i + 1], run(net, x[i:i + 1], times[i:i + 1], text[i:i + 1]), **TOLERANCE)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_two_matrices_become_one_where_tokens_outnumber_the_width(net, more):
+    d, block = CONFIG.width, net.transformer_blocks[0]
+    first, second = block.attn3.to_out[0], block.linear_2
+    x, gate = normal(2, d + more, d), normal(2, 1, d, seed=1)
+    expected = second(gate * first(x))
+    torch.testing.assert_close(chained(x, first, gate, second), expected, **TOLERANCE)
+    rows = 2 * (d + 1 + d + 1) if more else 2 * (d + d)  # the bias is a row, too
+    assert measure.flops(lambda: chained(x, first, gate, second)) == 2 * rows * d * d
+
+
+def test_a_layer_that_someone_watches_is_called(net):
+    layers = [layer for block in net.transformer_blocks for layer in (
+        block.linear_1_visual, block.linear_2, block.attn3.to_out[0], block.pvisual_attn2.to_out[0])]
+    x, seen = normal(1, 4, 24, 32), []
+    expected = run(net, x)
+    hooks = [layer.register_forward_hook(lambda layer, args, out: seen.append(layer)) for layer in layers]
+    watched = run(net, x)
+    for hook in hooks:
+        hook.remove()
+    assert set(seen) == set(layers)
+    torch.testing.assert_close(watched, expected, **TOLERANCE)
 
 
 def test_sizes_in_turn_agree_with_fresh_networks():
@@ -69,7 +95,8 @@ def empty_slots(cut):
     return empty
 
 
-@pytest.mark.parametrize("grid, proxies", [((1, 9, 6), (1, 1)), ((1, 5, 11), (2, 2)), ((3, 4, 7), (1, 4))])
+@pytest.mark.parametrize("grid, proxies", [((1, 9, 6), (1, 1)), ((1, 5, 11), (2, 2)), ((3, 4, 7), (1, 4)),
+                                           ((1, 13, 14), (1, 1))])
 def test_what_empty_slots_hold_changes_nothing(net, grid, proxies, monkeypatch):
     setting = Setting((1 + (grid[0] > 1), 4, 4), proxies)
     x = normal(1, 4, grid[0], 2 * grid[1], 2 * grid[2])

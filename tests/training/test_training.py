@@ -178,7 +178,9 @@ def test_interrupt_ends_the_command_with_a_checkpoint(paths, tmp_path, root):
     assert not paths["weights"].exists()
 
 
-def test_demo_learns(demo):
+@pytest.mark.parametrize("window", [0, 2], ids=["full attention", "proxies"])
+def test_demo_learns(paths, window):
+    demo = DemoTarget(DemoSettings(**DEMO | {"model": MODEL | {"proxy_window": window}}, **paths))
     before = loss_on_fixed_batch(demo)
     trainer = Trainer(demo, make_accelerator(demo.settings))
     trainer.prepare()
@@ -186,6 +188,10 @@ def test_demo_learns(demo):
         trainer.advance(demo.batch(step, 0, 1))
         trainer.step = 0
     assert loss_on_fixed_batch(demo) < 0.9 * before
+    demo.save(demo.settings.weights, demo.module.state_dict())
+    saved = Demo.load(demo.settings.weights).model
+    assert saved.config.proxy_window == window
+    assert all(block.proxy.mod.weight.any() for block in saved.blocks if window)  # it starts at zero
 
 
 def test_every_parameter_of_the_image_model_learns(demo):
