@@ -51,27 +51,29 @@ class Block(nn.Module):
         return self.res_block(positional_norm(y)), found
 
     def look(self, x: Tensor, exemplar: Exemplar, candidates: Tensor | None, asked: Asked) -> Attended:
-        query, key = (torch.cat([normed(t), exemplar.positions.expand(len(t), -1, -1, -1)], dim=1)
-                      for t in (x, exemplar.features))  # (B, d, H, W)
-        queries = Side(rows(self.f(query)), rows(self.f_prune(query)))
+        """What the queries find, but for `chosen` as (B, C, H, W)."""
+        grid = x.shape[-2:]
+        queries = projected(x, exemplar.positions, self.f, self.f_prune)
+        keys = projected(exemplar.features, exemplar.positions, self.g, self.g_prune)
+        values = rows(self.h(exemplar.features))
+        picture = None if exemplar.picture is None else rows(exemplar.picture)
         if self.dense:  # a matter of gradients alone
             queries = queries._replace(prune=queries.prune / queries.prune.shape[-1])
-        keys = Side(rows(self.g(key)), rows(self.g_prune(key)))
-        picture = None if exemplar.picture is None else rows(exemplar.picture)
-        grid = x.shape[-2:]
         in_windows = candidates is not None and candidates.shape[1] < queries.score.shape[1]
         if in_windows:
-            queries = Side(*(windowed(t, grid).flatten(1, 2) for t in queries))
-        found = attend(queries, keys, rows(self.h(exemplar.features)), candidates, asked, picture)
+            queries = Side(*(windowed(part, grid).flatten(1, 2) for part in queries))
+        found = attend(queries, keys, values, candidates, asked, picture)
         if in_windows:
-            found = Attended(*(None if t is None else unwindowed(t.unflatten(1, (-1, 4)), grid) for t in found))
-        output, conf, warped = (None if t is None else t.mT.unflatten(2, grid) for t in found[:3])
+            found = Attended(*(None if part is None else unwindowed(part.unflatten(1, (-1, 4)), grid) for part in found))
+        output, conf, warped = (None if part is None else part.mT.unflatten(2, grid) for part in found[:3])
         return Attended(output, conf, warped, found.chosen)
 
 
-def normed(x: Tensor) -> Tensor:
-    """Features (B, C, H, W) of length 1."""
-    return x / (x.norm(dim=1, keepdim=True) + EPSILON)
+def projected(x: Tensor, positions: Tensor, score: nn.Module, prune: nn.Module) -> Side:
+    """Of features (B, c, H, W), of length 1, and their positions (1, p, H, W)."""
+    x = x / (x.norm(dim=1, keepdim=True) + EPSILON)
+    x = torch.cat([x, positions.expand(len(x), -1, -1, -1)], dim=1)  # (B, d, H, W)
+    return Side(rows(score(x)), rows(prune(x)))
 
 
 def rows(x: Tensor) -> Tensor:

@@ -1,11 +1,12 @@
 """Layers of DynaST (spec section 6.1); `nc` is the number of channels of the label that modulates them."""
 from __future__ import annotations
 
+import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-EPSILON = 1e-8
+POSITIONAL_EPSILON, INSTANCE_EPSILON = 1e-8, 1e-5
 
 
 def conv3(n_in: int, n_out: int, operations, stride: int = 1) -> nn.Module:
@@ -16,7 +17,15 @@ def positional_norm(x: Tensor) -> Tensor:
     """Each position of (B, C, H, W) without its mean over the channels, divided by its deviation, which is unbiased."""
     c = x.shape[1]
     unbiased = (c - 1) / c
-    return unbiased ** 0.5 * F.layer_norm(x.movedim(1, -1), (c,), eps=EPSILON * unbiased).movedim(-1, 1)
+    return unbiased ** 0.5 * F.layer_norm(x.movedim(1, -1), (c,), eps=POSITIONAL_EPSILON * unbiased).movedim(-1, 1)
+
+
+class InstanceNorm(nn.Module):
+    """nn.InstanceNorm2d, but what is channels_last stays so. F.group_norm would keep it, too, and is inexact there."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(x, dim=(2, 3), correction=0, keepdim=True)
+        return (x - mean) * (variance + INSTANCE_EPSILON).rsqrt()
 
 
 class SPADE(nn.Module):
@@ -70,7 +79,7 @@ class Encoder(nn.Module):
         super().__init__()
         for i, (a, b) in enumerate(zip([n_in, *widths], widths)):
             stride = 1 if i == 0 else 2
-            setattr(self, f"layer{i + 1}", nn.Sequential(conv3(a, b, operations, stride), nn.InstanceNorm2d(b),
+            setattr(self, f"layer{i + 1}", nn.Sequential(conv3(a, b, operations, stride), InstanceNorm(),
                                                          ResBlock(b, operations)))
 
     def forward(self, x: Tensor) -> list[Tensor]:

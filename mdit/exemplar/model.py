@@ -16,6 +16,8 @@ from .block import Block, Exemplar
 from .config import COARSEST, LEVELS, DynaSTConfig
 from .layers import Encoder, SPADEResBlock, conv3, upsampler
 
+LAYOUT = torch.channels_last  # a position's numbers side by side: convolutions and gathers read them faster
+
 
 class Synthesis(NamedTuple):
     """image: (B, 3, H, W) in -1..1. warped: the exemplar carried over, by the finest block, or, where all were asked
@@ -70,9 +72,8 @@ class DynaST(nn.Module):
 
         warp_kept: see `sparse.Asked`. warp_all: every block warps, not the finest alone. advance: called now and then.
         """
-        layout = torch.channels_last  # a position's numbers side by side: convolutions and gathers read them faster
-        label = label.contiguous(memory_format=layout)
-        reference = torch.cat([exemplar, exemplar_label], dim=1).contiguous(memory_format=layout)  # (B, 3 + nc, H, W)
+        label = label.contiguous(memory_format=LAYOUT)
+        reference = torch.cat([exemplar, exemplar_label], dim=1).contiguous(memory_format=LAYOUT)  # (B, 3 + nc, H, W)
         of_label, of_exemplar = self.encoder_q(label), self.encoder_kv(reference)
         advance()
         q = k = positions = x = chosen = None
@@ -107,7 +108,7 @@ class DynaST(nn.Module):
         positions = comfy.ops.cast_to_input(self.pos_embed, like)
         if positions.shape[-2:] != like.shape[-2:]:
             positions = F.interpolate(positions, like.shape[-2:], mode="bilinear")
-        return positions
+        return positions.contiguous(memory_format=LAYOUT)
 
     def _decoded(self, level: int, coarser: Tensor | None, z: Tensor, label: Tensor) -> Tensor:
         """The picture's features: what a level found, joined to what the coarser ones drew."""
