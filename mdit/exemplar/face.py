@@ -5,13 +5,16 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
+from ..labelmap import class_id
 from .canny import canny
-from .label import distances
+from .label import Label, check_size, distances, stacked
+from .pictures import to_bytes
 
 PARTS = ("skin", "l_brow", "r_brow", "l_eye", "r_eye", "l_ear", "r_ear", "nose", "u_lip", "mouth", "l_lip", "eye_g",
          "hair")
-ON_SKIN = ("skin", "l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "nose", "u_lip", "mouth", "l_lip")
+ON_SKIN = ("skin", "l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "nose", "u_lip", "mouth", "l_lip")  # a map of classes that do not overlap has holes in the skin
 
 
 def face_label(picture: np.ndarray, parts: Sequence[np.ndarray], size: int) -> np.ndarray:
@@ -46,3 +49,26 @@ def outline(part: np.ndarray) -> np.ndarray:
     marked[:, 1:] |= columns
     marked[:, :-1] |= columns
     return marked
+
+
+def from_label_maps(pictures: Tensor, maps: Tensor, size: int) -> Label:
+    """Labels of pictures (B, H, W, 3) in 0..1 and their label maps (B, h, w) uint8; a batch of one serves all.
+
+    Raises ValueError, which names the node's input, for a map without a face and batches that do not fit.
+    """
+    check_size(size)
+    batch = max(len(pictures), len(maps))
+    if 0 in pictures.shape or {len(pictures), len(maps)} - {1, batch}:
+        raise ValueError(f"image: {len(pictures)} pictures for {len(maps)} label maps: give one, or as many, of each")
+    parts = [parts_of(labels, number) for number, labels in enumerate(maps.cpu().numpy())]
+    return stacked([face_label(to_bytes(pictures[i % len(pictures)]), parts[i % len(parts)], size)
+                    for i in range(batch)])
+
+
+def parts_of(labels: np.ndarray, number: int) -> list[np.ndarray]:
+    """The parts (h, w) bool of a label map; the skin lies under what is on it, as in the training data."""
+    skin = np.isin(labels, [class_id(name) for name in ON_SKIN])
+    if not skin.any():
+        raise ValueError(f"label_map: map {number} shows no face, no pixel of it is one of {', '.join(ON_SKIN)}: use a "
+                         "picture of a face that the parser finds, or paint one")
+    return [skin, *(labels == class_id(name) for name in PARTS[1:])]

@@ -8,9 +8,12 @@ import torch
 from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
 
+from .config import COARSEST
+
 KINDS = {20: "a pose (connect 'Build Pose Label')", 15: "a face (connect 'Build Face Edge Label')"}  # by channels
 FARTHEST = 255
 PIXELS = 3  # for each step of a distance channel
+LEAST = 2 * COARSEST  # pixels along a side: reflection needs two positions at the coarsest level
 
 
 class Label(NamedTuple):
@@ -30,6 +33,13 @@ class Label(NamedTuple):
         if self.nc != nc:
             raise ValueError(f"{source}: this label has {self.nc} channels, the model reads {nc}, those of "
                              f"{KINDS.get(nc, 'another task')}, or load the model for this kind of label")
+
+
+def check_size(size: int):
+    """Raises ValueError for a label's side in pixels that the levels cannot halve."""
+    if size % COARSEST or size < LEAST:
+        raise ValueError(f"size: {size} pixels, but the coarsest level needs a multiple of {COARSEST}, of at least "
+                         f"{LEAST}: choose 256, which the published model was trained for")
 
 
 def stacked(labels: list[np.ndarray]) -> Label:

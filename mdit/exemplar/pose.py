@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from .label import distances
+from .label import Label, check_size, distances, stacked
 
+POINTS = 18
 DRAWING = 256  # pixels along a side of the drawing that the published model was trained with: radii are absolute
 COLOURS = np.array([  # RGB, of a point and of the limb of the same number
     (0, 0, 255), (0, 85, 255), (0, 170, 255), (0, 255, 255), (0, 255, 170), (0, 255, 85), (0, 255, 0), (85, 255, 0),
@@ -104,3 +105,34 @@ def line(dx: int, dy: int):
         else:
             x, y = i, -((steps - 2 * i * abs(dy)) // (2 * steps)) if steps else 0
             yield x, sign * y, x
+
+
+def from_keypoints(frames: Sequence[dict], size: int, person: int = 0) -> Label:
+    """Labels of the host's POSE_KEYPOINT, one for each frame.
+
+    A point of score 0 is not seen. Raises ValueError, which names the node's input, for a frame without that person,
+    and for points in another form.
+    """
+    check_size(size)
+    if not frames:
+        raise ValueError("keypoints: there is no frame: connect the key points of at least one picture")
+    return stacked([pose_label(points_of(frame, person, number), DRAWING, DRAWING, size)
+                    for number, frame in enumerate(frames)])
+
+
+def points_of(frame: dict, person: int, number: int) -> list[Point]:
+    """A person's points on the drawing."""
+    people = frame["people"]
+    if person >= len(people):
+        raise ValueError(f"keypoints: frame {number} shows {len(people)} people, but person {person} is asked (the "
+                         "first is 0): use a picture with a person in full view, or lower 'person'")
+    flat = np.asarray(people[person]["pose_keypoints_2d"] or (), float)
+    if len(flat) != 3 * POINTS:
+        raise ValueError(f"keypoints: frame {number} has {len(flat)} numbers for a person's body, expected {3 * POINTS}, "
+                         f"x, y and score of {POINTS} points: use a detector of OpenPose's body points")
+    points = flat.reshape(POINTS, 3)
+    if not (points[:, 2] > 0).any():
+        raise ValueError(f"keypoints: frame {number} shows no point of person {person}: use a picture with a person in "
+                         "full view")
+    scale = DRAWING / frame["canvas_width"], DRAWING / frame["canvas_height"]
+    return [(x * scale[0], y * scale[1]) if score > 0 else None for x, y, score in points.tolist()]
