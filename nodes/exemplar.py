@@ -45,8 +45,8 @@ class LoadDynaST(io.ComfyNode):
                 io.Combo.Input("weights_name", options=names_in(FOLDER, endings=ENDINGS),
                                tooltip="A file from models/dynast. The published one is latest_net_G.pth."),
                 io.Int.Input("top_k", default=TOP_K, min=1, max=64, optional=True, advanced=True,
-                             tooltip="How many places in the exemplar each place hands on to the next finer level. 4 in "
-                                     "training; it does not show in the file."),
+                             tooltip="How many places in the exemplar each place hands on to the next finer level. 4 "
+                                     "in training; it does not show in the file."),
                 io.Float.Input("smooth", default=SMOOTH, min=0.0001, max=10.0, step=0.0001, round=0.0001, optional=True,
                                advanced=True,
                                tooltip="Temperature of the attention in the finer levels: the lower, the more only the "
@@ -94,8 +94,8 @@ class FaceEdgeLabel(io.ComfyNode):
             node_id="MDiT_FaceEdgeLabel",
             display_name="Build Face Edge Label",
             category=CATEGORY,
-            description="Makes of a face's label map what DynaST's models of faces read: the outlines of its parts, how "
-                        "far each pixel is from them, and the edges of the picture around the face.",
+            description="Makes of a face's label map what DynaST's models of faces read: the outlines of its parts, "
+                        "how far each pixel is from them, and the edges of the picture around the face.",
             search_aliases=["DynaST", "canny", "edges", "distance map", "CelebA-HQ", "sketch"],
             inputs=[
                 io.Image.Input("image", tooltip="Picture of the face. Only its edges outside the face count."),
@@ -133,8 +133,8 @@ class ExemplarSynthesis(io.ComfyNode):
                 DynaSTLabel.Input("exemplar_label", tooltip="The exemplar's own layout, from the same node as the "
                                                             "label and of the same size."),
                 io.Boolean.Input("warp_kept", default=False, optional=True, advanced=True,
-                                 tooltip="What 'warped' shows: off, the places that the model's test rejected, which is "
-                                         "what the published code trained on; on, those that it kept."),
+                                 tooltip="What 'warped' shows: off, the places that the model's test rejected, as in "
+                                         "the published code; on, those that it kept."),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The picture, of the labels' size."),

@@ -64,7 +64,8 @@ class Block(nn.Module):
             queries = Side(*(windowed(part, grid).flatten(1, 2) for part in queries))
         found = attend(queries, keys, values, candidates, asked, picture)
         if in_windows:
-            found = Attended(*(None if part is None else unwindowed(part.unflatten(1, (-1, 4)), grid) for part in found))
+            found = Attended(*(None if part is None else unwindowed(part.unflatten(1, (-1, 4)), grid)
+                               for part in found))
         output, conf, warped = (None if part is None else part.mT.unflatten(2, grid) for part in found[:3])
         return Attended(output, conf, warped, found.chosen)
 

@@ -1,4 +1,4 @@
-"""The label of a face, 15 channels: edges, distances to the outlines of 13 parts, and those outlines (spec section 4)."""
+"""The label of a face, 15 channels: edges, distances to the outlines of 13 parts, those outlines (spec section 4)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from .pictures import to_bytes
 
 PARTS = ("skin", "l_brow", "r_brow", "l_eye", "r_eye", "l_ear", "r_ear", "nose", "u_lip", "mouth", "l_lip", "eye_g",
          "hair")
-ON_SKIN = ("skin", "l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "nose", "u_lip", "mouth", "l_lip")  # a map of classes that do not overlap has holes in the skin
+ON_SKIN = ("skin", "l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "nose", "u_lip", "mouth", "l_lip")
 
 
 def face_label(picture: np.ndarray, parts: Sequence[np.ndarray], size: int) -> np.ndarray:

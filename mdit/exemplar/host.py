@@ -70,12 +70,12 @@ class PatchedDynaST:
         label.check(config.nc, "label")
         exemplar_label.check(config.nc, "exemplar_label")
         if label.size != exemplar_label.size:
-            raise ValueError(f"exemplar_label: its side is {exemplar_label.size} pixels, the label's {label.size}: build "
-                             "both with the same size")
+            raise ValueError(f"exemplar_label: its side is {exemplar_label.size} pixels, the label's {label.size}: "
+                             "build both with the same size")
         check_size(label.size)
         if (label.size // COARSEST) ** 2 < config.top_k:
-            raise ValueError(f"label: its side of {label.size} pixels has fewer than top_k = {config.top_k} positions at "
-                             f"the coarsest level: build it with a larger size, {config.size} as in training")
+            raise ValueError(f"label: its side of {label.size} pixels has fewer than top_k = {config.top_k} positions "
+                             f"at the coarsest level: build it with a larger size, {config.size} as in training")
         lengths = {len(label.channels), len(exemplar), len(exemplar_label.channels)}
         if 0 in exemplar.shape or len(lengths - {1}) > 1:
             raise ValueError(f"exemplar: {len(exemplar)} pictures for {len(label.channels)} labels and "

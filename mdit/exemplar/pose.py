@@ -128,8 +128,8 @@ def points_of(frame: dict, person: int, number: int) -> list[Point]:
                          "first is 0): use a picture with a person in full view, or lower 'person'")
     flat = np.asarray(people[person]["pose_keypoints_2d"] or (), float)
     if len(flat) != 3 * POINTS:
-        raise ValueError(f"keypoints: frame {number} has {len(flat)} numbers for a person's body, expected {3 * POINTS}, "
-                         f"x, y and score of {POINTS} points: use a detector of OpenPose's body points")
+        raise ValueError(f"keypoints: frame {number} has {len(flat)} numbers for a person's body, expected "
+                         f"{3 * POINTS}, x, y and score of {POINTS} points: use a detector of OpenPose's body points")
     points = flat.reshape(POINTS, 3)
     if not (points[:, 2] > 0).any():
         raise ValueError(f"keypoints: frame {number} shows no point of person {person}: use a picture with a person in "
