@@ -35,6 +35,7 @@ from .costs.measure import seconds
 CONFIG = DynaSTConfig(nc=20)
 LEAST, UNIT = 32, 8  # pixels
 CLOSE = 1e-3
+SPREAD = 0.015  # of the score projections: scores that differ by a few, as trained ones do
 CALLS = {"ours": lambda network, *inputs: network(*inputs).image, "direct": direct}
 
 
@@ -50,6 +51,8 @@ def random_network(pixels: int) -> DynaST:
     for name, weight in network.named_parameters():
         if weight.ndim == 4:
             weight.normal_(std=1.0 if name == "pos_embed" else weight[0].numel() ** -0.5)
+            if name.endswith((".f.weight", ".g.weight")):
+                weight.mul_(SPREAD)
         elif name.endswith("bias"):
             weight.zero_()
     return network
