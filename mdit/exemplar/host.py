@@ -63,7 +63,7 @@ class PatchedDynaST:
             found = self.network(label / 255, exemplar, exemplar_label / 255, warp_kept,
                                  advance=lambda: progress.update(1))
         image, warped = (((part + 1) / 2).clamp(0, 1).movedim(1, -1) for part in (found.image, found.warped[-1]))
-        return Pictures(image, warped, found.conf[:, 0])
+        return Pictures(image, warped, found.conf[:, 0].clamp(max=1))  # a sum of shares may round up
 
     def check(self, label: Label, exemplar: Tensor, exemplar_label: Label):
         config = self.network.config

@@ -3,17 +3,24 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from bench import exemplar
 from bench.costs.dynast import direct
+from mditface.mdit.exemplar.model import DynaST
+from mditface.mdit.exemplar.weights import read
 from mditface.tests.exemplar import tiny
 
 
-def test_the_direct_network_is_the_packs():
-    network = tiny.network()
-    inputs = tiny.smooth(2, 15, 32, 32), tiny.smooth(2, 3, 32, 32, seed=1) * 2 - 1, tiny.smooth(2, 15, 32, 32, seed=2)
+def test_the_direct_network_draws_as_the_reference(golden):
+    """On the golden set, whose decisions are far from their borders."""
+    config, weights = read(str(golden / "dynast" / "generator_deepfashion.safetensors"), 4, 0.01)
+    network = DynaST(config).eval()
+    network.load_state_dict(weights)
+    case = load_file(golden / "dynast" / "forward_deepfashion.safetensors")
     with torch.inference_mode():
-        torch.testing.assert_close(direct(network, *inputs), network(*inputs).image, rtol=0, atol=1e-3)
+        found = direct(network, case["in.seg_u8"] / 255, case["in.ref_image"], case["in.ref_seg_u8"] / 255)
+    torch.testing.assert_close(found, case["out.image"], rtol=1e-3, atol=1e-4)
 
 
 def test_bench_ends_with_one_json_object(monkeypatch, capsys):

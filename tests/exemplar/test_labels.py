@@ -24,10 +24,10 @@ def test_points_of_any_canvas_make_one_label():
     assert small.channels.shape == (1, 20, 64, 64) and torch.equal(small.channels, large.channels)
 
 
-def test_the_nose_is_blue_and_the_neck_nearly():
-    label = pose.from_keypoints([frame()], 256).channels[0]
-    assert label[:3, 27, 128].tolist()[2] > label[:3, 27, 128].tolist()[0]
-    assert pose.COLOURS[0].tolist() == [0, 0, 255]
+def test_the_nose_is_a_blue_disc():
+    label = pose.from_keypoints([frame(missing=range(1, 18))], 256).channels[0]
+    assert (label[2] > 0).sum() == 9 + 2 * (7 + 7 + 5 + 1) and label[:3, 30, 128].tolist() == [0, 0, 255]
+    assert not label[:2].any() and (label[3:] == 255).all()
 
 
 def test_a_missing_point_takes_its_limbs_with_it():

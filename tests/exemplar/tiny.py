@@ -27,6 +27,11 @@ def published(config: DynaSTConfig = CONFIG, seed: int = 0) -> dict[str, torch.T
             weights[name] = torch.randn(shape, generator=generator) * 0.3
             if name.endswith(("running_var", "relu.weight")):
                 weights[name] = weights[name].abs() + 0.2
+    for name in [name for name in weights if name.endswith("weight_orig")]:
+        flat, u = weights[name].flatten(1), weights[name.removesuffix("orig") + "u"]
+        v = torch.nn.functional.normalize(flat.mT @ u, dim=0)  # as one power iteration leaves them
+        weights |= {name.removesuffix("orig") + "u": torch.nn.functional.normalize(flat @ v, dim=0),
+                    name.removesuffix("orig") + "v": v}
     return complete(weights, published_shapes(config))
 
 
