@@ -85,7 +85,7 @@ def gathered(queries: list[Tensor], keys: list[Tensor], candidates: Tensor) -> I
     rows = max(1, CHUNK // (numbers.shape[1] * sum(part.shape[-1] for part in keys)))
     queries = [part.reshape(len(numbers), -1, part.shape[-1]) for part in queries]  # (B * n, g, D) each
     for own, at, *chunk in zip(*(part.split(rows) for part in (numbers, places, *queries))):
-        yield chunk, [part.flatten(0, 1)[at] for part in keys], own
+        yield chunk, [part.flatten(0, 1).index_select(0, at.flatten()).unflatten(0, at.shape) for part in keys], own
 
 
 def look(queries: list[Tensor], keys: list[Tensor], candidates: Tensor | None, asked: Asked) -> Attended:

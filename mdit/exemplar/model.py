@@ -89,12 +89,13 @@ class DynaST(nn.Module):
                 seen = Exemplar(k, positions, picture if finest or warp_all else None)
                 z, found = block(z, label, seen, candidates(level, i, chosen, q.shape[-2:]),
                                  None if finest else self.config.top_k, warp_kept)
-                chosen = found.chosen
+                chosen, conf = found.chosen, found.conf
                 warped.append(found.warped)
                 advance()
+            del seen, found  # the peak lies in what follows
             x = self._decoded(level, x, z, label)  # (B, c_L, h, w)
         advance()
-        return Synthesis(self.decoder_10(x).tanh(), warped if warp_all else warped[-1:], found.conf)
+        return Synthesis(self.decoder_10(x).tanh(), warped if warp_all else warped[-1:], conf)
 
     def _embedded(self, side: str, level: int, coarser: Tensor | None, encoded: Tensor, by: Tensor) -> Tensor:
         """Features of the queries (side "q") or of the keys ("kv"), from the encoder's and from the coarser level's."""
