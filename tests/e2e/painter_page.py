@@ -13,10 +13,10 @@ ALONE = """<!doctype html><title>painter</title>
 <body style="margin: 0; height: 100vh; display: grid"><div id="host"></div>
 <script type="module">
 import { decode, encode } from "/painter/codec.js";
-import { Panel } from "/painter/panel.js";
+import { PainterPanel } from "/painter/panel.js";
 import { wordsFor } from "/painter/words.js";
 window.forwarded = 0;
-window.panel = new Panel(document.querySelector("#host"), wordsFor("en"), () => { window.forwarded++; });
+window.panel = new PainterPanel(document.querySelector("#host"), wordsFor("en"), () => { window.forwarded++; });
 window.load = async text => window.panel.editor.reset(await decode(text));
 window.text = () => encode(window.panel.editor.map);
 </script>"""

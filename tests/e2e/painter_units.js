@@ -1,6 +1,7 @@
 /** Unit tests of the painter's modules; test_painter_units.py runs each exported function in the browser. */
 
-import { digitClass, combination, COMMANDS } from "/painter/commands.js";
+import { combination } from "/shared/commands.js";
+import { COMMANDS, digitClass } from "/painter/commands.js";
 import { CLASSES, MIRRORED, PALETTE } from "/painter/classes.js";
 import { decode, encode } from "/painter/codec.js";
 import { LabelMap, MAX_STEPS } from "/painter/model.js";
