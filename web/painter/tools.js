@@ -1,6 +1,6 @@
 /** The tools. Each edits `editor.map` between `begin` and `commit`. With the mirror on, the other side follows. */
 
-import { CLOSE, Hand, drawFrame, handleAt, holds, moved, pulled } from "../shared/tools.js";
+import { CLOSE, Hand, corner, drawHandles, handleAt, holds, moved, pulled } from "../shared/tools.js";
 import { MIRRORED } from "./classes.js";
 import { boxOf, fillRegion, liftClass, paintPolygon, paintSegment, placeClass } from "./raster.js";
 
@@ -193,7 +193,8 @@ class Move {
     draw(overlay) {
         const box = this.#drag?.box ?? boxOf(this.editor.map, this.editor.value);
         if (box) {
-            drawFrame(overlay, box);
+            overlay.path([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]].map(([u, v]) => corner(box, u, v)));
+            drawHandles(overlay, box);
         }
     }
 

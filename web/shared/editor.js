@@ -1,4 +1,7 @@
-/** State of an editor on a canvas and what can be done with it; "edit" and "state" events tell what changed. */
+/**
+ * State of an editor on a canvas and what can be done with it. Events tell what changed: "edit" after a step, "typed"
+ * for letters of a step that goes on, "state" for all else.
+ */
 
 /**
  * A subclass has `tools` by name, the name of the active one in `tool`, and in `content` what is edited: of a width

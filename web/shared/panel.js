@@ -146,7 +146,9 @@ export class Panel {
         const listen = (target, type, handler, options = {}) => {
             target.addEventListener(type, handler, { signal, ...options });
         };
-        listen(editor, "state", () => this.#update());
+        for (const type of ["state", "typed"]) {
+            listen(editor, type, () => this.#update());
+        }
         listen(editor, "edit", () => {
             this.say("");
             this.#update();

@@ -1,4 +1,4 @@
-/** What tools of several editors share: the frame around a box with its handles, and the hand. */
+/** What tools of several editors share: the handles of a box, and the hand. */
 
 export const CLOSE = 10; // screen pixels within which a click takes a handle
 
@@ -34,12 +34,12 @@ function apart(low, high, lowMoves, smallest) {
     return lowMoves ? [high - smallest, high] : [low, low + smallest];
 }
 
-function corner(box, u, v) {
+/** The place u of the width and v of the height of a box. */
+export function corner(box, u, v) {
     return { x: box.left + u * (box.right - box.left), y: box.top + v * (box.bottom - box.top) };
 }
 
-export function drawFrame(overlay, box) {
-    overlay.path([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]].map(([u, v]) => corner(box, u, v)));
+export function drawHandles(overlay, box) {
     overlay.dots(HANDLES.map(([u, v]) => corner(box, u, v)));
 }
 

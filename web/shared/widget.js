@@ -21,10 +21,12 @@ class Value {
     #revision = 0;
     settled = Promise.resolve();
 
-    /** codec: { decode(text), encode(content) }, both promises. */
+    /** codec: { decode(text), encode(content) }, both promises; onSaved(text) follows each step. */
     constructor(panel, codec, onSaved) {
-        Object.assign(this, { panel, codec, onSaved, text: "" });
-        panel.editor.addEventListener("edit", () => { this.settled = this.#save(); }, { signal: panel.signal });
+        Object.assign(this, { panel, codec, text: "" });
+        const { editor, signal } = panel;
+        editor.addEventListener("edit", () => { this.settled = this.#save(onSaved); }, { signal });
+        editor.addEventListener("typed", () => { this.settled = this.#save(() => {}); }, { signal });
     }
 
     /** Shows a text; one that cannot be read stays as it is until something is edited. */
@@ -44,12 +46,12 @@ class Value {
         }
     }
 
-    async #save() {
+    async #save(onSaved) {
         const revision = ++this.#revision;
         const text = await this.codec.encode(this.panel.editor.content);
         if (revision === this.#revision) {
             this.text = text;
-            this.onSaved(text);
+            onSaved(text);
         }
     }
 }
