@@ -92,11 +92,13 @@ class LoadInteractDiffusion(io.ComfyNode):
     @classmethod
     def execute(cls, weights_name) -> io.NodeOutput:
         weights, base = load_weights(path_of(weights_name, "weights_name", *FOLDERS))
+        if not base:
+            return io.NodeOutput(weights, None, None, None)
         if any(key.startswith("first_stage_model.") for key in base):
             model, clip, vae, _ = comfy.sd.load_state_dict_guess_config(
                 base, embedding_directory=folder_paths.get_folder_paths("embeddings"))
             return io.NodeOutput(weights, model, clip, vae)
-        return io.NodeOutput(weights, comfy.sd.load_diffusion_model_state_dict(base) if base else None, None, None)
+        return io.NodeOutput(weights, comfy.sd.load_diffusion_model_state_dict(base), None, None)
 
 
 class AddInteraction(io.ComfyNode):

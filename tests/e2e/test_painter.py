@@ -9,7 +9,6 @@ from mditface.nodes.painter import first_drawing
 from mditface.tests.e2e.graphs import node
 from mditface.tests.e2e.painter_page import RUN, NodePainter, connect, place, show
 
-VUE = "Comfy.VueNodes.Enabled"
 HAT, HAIR = map(class_id, ("hat", "hair"))
 
 
@@ -17,14 +16,6 @@ HAT, HAIR = map(class_id, ("hat", "hair"))
 def page(shared_page):
     shared_page.our_errors.clear()
     return shared_page
-
-
-@pytest.fixture(params=["canvas", "nodes 2.0"])
-def renderer(request, page):
-    before = page.evaluate("name => app.extensionManager.setting.get(name)", VUE)
-    page.evaluate("([name, on]) => app.extensionManager.setting.set(name, on)", [VUE, request.param == "nodes 2.0"])
-    yield request.param
-    page.evaluate("([name, on]) => app.extensionManager.setting.set(name, on)", [VUE, before])
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ const KIND = {
 export function layoutWidget(node, name, [, { default: text }]) {
     const { widget, panel } = editorWidget(node, name, "MDIT_LAYOUT", text, KIND);
     followSize(node, panel);
-    return { widget, minWidth: 520, minHeight: 660 };
+    return { widget, minWidth: 520, minHeight: 700 };
 }
 
 /** Keeps the picture's size that of the node's widgets, or of the last run where it comes from other nodes. */
