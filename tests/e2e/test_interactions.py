@@ -185,6 +185,11 @@ def test_the_size_is_the_nodes(renderer, page, editor, server, tmp_path, artefac
     page.evaluate("([id, name]) => { app.graph.getNodeById(id).widgets[0].value = name; }",
                   [loaded, server.upload(tmp_path / "under.png")])
     connect(page, loaded, 0, editor.node_id, "background")
+    page.evaluate("""id => app.graph.getNodeById(id).widgets.slice(0, 2).forEach(widget => {
+        widget.value = 512;
+        widget.callback?.(512);
+    })""", editor.node_id)
+    editor.root.get_by_text("512 \u00d7 512").wait_for()
     before = arrived(server, page, editor.node_id)
     page.wait_for_timeout(500)
     page.screenshot(path=artefacts / f"interactions over a picture, {renderer}.png")

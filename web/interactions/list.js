@@ -68,7 +68,7 @@ export class List {
     #key(event, index, phrase) {
         const { canvas } = this.panel;
         const after = PHRASES[PHRASES.indexOf(phrase) + 1];
-        if (event.isComposing) {
+        if (event.isComposing || event.ctrlKey || event.metaKey) {
             return;
         }
         if (event.key === "Escape" || (event.key === "Enter" && !after)) {

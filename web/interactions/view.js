@@ -3,6 +3,8 @@
 import { View } from "../shared/view.js";
 import { COLOURS, between } from "./model.js";
 
+const SHADE = "rgb(0 0 0 / 0.5)"; // beside lines, for light pictures
+
 // In CSS pixels
 const STROKE = 2;
 const HEAD = 12; // of an arrow
@@ -57,8 +59,9 @@ export class LayoutView extends View {
     }
 
     box(box, colour, dashed = false) {
-        this.#line(rectangle(box), "rgb(0 0 0 / 0.5)", STROKE + 2);
-        this.#line(rectangle(box), rgb(colour), STROKE, dashed ? [7, 4] : []);
+        const dash = dashed ? [7, 5] : [];
+        this.#line(rectangle(box), SHADE, STROKE + 2, dash);
+        this.#line(rectangle(box), rgb(colour), STROKE, dash);
     }
 
     #line(path, style, width, dash = []) {
@@ -83,7 +86,7 @@ export class LayoutView extends View {
         tip.moveTo(to.x, to.y);
         tip.lineTo(neck.x - y * head / 2, neck.y + x * head / 2);
         tip.lineTo(neck.x + y * head / 2, neck.y - x * head / 2);
-        this.#line(shaft, "rgb(0 0 0 / 0.5)", STROKE + 2);
+        this.#line(shaft, SHADE, STROKE + 2);
         this.#line(shaft, rgb(colour), STROKE);
         this.context.fillStyle = rgb(colour);
         this.context.fill(tip);

@@ -174,16 +174,17 @@ export class Panel {
 
     #key(event) {
         if (event.target.matches(FIELDS)) {
-            this.fieldKey(event);
+            this.#fieldKey(event);
         } else if (this.handleKey(event, event.target)) {
             event.stopPropagation();
             event.preventDefault();
         }
     }
 
-    /** A key in a field, which is the field's own. */
-    fieldKey(event) {
-        if (event.key !== "Escape" && event.key !== "Tab") {
+    /** Keys of a field are the field's own, but for those that leave it, and for Ctrl+Enter, which runs the graph. */
+    #fieldKey(event) {
+        const runs = event.key === "Enter" && (event.ctrlKey || event.metaKey);
+        if (event.key !== "Escape" && event.key !== "Tab" && !runs) {
             event.stopPropagation();
         }
     }
