@@ -33,9 +33,9 @@ function isBox(box) {
 
 /** The action's box: on each axis the second and the third of the four coordinates. */
 export function between(one, other) {
-    const [low, high] = [0, 1].map((axis) => [one[axis], one[axis + 2], other[axis], other[axis + 2]]
-        .sort((a, b) => a - b).slice(1, 3)).reduce(([x0, x1], [y0, y1]) => [[x0, y0], [x1, y1]]);
-    return [...low, ...high];
+    const [[x0, x1], [y0, y1]] = [0, 1].map(
+        (axis) => [one[axis], one[axis + 2], other[axis], other[axis + 2]].sort((a, b) => a - b).slice(1, 3));
+    return [x0, y0, x1, y1];
 }
 
 /** Interactions over a picture of a size in pixels. Their boxes are [x0, y0, x1, y1], fractions of the picture. */
