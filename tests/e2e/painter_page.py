@@ -10,7 +10,7 @@ from mditface.mdit.labelmap import CLASSES, decode_drawing
 
 HERE = Path(__file__).parent
 WEB = HERE.parents[1] / "web"
-UNITS = ("units.js", "painter_units.js", "interactions_units.js")
+UNITS = ("units.js", "painter_units.js", "draw_interactions_units.js")
 ALONE = """<!doctype html><title>editor</title>
 <body style="margin: 0; height: 100vh; display: grid"><div id="host"></div>
 <script type="module">

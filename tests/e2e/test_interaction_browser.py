@@ -2,11 +2,12 @@
 from mditface.nodes.interaction import FIRST_LAYOUT
 from mditface.tests.e2e.graphs import node
 
+DRAWN = FIRST_LAYOUT.replace("cat", "dog")
 GRAPH = {
     "1": node("MDiT_InteractionsFromText", text="man [0.5, 0.1, 0.9, 0.9] = holding = cup [0.6, 0.4, 0.7, 0.5]"),
     "2": node("MDiT_Interaction", subject="person", action="feeding", object="cat", subject_box="10, 20, 70, 75",
               object_box="60, 45, 140, 80", previous=["1", 0], units="pixels", width=200, height=100),
-    "5": node("MDiT_DrawInteractions", width=512, height=768, text=FIRST_LAYOUT.replace("cat", "dog"), previous=["2", 0]),
+    "5": node("MDiT_DrawInteractions", width=512, height=768, text=DRAWN, previous=["2", 0]),
     "3": node("MDiT_PreviewInteractions", interactions=["5", 0], width=128, height=64),
     "4": node("SaveImage", images=["3", 0], filename_prefix="dropped"),
 }
@@ -30,7 +31,7 @@ def test_a_picture_brings_its_interactions_back(page):
     page.evaluate(QUEUE, GRAPH)
     values = page.evaluate(VALUES)
     drawn, added = values[:2]
-    assert ["text", FIRST_LAYOUT.replace("cat", "dog")] in drawn and ["height", 768] in drawn
+    assert ["text", DRAWN] in drawn and ["height", 768] in drawn
     assert ["subject_box", "10, 20, 70, 75"] in added and ["units", "pixels"] in added
     page.evaluate(DROP)
     page.wait_for_function(f"({NODES})() === {len(GRAPH)}")

@@ -1,4 +1,4 @@
-/** Unit tests of the editor of interactions; test_interactions_units.py runs each exported function in the browser. */
+/** Unit tests of the editor of interactions; test_draw_interactions_units.py runs each exported function in the browser. */
 
 import { bothLanguages, check, random } from "/units.js";
 import { COMMANDS } from "/interactions/commands.js";

@@ -2,7 +2,7 @@
 import pytest
 
 from mditface.nodes.interaction import FIRST_LAYOUT
-from mditface.tests.e2e.interactions_page import EDITOR, InteractionEditor
+from mditface.tests.e2e.draw_interactions_page import EDITOR, InteractionEditor
 from mditface.tests.e2e.painter_page import alone
 
 PERSON, CAT = (0.0332, 0.166, 0.3359, 0.7305), (0.2891, 0.4766, 0.668, 0.793)

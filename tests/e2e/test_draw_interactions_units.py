@@ -1,5 +1,7 @@
-"""The modules of the editor of interactions, each function of interactions_units.js on its own, and what they share
-with the nodes."""
+"""The modules of the editor of interactions, each function of draw_interactions_units.js on its own.
+
+And what they share with the nodes.
+"""
 import re
 
 import pytest
@@ -9,11 +11,11 @@ from mditface.mdit.interaction.draw import COLOURS
 from mditface.mdit.interaction.model import between
 from mditface.mdit.interaction.text import FIELDS, parse
 from mditface.nodes.interaction import FIRST_LAYOUT
-from mditface.tests.e2e.interactions_page import EDITOR
+from mditface.tests.e2e.draw_interactions_page import EDITOR
 from mditface.tests.e2e.painter_page import HERE, alone
 from mditface.tests.interaction.tiny import FEEDING, HOLDING
 
-NAMES = re.findall(r"^export function (\w+)", (HERE / "interactions_units.js").read_text(), re.MULTILINE)
+NAMES = re.findall(r"^export function (\w+)", (HERE / "draw_interactions_units.js").read_text(), re.MULTILINE)
 MODEL = 'await import("/interactions/model.js")'
 
 
@@ -25,7 +27,7 @@ def page(browser):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_unit(page, name):
-    page.evaluate("async name => { await (await import('/interactions_units.js'))[name](); }", name)
+    page.evaluate("async name => { await (await import('/draw_interactions_units.js'))[name](); }", name)
 
 
 def test_colours_and_fields_are_those_of_the_nodes(page):

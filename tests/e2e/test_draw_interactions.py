@@ -7,7 +7,7 @@ from PIL import Image
 from mditface.mdit.interaction.text import parse
 from mditface.nodes.interaction import FIRST_LAYOUT
 from mditface.tests.e2e.graphs import node, text_of
-from mditface.tests.e2e.interactions_page import NodeEditor
+from mditface.tests.e2e.draw_interactions_page import NodeEditor
 from mditface.tests.e2e.painter_page import RUN, connect, place, show
 
 MAN = (0.5, 0.1, 0.95, 0.9), (0.55, 0.2, 0.7, 0.35)
@@ -52,10 +52,9 @@ def test_drawn_interactions_arrive(renderer, page, editor, server, artefacts):
 
 def test_undo_and_redo_stay_in_the_editor(renderer, page, editor):
     page.evaluate("id => { app.graph.getNodeById(id).marked = true; }", editor.node_id)
-    states = [editor.text()]
-    for end in ((0.3, 0.3), (0.4, 0.2), (0.2, 0.3)):
-        editor.drag((0.15, 0.25) if len(states) == 1 else start, end)
-        start = end
+    states, way = [editor.text()], ((0.15, 0.25), (0.3, 0.3), (0.4, 0.2), (0.2, 0.3))
+    for start, end in zip(way, way[1:]):
+        editor.drag(start, end)
         states.append(editor.text())
     assert len(set(states)) == 4
     for state in states[-2::-1]:
