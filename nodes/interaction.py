@@ -17,6 +17,7 @@ from ..mdit.interaction.patch import KEY, Reading, apply_interactions
 from ..mdit.interaction.schedule import BySteps, ByTimestep
 from ..mdit.interaction.text import numbers, parse
 from ..mdit.interaction.weights import load_weights
+from .editors import background_input, shown
 from .files import add_folder, names_in, path_of
 from .types import Interactions, InteractionWeights
 
@@ -26,6 +27,8 @@ ENDINGS = (".safetensors", ".pth", ".pt")
 UNITS = ("fractions", "pixels")
 BOX_TIP = ("Left, top, right and bottom. Or connect one box of the host's BOUNDING_BOX, which counts in pixels of "
            "width and height.")
+FIRST_LAYOUT = """[{"subject":"person","action":"feeding","object":"cat",\
+"subject_box":[0.0332,0.166,0.3359,0.7305],"object_box":[0.2891,0.4766,0.668,0.793]}]"""
 
 add_folder(FOLDERS[0], Path(folder_paths.models_dir, FOLDERS[0]), endings=ENDINGS)
 
@@ -89,11 +92,13 @@ class LoadInteractDiffusion(io.ComfyNode):
     @classmethod
     def execute(cls, weights_name) -> io.NodeOutput:
         weights, base = load_weights(path_of(weights_name, "weights_name", *FOLDERS))
+        if not base:
+            return io.NodeOutput(weights, None, None, None)
         if any(key.startswith("first_stage_model.") for key in base):
             model, clip, vae, _ = comfy.sd.load_state_dict_guess_config(
                 base, embedding_directory=folder_paths.get_folder_paths("embeddings"))
             return io.NodeOutput(weights, model, clip, vae)
-        return io.NodeOutput(weights, comfy.sd.load_diffusion_model_state_dict(base) if base else None, None, None)
+        return io.NodeOutput(weights, comfy.sd.load_diffusion_model_state_dict(base), None, None)
 
 
 class AddInteraction(io.ComfyNode):
@@ -158,6 +163,50 @@ class InteractionsFromText(io.ComfyNode):
         size = (width, height)
         found = parse(text, size if units == "pixels" else (1, 1), host_boxes(boxes, size, "boxes"))
         return io.NodeOutput((*previous, *found))
+
+
+class DrawInteractions(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MDiT_DrawInteractions",
+            display_name="Draw Interactions",
+            category=CATEGORY,
+            description="Draw who does what to whom: the subject's box, then the object's, then the words. Move, "
+                        "resize, rename and reorder them. The layout is saved with the graph.",
+            search_aliases=["box editor", "bounding boxes", "HOI", "layout", "regions", "InteractDiffusion"],
+            inputs=[
+                io.Int.Input("width", default=512, min=16, max=16384, step=8,
+                             tooltip="Width of the picture to draw on. Boxes keep their share of it."),
+                io.Int.Input("height", default=512, min=16, max=16384, step=8, tooltip="Height of that picture."),
+                io.String.Input(
+                    "text", default=FIRST_LAYOUT, socketless=True, dynamic_prompts=False,
+                    extra_dict={"widgetType": "MDIT_LAYOUT"},
+                    tooltip="The interactions as text, as Read Interactions from Text takes them, with boxes in "
+                            "fractions of the picture. The editor writes it."),
+                background_input("It does not enter the interactions."),
+                previous_input(),
+            ],
+            outputs=[
+                interactions_output(),
+                io.Int.Output(display_name="width", tooltip="Width of the picture, for an empty latent."),
+                io.Int.Output(display_name="height", tooltip="Height of the picture."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, text: str | None) -> bool | str:
+        try:
+            if text is not None:  # None: it comes from another node and is read in execute
+                parse(text)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, width, height, text, background=None, previous=()) -> io.NodeOutput:
+        return io.NodeOutput((*previous, *parse(text)), width, height,
+                             ui={"size": [width, height], **shown(background)})
 
 
 def schedule_options() -> list[io.DynamicCombo.Option]:
@@ -294,5 +343,5 @@ class PreviewInteractions(io.ComfyNode):
         return io.NodeOutput(drawn, ui=ui.PreviewImage(drawn, cls=cls))
 
 
-NODES = (LoadInteractDiffusion, AddInteraction, InteractionsFromText, ApplyInteractDiffusion, SetInteractions,
-         PreviewInteractions)
+NODES = (LoadInteractDiffusion, DrawInteractions, AddInteraction, InteractionsFromText, ApplyInteractDiffusion,
+         SetInteractions, PreviewInteractions)

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from comfy_api.latest import UI, io
+from comfy_api.latest import io
 
 from ..mdit import labelmap
+from .editors import background_input, shown
 from .labelmap import CATEGORY, label_map_output
 
 TEMPLATES = Path(__file__).parents[1] / "web" / "painter" / "templates"
@@ -41,10 +42,7 @@ class PaintLabelMap(io.ComfyNode):
                 io.Combo.Input(
                     "class_name", display_name="class", options=list(labelmap.CLASSES), default="hair",
                     tooltip="The class that the output mask covers; l_ and r_ are the person's own left and right."),
-                io.Image.Input(
-                    "background", optional=True,
-                    tooltip="A picture to paint over, shown under the drawing. It does not enter the label map. A "
-                            "picture made by other nodes appears once the graph has run."),
+                background_input("It does not enter the label map."),
             ],
             outputs=[
                 label_map_output(),
@@ -68,8 +66,7 @@ class PaintLabelMap(io.ComfyNode):
         indices = labelmap.decode_drawing(drawing)[None]  # (1, H, W)
         mask = labelmap.to_masks(indices, [labelmap.class_id(class_name)])[:, 0]  # (1, H, W)
         height, width = indices.shape[1:]
-        shown = {} if background is None else {"background": UI.PreviewImage(background[:1]).as_dict()["images"]}
-        return io.NodeOutput(labelmap.to_image(indices), mask, width, height, ui=shown)
+        return io.NodeOutput(labelmap.to_image(indices), mask, width, height, ui=shown(background))
 
 
 NODES = (PaintLabelMap,)

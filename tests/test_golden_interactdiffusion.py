@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 
 import comfy.ops
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.model_detection import detect_unet_config
 from mditface.mdit.conds import CarriedCond
-from mditface.mdit.interaction.model import Grounding, between, fourier
+from mditface.mdit.interaction.model import HEADS, Grounding, between, fourier
 from mditface.mdit.interaction.patch import FuserPatch
 from mditface.mdit.interaction.schedule import BySteps, ByTimestep, Moment
 from mditface.mdit.interaction.weights import load_weights
@@ -118,9 +119,10 @@ class Tokens:
 @pytest.fixture(scope="module")
 def predict(folder, weights):
     """The host's UNet with a middle patch; each row is a chunk with tokens of its own."""
-    unet = UNetModel(**tiny.UNET, dtype=torch.float32, operations=comfy.ops.disable_weight_init).eval()
-    state = read(folder, "tiny_sd_unet")
-    unet.load_state_dict({key.removeprefix("model.diffusion_model."): value for key, value in state.items()})
+    state, prefix = read(folder, "tiny_sd_unet"), "model.diffusion_model."
+    config = {**detect_unet_config(state, prefix), "num_heads": HEADS, "num_head_channels": -1, "dtype": torch.float32}
+    unet = UNetModel(**config, operations=comfy.ops.disable_weight_init).eval()
+    unet.load_state_dict({key.removeprefix(prefix): value for key, value in state.items()})
 
     def run(given, context, objs, scale=1.0):
         fusers = weights.network.fusers
@@ -136,7 +138,7 @@ def test_unet(folder, predict, tokens):
     cond, uncond = predict(given, "context", positive), predict(given, "uncond_context", null)
     torch.testing.assert_close(cond, given["eps_cond"], **UNET)
     torch.testing.assert_close(uncond, given["eps_uncond"], **UNET)
-    torch.testing.assert_close(uncond + 7.5 * (cond - uncond), given["eps_cfg_7.5"], rtol=0, atol=2e-4)
+    torch.testing.assert_close(uncond + 7.5 * (cond - uncond), given["eps_cfg_7.5"], **UNET)
     torch.testing.assert_close(predict(given, "context", null), given["eps_cond_null_tokens"], **UNET)
     torch.testing.assert_close(predict(given, "uncond_context", null, 0.0), given["eps_uncond_scale=0"], **UNET)
     for key in filter(lambda key: key.startswith("eps_cond_scale="), given):

@@ -69,7 +69,8 @@ def encode(clip, interactions: Sequence[Interaction]) -> EncodedInteractions:
     Raises ValueError for no interactions, no CLIP, or one without a pooled feature.
     """
     if not interactions:
-        raise ValueError("interactions: there are none: connect 'Add Interaction' or 'Read Interactions from Text'")
+        raise ValueError("interactions: there are none: connect 'Draw Interactions', 'Add Interaction' or 'Read "
+                         "Interactions from Text'")
     if clip is None:
         raise ValueError("clip: the loaded file holds no text encoder: connect another CLIP")
     phrases = {phrase: feature(clip, phrase) for one in interactions for phrase in one[:3]}

@@ -52,6 +52,9 @@ def apply_interactions(patcher, weights: InteractionWeights, interactions: Encod
 
 
 def check_model(patcher, weights: InteractionWeights):
+    if patcher is None:
+        raise ValueError("model: the loaded file holds no model: connect Load Checkpoint or another loader of a Stable "
+                         "Diffusion 1.x model")
     network, sizes = getattr(patcher.model, "diffusion_model", None), weights.network.sizes
     kind = type(patcher.model).__name__
     if not isinstance(network, UNetModel):

@@ -17,7 +17,8 @@ from ..weightfile import check_finite, listed, tensors
 from .model import COORDINATES, HEADS, InteractDiffusion, Sizes
 
 SOURCE = "weights_name"
-PREFIXES = ("model.diffusion_model.", "model.", "unet.")
+DIFFUSERS_PREFIX = "unet."  # the host knows the others
+PREFIXES = ("model.diffusion_model.", "model.", DIFFUSERS_PREFIX)
 NET, FUSER = "position_net.", ".transformer_blocks.0.fuser."
 PLUGIN_KEY = re.compile(r"position_net\.(?P<net>.+)|(?P<block>.+)\.transformer_blocks\.0\.fuser\.(?P<leaf>.+)")
 DEEPER_FUSER = re.compile(r"\.transformer_blocks\.[1-9]\d*\.fuser\.")
@@ -109,7 +110,7 @@ def split(found: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor
     if any(map(DEEPER_FUSER.search, found)):
         raise ValueError("it has several fusers in one block, as the version for SDXL: only files for Stable Diffusion "
                          "1.x can be read; take ext_interactdiff_v1.2.pth")
-    base = {key: weight for key, weight in found.items() if key not in plugin}
+    base = {key.removeprefix(DIFFUSERS_PREFIX): weight for key, weight in found.items() if key not in plugin}
     return {name: found[key] for key, name in plugin.items()}, base
 
 

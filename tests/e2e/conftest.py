@@ -123,3 +123,13 @@ def shared_page(browser, server):
     """One page for the tests of a module, where loading it for each would take too long."""
     with front_end(browser, server) as loaded:
         yield loaded
+
+
+@pytest.fixture(params=["canvas", "nodes 2.0"])
+def renderer(request, shared_page):
+    """Both of the front end's ways of drawing nodes, in turn."""
+    switch = "on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)"
+    before = shared_page.evaluate("() => app.extensionManager.setting.get('Comfy.VueNodes.Enabled')")
+    shared_page.evaluate(switch, request.param == "nodes 2.0")
+    yield request.param
+    shared_page.evaluate(switch, before)

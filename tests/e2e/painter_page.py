@@ -1,25 +1,30 @@
-"""What a person does with the painter of a node, for the browser tests."""
+"""What a person does with the painter of a node, and with any editor on a node, for the browser tests."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from mditface.mdit.labelmap import CLASSES, decode_drawing
 
 HERE = Path(__file__).parent
 WEB = HERE.parents[1] / "web"
-ALONE = """<!doctype html><title>painter</title>
+UNITS = ("units.js", "painter_units.js", "draw_interactions_units.js")
+ALONE = """<!doctype html><title>editor</title>
 <body style="margin: 0; height: 100vh; display: grid"><div id="host"></div>
 <script type="module">
+%s
+</script>"""
+PAINTER = """
 import { decode, encode } from "/painter/codec.js";
-import { Panel } from "/painter/panel.js";
+import { PainterPanel } from "/painter/panel.js";
 import { wordsFor } from "/painter/words.js";
 window.forwarded = 0;
-window.panel = new Panel(document.querySelector("#host"), wordsFor("en"), () => { window.forwarded++; });
+window.panel = new PainterPanel(document.querySelector("#host"), wordsFor("en"), () => { window.forwarded++; });
 window.load = async text => window.panel.editor.reset(await decode(text));
 window.text = () => encode(window.panel.editor.map);
-</script>"""
+"""
 PLACE = """async ([type, pos]) => {
     const node = LiteGraph.createNode(type);
     node.pos = pos;
@@ -34,33 +39,33 @@ RUN = """async () => {
     await app.queuePrompt(0);
     return await done;
 }"""
-VALUE = """async id => await app.canvas.graph.getNodeById(id).widgets.find(widget => widget.name === "drawing")
+VALUE = """async ([id, name]) => await app.canvas.graph.getNodeById(id).widgets.find(widget => widget.name === name)
     .serializeValue()"""
 
 
 @contextmanager
-def alone(browser) -> Iterator:
-    """A page with one painter and no host, as insecure as a server in the local network; `our_errors` grows."""
+def alone(browser, script: str = PAINTER) -> Iterator:
+    """A page with one editor and no host, as insecure as a server in the local network; `our_errors` grows."""
     context = browser.new_context(viewport={"width": 900, "height": 700}, accept_downloads=True)
     page = context.new_page()
     page.our_errors = []
     page.on("console", lambda message: page.our_errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: page.our_errors.append(str(error)))
-    page.route("http://painter.test/**", serve)
-    page.goto("http://painter.test/")
+    page.route("http://editor.test/**", partial(serve, script))
+    page.goto("http://editor.test/")
     page.wait_for_function("() => window.text")
     yield page
     context.close()
 
 
-def serve(route) -> None:
-    path = route.request.url.removeprefix("http://painter.test/")
-    if path == "painter_units.js":
+def serve(script: str, route) -> None:
+    path = route.request.url.removeprefix("http://editor.test/")
+    if path in UNITS:
         route.fulfill(path=HERE / path)
     elif (WEB / path).is_file():
         route.fulfill(path=WEB / path)
     elif path == "":
-        route.fulfill(body=ALONE, content_type="text/html")
+        route.fulfill(body=ALONE % script, content_type="text/html")
     else:
         route.fulfill(status=204)  # the browser's icon
 
@@ -86,24 +91,18 @@ def show(page) -> None:
     page.wait_for_timeout(300)  # the front end moves widgets after it has drawn
 
 
-class Painter:
-    """One painter on a page; `read()` gives the text of its drawing."""
+class Surface:
+    """An editor on a page; `read()` gives its text. `shape` is the (height, width) of what it shows."""
+    kind: str
 
     def __init__(self, page, read: Callable[[], str], number: int = 0):
         self.page, self.text = page, read
-        self.root = page.locator(".painter").nth(number)
+        self.root = page.locator(f".{self.kind}").nth(number)
         self.canvas = self.root.locator("canvas")
         self.canvas.wait_for()
-        self.drawing()
-
-    def drawing(self):
-        """The label map of that value, (H, W) uint8."""
-        drawing = decode_drawing(self.text())
-        self.shape = drawing.shape
-        return drawing
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Where a pixel of the drawing is on the page, while the whole drawing is shown."""
+        """Where a pixel of what is shown is on the page, while all of it is."""
         box = self.canvas.bounding_box()
         height, width = self.shape
         scale = min(box["width"] / width, box["height"] / height)
@@ -127,13 +126,27 @@ class Painter:
         for key in keys:
             self.page.keyboard.press(key)
 
+    def command(self, name: str) -> None:
+        self.root.locator(f"button[data-command='{name}']").click()
+
+
+class Painter(Surface):
+    kind = "painter"
+
+    def __init__(self, page, read: Callable[[], str], number: int = 0):
+        super().__init__(page, read, number)
+        self.drawing()
+
+    def drawing(self):
+        """The label map of that value, (H, W) uint8."""
+        drawing = decode_drawing(self.text())
+        self.shape = drawing.shape
+        return drawing
+
     def choose(self, name: str) -> None:
         """A class or a tool, by its radio button."""
         value = str(CLASSES.index(name)) if name in CLASSES else name
         self.root.locator(f"label:has(input[value='{value}'])").click()
-
-    def command(self, name: str) -> None:
-        self.root.locator(f"button[data-command='{name}']").click()
 
 
 class NodePainter(Painter):
@@ -141,7 +154,7 @@ class NodePainter(Painter):
 
     def __init__(self, page, node_id: int, number: int = 0):
         self.node_id = node_id
-        super().__init__(page, lambda: page.evaluate(VALUE, node_id), number)
+        super().__init__(page, lambda: page.evaluate(VALUE, [node_id, "drawing"]), number)
 
     @classmethod
     def placed(cls, page) -> NodePainter:

@@ -1,36 +1,14 @@
 /** Unit tests of the painter's modules; test_painter_units.py runs each exported function in the browser. */
 
-import { digitClass, combination, COMMANDS } from "/painter/commands.js";
+import { bothLanguages, check, key, random, refused, same } from "/units.js";
+import { combination } from "/shared/commands.js";
+import { COMMANDS, digitClass } from "/painter/commands.js";
 import { CLASSES, MIRRORED, PALETTE } from "/painter/classes.js";
 import { decode, encode } from "/painter/codec.js";
 import { LabelMap, MAX_STEPS } from "/painter/model.js";
 import { PictureError, partClass, readFiles, toLabels, toPng } from "/painter/pictures.js";
 import * as raster from "/painter/raster.js";
 import { WORDS, wordsFor } from "/painter/words.js";
-
-function check(condition, what) {
-    if (!condition) throw new Error(what);
-}
-
-function same(a, b, what) {
-    check(a.length === b.length && a.every((value, i) => value === b[i]), what);
-}
-
-async function refused(promise, type = Error) {
-    const error = await promise.then(() => null, (caught) => caught);
-    check(error instanceof type, `refused, not ${error}`);
-    return error;
-}
-
-/** Numbers 0 <= n < 1, the same in every run (mulberry32). */
-function random(seed) {
-    return () => {
-        seed = (seed + 0x6D2B79F5) | 0;
-        let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-        t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-        return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-    };
-}
 
 function randomMap(seed, width = 37, height = 23, classes = 19) {
     const next = random(seed);
@@ -278,9 +256,6 @@ export function part_names() {
     for (const [name, value] of Object.entries(expected)) check(partClass(name) === value, name);
 }
 
-const key = (fields) => ({ ctrlKey: false, metaKey: false, altKey: false, shiftKey: false, code: "",
-    getModifierState: (name) => fields.graph === true && name === "AltGraph", ...fields });
-
 export function keys_have_one_meaning() {
     const all = COMMANDS.flatMap(({ keys }) => keys);
     check(new Set(all).size === all.length, "no key twice");
@@ -301,10 +276,7 @@ export function the_mirror_swaps_sides() {
 }
 
 export function both_languages_have_all_words() {
-    const keys = Object.keys(WORDS.en).sort().join();
-    check(keys === Object.keys(WORDS.zh).sort().join(), "keys");
-    const holes = (text) => (text.match(/\{\w+\}/g) ?? []).sort().join();
-    for (const [id, text] of Object.entries(WORDS.en)) check(holes(text) === holes(WORDS.zh[id]), id);
+    bothLanguages(WORDS);
     for (const id of [...CLASSES, ...COMMANDS.map((command) => command.id)]) check(WORDS.en[id], id);
     check(wordsFor("zh-TW")("hair") === WORDS.zh.hair && wordsFor("fr")("hair") === "hair", "fallback");
     check(wordsFor(undefined)("hair") === "hair", "no locale");

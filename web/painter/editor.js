@@ -1,5 +1,6 @@
-/** State of one painter and what can be done with it; "edit" and "state" events tell what changed. */
+/** State of one painter and what can be done with it. */
 
+import { Editor } from "../shared/editor.js";
 import { MIRRORED } from "./classes.js";
 import { LabelMap } from "./model.js";
 import { liftClass, resample } from "./raster.js";
@@ -11,12 +12,8 @@ const START = { value: 13, tool: "brush", radius: 14, mirror: false, axis: 0.5, 
 
 const between = (low, number, high) => Math.min(high, Math.max(low, number));
 
-export class Editor extends EventTarget {
+export class LabelEditor extends Editor {
     map = new LabelMap(512, 512);
-    picture = null; // shown under the drawing
-    pointer = null; // where the pointer or the keyboard's cursor is, in pixels of the map
-    keyboardCursor = false;
-    view = null;
 
     constructor() {
         super();
@@ -24,8 +21,8 @@ export class Editor extends EventTarget {
         this.tools = makeTools(this);
     }
 
-    get activeTool() {
-        return this.tools[this.tool];
+    get content() {
+        return this.map;
     }
 
     get mirrorX() {
@@ -36,22 +33,7 @@ export class Editor extends EventTarget {
         return { x: 2 * this.mirrorX - x, y };
     }
 
-    /** CSS pixels between two points of the map. */
-    screenDistance(a, b) {
-        return Math.hypot(a.x - b.x, a.y - b.y) * this.view.scale / this.view.density;
-    }
-
     // Settings
-
-    set(settings) {
-        Object.assign(this, settings);
-        this.#changed("state");
-    }
-
-    setTool(tool) {
-        this.cancel();
-        this.set({ tool });
-    }
 
     setValue(value) {
         this.set({ value });
@@ -75,39 +57,14 @@ export class Editor extends EventTarget {
         this.set({ mirror: true, axis });
     }
 
-    setPicture(picture) {
-        this.set({ picture });
-    }
-
     // Edits
-
-    /** Ends the tool's edit and tells the world, if it changed a pixel. */
-    commit() {
-        this.#changed(this.map.commit() ? "edit" : "state");
-    }
-
-    /** Gives up what the tool has begun. */
-    cancel() {
-        this.activeTool.cancel?.();
-        this.#changed("state");
-    }
-
-    undo() {
-        this.activeTool.cancel?.();
-        this.#changed(this.map.undo() ? "edit" : "state");
-    }
-
-    redo() {
-        this.activeTool.cancel?.();
-        this.#changed(this.map.redo() ? "edit" : "state");
-    }
 
     /** Puts another label map in place of this one, as a step of the history. */
     replace({ width, height, labels }) {
         this.activeTool.cancel?.();
         this.map.replace(width, height, labels);
         this.view?.fit();
-        this.#changed("edit");
+        this.changed("edit");
     }
 
     /** Starts afresh with a label map, without a history. */
@@ -115,7 +72,7 @@ export class Editor extends EventTarget {
         this.activeTool.cancel?.();
         this.map = new LabelMap(width, height, labels);
         this.view?.fit();
-        this.#changed("state");
+        this.changed("state");
     }
 
     clear() {
@@ -144,14 +101,5 @@ export class Editor extends EventTarget {
         if (value !== null) {
             this.setValue(value);
         }
-    }
-
-    pan(dx, dy) {
-        this.view.pan(dx, dy);
-    }
-
-    #changed(what) {
-        this.view?.refresh();
-        this.dispatchEvent(new Event(what));
     }
 }

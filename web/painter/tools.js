@@ -1,15 +1,11 @@
-/**
- * The tools. Each takes the pointer's way over the map, in pixels of the map, and edits `editor.map` between
- * `begin` and `commit`. `draw` adds to the overlay. With the mirror on, the other side follows.
- */
+/** The tools. Each edits `editor.map` between `begin` and `commit`. With the mirror on, the other side follows. */
 
+import { CLOSE, Hand, corner, drawHandles, handleAt, holds, moved, pulled } from "../shared/tools.js";
 import { MIRRORED } from "./classes.js";
 import { boxOf, fillRegion, liftClass, paintPolygon, paintSegment, placeClass } from "./raster.js";
 
 const BACKGROUND = 0;
-const CLOSE = 10; // screen pixels within which a click closes a polygon or takes a handle
 const SMALLEST = 2; // pixels of a scaled part
-const HANDLES = [[0, 0], [0.5, 0], [1, 0], [0, 0.5], [1, 0.5], [0, 1], [0.5, 1], [1, 1]];
 
 class Brush {
     #last = null;
@@ -20,6 +16,10 @@ class Brush {
 
     get busy() {
         return this.#last !== null;
+    }
+
+    get held() {
+        return this.busy;
     }
 
     down(point, { pressure = 1, eraser = false } = {}) {
@@ -51,6 +51,10 @@ class Brush {
     cancel() {
         this.#last = null;
         this.editor.map.cancel();
+    }
+
+    wheel(direction) {
+        this.editor.stepRadius(direction);
     }
 
     draw(overlay, pointer) {
@@ -135,6 +139,7 @@ class Polygon {
 /** Moves and scales every pixel of one class; what it leaves takes the nearest other class. */
 class Move {
     #drag = null;
+    dragged = true;
 
     constructor(editor) {
         this.editor = editor;
@@ -147,9 +152,8 @@ class Move {
     down(point) {
         const { editor } = this;
         const box = boxOf(editor.map, editor.value);
-        const handle = box && this.#handleAt(box, point);
-        const inside = box && point.x >= box.left && point.x < box.right && point.y >= box.top && point.y < box.bottom;
-        if (handle || inside) {
+        const handle = box && handleAt(editor, box, point);
+        if (handle || (box && holds(box, point))) {
             this.#lift();
             Object.assign(this.#drag, { start: point, handle });
         }
@@ -161,10 +165,8 @@ class Move {
         }
         const { start, handle } = this.#drag;
         const dx = point.x - start.x, dy = point.y - start.y;
-        const [u, v] = handle ?? [];
-        this.#place(handle
-            ? { left: u === 0 ? dx : 0, right: u === 1 ? dx : 0, top: v === 0 ? dy : 0, bottom: v === 1 ? dy : 0 }
-            : { left: Math.round(dx), right: Math.round(dx), top: Math.round(dy), bottom: Math.round(dy) });
+        const x = Math.round(dx), y = Math.round(dy);
+        this.#place(handle ? pulled(handle, dx, dy) : { left: x, right: x, top: y, bottom: y });
     }
 
     up() {
@@ -192,16 +194,8 @@ class Move {
         const box = this.#drag?.box ?? boxOf(this.editor.map, this.editor.value);
         if (box) {
             overlay.path([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]].map(([u, v]) => corner(box, u, v)));
-            overlay.dots(HANDLES.map(([u, v]) => corner(box, u, v)));
+            drawHandles(overlay, box);
         }
-    }
-
-    /** Handles of a small part reach less far, lest its inside be out of reach. */
-    #handleAt(box, point) {
-        const distance = (u, v) => this.editor.screenDistance(corner(box, u, v), point);
-        const side = Math.min(box.right - box.left, box.bottom - box.top);
-        const reach = Math.min(CLOSE, Math.max(4, this.editor.screenDistance({ x: 0, y: 0 }, { x: side, y: 0 }) / 4));
-        return HANDLES.find(([u, v]) => distance(u, v) < reach);
     }
 
     #lift() {
@@ -219,56 +213,10 @@ class Move {
         map.touch(map.all);
         parts.forEach((part, k) => {
             const sides = k === 0 ? { left, right } : { left: -right, right: -left };
-            const target = moved(part.box, { ...sides, top, bottom });
+            const target = moved(part.box, { ...sides, top, bottom }, SMALLEST);
             placeClass(map, part, target);
             this.#drag.box = k === 0 ? target : this.#drag.box;
         });
-    }
-}
-
-/** A box with its sides moved, the far one kept at a distance. */
-function moved(box, by) {
-    const [left, right] = apart(box.left + by.left, box.right + by.right, by.left !== 0 && by.right === 0);
-    const [top, bottom] = apart(box.top + by.top, box.bottom + by.bottom, by.top !== 0 && by.bottom === 0);
-    return { left, top, right, bottom };
-}
-
-function apart(low, high, lowMoves) {
-    if (high - low >= SMALLEST) {
-        return [low, high];
-    }
-    return lowMoves ? [high - SMALLEST, high] : [low, low + SMALLEST];
-}
-
-function corner(box, u, v) {
-    return { x: box.left + u * (box.right - box.left), y: box.top + v * (box.bottom - box.top) };
-}
-
-/** Drags the view itself. */
-class Hand {
-    #last = null;
-
-    constructor(editor) {
-        this.editor = editor;
-    }
-
-    down(_, { screen }) {
-        this.#last = screen;
-    }
-
-    move(_, { screen }) {
-        if (this.#last) {
-            this.editor.pan(screen.x - this.#last.x, screen.y - this.#last.y);
-            this.#last = screen;
-        }
-    }
-
-    up() {
-        this.#last = null;
-    }
-
-    cancel() {
-        this.up();
     }
 }
 

@@ -1,10 +1,10 @@
-/** What the painter says, in English and Chinese. {name} stands for a value. */
+/** What the painter says, in English and Chinese. */
 
+import { translator, withShared } from "../shared/words.js";
 import { zh } from "./words_zh.js";
 
 const en = {
     title: "Label map painter",
-    tools: "Tools",
     classes: "Face parts",
     canvas: "Drawing, {width} by {height} pixels",
     canvasKeys: "Arrow keys lead the cursor, Shift makes steps of 10. Space presses, Enter ends, Escape gives up. "
@@ -14,7 +14,6 @@ const en = {
     fill: "Fill a region",
     polygon: "Polygon: click corners; Enter or double-click closes",
     move: "Move or scale the chosen part",
-    hand: "Move the view",
     smaller: "Smaller brush",
     larger: "Larger brush",
     brushSize: "Brush size",
@@ -22,11 +21,6 @@ const en = {
     mirror: "Mirror",
     axisLeft: "Mirror axis to the left",
     axisRight: "Mirror axis to the right",
-    undo: "Undo",
-    redo: "Redo",
-    zoomIn: "Zoom in",
-    zoomOut: "Zoom out",
-    fit: "Fit the view",
     fainter: "Drawing fainter over the picture",
     stronger: "Drawing stronger over the picture",
     opacity: "Opacity of the drawing over the picture",
@@ -35,21 +29,9 @@ const en = {
     import: "Import a label map or part files",
     export: "Export as PNG",
     remove: "Remove the chosen part",
-    clear: "Clear",
-    fullscreen: "Full screen",
-    help: "Keys",
-    width: "Width",
-    height: "Height",
-    apply: "Apply",
-    likePicture: "As the picture",
     chooseClass: "Choose a face part",
-    wheel: "Wheel",
     wheelHelp: "brush size; with Alt, or with another tool: zoom",
-    touch: "Two fingers",
-    touchHelp: "zoom and move the view",
-    moveKeys: "Arrow keys",
     moveKeysHelp: "lead the cursor, or the part that is moved; Shift: steps of 10; Alt: scale the part",
-    spaceKey: "Space",
     spaceKeyHelp: "brush down and up, corner of a polygon, fill",
     damaged: "The saved drawing cannot be read. Choose a face or import a label map to start anew.",
     notAPicture: "{name} is no picture that the browser can read.",
@@ -86,10 +68,6 @@ const en = {
     cloth: "clothes",
 };
 
-export const WORDS = { en, zh };
+export const WORDS = withShared({ en, zh });
 
-/** Looks words up in the language of a locale such as "zh-TW", else in English. */
-export function wordsFor(locale) {
-    const table = WORDS[locale?.split("-")[0]] ?? WORDS.en;
-    return (key, values = {}) => table[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
-}
+export const wordsFor = (locale) => translator(WORDS, locale);

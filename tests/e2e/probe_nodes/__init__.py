@@ -114,6 +114,15 @@ class Inspect:
         return {"ui": {"text": [json.dumps(found)]}}
 
 
+class Interactions:
+    """Interactions as JSON."""
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"interactions": ("MDIT_INTERACTIONS",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "probe", True
+
+    def look(self, interactions):
+        return {"ui": {"text": [json.dumps(interactions)]}}
+
+
 NODE_CLASS_MAPPINGS = {f"Probe_{node.__name__}": node
                        for node in (SlowStatic, FailOnce, OtherModel, OtherVAE, RandomText, Keypoints, EmptyBatch,
-                                   Inspect)}
+                                    Inspect, Interactions)}

@@ -1,4 +1,4 @@
-/** Small parts of the panel. */
+/** Small parts of a panel. */
 
 import { icon } from "./icons.js";
 

@@ -1,4 +1,4 @@
-/** Mouse, pen and touch on the canvas: one pointer paints, two fingers zoom and pan. */
+/** Mouse, pen and touch on the canvas: one pointer works, two fingers zoom and pan. */
 
 const WHEEL_ZOOM = 1.0015;
 const LIGHTEST = 0.25; // of the brush's size, for a pen that barely touches
@@ -7,7 +7,7 @@ const PEN_ERASER = 32; // PointerEvent.buttons
 export function followPointers(canvas, editor, signal) {
     const { view } = editor;
     const fingers = new Map();
-    let drawing = null; // id of the pointer that paints
+    let drawing = null; // id of the pointer that works
     let panning = null; // last place of the middle button
 
     const details = (event) => ({
@@ -17,7 +17,7 @@ export function followPointers(canvas, editor, signal) {
     });
 
     const show = ({ screen }) => {
-        editor.pointer = view.toMap(screen);
+        editor.pointer = view.toContent(screen);
         editor.keyboardCursor = false;
     };
 
@@ -67,7 +67,7 @@ export function followPointers(canvas, editor, signal) {
             const steps = event.getCoalescedEvents?.() ?? [];
             for (const step of steps.length ? steps : [event]) {
                 const at = details(step);
-                editor.activeTool.move?.(view.toMap(at.screen), at);
+                editor.activeTool.move?.(view.toContent(at.screen), at);
             }
         }
         view.refresh();
@@ -98,9 +98,9 @@ export function followPointers(canvas, editor, signal) {
     };
 
     const wheel = (event) => {
-        const zooms = event.altKey || event.ctrlKey || !["brush", "eraser"].includes(editor.tool);
+        const zooms = event.altKey || event.ctrlKey || !editor.activeTool.wheel;
         if (!zooms) {
-            editor.stepRadius(-Math.sign(event.deltaY));
+            editor.activeTool.wheel(-Math.sign(event.deltaY));
         } else {
             view.zoom(WHEEL_ZOOM ** -event.deltaY, view.toScreen(event));
         }

@@ -1,0 +1,107 @@
+/**
+ * What keys and buttons of an editor do. A command has an id (also its word), keys, of which the first is shown, and
+ * an action on the panel.
+ */
+
+export const tool = (id, key) => ({ id, keys: [key], run: ({ editor }) => editor.setTool(id) });
+
+export const HISTORY = [
+    { id: "undo", keys: ["Ctrl+Z"], run: ({ editor }) => editor.undo() },
+    { id: "redo", keys: ["Ctrl+Y", "Ctrl+Shift+Z"], run: ({ editor }) => editor.redo() },
+];
+
+export const ZOOM = [
+    { id: "zoomIn", keys: ["+", "="], run: ({ editor }) => editor.view.zoom(1.25) },
+    { id: "zoomOut", keys: ["-"], run: ({ editor }) => editor.view.zoom(0.8) },
+    { id: "fit", keys: ["Home"], run: ({ editor }) => editor.view.fit() },
+];
+
+export const SIZE = { id: "size", keys: ["S"], run: (panel) => panel.toggle("size") };
+
+export const PANEL = [
+    { id: "fullscreen", keys: ["G"], run: (panel) => panel.toggleFullscreen() },
+    { id: "help", keys: ["?"], run: (panel) => panel.toggle("help") },
+];
+
+/** "Ctrl+Shift+Z" for a key event; Shift counts with letters and named keys only, for others it makes the sign. */
+export function combination(event) {
+    const named = event.key.length > 1;
+    const letter = /^[a-z]$/i.test(event.key);
+    const typed = event.getModifierState("AltGraph"); // how some keyboards type a bracket
+    return [
+        !typed && (event.ctrlKey || event.metaKey) ? "Ctrl" : null,
+        !typed && event.altKey ? "Alt" : null,
+        event.shiftKey && (named || letter) ? "Shift" : null,
+        named ? event.key : event.key.toUpperCase(),
+    ].filter(Boolean).join("+");
+}
+
+/** Runs the command of a key; false when it has none. */
+export function commandKey(event, panel) {
+    const found = panel.commands.find(({ keys }) => keys.includes(combination(event)));
+    found?.run(panel);
+    return Boolean(found);
+}
+
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+/** Keys of the canvas: arrows lead a cursor (or what the tool moves), Space presses, Enter ends, Escape gives up. */
+export function canvasKey(event, panel) {
+    const { editor } = panel, { activeTool } = editor;
+    const arrow = ARROWS[event.key];
+    if (event.ctrlKey || event.metaKey) {
+        return false;
+    }
+    if (arrow) {
+        steer(editor, arrow, event);
+    } else if (event.key === " ") {
+        press(editor);
+    } else if (event.key === "Enter") {
+        (activeTool.finish ?? activeTool.up)?.call(activeTool);
+    } else if (event.key === "Backspace") {
+        activeTool.back?.();
+    } else if (event.key === "Escape" && activeTool.busy) {
+        editor.cancel();
+    } else if (event.key === "Escape") {
+        panel.leave();
+    } else {
+        return false;
+    }
+    editor.view.refresh();
+    return true;
+}
+
+function steer(editor, [dx, dy], { shiftKey, altKey }) {
+    const step = shiftKey ? 10 : 1;
+    if (editor.activeTool.nudge) {
+        const far = altKey ? -1 : 1; // Alt scales about the middle: right widens, up heightens
+        const x = dx * step, y = dy * step;
+        editor.activeTool.nudge({ left: far * x, right: x, top: y, bottom: far * y });
+        return;
+    }
+    const { width, height } = editor.content;
+    const from = editor.pointer ?? { x: width / 2, y: height / 2 };
+    editor.pointer = {
+        x: Math.min(width - 0.5, Math.max(0.5, from.x + dx * step)),
+        y: Math.min(height - 0.5, Math.max(0.5, from.y + dy * step)),
+    };
+    editor.keyboardCursor = true;
+    if (editor.activeTool.held) {
+        editor.activeTool.move(editor.pointer);
+    }
+}
+
+/** Space: a tool that is held, such as a brush, goes down or up, others click. */
+function press(editor) {
+    const { activeTool, content } = editor;
+    if (activeTool.dragged) {
+        return;
+    }
+    editor.pointer ??= { x: content.width / 2, y: content.height / 2 };
+    editor.keyboardCursor = true;
+    if (activeTool.held) {
+        activeTool.up();
+    } else {
+        activeTool.down(editor.pointer);
+    }
+}

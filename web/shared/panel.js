@@ -1,0 +1,204 @@
+/** An editor on the screen: bars, canvas, status line and pop-ups, in a shadow tree of its own. */
+
+import { commandButton, element } from "./elements.js";
+import { followPointers } from "./pointer.js";
+
+const STYLE = new URL("panel.css", import.meta.url).href;
+const FIELDS = "input[type=number], input[type=text]"; // take their keys and their clipboard themselves
+
+/**
+ * A subclass makes the parts and calls `assemble`. `handleKey(event, target)` does what a key stands for where
+ * `target` has the focus, false for none of its keys.
+ */
+export class Panel {
+    #watchers = [];
+    #closing = new AbortController();
+    popups = {};
+
+    /** host: an empty element; words: see `translator`; forward(event): gets the wheel while the focus is elsewhere. */
+    constructor(host, words, forward, editor, commands) {
+        Object.assign(this, { host, words, forward, editor, commands });
+        this.root = host.attachShadow({ mode: "open" });
+        this.canvas = element("canvas", { tabIndex: 0, role: "application", "aria-describedby": "keys" });
+        this.message = element("p", { className: "message", role: "alert" });
+        this.dialog = element("dialog", { "aria-label": words("title") });
+    }
+
+    get signal() {
+        return this.#closing.signal;
+    }
+
+    /** Runs `update` whenever the editor's state changes, and once when the panel is complete. */
+    onState(update) {
+        this.#watchers.push(update);
+    }
+
+    close() {
+        this.#closing.abort();
+        this.editor.view.close();
+    }
+
+    /** Shows a message over the canvas until the next edit. */
+    say(text) {
+        this.message.textContent = text;
+    }
+
+    toggle(name) {
+        const popup = this.popups[name];
+        popup.togglePopover();
+        if (popup.matches(":popover-open")) {
+            place(popup, this.root.querySelector(`[data-command="${name}"]`));
+            popup.querySelector("button, input")?.focus();
+        }
+    }
+
+    toggleFullscreen() {
+        if (this.dialog.open) {
+            this.#leaveFullscreen();
+        } else {
+            this.dialog.append(this.body);
+            this.dialog.showModal();
+            this.canvas.focus();
+        }
+    }
+
+    /** Closes what is open, a pop-up first; else gives the keys back to the graph. */
+    leave() {
+        const popup = Object.values(this.popups).find((found) => found.matches(":popover-open"));
+        if (popup) {
+            popup.hidePopover();
+        } else if (this.dialog.open) {
+            this.#leaveFullscreen();
+        } else {
+            this.canvas.blur();
+        }
+    }
+
+    /** At once: the dialog's own event comes later, when a pop-up may be open again. */
+    #leaveFullscreen() {
+        this.dialog.close();
+        this.root.append(this.body);
+        this.canvas.focus();
+    }
+
+    // Parts
+
+    command(id) {
+        return this.commands.find((found) => found.id === id);
+    }
+
+    buttons(...ids) {
+        return ids.map((id) => commandButton(this, this.command(id)));
+    }
+
+    historyButtons() {
+        return [["undo", "canUndo"], ["redo", "canRedo"]].map(([id, can]) => {
+            const [button] = this.buttons(id);
+            this.onState(() => button.setAttribute("aria-disabled", !this.editor.content[can]));
+            return button;
+        });
+    }
+
+    stage() {
+        return element("div", { className: "stage" }, this.canvas, this.message);
+    }
+
+    sizeButton() {
+        const { words } = this;
+        const button = element("button", { type: "button", className: "text", title: `${words("size")} (S)` });
+        button.dataset.command = "size";
+        button.addEventListener("click", () => this.toggle("size"), { signal: this.signal });
+        this.onState(() => {
+            const { width, height } = this.editor.content;
+            button.textContent = `${width} \u00d7 ${height}`;
+        });
+        return button;
+    }
+
+    zoomButtons() {
+        const number = element("output", { className: "number" });
+        this.showZoom = () => {
+            number.textContent = `${Math.round(100 * this.editor.view.scale / window.devicePixelRatio)} %`;
+        };
+        return [...this.buttons("zoomOut", "fit", "zoomIn"), number];
+    }
+
+    /** Puts the parts together, with the style sheet of the kind, and starts to listen. */
+    assemble(kind, style, View, parts) {
+        const { words, editor } = this;
+        const styles = [STYLE, style].map((href) => element("link", { rel: "stylesheet", href }));
+        this.body = element("div", { className: `panel ${kind}`, role: "group", "aria-label": words("title") },
+            ...parts, ...Object.values(this.popups),
+            element("p", { id: "keys", className: "unseen", textContent: words("canvasKeys") }));
+        this.root.append(...styles, this.body, this.dialog);
+        editor.view = new View(this.canvas, editor, () => this.onDrawn());
+        this.#connect();
+        this.#update();
+    }
+
+    onDrawn() {
+        this.showZoom();
+    }
+
+    #connect() {
+        const { signal, editor, host, root } = this;
+        const pointers = followPointers(this.canvas, editor, signal);
+        const listen = (target, type, handler, options = {}) => {
+            target.addEventListener(type, handler, { signal, ...options });
+        };
+        for (const type of ["state", "typed"]) {
+            listen(editor, type, () => this.#update());
+        }
+        listen(editor, "edit", () => {
+            this.say("");
+            this.#update();
+        });
+        listen(root, "keydown", (event) => this.#key(event));
+        for (const type of ["copy", "cut", "paste"]) {
+            listen(root, type, (event) => event.target.matches(FIELDS) && event.stopPropagation());
+        }
+        listen(host, "wheel", (event) => {
+            event.stopPropagation();
+            event.preventDefault();
+            if (document.activeElement !== host) {
+                this.forward(event);
+            } else if (event.composedPath()[0] === this.canvas) {
+                pointers.wheel(event);
+            }
+        }, { passive: false });
+        listen(this.dialog, "cancel", (event) => {
+            event.preventDefault();
+            this.#leaveFullscreen();
+        });
+    }
+
+    #key(event) {
+        if (event.target.matches(FIELDS)) {
+            this.#fieldKey(event);
+        } else if (this.handleKey(event, event.target)) {
+            event.stopPropagation();
+            event.preventDefault();
+        }
+    }
+
+    /** Keys of a field are the field's own, but for those that leave it, and for Ctrl+Enter, which runs the graph. */
+    #fieldKey(event) {
+        const runs = event.key === "Enter" && (event.ctrlKey || event.metaKey);
+        if (event.key !== "Escape" && event.key !== "Tab" && !runs) {
+            event.stopPropagation();
+        }
+    }
+
+    #update() {
+        for (const update of this.#watchers) update();
+    }
+}
+
+/** Puts a pop-up under its button, inside the window. */
+function place(popup, button) {
+    const below = button.getBoundingClientRect();
+    const { width, height } = popup.getBoundingClientRect();
+    const left = Math.max(4, Math.min(below.left, window.innerWidth - width - 4));
+    const top = below.bottom + 4 + height < window.innerHeight ? below.bottom + 4 : Math.max(4, below.top - height - 4);
+    Object.assign(popup.style, { left: `${left}px`, top: `${top}px` });
+}

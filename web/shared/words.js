@@ -1,0 +1,54 @@
+/** Words that editors share, in English and Chinese. {name} stands for a value. */
+
+const en = {
+    tools: "Tools",
+    hand: "Move the view",
+    undo: "Undo",
+    redo: "Redo",
+    zoomIn: "Zoom in",
+    zoomOut: "Zoom out",
+    fit: "Fit the view",
+    clear: "Clear",
+    fullscreen: "Full screen",
+    help: "Keys",
+    width: "Width",
+    height: "Height",
+    apply: "Apply",
+    likePicture: "As the picture",
+    wheel: "Wheel",
+    touch: "Two fingers",
+    touchHelp: "zoom and move the view",
+    moveKeys: "Arrow keys",
+    spaceKey: "Space",
+};
+
+const zh = {
+    tools: "工具",
+    hand: "移动视图",
+    undo: "撤销",
+    redo: "重做",
+    zoomIn: "放大",
+    zoomOut: "缩小",
+    fit: "适应窗口",
+    clear: "清空",
+    fullscreen: "全屏",
+    help: "按键",
+    width: "宽度",
+    height: "高度",
+    apply: "应用",
+    likePicture: "与底图相同",
+    wheel: "滚轮",
+    touch: "双指",
+    touchHelp: "缩放和移动视图",
+    moveKeys: "方向键",
+    spaceKey: "空格键",
+};
+
+/** The words of an editor, by language, with those that all share. */
+export const withShared = (own) => ({ en: { ...en, ...own.en }, zh: { ...zh, ...own.zh } });
+
+/** A function that looks words up in the language of a locale such as "zh-TW", else in English. */
+export function translator(tables, locale) {
+    const table = tables[locale?.split("-")[0]] ?? tables.en;
+    return (key, values = {}) => table[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
+}
