@@ -40,7 +40,7 @@ def masks_in(source: MaskInput | list) -> list[MaskInput]:
 
 
 def contents(source: MaskInput | list) -> CacheContents:
-    """The entries of all masks and exemplars in an MDIT_MASK or a CONDITIONING, each one's least recently used first."""
+    """The entries of all masks and exemplars in an MDIT_MASK or a CONDITIONING, each one's last used last."""
     entries = []
     for mask in masks_in(source):
         with mask.store.lock:
