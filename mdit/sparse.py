@@ -54,45 +54,50 @@ def attend(query: Side, key: Side, value: Tensor, candidates: Tensor | None, ask
     serves N / n queries that follow each other; None for all keys. Everything is computed in float32, for what is
     chosen hangs on the last digits. Raises ValueError where there are fewer than top_k candidates.
     """
-    queries = torch.cat(query, dim=-1).float()  # (B, N, d + r)
-    keys = torch.cat([*key, value, *([] if picture is None else [picture])], dim=-1).float()  # (B, M, d + r + c + c')
-    widths = [part.shape[-1] for part in (*key, value)]
-    with torch.autocast(queries.device.type, enabled=False):
-        found = [look(*chunk, widths, asked) for chunk in chunks(queries, keys, candidates)]
-    shape = queries.shape[:2]
+    keys = [part.float() for part in (*key, value, *([] if picture is None else [picture]))]
+    with torch.autocast(value.device.type, enabled=False):
+        found = [look(*chunk, asked) for chunk in chunks([part.float() for part in query], keys, candidates)]
+    shape = query.score.shape[:2]
     return Attended(*(None if part[0] is None else torch.cat([x.flatten(0, 1) for x in part]).unflatten(0, shape)
                       for part in zip(*found)))
 
 
-def chunks(queries: Tensor, keys: Tensor, candidates: Tensor | None) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Yields queries (b, g, D), the keys (b, C, D') that they look at, and those keys' numbers (b, C)."""
-    if candidates is None:
-        for own, all_keys in zip(queries, keys):
-            for part in own.split(max(1, CHUNK // len(all_keys))):
-                comfy.model_management.throw_exception_if_processing_interrupted()
-                yield part[None], all_keys[None], None
-        return
-    batch, m, width = keys.shape
-    numbers = candidates.flatten(0, 1)  # (B * n, C)
-    places = (candidates + m * torch.arange(batch, device=keys.device)[:, None, None]).flatten(0, 1)
-    queries = queries.reshape(len(numbers), -1, queries.shape[-1])
-    rows = max(1, CHUNK // (width * numbers.shape[1]))
-    for part, chunk, at in zip(queries.split(rows), numbers.split(rows), places.split(rows)):
+def chunks(queries: list[Tensor], keys: list[Tensor], candidates: Tensor | None) -> Iterator[tuple]:
+    """Yields queries (b, g, D), the keys (b, C, D') that they look at, in parts as they came, and those keys' numbers
+    (b, C), None for all."""
+    for taken in whole(queries, keys) if candidates is None else gathered(queries, keys, candidates):
         comfy.model_management.throw_exception_if_processing_interrupted()
-        yield part, keys.flatten(0, 1).index_select(0, at.flatten()).unflatten(0, at.shape), chunk
+        yield taken
 
 
-def look(queries: Tensor, keys: Tensor, candidates: Tensor | None, widths: list[int], asked: Asked) -> Attended:
-    """One chunk: queries (b, g, d + r) that look at keys (b, C, d + r + c + c')."""
-    d, r, c = widths
-    score, prune, value, picture = keys.split([d, r, c, keys.shape[-1] - d - r - c], dim=-1)
-    scores = queries[..., :d] @ score.mT / asked.tau  # (b, g, C)
-    kept = passed(queries[..., d:] @ prune.mT)  # (b, g, C)
-    weights = kept * scores.softmax(dim=-1)  # not renormalised: the rest is for what lies under the output
+def whole(queries: list[Tensor], keys: list[Tensor]) -> Iterator[tuple]:
+    batch, m = keys[0].shape[:2]
+    for i in range(batch):
+        own_keys = [part[i, None] for part in keys]
+        for chunk in zip(*(part[i].split(max(1, CHUNK // m)) for part in queries)):
+            yield [part[None] for part in chunk], own_keys, None
+
+
+def gathered(queries: list[Tensor], keys: list[Tensor], candidates: Tensor) -> Iterator[tuple]:
+    batch, m = keys[0].shape[:2]
+    numbers = candidates.flatten(0, 1)  # (B * n, C)
+    places = (candidates + m * torch.arange(batch, device=candidates.device)[:, None, None]).flatten(0, 1)
+    rows = max(1, CHUNK // (numbers.shape[1] * sum(part.shape[-1] for part in keys)))
+    queries = [part.reshape(len(numbers), -1, part.shape[-1]) for part in queries]  # (B * n, g, D) each
+    for own, at, *chunk in zip(*(part.split(rows) for part in (numbers, places, *queries))):
+        yield chunk, [part.flatten(0, 1)[at] for part in keys], own
+
+
+def look(queries: list[Tensor], keys: list[Tensor], candidates: Tensor | None, asked: Asked) -> Attended:
+    """What a chunk's queries find."""
+    (q, q_prune), (k, k_prune, value, *picture) = queries, keys
+    scores = q @ k.mT / asked.tau  # (b, g, C)
+    kept = passed(q_prune @ k_prune.mT)  # (b, g, C)
+    weights = kept * scores.softmax(dim=-1)  # not renormalised: the rest is left to what the output is added to
     warped = None
-    if picture.shape[-1]:
+    if picture:
         shown = (kept > 0) == asked.warp_kept
-        warped = torch.where(shown, scores, DROPPED).softmax(dim=-1) @ picture
+        warped = torch.where(shown, scores, DROPPED).softmax(dim=-1) @ picture[0]
     chosen = None if asked.top_k is None else best(scores, candidates, asked.top_k)
     return Attended(weights @ value, weights.sum(dim=-1, keepdim=True), warped, chosen)
 

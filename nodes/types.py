@@ -8,3 +8,6 @@ FaceLandmarks = io.Custom("FACE_LANDMARKS")  # of the host's MediaPipe nodes
 Interactions = io.Custom("MDIT_INTERACTIONS")
 InteractionWeights = io.Custom("MDIT_INTERACTION_WEIGHTS")
 FaceDiffuserSubject = io.Custom("FACE_DIFFUSER_SUBJECT")
+DynaSTModel = io.Custom("DYNAST_MODEL")
+DynaSTLabel = io.Custom("LABEL")
+PoseKeypoints = io.Custom("POSE_KEYPOINT")  # of the host's pose nodes

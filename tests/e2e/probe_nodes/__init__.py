@@ -81,6 +81,15 @@ class RandomText:
         return ([[text, {"pooled_output": pooled}]],)
 
 
+class Keypoints:
+    """A POSE_KEYPOINT out of JSON: stands in for pose detectors."""
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"frames": ("STRING", {})}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("POSE_KEYPOINT",), "make", "probe"
+
+    def make(self, frames):
+        return (json.loads(frames),)
+
+
 class EmptyBatch:
     """An IMAGE and a LATENT of no pictures."""
     INPUT_TYPES = classmethod(lambda cls: {"required": {}})
@@ -106,5 +115,5 @@ class Inspect:
 
 
 NODE_CLASS_MAPPINGS = {f"Probe_{node.__name__}": node
-                       for node in (SlowStatic, FailOnce, OtherModel, OtherVAE, RandomText, EmptyBatch,
+                       for node in (SlowStatic, FailOnce, OtherModel, OtherVAE, RandomText, Keypoints, EmptyBatch,
                                    Inspect)}

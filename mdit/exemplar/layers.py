@@ -1,0 +1,96 @@
+"""Layers of DynaST (spec section 6.1); `nc` is the number of channels of the label that modulates them."""
+from __future__ import annotations
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+POSITIONAL_EPSILON, INSTANCE_EPSILON = 1e-8, 1e-5
+
+
+def conv3(n_in: int, n_out: int, operations, stride: int = 1) -> nn.Module:
+    return operations.Conv2d(n_in, n_out, 3, stride, padding=1, padding_mode="reflect")
+
+
+def positional_norm(x: Tensor) -> Tensor:
+    """Each position of (B, C, H, W) without its mean over the channels, divided by its deviation, which is unbiased."""
+    c = x.shape[1]
+    unbiased = (c - 1) / c
+    return unbiased ** 0.5 * F.layer_norm(x.movedim(1, -1), (c,), eps=POSITIONAL_EPSILON * unbiased).movedim(-1, 1)
+
+
+class InstanceNorm(nn.Module):
+    """nn.InstanceNorm2d, but what is channels_last stays so. F.group_norm would keep it, too, and is inexact there."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(x, dim=(2, 3), correction=0, keepdim=True)
+        return (x - mean) * (variance + INSTANCE_EPSILON).rsqrt()
+
+
+class SPADE(nn.Module):
+    """Spatially-adaptive normalisation (Park et al., arXiv 1903.07291) by a label of any size."""
+
+    def __init__(self, c: int, nc: int, operations):
+        super().__init__()
+        self.mlp_shared = nn.Sequential(conv3(nc, c, operations), nn.ReLU())
+        self.mlp_gamma = conv3(c, c, operations)
+        self.mlp_beta = conv3(c, c, operations)
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        if label.shape[-2:] != x.shape[-2:]:
+            label = F.interpolate(label, x.shape[-2:], mode="nearest")
+        h = self.mlp_shared(label)  # (B, C, H, W)
+        return (1 + self.mlp_gamma(h)) * positional_norm(x) + self.mlp_beta(h)
+
+
+class ResBlock(nn.Module):
+    """Its two places for a PReLU share one, which the published files hold under both names."""
+
+    def __init__(self, c: int, operations):
+        super().__init__()
+        self.relu = nn.PReLU()
+        self.model = nn.Sequential(conv3(c, c, operations), nn.BatchNorm2d(c), self.relu,
+                                   conv3(c, c, operations), nn.BatchNorm2d(c))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(x + self.model(x))
+
+
+class SPADEResBlock(nn.Module):
+    """A residual block whose norms a label modulates; conv_0 and conv_1 were trained under spectral norm."""
+
+    def __init__(self, c: int, nc: int, operations):
+        super().__init__()
+        self.conv_0, self.conv_1 = (conv3(c, c, operations) for _ in range(2))
+        self.norm_0, self.norm_1 = (SPADE(c, nc, operations) for _ in range(2))
+        self.relu = nn.PReLU()
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        y = self.conv_0(self.relu(self.norm_0(x, label)))
+        y = self.conv_1(self.relu(self.norm_1(y, label)))
+        return self.relu(x + y)
+
+
+class Encoder(nn.Module):
+    """(B, n_in, S, S) -> features of levels 1 to 4, (B, c_L, S / 2^(L-1), S / 2^(L-1)) each."""
+
+    def __init__(self, n_in: int, widths: list[int], operations):
+        super().__init__()
+        for i, (a, b) in enumerate(zip([n_in, *widths], widths)):
+            stride = 1 if i == 0 else 2
+            setattr(self, f"layer{i + 1}", nn.Sequential(conv3(a, b, operations, stride), InstanceNorm(),
+                                                         ResBlock(b, operations)))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features = []
+        for layer in self.children():
+            x = layer(x)
+            features.append(x)
+        return features
+
+
+def upsampler(n_in: int, n_out: int, operations, activation: nn.Module) -> nn.Sequential:
+    """(B, n_in, H, W) -> (B, n_out, 2H, 2W)."""
+    return nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+                         conv3(n_in, n_out, operations), activation)
