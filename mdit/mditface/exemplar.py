@@ -147,7 +147,8 @@ def correspond(query: Tensor, key: Tensor, grids: tuple[Grid, Grid], k: int) -> 
 
 def most_like(query: Tensor, key: Tensor, candidates: Tensor | None, k: int) -> Tensor:
     """The k best candidates of each query, (b, N, k); the shapes are those of `attend`."""
-    return attend(Side(query, query[..., :0]), Side(key, key[..., :0]), key[..., :0], candidates, Asked(1.0, k)).chosen
+    unread = query[..., :1], key[..., :1]  # only the choice is asked for
+    return attend(Side(query, unread[0]), Side(key, unread[1]), unread[1], candidates, Asked(1.0, k)).chosen
 
 
 def pyramid(x: Tensor, grid: Grid, levels: int) -> list[tuple[Tensor, Grid]]:

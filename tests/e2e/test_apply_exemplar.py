@@ -22,11 +22,11 @@ def graph(names):
 
     def make(colour=0xC04020, strength=1.0, **nodes) -> dict:
         made = face(model, target, **{
-            "text": node("MDiT_TextConditioning", clip=["model", 1], text="young woman", mask=["mask", 0],
+            "words": node("MDiT_TextConditioning", clip=["model", 1], text="young woman", mask=["mask", 0],
                          mask_strength=1.0),
             "look": node("EmptyImage", width=64, height=64, batch_size=1, color=colour),
             "own": node("LoadImage", image=own),
-            "positive": apply("text", strength=strength), **nodes})
+            "positive": apply("words", strength=strength), **nodes})
         return made
     return make
 
@@ -54,7 +54,7 @@ def test_the_exemplar_changes_the_picture_and_strength_zero_is_off(server, graph
     one, entry = pixels(server, graph())
     assert text_of(entry, "report").startswith("static passes 2, cache hits ")  # of the mask and of the exemplar
     assert differ(one, pixels(server, graph(colour=0x20C040))[0])
-    bare = graph(positive=graph()["text"])
+    bare = graph(positive=graph()["words"])
     assert np.array_equal(pixels(server, graph(strength=0.0))[0], pixels(server, bare)[0])
     assert differ(one, pixels(server, bare)[0])
 
@@ -97,7 +97,7 @@ def test_a_model_without_a_branch(graph, model_file, refused):
 
 def test_a_conditioning_without_a_mask(graph, refused):
     bare = node("MDiT_TextConditioning", clip=["model", 1], text="man")
-    refused(graph(text=bare), "positive", "conditioning: it has no mask")
+    refused(graph(words=bare), "positive", "conditioning: it has no mask")
 
 
 def test_a_label_map_of_another_picture(graph, label_map_file, refused):
@@ -108,7 +108,7 @@ def test_a_label_map_of_another_picture(graph, label_map_file, refused):
 
 
 def test_a_vae_of_another_model(graph, refused):
-    other = apply("text")
+    other = apply("words")
     other["inputs"]["vae"] = ["other", 0]
     refused(graph(positive=other, other=node("Probe_OtherVAE")), "sampler", "vae: the one at 'Apply MDiT Exemplar'",
             "connect the VAE that belongs to the model")
