@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..candidates import unwindowed, windowed
 from ..sparse import Asked, Attended, Side, attend
-from .config import DynaSTConfig
+from .config import LEVELS, DynaSTConfig
 from .layers import SPADE, ResBlock, positional_norm
 
 EPSILON = 1e-10
@@ -25,13 +25,13 @@ class Exemplar(NamedTuple):
 
 class Block(nn.Module):
     """Features (B, c_L, H, W) look for theirs in the exemplar; where they find none, their own are modulated by the
-    label. `dense`: at level 4 all positions are candidates."""
+    label. `dense`: at the coarsest level all positions are candidates."""
 
     def __init__(self, config: DynaSTConfig, level: int, operations):
         super().__init__()
         c, r = config.width(level), config.prune_width(level)
         d = c + config.position_width(level)
-        self.dense = level == 4
+        self.dense = level == LEVELS[0]
         self.tau = d ** 0.5 if self.dense else config.smooth
         self.f, self.g = (operations.Conv2d(d, d, 1) for _ in range(2))
         self.h = operations.Conv2d(c, c, 1)

@@ -61,8 +61,8 @@ def from_label_maps(pictures: Tensor, maps: Tensor, size: int) -> Label:
     if 0 in pictures.shape or {len(pictures), len(maps)} - {1, batch}:
         raise ValueError(f"image: {len(pictures)} pictures for {len(maps)} label maps: give one, or as many, of each")
     parts = [parts_of(labels, number) for number, labels in enumerate(maps.cpu().numpy())]
-    return stacked([face_label(to_bytes(pictures[i % len(pictures)]), parts[i % len(parts)], size)
-                    for i in range(batch)])
+    return stacked((face_label(to_bytes(pictures[i % len(pictures)]), parts[i % len(parts)], size)
+                    for i in range(batch)), batch)
 
 
 def parts_of(labels: np.ndarray, number: int) -> list[np.ndarray]:

@@ -1,12 +1,16 @@
 """Labels: what a DynaST generator reads of the layouts of its target and of its exemplar (spec sections 3 to 5)."""
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
+
+import comfy.model_management
+import comfy.utils
 
 from .config import COARSEST
 
@@ -42,9 +46,14 @@ def check_size(size: int):
                          f"{LEAST}: choose 256, which the published model was trained for")
 
 
-def stacked(labels: list[np.ndarray]) -> Label:
-    """Of arrays (nc, S, S) uint8."""
-    return Label(torch.from_numpy(np.stack(labels)))
+def stacked(labels: Iterable[np.ndarray], count: int) -> Label:
+    """Of so many arrays (nc, S, S) uint8, each made when its turn comes."""
+    progress, made = comfy.utils.ProgressBar(count), []
+    for label in labels:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        made.append(label)
+        progress.update(1)
+    return Label(torch.from_numpy(np.stack(made)))
 
 
 def distances(marked: np.ndarray) -> np.ndarray:

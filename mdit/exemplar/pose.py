@@ -116,8 +116,8 @@ def from_keypoints(frames: Sequence[dict], size: int, person: int = 0) -> Label:
     check_size(size)
     if not frames:
         raise ValueError("keypoints: there is no frame: connect the key points of at least one picture")
-    return stacked([pose_label(points_of(frame, person, number), DRAWING, DRAWING, size)
-                    for number, frame in enumerate(frames)])
+    poses = [points_of(frame, person, number) for number, frame in enumerate(frames)]
+    return stacked((pose_label(points, DRAWING, DRAWING, size) for points in poses), len(poses))
 
 
 def points_of(frame: dict, person: int, number: int) -> list[Point]:

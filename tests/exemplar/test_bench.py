@@ -12,12 +12,13 @@ from mditface.mdit.exemplar.weights import read
 from mditface.tests.exemplar import tiny
 
 
-def test_the_direct_network_draws_as_the_reference(golden):
+def test_the_direct_network_draws_as_the_reference(root):
     """On the golden set, whose decisions are far from their borders."""
-    config, weights = read(str(golden / "dynast" / "generator_deepfashion.safetensors"), 4, 0.01)
+    golden = root / "tests" / "golden" / "dynast"
+    config, weights = read(str(golden / "generator_deepfashion.safetensors"), 4, 0.01)
     network = DynaST(config).eval()
     network.load_state_dict(weights)
-    case = load_file(golden / "dynast" / "forward_deepfashion.safetensors")
+    case = load_file(golden / "forward_deepfashion.safetensors")
     with torch.inference_mode():
         found = direct(network, case["in.seg_u8"] / 255, case["in.ref_image"], case["in.ref_seg_u8"] / 255)
     torch.testing.assert_close(found, case["out.image"], rtol=1e-3, atol=1e-4)

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 
+import comfy.model_management as management
 from mditface.mdit.exemplar import face, pose
 from mditface.mdit.exemplar.label import distances
 from mditface.mdit.labelmap import class_id, to_image
@@ -120,6 +121,14 @@ def test_pictures_and_maps_in_batches():
 def test_faces_that_are_not_there(pictures, maps, size, told):
     with pytest.raises(ValueError, match=told):
         face.from_label_maps(pictures, maps, size)
+
+
+def test_a_long_batch_can_be_cancelled(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(face, "face_label", lambda *_: (drawn.append(1), management.interrupt_current_processing()))
+    with pytest.raises(management.InterruptProcessingException):
+        face.from_label_maps(stripes().expand(9, -1, -1, -1), painted(), 64)
+    assert len(drawn) == 1
 
 
 # Nodes
