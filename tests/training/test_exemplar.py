@@ -1,4 +1,6 @@
 """Training of an exemplar branch, on a tiny scale."""
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from safetensors.torch import load_file
 
 from mditface.mdit.labelmap import CLASSES
 from mditface.mdit.mditface.config import MDiTConfig
+from mditface.mdit.mditface.mask import BoundMask, ExemplarInput, MaskInput, MaskReference
 from mditface.mdit.training import likeness
 from mditface.mdit.training.data import Faces
 from mditface.mdit.training.exemplar import colour_distances, exemplar_keys, other_view
@@ -13,6 +16,7 @@ from mditface.mdit.training.sampling import sample
 from mditface.mdit.training.settings import read_settings
 from mditface.mdit.training.targets.kinds import SETTINGS, DemoSettings, DemoTarget
 from mditface.mdit.training.targets.demo import Demo
+from mditface.tests.mditface.tiny import PixelVAE
 from mditface.tests.training.tiny_targets import DEMO, MODEL, SIDE, fitted, loss_on_fixed_batch
 
 pytestmark = pytest.mark.usefixtures("in_training")
@@ -79,6 +83,19 @@ def test_an_untrained_branch_is_the_file_that_it_started_from(base, paths):
     pictures = [sample(demo.model, demo.text_encoder, labels, ids, seed=0, steps=2, exemplar=exemplar)
                 for demo, exemplar in ((target.module, keys), (plain, None))]
     assert torch.equal(*pictures)
+
+
+def test_the_host_shows_the_branch_what_the_trainer_does(target):
+    model, faces = target.module.model, target.faces
+    keys = exemplar_keys(model, faces.labels[:1], faces.pictures(torch.tensor([1])), faces.labels[1:2])
+    seen = torch.ones(len(CLASSES))
+    reference = MaskReference(MaskInput(faces.labels[:1], seen)).with_exemplar(
+        ExemplarInput(faces.images[1:2] / 255, faces.labels[1:2], PixelVAE()), 1.0)
+    pixels = SimpleNamespace(latent_format=SimpleNamespace(spacial_downscale_ratio=1), process_latent_in=lambda x: x)
+    bound = BoundMask(reference, torch.Size((1, 3, SIDE, SIDE)), pixels, model.config.mask_layout)
+    found, kv = model.exemplar.static_path(bound.exemplar.tokens(None)[0])
+    assert torch.equal(found[0], keys.candidates)
+    torch.testing.assert_close([found[1], *sum(kv, ())], [keys.match, *sum(keys.kv, ())])
 
 
 def test_it_learns_to_look(target):
