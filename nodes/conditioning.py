@@ -1,6 +1,8 @@
 """Masks and text as conditions."""
 from __future__ import annotations
 
+import math
+
 import torch
 
 import node_helpers
@@ -8,7 +10,7 @@ from comfy_api.latest import io
 
 from ..mdit.labelmap import CLASSES, DISPLAY_NAMES, class_ids, shares, to_indices
 from ..mdit.mditface.adapter.reader import mask_key
-from ..mdit.mditface.mask import CONDITIONING_KEY, REDUCTIONS, MaskInput, MaskReference
+from ..mdit.mditface.mask import CONDITIONING_KEY, REDUCTIONS, ExemplarInput, MaskInput, MaskReference
 from .labelmap import palette_inputs
 from .types import MDiTAdapter, MDiTMask
 
@@ -20,6 +22,35 @@ def attach(conditioning, mask: MaskInput, strength: float, start: float = 0.0, e
     return node_helpers.conditioning_set_values(conditioning, {key: MaskReference(mask, strength, start, end)})
 
 
+def exemplar_of(pictures, label_map, palette: str, order: str, vae) -> ExemplarInput:
+    """Raises ValueError where the label map cannot be that of the pictures."""
+    labels = to_indices(label_map, palette, order)
+    (height, width), (h, w) = pictures.shape[1:3], labels.shape[1:]
+    if len(labels) != len(pictures):
+        raise ValueError(f"label_map: {len(labels)} label maps for {len(pictures)} pictures at 'exemplar': give each "
+                         "picture its own")
+    if not math.isclose(height / width, h / w, rel_tol=ASPECT):
+        raise ValueError(f"label_map: it is {w} x {h} pixels, the exemplar {width} x {height}: connect the label map "
+                         "of the same picture, such as Parse Face makes it")
+    if not labels.flatten(1).any(1).all():
+        raise ValueError("label_map: it shows background and no face: connect the label map of the exemplar, such as "
+                         "Parse Face makes it")
+    return ExemplarInput(pictures[..., :3], labels, vae)
+
+
+def attach_exemplar(conditioning, exemplar: ExemplarInput, strength: float):
+    """The conditioning with the exemplar on each of its masks that is for all readers."""
+    def with_exemplar(options: dict) -> dict:
+        reference = options.get(CONDITIONING_KEY)
+        return options if reference is None else {
+            **options, CONDITIONING_KEY: reference.with_exemplar(exemplar, strength)}
+
+    if not any(CONDITIONING_KEY in options for _, options in conditioning):
+        raise ValueError("conditioning: it has no mask to place the exemplar by: connect the output of 'Apply MDiT "
+                         "Mask' or 'Encode Text and MDiT Mask', made without an adapter")
+    return [[text, with_exemplar(options)] for text, options in conditioning]
+
+
 def describe(mask: MaskInput) -> str:
     """One line on size and reduction, one on the shares of the classes."""
     batch, height, width = mask.labels.shape
@@ -28,6 +59,7 @@ def describe(mask: MaskInput) -> str:
     return f"{batch} label map(s) of {width} x {height}, token reduction {mask.reduction}\n{', '.join(parts)}"
 
 
+ASPECT = 0.02  # how far the sides of a label map may be from those of its picture
 STRENGTH = dict(default=1.0, min=0.0, max=10.0, step=0.05)
 STRENGTH_TIP = "How strongly image and text read the mask. 1 as trained, 0 not at all, above 1 more than trained."
 
@@ -131,4 +163,38 @@ class ApplyMask(io.ComfyNode):
         return io.NodeOutput(attach(conditioning, mask, strength, start, end, adapter))
 
 
-NODES = (MaskTokenizer, TextConditioning, ApplyMask)
+class ApplyExemplar(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MDiT_ApplyExemplar",
+            display_name="Apply MDiT Exemplar",
+            category="MDiTFace",
+            is_experimental=True,
+            description="Gives the masks of a conditioning an exemplar: a face whose colours and texture the generated "
+                        "one takes over, each part from the part that the exemplar's own label map shows. Needs a "
+                        "model trained with an exemplar branch; the bundled model has none.",
+            search_aliases=["exemplar", "reference face", "style reference", "DynaST", "colour transfer"],
+            inputs=[
+                io.Conditioning.Input("conditioning", tooltip="Text with a mask: the exemplar is placed by it, and "
+                                                              "read where and when the mask is."),
+                io.Image.Input("exemplar", tooltip="The face to look like: one picture, or one for each latent. It is "
+                                                   "stretched to the size of the generated picture."),
+                io.Image.Input("label_map", tooltip="The label map of the exemplar, not of the target; Parse Face "
+                                                    "makes one."),
+                io.Vae.Input("vae", tooltip="The model's VAE, which encodes the exemplar."),
+                io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.05,
+                               tooltip="How strongly the exemplar is read. 1 as trained, 0 not at all."),
+                *palette_inputs(),
+            ],
+            outputs=[io.Conditioning.Output(display_name="conditioning", tooltip="The same, with the exemplar.")],
+        )
+
+    @classmethod
+    def execute(cls, conditioning, exemplar, label_map, vae, strength=1.0, palette="colours",
+                order="CelebAMask-HQ") -> io.NodeOutput:
+        made = exemplar_of(exemplar, label_map, palette, order, vae)
+        return io.NodeOutput(attach_exemplar(conditioning, made, strength))
+
+
+NODES = (MaskTokenizer, TextConditioning, ApplyMask, ApplyExemplar)

@@ -82,8 +82,8 @@ class CacheInfo(io.ComfyNode):
             node_id="MDiT_CacheInfo",
             display_name="Show MDiT Mask Cache",
             category="MDiTFace",
-            description="Says what is kept of a mask at this moment: entries, bytes, how often they were read again, "
-                        "and the device they lie on. Looks anew at every run.",
+            description="Says what is kept of a mask and its exemplar at this moment: entries, bytes, how often they "
+                        "were read again, and the device they lie on. Looks anew at every run.",
             search_aliases=["cache info", "cache statistics", "static pass", "memory"],
             is_output_node=True,
             inputs=[

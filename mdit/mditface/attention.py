@@ -13,8 +13,21 @@ from comfy.ldm.modules import attention as host_attention
 from . import window
 
 
+class ExemplarKeys(NamedTuple):
+    """What image tokens read of an exemplar (see exemplar.py).
+
+    `candidates` (b, N, C) numbers the keys that each looks at, `match` (b, N, r) tells which of them suit its place,
+    and `kv[i]` gives the keys and values of the i-th block that reads. `strength` multiplies what is read, a number or
+    (B, 1, 1).
+    """
+    candidates: Tensor
+    match: Tensor
+    kv: Sequence[tuple[Tensor, Tensor]]
+    strength: float | Tensor = 1.0
+
+
 class MaskRows(NamedTuple):
-    """Which rows of a batch read which mask.
+    """Which rows of a batch read which mask, and the exemplar on it.
 
     `kv[i]` gives block i's mask keys and values, each (b, H, M, D) with b = 1 or the number of latents, or in the
     form of `window.strips`; None where the rows have no mask. `bias` is added to the keys' logits, (1 or b, M), or
@@ -23,6 +36,7 @@ class MaskRows(NamedTuple):
     rows: slice
     kv: Sequence[tuple[Tensor, Tensor]] | None
     bias: Tensor | None = None
+    exemplar: ExemplarKeys | None = None
 
 
 class Reach(NamedTuple):
@@ -51,7 +65,7 @@ def attend_masks(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, masks: Se
     kernels in its place that return the logits' log-sum-exp. Returns (B, T, H * D).
     """
     parts = []
-    for rows, kv, bias in masks:
+    for rows, kv, bias, _ in masks:
         part = q[rows], k[rows], v[rows], mask if mask is None or mask.shape[0] == 1 or mask.ndim < 3 else mask[rows]
         if kv is None:
             parts.append(attention(*part))
@@ -127,7 +141,7 @@ def attend_at_once(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, masks: 
     For the attention of another node, another adapter's among them, that tells rows and queries by their places.
     """
     readers, (B, H, T, D) = reach.queries(q.shape[2]), q.shape
-    parts = [(rows, *dense(*kv[index], bias, reach, q[rows])) for rows, kv, bias in masks if kv is not None]
+    parts = [(rows, *dense(*kv[index], bias, reach, q[rows])) for rows, kv, bias, _ in masks if kv is not None]
     M = max(part[1].shape[2] for part in parts)
     mask_k, mask_v = (x.new_zeros(B, H, M, D) for x in (k, v))
     bias = q.new_full((B, 1, T, M), -torch.inf)

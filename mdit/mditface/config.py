@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from .exemplar import MATCH, PRUNE
+
 FORMAT = "1"
 FORMAT_KEY = "mdit.format"
 CONFIG_KEY = "mdit.config"
@@ -25,6 +27,7 @@ class MaskLayout(NamedTuple):
     `condition` is the side in pixels of the square that every label map is stretched to, 0 for the picture's own
     size. Tokens of another grid than the image's are spread over it by their centres or, with `corner`, by their
     upper left corners. `blocks` and `width` are those that read the mask.
+    `exemplar` counts the numbers that are kept for each token of an exemplar; 0 for models that read none.
     """
     tokenizer: str
     palette: tuple[tuple[int, int, int], ...]
@@ -34,6 +37,7 @@ class MaskLayout(NamedTuple):
     cells: int = 1
     condition: int = 0
     corner: bool = False
+    exemplar: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class MDiTConfig:
     yields: the flow velocity, or the clean image from which the velocity follows. `resolution` is the training
     size in pixels. `proxy_window`, experimental, is the side in tokens of the windows in which image tokens attend to
     each other, while proxies stand for them elsewhere (see proxy.py); 0 for attention among all. It pays from about
-    3 `width` image tokens on.
+    3 `width` image tokens on. `exemplar_blocks`, experimental, are those after which image tokens look at an exemplar
+    (see exemplar.py), `exemplar_candidates` the number of candidates that the search for its tokens keeps for each.
     """
     width: int
     depth: int
@@ -71,12 +76,15 @@ class MDiTConfig:
     lora_alpha: float = 1.0
     prediction: str = "velocity"
     proxy_window: int = 0
+    exemplar_blocks: tuple[int, ...] = ()
+    exemplar_candidates: int = 4
 
     def __post_init__(self):
         if isinstance(self.mlp_ratio, (int, float)):
             object.__setattr__(self, "mlp_ratio", (float(self.mlp_ratio),) * 3)
         object.__setattr__(self, "mlp_ratio", tuple(self.mlp_ratio))
         object.__setattr__(self, "palette", tuple(tuple(colour) for colour in self.palette))
+        object.__setattr__(self, "exemplar_blocks", tuple(self.exemplar_blocks))
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"mdit.config: {name} is '{getattr(self, name)}', must be one of {', '.join(allowed)}")
@@ -86,6 +94,12 @@ class MDiTConfig:
             raise ValueError(f"mdit.config: mask_cells {self.mask_cells} does not divide patch {self.patch}")
         if self.proxy_window < 0:
             raise ValueError(f"mdit.config: proxy_window {self.proxy_window} must be 0 (off) or the side of a window")
+        blocks = self.exemplar_blocks
+        if sorted(set(blocks) & set(range(self.depth))) != list(blocks):
+            raise ValueError(f"mdit.config: exemplar_blocks {list(blocks)} must be numbers of blocks from 0 to "
+                             f"{self.depth - 1}, in their order")
+        if self.exemplar_candidates < 1:
+            raise ValueError(f"mdit.config: exemplar_candidates {self.exemplar_candidates} must be at least 1")
         if not self.own_mask_weights and self.mask_tokenizer != "vae_palette":
             raise ValueError("mdit.config: a mask stream on the image's weights (own_mask_weights false) "
                              "needs mask_tokenizer 'vae_palette'")
@@ -103,7 +117,9 @@ class MDiTConfig:
 
     @property
     def mask_layout(self) -> MaskLayout:
-        return MaskLayout(self.mask_tokenizer, self.palette, self.patch, self.depth, self.width, self.mask_cells)
+        kept = 2 * self.width + MATCH + PRUNE
+        return MaskLayout(self.mask_tokenizer, self.palette, self.patch, self.depth, self.width, self.mask_cells,
+                          exemplar=kept * len(self.exemplar_blocks))
 
     def to_metadata(self) -> dict[str, str]:
         return {FORMAT_KEY: FORMAT, CONFIG_KEY: json.dumps(dataclasses.asdict(self))}

@@ -1,4 +1,4 @@
-"""What the static caches of masks hold at this moment."""
+"""What the static caches of masks and exemplars hold at this moment."""
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -30,16 +30,17 @@ class CacheContents(NamedTuple):
 
 
 def masks_in(source: MaskInput | list) -> list[MaskInput]:
-    """The masks of an MDIT_MASK or a CONDITIONING, each once."""
+    """The masks of an MDIT_MASK or a CONDITIONING, and the exemplars on them, each once."""
     if isinstance(source, MaskInput):
         return [source]
     found = [value for _, options in source for key, value in options.items()
              if is_mask(key) and isinstance(value, MaskReference)]
-    return list(dict.fromkeys(reference.mask for reference in found))
+    return list(dict.fromkeys(filter(None, (part for reference in found
+                                            for part in (reference.mask, reference.exemplar)))))
 
 
 def contents(source: MaskInput | list) -> CacheContents:
-    """The entries of all masks in an MDIT_MASK or a CONDITIONING, each mask's least recently used ones first."""
+    """The entries of all masks and exemplars in an MDIT_MASK or a CONDITIONING, each one's last used last."""
     entries = []
     for mask in masks_in(source):
         with mask.store.lock:

@@ -16,6 +16,7 @@ from comfy.ldm.flux.math import rope
 from ..norm import layer_norm, modulate
 from .attention import MaskRows
 from .config import MDiTConfig
+from .exemplar import ExemplarBranch
 from .layers import MDiTBlock
 from .proxy import Surroundings, surroundings
 
@@ -59,6 +60,8 @@ class MDiT(nn.Module):
         self.t_embed = mlp(TIME_FEATURES, config.width, **factory)
         self.y_embed = mlp(config.pooled_dim, config.width, **factory)
         self.blocks = nn.ModuleList([MDiTBlock(config, **factory) for _ in range(config.depth)])
+        if config.exemplar_blocks:
+            self.exemplar = ExemplarBranch(config, **factory)
         self.final = Final(config.width, features, **factory)
 
     def forward(self, x, timesteps, context=None, y=None, masks: Sequence[MaskRows] = (), transformer_options={},
@@ -100,6 +103,8 @@ class MDiT(nn.Module):
             def run(args, block=block, i=i):
                 img, txt = block(args["img"], args["txt"], args["vec"], args["pe"], masks, i,
                                  args["transformer_options"], near)
+                if self.config.exemplar_blocks:
+                    img = self.exemplar(i, img, args["vec"], masks)
                 return {"img": img, "txt": txt}
 
             args = {"img": img, "txt": txt, "vec": vec, "pe": pe, "transformer_options": options}

@@ -7,8 +7,9 @@ import hashlib
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -19,10 +20,11 @@ from comfy.ldm.flux.math import apply_rope1
 
 from ..conds import CarriedCond
 from . import window
-from .attention import MaskRows
-from .cache import REPORT_KEY, RunReport, StaticEntry, timed
+from .attention import ExemplarKeys, MaskRows
+from .cache import REPORT_KEY, RunReport, StaticEntry, StaticStore, timed
 from .config import MaskLayout
-from .mask import CONDITIONING_KEY, BoundMask, is_mask
+from .exemplar import ExemplarTokens
+from .mask import CONDITIONING_KEY, BoundExemplar, BoundMask, is_mask
 from .tokens import MaskTokens, flat_regions, merge_leaves
 
 OPTIONS_KEY = "mdit_cache"
@@ -39,8 +41,8 @@ class MaskCond(CarriedCond):
     """A condition's mask (BoundMask or None) on its way through the host's batching."""
 
     def size(self) -> list[int]:
-        """Mask tokens count like as much latent in the host's estimate of memory."""
-        return [0] if self.cond is None else list(self.cond.latents)
+        """Mask tokens count like as much latent in the host's estimate of memory, and those of an exemplar again."""
+        return [0] if self.cond is None else [len(self.cond.uses()) * self.cond.latents[0], *self.cond.latents[1:]]
 
 
 class Prompt(NamedTuple):
@@ -81,6 +83,11 @@ class MaskReader:
         """The rotation (1, 1, M, D/2, 2, 2) of keys at places (M, 2); None where keys are not rotated."""
         raise NotImplementedError
 
+    def exemplar_path(self, model, tokens: ExemplarTokens
+                      ) -> tuple[tuple[Tensor, Tensor], Iterator[tuple[Tensor, Tensor]]]:
+        """What `ExemplarBranch.static_path` gives; for models whose layout says that they read exemplars."""
+        raise NotImplementedError
+
     def call(self, executor, rows: tuple[MaskRows, ...], x: Tensor, *args, **kwargs) -> Tensor:
         """Calls the model, whose blocks shall read the masks."""
         raise NotImplementedError
@@ -103,6 +110,9 @@ class MaskReader:
         if not any(references):
             return executor(noise, *args, **kwargs)
         report, layout = options.setdefault(REPORT_KEY, RunReport()), self.layout(patcher.model)
+        if not layout.exemplar and any(reference.exemplar for reference in filter(None, references)):
+            raise ValueError(f"model: {name_of(patcher)} has no branch that reads an exemplar (exemplar_blocks in its "
+                             "configuration): take a model trained with one, or remove 'Apply MDiT Exemplar'")
         bound = {reference: BoundMask(reference, noise.shape, patcher.model, layout)
                  for reference in filter(None, references)}
         report.notes += dict.fromkeys(filter(None, (mask.note() for mask in bound.values())))
@@ -110,7 +120,8 @@ class MaskReader:
             self.hand_over(cond, bound.get(reference), patcher, caches(options))
         with contextlib.ExitStack() as stack:
             if caches(options):
-                self.reserve(stack, [bound[reference] for reference in references if reference], patcher)
+                uses = [bound[reference].uses() for reference in references if reference]
+                self.reserve(stack, list(itertools.chain.from_iterable(uses)), patcher)
             out = executor(noise, *args, **kwargs)
         self.check_reads(report)
         return out
@@ -119,18 +130,22 @@ class MaskReader:
         """Gives a condition its mask in the form that the host batches, and the host what is to be loaded for it."""
         cond["model_conds"] = {**cond["model_conds"], self.key: MaskCond(mask)}
         if mask is not None:
-            store = mask.reference.mask.store
-            holders = [store.patcher(patcher.load_device, patcher.offload_device)] if cached else []
+            kept = mask.uses() if cached else []
+            holders = [use.store.patcher(patcher.load_device, patcher.offload_device) for use in kept]
             cond["additional_models"] = [*cond.get("additional_models", []), *self.additional_models(), *holders]
 
-    def reserve(self, stack: contextlib.ExitStack, uses: list[BoundMask], patcher):
-        """Keeps room for this run's entries: one a mask, or one for each use where the prompt makes them differ."""
-        counts = collections.Counter(mask.reference.mask.store for mask in uses)
-        for store, mask in {mask.reference.mask.store: mask for mask in uses}.items():
-            known = (mask.tokens(None)[1], patcher.patches_uuid, self.identity)
-            missing = not any(key[:3] == known for key in store.cache.entries)
-            nbytes = mask.planned_bytes(patcher.model.get_dtype_inference()) if missing else 0
-            stack.enter_context(store.reserved(counts[store] if self.prompted else 1, nbytes))
+    def reserve(self, stack: contextlib.ExitStack, uses: list[BoundMask | BoundExemplar], patcher):
+        """Keeps room for this run's entries: one for all equal uses of a mask or exemplar, or one for each use where
+        the prompt makes them differ."""
+        stores, dtype = collections.defaultdict(list), patcher.model.get_dtype_inference()
+        for use in uses:
+            stores[use.store].append(use)
+        for store, uses in stores.items():
+            different = {use.tokens(None)[1]: use for use in uses}
+            present = {key[:3] for key in store.cache.entries}
+            nbytes = sum(use.planned_bytes(dtype) for digest, use in different.items()
+                         if (digest, patcher.patches_uuid, self.identity) not in present)
+            stack.enter_context(store.reserved(len(uses if self.prompted else different), nbytes))
 
     def check_reads(self, report: RunReport):
         """Says so where another node kept the blocks from reading the masks."""
@@ -166,7 +181,8 @@ class MaskReader:
             if mask is not None and mask.reference.active(model.model_sampling, sigma):
                 check_size(mask, area, x)
                 entry = self.entry(model, mask, area, run[0][1], x.device, transformer_options)
-                rows.append(MaskRows(slice(start, stop), entry, key_bias(entry, mask.reference.strength)))
+                exemplar = self.exemplar_keys(model, mask, area, x.device, transformer_options)
+                rows.append(MaskRows(slice(start, stop), entry, key_bias(entry, mask.reference.strength), exemplar))
             else:
                 rows.append(MaskRows(slice(start, stop), None))
             start = stop
@@ -185,7 +201,6 @@ class MaskReader:
     def entry(self, model, mask: BoundMask, area: tuple | None, prompt: tuple[Prompt | None, bytes],
               device: torch.device, transformer_options: dict) -> StaticEntry:
         options = transformer_options.get(OPTIONS_KEY, CacheOptions())
-        report = transformer_options.get(REPORT_KEY) or RunReport()
         tokens, digest = mask.tokens(area)
         reduction, dtype = mask.reference.mask.reduction, model.get_dtype_inference()
 
@@ -197,12 +212,38 @@ class MaskReader:
                 return merged(kv, tokens, partial(self.rotation, model, device, transformer_options), options)
             return StaticEntry(kv, None, options.mode == "8-bit")
 
+        rope = tuple(sorted((transformer_options.get("rope_options") or {}).items()))
+        return self.kept(model, mask.store, digest, (device, reduction, rope, prompt[1]), compute, transformer_options)
+
+    def exemplar_keys(self, model, mask: BoundMask, area: tuple | None, device: torch.device,
+                      transformer_options: dict) -> ExemplarKeys | None:
+        """What the rows of a mask read of its exemplar; None where it has none."""
+        if mask.exemplar is None:
+            return None
+        tokens, digest = mask.exemplar.tokens(area)
+        options, dtype = transformer_options.get(OPTIONS_KEY, CacheOptions()), model.get_dtype_inference()
+
+        def compute() -> StaticEntry:
+            found, kv = self.exemplar_path(model, tokens.to(device, dtype))
+            entry = StaticEntry(kv, None, options.mode == "8-bit")
+            entry.blocks.append(found)
+            return entry
+
+        entry = self.kept(model, mask.exemplar.store, digest, (device,), compute, transformer_options)
+        return ExemplarKeys(*entry[-1], entry, mask.reference.exemplar_strength)
+
+    def kept(self, model, store: StaticStore, digest: Hashable, rest: tuple, compute: Callable[[], StaticEntry],
+             transformer_options: dict) -> StaticEntry:
+        """What `compute` makes, from the store if it is there. `digest` and `rest` are what it depends on beside the
+        model and the options."""
+        options = transformer_options.get(OPTIONS_KEY, CacheOptions())
+        report = transformer_options.get(REPORT_KEY) or RunReport()
         if not caches(transformer_options):
             return timed(compute, report)
         patcher = model.current_patcher
-        key = (digest, patcher.patches_uuid, self.identity, *model_state(patcher), reduction, options.mode, dtype,
-               device, tuple(sorted((transformer_options.get("rope_options") or {}).items())), prompt[1])
-        entry = mask.reference.mask.store.get(key, compute, report)
+        key = (digest, patcher.patches_uuid, self.identity, *model_state(patcher), options.mode,
+               model.get_dtype_inference(), *rest)
+        entry = store.get(key, compute, report)
         if options.offload:
             entry.store_on(patcher.offload_device)
         entry.resident = not options.offload
@@ -222,8 +263,17 @@ class StandAloneReader(MaskReader):
     def rotation(self, model, device, transformer_options, places) -> Tensor | None:
         return model.diffusion_model.position(places.to(device), transformer_options)[1]
 
+    def exemplar_path(self, model, tokens):
+        return model.diffusion_model.exemplar.static_path(tokens)
+
     def call(self, executor, rows, *args, **kwargs) -> Tensor:
         return executor(*args, masks=rows, **kwargs)
+
+
+def name_of(patcher) -> str:
+    """The file that a MODEL was loaded from, where its loader left it, and its class."""
+    kind, source = type(patcher.model).__name__, patcher.cached_patcher_init
+    return f"'{Path(source[1][0]).name}' ({kind})" if source and isinstance(source[1][0], str) else f"this {kind}"
 
 
 def reads_masks(patcher) -> bool:

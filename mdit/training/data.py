@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ..labelmap import CLASSES
 
-WEIGHED_COUNT = 2000  # samples that the classes' shares are counted on
 HIDDEN = 255  # a label that no class has: the model sees no class there
 SIDES = tuple((CLASSES.index(f"l_{part}"), CLASSES.index(f"r_{part}")) for part in ("eye", "brow", "ear"))
 ARRAYS = ("image", "label", "caption", "attributes")
@@ -113,14 +112,6 @@ class BatchOrder:
         rng = step_rng(self.seed, epoch)
         parts = [np.resize(rng.permutation(group), (-(-len(group) // self.batch), self.batch)) for group in self.groups]
         return rng.permutation(np.concatenate(parts))
-
-
-def class_weights(labels: Tensor, rarity: float) -> Tensor:
-    """(19,), larger for rarer classes by the power `rarity` of their rarity, 1 in the mean over pixels."""
-    labels = labels[:WEIGHED_COUNT]
-    share = torch.bincount(labels.flatten().long(), minlength=len(CLASSES)).clamp(min=1) / labels.numel()
-    weight = share ** -rarity
-    return weight / (share * weight).sum()
 
 
 def swap_sides(labels: Tensor) -> Tensor:

@@ -1,15 +1,19 @@
 """Starting weights (bundled-model spec, section 3); the host's layers come without any."""
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn as nn
 
+from ..mditface.exemplar import MATCH, PRUNE, ExemplarBranch
 from ..mditface.layers import Stream
 from ..mditface.model import MDiT
 from ..mditface.text import TextEncoder
 
 EMBEDDING_SD = 0.5
-LOCAL_SHARE = 0.5        # of the heads
+SHARPNESS = 10.0  # of the search for an exemplar's tokens: the logit of a token with the same classes
+LOCAL_SHARE = 0.5  # of the heads
 LOCAL_BIAS = (1.0, 1.5)  # of the first and the last local head
 
 
@@ -19,7 +23,8 @@ def plain_weights(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, (nn.Linear, nn.Conv1d)):
             nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.LayerNorm):
             nn.init.ones_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -47,6 +52,19 @@ def initialise_text(encoder: TextEncoder) -> None:
 
 
 @torch.no_grad()
+def initialise_exemplar(branch: ExemplarBranch) -> None:
+    """Tokens of like classes and places find each other, no candidate is pruned, and the gates are shut."""
+    plain_weights(branch)
+    nn.init.orthogonal_(branch.f.weight, gain=math.sqrt(SHARPNESS * branch.f.in_features / MATCH))
+    branch.g.weight.copy_(branch.f.weight)
+    for read in branch.reads:
+        nn.init.zeros_(read.mod.weight)
+        for layer in (read.query, read.key):
+            layer.weight[-PRUNE:] *= 0.1
+            nn.init.constant_(layer.bias[-PRUNE:], PRUNE ** -0.5)
+
+
+@torch.no_grad()
 def initialise_model(model: MDiT) -> None:
     """Zero modulation makes each block the identity at the start."""
     plain_weights(model)
@@ -58,5 +76,7 @@ def initialise_model(model: MDiT) -> None:
         if model.config.proxy_window:
             nn.init.zeros_(block.proxy.mod.weight)
             block.proxy.query.bias.copy_(block.img.qkv.bias[:model.config.width])  # its local start
+    if model.config.exemplar_blocks:
+        initialise_exemplar(model.exemplar)
     nn.init.zeros_(model.final.mod.weight)
     nn.init.zeros_(model.final.linear.weight)

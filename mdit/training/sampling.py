@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..labelmap import CLASSES, to_image
-from ..mditface.attention import MaskRows
+from ..mditface.attention import ExemplarKeys, MaskRows
 from ..mditface.model import MDiT
 from ..mditface.text import PAD, TextEncoder
 from ..mditface.tokens import class_cells
@@ -25,14 +25,15 @@ def mask_inputs(labels: Tensor, model: MDiT) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def sample(model: MDiT, encoder: TextEncoder, labels: Tensor, ids: Tensor, seed: int, steps: int = 20,
-           mask_scale: float = 1.5, text_scale: float = 3.0) -> Tensor:
+           mask_scale: float = 1.5, text_scale: float = 3.0, exemplar: ExemplarKeys | None = None) -> Tensor:
     """Images (B, S, S, 3) uint8 of label maps (B, S, S) uint8 and word ids (B, L), by Euler steps.
 
-    velocity = v(0, 0) + mask_scale [v(m, 0) - v(0, 0)] + text_scale [v(m, t) - v(m, 0)]
+    velocity = v(0, 0) + mask_scale [v(m, 0) - v(0, 0)] + text_scale [v(m, t) - v(m, 0)], where m is read with the
+    exemplar, if there is one.
     """
     batch, size = labels.shape[0], labels.shape[1]
     kv = list(model.static_path(*mask_inputs(labels, model)))
-    masks = [MaskRows(slice(0, 2 * batch), kv), MaskRows(slice(2 * batch, None), None)]
+    masks = [MaskRows(slice(0, 2 * batch), kv, exemplar=exemplar), MaskRows(slice(2 * batch, None), None)]
     context, y = encoder(torch.cat([ids, torch.full_like(ids, PAD).repeat(2, 1)]))
     x = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed)).to(labels.device)
     sigmas = torch.linspace(1, 0, steps + 1, device=labels.device)

@@ -10,7 +10,7 @@ import comfy.ops
 from mditface.mdit.labelmap import CLASSES
 from mditface.mdit.mditface import host
 from mditface.mdit.mditface.config import MDiTConfig
-from mditface.mdit.mditface.mask import CONDITIONING_KEY, MaskInput, MaskReference
+from mditface.mdit.mditface.mask import CONDITIONING_KEY, ExemplarInput, MaskInput, MaskReference
 from mditface.mdit.mditface.model import MDiT
 from mditface.mdit.mditface.text import TextConfig, TextEncoder
 
@@ -61,3 +61,16 @@ def conditioning(clip, text: str, mask: MaskInput | None = None, *reference):
     if mask is None:
         return cond
     return [[tokens, {**extra, CONDITIONING_KEY: MaskReference(mask, *reference)}] for tokens, extra in cond]
+
+
+class PixelVAE:
+    """The host's pixel-space VAE in one line."""
+
+    def encode(self, pictures: torch.Tensor) -> torch.Tensor:
+        return pictures.movedim(-1, 1) * 2 - 1
+
+
+def exemplar(batch: int = 1, seed: int = 0, side: int = 32, vae=PixelVAE()) -> ExemplarInput:
+    """Noise pictures and blocky label maps of them."""
+    pictures = torch.rand(batch, side, side, 3, generator=torch.Generator().manual_seed(seed))
+    return ExemplarInput(pictures, labels(batch, side, seed + 7), vae)

@@ -8,7 +8,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from mditface.mdit.labelmap import CLASSES, PALETTE
@@ -19,7 +18,7 @@ from mditface.mdit.training import train
 from mditface.mdit.training.average import Average
 from mditface.mdit.training.colors import ColorRule
 from mditface.mdit.training.data import (
-    HIDDEN, SIDES, BatchOrder, Faces, LabelNoise, class_weights, mirror, swap_sides,
+    HIDDEN, SIDES, BatchOrder, Faces, LabelNoise, mirror, swap_sides,
 )
 from mditface.mdit.training.render.caption import VOCABULARY
 from mditface.mdit.training.render.look import sample_look
@@ -29,6 +28,7 @@ from mditface.mdit.training.targets.kinds import (
     SETTINGS, DemoSettings, DemoTarget, JudgeSettings, JudgeTarget,
 )
 from mditface.mdit.training.targets.demo import Demo
+from mditface.mdit.training.targets.judge import class_weights
 from mditface.mdit.training.trainer import Trainer, make_accelerator, rate
 from mditface.mdit.training.words import SYNONYMS, CaptionWriter, pretrain, text_config
 from mditface.tests.training.tiny_targets import (
@@ -178,9 +178,7 @@ def test_interrupt_ends_the_command_with_a_checkpoint(paths, tmp_path, root):
     assert not paths["weights"].exists()
 
 
-@pytest.mark.parametrize("window", [0, 2], ids=["full attention", "proxies"])
-def test_demo_learns(paths, window):
-    demo = DemoTarget(DemoSettings(**DEMO | {"model": MODEL | {"proxy_window": window}}, **paths))
+def test_demo_learns(demo):
     before = loss_on_fixed_batch(demo)
     trainer = Trainer(demo, make_accelerator(demo.settings))
     trainer.prepare()
@@ -188,10 +186,6 @@ def test_demo_learns(paths, window):
         trainer.advance(demo.batch(step, 0, 1))
         trainer.step = 0
     assert loss_on_fixed_batch(demo) < 0.9 * before
-    demo.save(demo.settings.weights, demo.module.state_dict())
-    saved = Demo.load(demo.settings.weights).model
-    assert saved.config.proxy_window == window
-    assert all(block.proxy.mod.weight.any() for block in saved.blocks if window)  # it starts at zero
 
 
 def test_every_parameter_of_the_image_model_learns(demo):
@@ -225,36 +219,6 @@ def test_saved_file_loads(demo):
     assert loaded.text_config == demo.module.text_config
     for name, w in demo.module.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], w.half().float()), name
-
-
-def test_run_goes_on_from_a_finished_file(demo, paths, tmp_path):
-    finished = fitted(demo).settings.weights
-    second = paths | {"output": tmp_path / "second", "weights": tmp_path / "second.safetensors"}
-    target = DemoTarget(DemoSettings(**DEMO | {"seed": 5, "text_steps": 0}, start=finished, **second))
-    for name, w in load_file(finished).items():
-        own = target.module.state_dict()
-        assert torch.equal(own[name if name in own else f"model.{name}"], w.float()), name
-    fitted(target)
-    digests = [safe_open(path, "pt").metadata()["mdit.recipe"] for path in (finished, second["weights"])]
-    assert digests[0] != digests[1]
-
-
-def test_a_start_of_another_configuration_is_refused(demo, paths):
-    finished = fitted(demo).settings.weights
-    with pytest.raises(ValueError, match="start: .*another configuration"):
-        DemoTarget(DemoSettings(**DEMO | {"model": MODEL | {"depth": 1}}, start=finished, **paths))
-    with pytest.raises(FileNotFoundError, match="start: no file"):
-        DemoTarget(DemoSettings(**DEMO, start=paths["output"] / "absent.safetensors", **paths))
-
-
-def test_rare_classes_weigh_more_in_the_loss(paths):
-    target = DemoTarget(DemoSettings(**DEMO | {"rarity": 0.5}, **paths))
-    weights, labels = target.module.weights, target.faces.labels
-    assert weights[labels.long()].mean() == pytest.approx(1.0, abs=1e-4)
-    counts = torch.bincount(labels.flatten().long(), minlength=19)
-    assert weights[counts.argmax()] == weights[:19].min() and weights[255] == 1
-    even = loss_on_fixed_batch(DemoTarget(DemoSettings(**DEMO, **paths)))
-    assert loss_on_fixed_batch(target) != even
 
 
 def test_samples_have_the_maps_size(demo):

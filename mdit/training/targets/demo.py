@@ -5,12 +5,12 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 import torch.nn as nn
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -25,7 +25,8 @@ from ...mditface.model import MIN_SIGMA, MDiT
 from ...mditface.text import PAD, TextConfig, TextEncoder
 from ...parsing import WEIGHTS as PARSER_WEIGHTS
 from ...parsing import load_parser
-from ..data import BatchOrder, Faces, LabelNoise, class_weights, mirror, normalise, step_rng, torch_rng
+from ..data import BatchOrder, Faces, LabelNoise, mirror, normalise, step_rng, torch_rng
+from ..exemplar import exemplar_keys, other_view
 from ..initialise import initialise_model, initialise_text
 from ..sampling import mask_inputs, sample, sheet_picture
 from ..settings import Positive, Section, Settings, Share
@@ -33,30 +34,33 @@ from ..words import CaptionWriter, pretrain, text_config
 from .base import make_optimisers
 
 WEIGHTS = Path(__file__).parents[2] / "mditface" / "weights" / "mditface-demo.safetensors"
-MEAN_LOGIT_T = -0.5  # t = 1 - sigma is the sigmoid of a normal with this mean and deviation 1
+MEAN_LOGIT_T = -0.5  # t = 1 - sigma is the sigmoid of a normal with this mean and deviation 1; see DemoSettings.noise
 LOSS_SIGMA = 0.15    # below it the velocity error would weigh the last details too much
 MASKED = -1e4
 SHEET_COUNT, METRIC_COUNT = 12, 24
-PREFIX = "model."
-RECIPE = "mdit.recipe"  # metadata
+PREFIX, BLOCKS = "model.", ("blocks.", "exemplar.reads.")
 
 
 class Drop(Section):
-    """Shares of the samples that are shown without text, and without mask, independent of each other."""
+    """Shares of the samples that are shown without text, and without mask, independent of each other; and of those with
+    a mask, without exemplar."""
     text: Share = 0.1
     mask: Share = 0.1
+    exemplar: Share = 0.2
 
 
 class DemoSettings(Settings):
-    """`text_steps` is the length of the text encoder's first lesson, `text_rate` its learning rate after it; `rarity`
-    is the power of a class's rarity in its pixels' weight. `start` is a finished file to go on from."""
+    """`text_steps` is the length of the text encoder's first lesson, `text_rate` its learning rate after it. `init` is
+    a finished file to start from, `train` what learns: all, or the exemplar branch alone, while the rest stays as it is
+    in `init`. `noise` moves the noise levels: they are 1 - t, and `noise` is the mean of t's logit."""
     heldout: Path
-    start: Path | None = None
     model: MDiTConfig
     text_steps: Annotated[int, Field(ge=0)] = 300
     text_rate: Positive
-    rarity: Share = 0.0
     drop: Drop = Drop()
+    noise: float = MEAN_LOGIT_T
+    init: Path | None = None
+    train: Literal["all", "exemplar"] = "all"
 
     @field_validator("model", mode="before")
     @classmethod
@@ -65,15 +69,19 @@ class DemoSettings(Settings):
             raise ValueError(f"unknown keys {', '.join(sorted(unknown))}")
         return values
 
+    @model_validator(mode="after")
+    def trained_part_is_there(self):
+        if self.train == "exemplar" and not (self.init and self.model.exemplar_blocks):
+            raise ValueError("train: the exemplar branch alone needs exemplar_blocks under model, and a file at init")
+        return self
+
 
 class Demo(nn.Module):
-    """The model with its text encoder; its state dict is the shipped file's. `weights` (256,) are those of each label's
-    pixels in the loss."""
+    """The model with its text encoder; its state dict is the shipped file's."""
 
-    def __init__(self, config: MDiTConfig, text: TextConfig, weights: Tensor | None = None):
+    def __init__(self, config: MDiTConfig, text: TextConfig, noise: float = MEAN_LOGIT_T):
         super().__init__()
-        self.text_config = text
-        self.register_buffer("weights", torch.ones(256) if weights is None else weights, persistent=False)
+        self.text_config, self.noise = text, noise
         self.model = MDiT(config, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
         self.text_encoder = TextEncoder(text, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
         initialise_model(self.model)
@@ -82,13 +90,23 @@ class Demo(nn.Module):
     @classmethod
     def load(cls, path: Path) -> Demo:
         """Reads what `save` wrote."""
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata()
-            sd = {name if name.startswith("text_encoder.") else PREFIX + name: file.get_tensor(name)
-                  for name in file.keys()}
-        demo = cls(MDiTConfig.from_metadata(metadata), TextConfig.from_metadata(metadata))
+        sd, config, text = read_file(path)
+        demo = cls(config, text)
         demo.load_state_dict(sd)
         return demo.eval()
+
+    def start_from(self, path: Path) -> None:
+        """Takes over a file's weights; an exemplar branch that the file lacks starts anew.
+
+        Raises ValueError where the file's configuration differs in more than the branch.
+        """
+        sd, config, text = read_file(path)
+        own = self.model.config
+        config = dataclasses.replace(config, exemplar_blocks=config.exemplar_blocks or own.exemplar_blocks,
+                                     exemplar_candidates=own.exemplar_candidates)
+        if (config, text) != (own, self.text_config):
+            raise ValueError(f"init: {path} has another configuration than 'model': copy the keys of its header")
+        self.load_state_dict(self.state_dict() | sd)
 
     def save(self, path: Path, weights: dict[str, Tensor] | None = None, **metadata: str) -> None:
         """Writes these weights, by default its own, in half precision, with `metadata` beside the configuration."""
@@ -97,24 +115,38 @@ class Demo(nn.Module):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(sd, path, self.model.config.to_metadata() | self.text_config.to_metadata() | metadata)
 
-    def forward(self, images: Tensor, labels: Tensor, ids: Tensor, read_mask: Tensor, rng: torch.Generator) -> Tensor:
-        """Mean squared velocity error of one step, each pixel with its class's weight.
+    def forward(self, images: Tensor, labels: Tensor, ids: Tensor, read_mask: Tensor, rng: torch.Generator,
+                exemplars: Tensor | None = None, exemplar_labels: Tensor | None = None,
+                read_exemplar: Tensor | None = None) -> Tensor:
+        """Mean squared velocity error of one step.
 
-        images: (B, 3, S, S) uint8; labels: (B, S, S) uint8; ids: (B, L); read_mask: (B,) bool.
+        images, exemplars: (B, 3, S, S) uint8; labels, exemplar_labels: (B, S, S) uint8; ids: (B, L); read_mask,
+        read_exemplar: (B,) bool.
         """
         model, images = self.model, normalise(images)
         random = dict(generator=rng, device=images.device)
-        sigma = 1 - torch.sigmoid(torch.randn(images.shape[0], **random) + MEAN_LOGIT_T)
+        sigma = 1 - torch.sigmoid(torch.randn(images.shape[0], **random) + self.noise)
         level = sigma.view(-1, 1, 1, 1)
         noisy = level * torch.randn(images.shape, **random) + (1 - level) * images
         tokens, places = mask_inputs(labels, model)
         kv = list(model.static_path(tokens, places))
         bias = torch.where(read_mask, 0.0, MASKED)[:, None].expand(-1, tokens.shape[1])
+        exemplar = None
+        if exemplars is not None:
+            exemplar = exemplar_keys(model, labels, exemplars, exemplar_labels, read_exemplar.view(-1, 1, 1))
         context, y = self.text_encoder(ids)
-        velocity = model(noisy, sigma, context, y, [MaskRows(slice(None), kv, bias)]).float()
+        velocity = model(noisy, sigma, context, y, [MaskRows(slice(None), kv, bias, exemplar)]).float()
         clean = noisy - velocity * level.clamp(min=MIN_SIGMA)
-        error = ((clean - images) / level.clamp(min=LOSS_SIGMA)).square()  # (B, 3, S, S)
-        return (error * self.weights[labels.long()][:, None]).mean()
+        return ((clean - images) / level.clamp(min=LOSS_SIGMA)).square().mean()
+
+
+def read_file(path: Path) -> tuple[dict[str, Tensor], MDiTConfig, TextConfig]:
+    """The weights, by Demo's names, and the configuration of what `Demo.save` wrote."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        sd = {name if name.startswith("text_encoder.") else PREFIX + name: file.get_tensor(name)
+              for name in file.keys()}
+    return sd, MDiTConfig.from_metadata(metadata), TextConfig.from_metadata(metadata)
 
 
 class DemoTarget:
@@ -125,23 +157,14 @@ class DemoTarget:
         self.settings = settings
         self.faces, self.heldout = Faces(settings.data), Faces(settings.heldout)
         text = text_config(settings.model.text_dim)
-        weights = torch.ones(256)  # hidden labels, too
-        weights[:len(CLASSES)] = class_weights(self.faces.labels, settings.rarity)
-        self.module = Demo(dataclasses.replace(settings.model, palette=PALETTE), text, weights)
-        self.origin = None if settings.start is None else self.go_on_from(settings.start)
+        self.module = Demo(dataclasses.replace(settings.model, palette=PALETTE), text, settings.noise)
+        if settings.init:
+            self.module.start_from(settings.init)
+        if settings.train == "exemplar":
+            self.module.requires_grad_(False)
+            self.module.model.exemplar.requires_grad_(True)
         self.writer, self.noise = CaptionWriter(text, settings.seed), LabelNoise()
         self.orders: dict[int, BatchOrder] = {}
-
-    def go_on_from(self, path: Path) -> str:
-        """Takes the weights of a finished file; returns the digest of its recipe."""
-        if not path.is_file():
-            raise FileNotFoundError(f"start: no file {path}; train it first, see docs/training.md")
-        given = Demo.load(path)
-        if (given.model.config, given.text_config) != (self.module.model.config, self.module.text_config):
-            raise ValueError(f"start: {path} holds a model of another configuration: give the same values under 'model'")
-        self.module.load_state_dict(given.state_dict())
-        with safe_open(path, "pt") as file:
-            return file.metadata()[RECIPE]
 
     def start(self) -> None:
         if self.settings.text_steps:
@@ -150,11 +173,13 @@ class DemoTarget:
     def optimisers(self) -> list[torch.optim.Optimizer]:
         """Muon for the matrices inside the blocks, AdamW for the rest."""
         model, encoder = self.module.model, self.module.text_encoder
-        matrices = [w for name, w in model.blocks.named_parameters() if w.ndim == 2 and ".mod." not in name]
+        matrices = [w for name, w in model.named_parameters()
+                    if w.ndim == 2 and name.startswith(BLOCKS) and ".mod." not in name]
         chosen = {id(w) for w in matrices}
         rest = [w for w in model.parameters() if id(w) not in chosen]
-        return make_optimisers(self.settings.optimiser, matrices, [
-            {"params": rest}, {"params": list(encoder.parameters()), "lr": self.settings.text_rate}])
+        trained = [[w for w in weights if w.requires_grad] for weights in (matrices, rest, encoder.parameters())]
+        return make_optimisers(self.settings.optimiser, trained[0], [
+            {"params": trained[1]}, {"params": trained[2], "lr": self.settings.text_rate}])
 
     def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
         settings, size = self.settings, self.settings.batch
@@ -170,8 +195,13 @@ class DemoTarget:
         self.writer.rng = draws
         ids = self.writer([self.faces.attributes[i] for i in index.tolist()])
         ids[chance(settings.drop.text)] = PAD
-        return {"images": images, "labels": self.noise(labels, rng), "ids": ids,
-                "read_mask": ~chance(settings.drop.mask)}
+        batch = {"images": images, "labels": self.noise(labels, rng), "ids": ids,
+                 "read_mask": ~chance(settings.drop.mask)}
+        if settings.model.exemplar_blocks:
+            exemplars, exemplar_labels = other_view(images, labels, rng)
+            batch |= {"exemplars": exemplars, "exemplar_labels": exemplar_labels,
+                      "read_exemplar": batch["read_mask"] & ~chance(settings.drop.exemplar)}
+        return batch
 
     def pictures(self, count: int) -> Tensor:
         """Samples of the first held-out maps and captions, (count, S, S, 3) uint8."""
@@ -193,6 +223,6 @@ class DemoTarget:
         return {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
 
     def save(self, path: Path, weights: dict[str, Tensor]) -> None:
-        recipe = json.dumps(self.settings.recipe() | {"start": self.origin}, sort_keys=True)
-        self.module.save(path, weights, **{RECIPE: hashlib.sha256(recipe.encode()).hexdigest(),
+        recipe = json.dumps(self.settings.recipe(), sort_keys=True)
+        self.module.save(path, weights, **{"mdit.recipe": hashlib.sha256(recipe.encode()).hexdigest(),
                                            "mdit.classes": json.dumps(CLASSES)})
