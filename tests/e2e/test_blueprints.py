@@ -7,7 +7,8 @@ import pytest
 from devtools.server import ROOT
 from mditface.tests.e2e import stand_ins
 from mditface.tests.e2e.graphs import node
-from mditface.tests.e2e.test_browser import QUEUE_AND_WAIT, UNKNOWN
+from mditface.tests.e2e.painter_page import RUN
+from mditface.tests.e2e.test_browser import UNKNOWN
 
 FILES = {path.stem: path for path in sorted((ROOT / "subgraphs").glob("*.json"))}
 FACE = "Label Map to Face (MDiTFace)"
@@ -78,7 +79,7 @@ def test_there_is_one_for_each_system():
 def test_a_label_map_and_the_blueprint_make_a_face(page, artefacts):
     page.evaluate("graph => app.loadGraphData(graph)", json.loads(FILES[FACE].read_text()))
     page.evaluate(COMPLETE, SOURCES)
-    page.evaluate(QUEUE_AND_WAIT)
+    page.evaluate(RUN)
     page.wait_for_function(DRAWN, timeout=30_000)
     page.screenshot(path=artefacts / "blueprint.png")
     assert page.our_errors == []

@@ -208,9 +208,9 @@ def test_chinese(page):
 
 
 def test_a_removed_node_leaves_nothing(page, painter):
+    from playwright.sync_api import expect
     page.evaluate("id => app.graph.remove(app.graph.getNodeById(id))", painter.node_id)
-    page.wait_for_timeout(300)
-    assert page.locator(".painter").count() == 0
+    expect(page.locator(".painter")).to_have_count(0)
 
 
 def test_headless_values(server):
