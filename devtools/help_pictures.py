@@ -23,6 +23,8 @@ from devtools.server import ROOT, Server
 DOCS = ROOT / "web" / "docs"
 FACE = ROOT / "docs" / "demo-sheet.png"  # its right half is a face, for graphs that begin with a picture
 BUNDLED = ("mditface-demo.safetensors", "face-parser.safetensors")
+FOLDERS = ("checkpoints", "diffusion_models", "vae", "text_encoders", "mdit_adapters", "interactdiffusion",
+           "face_diffuser", "detection")
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 COLOURS = 64
 MARGIN = 16  # pixels around the nodes
@@ -66,15 +68,20 @@ def models(graph: dict) -> list[str]:
     return [value for value in values if str(value).endswith(ENDINGS) and value not in BUNDLED]
 
 
-def place_files(server: Server, graphs: dict[str, dict]) -> None:
-    """A face where Load Image looks for it, and empty files for the loaders to list."""
+def server_for(graphs: dict[str, dict], base: Path) -> Server:
+    """A server with a face where Load Image looks for it, and with empty files for the loaders to list."""
+    settings = base / "user" / "default" / "comfy.settings.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps(PLAIN))
+    server = Server(base)
     face = Image.open(FACE)
-    face.crop((face.width // 2, 0, face.width, face.height)).save(server.base / "input" / "photo.png")
-    (server.base / "input" / "faces").mkdir()
+    face.crop((face.width // 2, 0, face.width, face.height)).save(base / "input" / "photo.png")
+    (base / "input" / "faces").mkdir()
     for name in {name for graph in graphs.values() for name in models(graph)}:
-        for folder in (server.base / "models").iterdir():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).touch()
+        for file in (base / "models" / folder / name for folder in FOLDERS):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+    return server
 
 
 def draw(page, name: str, graph: dict) -> tuple[Image.Image, dict]:
@@ -103,23 +110,15 @@ def save(picture: Image.Image, graph: dict, path: Path) -> None:
 
 
 def main(wanted: list[str]) -> int:
-    given = dict(one.partition("=")[::2] for one in wanted)
+    given = dict(one.partition("=")[::2] for one in wanted) or {path.stem: "" for path in DOCS.glob("MDiT_*.png")}
     graphs = {name: json.loads(Path(file).read_text("utf-8")) if file else graph_in(DOCS / f"{name}.png")
-              for name, file in (given or {path.stem: "" for path in sorted(DOCS.glob("MDiT_*.png"))}).items()}
-    with tempfile.TemporaryDirectory(prefix="mditface-help-") as base:
-        settings = Path(base, "user", "default", "comfy.settings.json")
-        settings.parent.mkdir(parents=True)
-        settings.write_text(json.dumps(PLAIN))
-        for folder in ("checkpoints", "diffusion_models", "vae", "text_encoders", "mdit_adapters", "interactdiffusion",
-                       "face_diffuser", "detection", "controlnet"):
-            Path(base, "models", folder).mkdir(parents=True)
-        server = Server(Path(base))
-        place_files(server, graphs)
-        with server, front_end(server.url) as page:
-            page.set_viewport_size({"width": 1400, "height": 2000})
-            for name, graph in graphs.items():
-                save(*draw(page, name, graph), DOCS / f"{name}.png")
-                print(f"{name:32}{(DOCS / f'{name}.png').stat().st_size / 1024:6.1f} KiB", flush=True)
+              for name, file in sorted(given.items())}
+    with tempfile.TemporaryDirectory(prefix="mditface-help-") as base, \
+            server_for(graphs, Path(base)) as server, front_end(server.url) as page:
+        page.set_viewport_size({"width": 1400, "height": 2000})
+        for name, graph in graphs.items():
+            save(*draw(page, name, graph), DOCS / f"{name}.png")
+            print(f"{name:32}{(DOCS / f'{name}.png').stat().st_size / 1024:6.1f} KiB", flush=True)
     return 0
 
 

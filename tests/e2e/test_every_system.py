@@ -13,7 +13,7 @@ from mditface.tests.e2e.graphs import inspect
 from mditface.tests.e2e.test_templates import TEMPLATES
 
 SYSTEMS = ("mditface", "mditface_sd35", "mditface_flux_easycontrol", "mditface_interaction", "face_diffuser", "pt_dit")
-LONG = 5000  # steps
+LONG = 900  # steps
 
 
 @pytest.fixture(params=SYSTEMS)
