@@ -137,12 +137,14 @@ def test_the_picture_of_a_help_page_opens_its_graph(page, artefacts):
     picture = page.locator("img[src$='docs/MDiT_EditLabelMap.png']")
     picture.scroll_into_view_if_needed()
     page.wait_for_function("() => [...document.images].every(image => image.complete && image.naturalWidth)")
+    page.wait_for_timeout(500)  # the panel scrolls
     page.screenshot(path=artefacts / "help page.png")
     box, mouse = picture.bounding_box(), page.mouse
     mouse.move(box["x"] + 90, box["y"] + 30)
     mouse.down()
     mouse.move(box["x"] - 100, box["y"] + 30, steps=5)
     mouse.move(500, 800, steps=5)
+    page.wait_for_timeout(300)  # the browser asks the canvas whether it takes the picture
     mouse.up()
     page.wait_for_function("() => app.graph.nodes.length === 4")
     assert page.evaluate(UNKNOWN) == []
