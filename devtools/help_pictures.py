@@ -12,6 +12,7 @@ import io
 import json
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image
@@ -23,8 +24,6 @@ from devtools.server import ROOT, Server
 DOCS = ROOT / "web" / "docs"
 FACE = ROOT / "docs" / "demo-sheet.png"  # its right half is a face, for graphs that begin with a picture
 BUNDLED = ("mditface-demo.safetensors", "face-parser.safetensors")
-FOLDERS = ("checkpoints", "diffusion_models", "vae", "text_encoders", "mdit_adapters", "interactdiffusion",
-           "face_diffuser", "detection")
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 COLOURS = 64
 MARGIN = 16  # pixels around the nodes
@@ -68,8 +67,8 @@ def models(graph: dict) -> list[str]:
     return [value for value in values if str(value).endswith(ENDINGS) and value not in BUNDLED]
 
 
-def server_for(graphs: dict[str, dict], base: Path) -> Server:
-    """A server with a face where Load Image looks for it, and with empty files for the loaders to list."""
+def prepare(base: Path) -> Server:
+    """A server with a face where Load Image looks for it."""
     settings = base / "user" / "default" / "comfy.settings.json"
     settings.parent.mkdir(parents=True)
     settings.write_text(json.dumps(PLAIN))
@@ -77,11 +76,16 @@ def server_for(graphs: dict[str, dict], base: Path) -> Server:
     face = Image.open(FACE)
     face.crop((face.width // 2, 0, face.width, face.height)).save(base / "input" / "photo.png")
     (base / "input" / "faces").mkdir()
-    for name in {name for graph in graphs.values() for name in models(graph)}:
-        for file in (base / "models" / folder / name for folder in FOLDERS):
+    return server
+
+
+def place_models(server: Server, graphs: Iterable[dict]) -> None:
+    """Empty files under the names of all models, in all of the host's folders, for the loaders to list."""
+    for folder in server.get("/models"):
+        for name in {name for graph in graphs for name in models(graph)}:
+            file = server.base / "models" / folder / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
-    return server
 
 
 def draw(page, name: str, graph: dict) -> tuple[Image.Image, dict]:
@@ -113,12 +117,13 @@ def main(wanted: list[str]) -> int:
     given = dict(one.partition("=")[::2] for one in wanted) or {path.stem: "" for path in DOCS.glob("MDiT_*.png")}
     graphs = {name: json.loads(Path(file).read_text("utf-8")) if file else graph_in(DOCS / f"{name}.png")
               for name, file in sorted(given.items())}
-    with tempfile.TemporaryDirectory(prefix="mditface-help-") as base, \
-            server_for(graphs, Path(base)) as server, front_end(server.url) as page:
-        page.set_viewport_size({"width": 1400, "height": 2000})
-        for name, graph in graphs.items():
-            save(*draw(page, name, graph), DOCS / f"{name}.png")
-            print(f"{name:32}{(DOCS / f'{name}.png').stat().st_size / 1024:6.1f} KiB", flush=True)
+    with tempfile.TemporaryDirectory(prefix="mditface-help-") as base, prepare(Path(base)) as server:
+        place_models(server, graphs.values())
+        with front_end(server.url) as page:
+            page.set_viewport_size({"width": 1400, "height": 2000})
+            for name, graph in graphs.items():
+                save(*draw(page, name, graph), DOCS / f"{name}.png")
+                print(f"{name:32}{(DOCS / f'{name}.png').stat().st_size / 1024:6.1f} KiB", flush=True)
     return 0
 
 
