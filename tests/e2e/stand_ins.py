@@ -118,6 +118,7 @@ def runnable(graph: dict) -> dict:
     for key, one in graph.items():
         if stands(key) is None:
             links = {name: resolved(value) for name, value in one["inputs"].items()}
-            small = {name: number for name, number in SMALL.items() if isinstance(links.get(name), int)}
+            small = {name: number for name, number in SMALL.items()
+                     if isinstance(links.get(name), int) and links[name] != 1}  # 1: all of it, where it is a share
             made[key] = {**one, "inputs": {name: value for name, value in (links | small).items() if value is not None}}
     return made
