@@ -109,7 +109,7 @@ def save(picture: Image.Image, graph: dict, path: Path) -> None:
     """A PNG, which every host hands out under a type that the front end reads graphs from."""
     info = PngInfo()
     info.add_text("workflow", json.dumps(graph, separators=(",", ":")))
-    few = picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)  # true label maps
+    few = picture.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)  # keeps greys and label maps
     few.save(path, optimize=True, pnginfo=info)
 
 
