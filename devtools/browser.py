@@ -8,7 +8,8 @@ from collections.abc import Iterator
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--no-first-run")
-LOADED = "() => window.app?.graph && window.LiteGraph?.registered_node_types.KSampler"
+LOADED = """() => window.app?.extensionManager?.workflow?.activeWorkflow
+    && LiteGraph.registered_node_types.KSampler"""
 
 
 def chromium() -> str | None:

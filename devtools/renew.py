@@ -3,7 +3,8 @@
     python dev.py renew
 
 A changed signature is written only when the newest section of CHANGELOG.md names the node. Which texts the other
-languages lack, or have too many, is printed; those are for a person to write.
+languages lack, or have too many, is printed; those are for a person to write. The pictures of the help pages are
+devtools.help_pictures' business.
 """
 from __future__ import annotations
 

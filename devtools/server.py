@@ -195,8 +195,11 @@ class Server:
         self.post("/interrupt", {}).raise_for_status()
 
     def free(self) -> None:
-        """Ask the host to unload models and forget results; it does so before it takes the next graph."""
+        """Let the host unload models and forget results. It does so when its queue is idle or a graph has ended: the
+        small one here makes sure that it is done."""
         self.post("/free", {"unload_models": True, "free_memory": True}).raise_for_status()
+        self.run({"1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+                  "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}})
 
     def _answers(self) -> bool:
         try:

@@ -37,7 +37,8 @@ class EncodedInteractions:
         if window == WHOLE:
             return self
         x0, y0, x1, y1 = window
-        boxes = torch.tensor([[one.subject_box, one.object_box] for one in self.interactions])  # (N, 2, 4)
+        boxes = torch.tensor([[one.subject_box, one.object_box] for one in self.interactions])
+        boxes = boxes.reshape(-1, 2, 4)  # (N, 2, 4), N = 0 too: the host limits the negative prompt like the positive
         boxes = (boxes - torch.tensor([x0, y0, x0, y0])) / torch.tensor([x1 - x0, y1 - y0] * 2)
         boxes = boxes.clamp(0, 1)
         areas = (boxes[..., 2:] - boxes[..., :2]).prod(dim=-1)  # (N, 2)

@@ -50,6 +50,13 @@ def weights_file(server):
 
 
 @pytest.fixture(scope="session")
+def tiny_models(server, weights_file, golden):
+    """What stands in for the models that templates and blueprints name; see stand_ins.py."""
+    from mditface.tests.e2e import stand_ins
+    stand_ins.write_files(weights_file, server, golden)
+
+
+@pytest.fixture(scope="session")
 def label_map_file(server, tmp_path_factory):
     """Uploads a label map of random squares; the name under which LoadImage finds it."""
     from mditface.mdit.labelmap import resize_nearest, to_image

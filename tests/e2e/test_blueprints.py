@@ -1,21 +1,37 @@
 """The blueprints, as the front end's node library offers them."""
 import json
 
+import numpy as np
 import pytest
 
 from devtools.server import ROOT
-from mditface.tests.e2e.test_browser import QUEUE_AND_WAIT, UNKNOWN
+from mditface.tests.e2e import stand_ins
+from mditface.tests.e2e.graphs import node
+from mditface.tests.e2e.painter_page import RUN
+from mditface.tests.e2e.test_browser import UNKNOWN
 
 FILES = {path.stem: path for path in sorted((ROOT / "subgraphs").glob("*.json"))}
 FACE = "Label Map to Face (MDiTFace)"
-COMPLETE = """() => {
+SYSTEMS = {"MDiT_LoadModel", "MDiT_LoadAdapter", "MDiT_LoadInteractDiffusion", "MDiT_LoadFaceDiffuser",
+           "MDiT_LoadPTDiT"}  # what begins each
+ALONE = ("Label Map Adapter (FLUX, SD3, SD3.5)",)  # draws nothing itself; the templates of the adapters do
+SOURCES = {"label_map": "MDiT_ExampleLabelMap", "interactions": "MDiT_Interaction", "image_1": "LoadImage",
+           "image_2": "LoadImage"}  # what is connected to the sockets
+COMPLETE = """sources => {
     const [blueprint] = app.graph.nodes;
-    const [map, picture] = ["MDiT_ExampleLabelMap", "PreviewImage"].map(type => LiteGraph.createNode(type));
-    app.graph.add(map);
-    app.graph.add(picture);
-    map.connect(0, blueprint, blueprint.inputs.findIndex(input => input.name === "label_map"));
-    blueprint.connect(0, picture, 0);
+    const add = (type, x, y) => {
+        const made = LiteGraph.createNode(type);
+        made.pos = [x, y];
+        app.graph.add(made);
+        return made;
+    };
+    blueprint.inputs.forEach(({ name }, slot) => {
+        if (sources[name]) add(sources[name], -400, 400 * slot).connect(0, blueprint, slot);
+    });
+    blueprint.connect(0, add("PreviewImage", 500, 0), 0);
+    Object.assign(app.canvas.ds, { scale: 0.8, offset: [550, 150] });
 }"""
+TO_API = "async () => (await app.graphToPrompt()).output"
 DRAWN = "() => app.graph.nodes.some(node => node.type === 'PreviewImage' && node.imgs?.[0]?.naturalWidth === 128)"
 
 
@@ -54,10 +70,28 @@ def test_they_load(page, blueprint):
     assert page.our_errors == []
 
 
+def test_there_is_one_for_each_system():
+    used = {node["type"] for path in FILES.values()
+            for node in json.loads(path.read_text())["definitions"]["subgraphs"][0]["nodes"]}
+    assert SYSTEMS <= used
+
+
 def test_a_label_map_and_the_blueprint_make_a_face(page, artefacts):
     page.evaluate("graph => app.loadGraphData(graph)", json.loads(FILES[FACE].read_text()))
-    page.evaluate(COMPLETE)
-    page.evaluate(QUEUE_AND_WAIT)
+    page.evaluate(COMPLETE, SOURCES)
+    page.evaluate(RUN)
     page.wait_for_function(DRAWN, timeout=30_000)
     page.screenshot(path=artefacts / "blueprint.png")
     assert page.our_errors == []
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name not in ALONE])
+def test_what_it_stands_for_draws(page, server, tiny_models, name):
+    """On tiny models, through the graph that the front end queues for it."""
+    page.evaluate("graph => app.loadGraphData(graph)", json.loads(FILES[name].read_text()))
+    page.evaluate(COMPLETE, SOURCES)
+    graph = {key: node(one["class_type"], **one["inputs"]) for key, one in page.evaluate(TO_API).items()}
+    entry = server.run(stand_ins.runnable(graph))
+    (shown,) = (key for key, one in graph.items() if one["class_type"] == "PreviewImage")
+    (picture,) = entry["outputs"][shown]["images"]
+    assert np.ptp(np.asarray(server.picture(picture))) > 0

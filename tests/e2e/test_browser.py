@@ -1,46 +1,118 @@
-"""The front end draws our nodes and runs our template."""
+"""The front end offers, draws and runs what the pack brings: templates, nodes and help pages."""
 import json
 
+import numpy as np
 import pytest
 
+from mditface.mdit.labelmap import class_id
+from mditface.tests.e2e.painter_page import NodePainter
 from mditface.tests.e2e.test_templates import TEMPLATES
 
-QUEUE_AND_WAIT = """async () => {
-    const done = new Promise((resolve, reject) => {
-        const fail = event => reject(event.detail.exception_message);
-        app.api.addEventListener("execution_success", resolve, { once: true });
-        app.api.addEventListener("execution_error", fail, { once: true });
-    });
-    await app.queuePrompt(0);
-    await done;
-}"""
 PICTURE_SHOWN = """() => app.graph.nodes.some(
     node => node.type === "SaveImage" && node.imgs?.length && node.imgs[0].naturalWidth > 0)"""
 
 UNKNOWN = "() => app.graph.nodes.filter(node => !LiteGraph.registered_node_types[node.type]).map(node => node.type)"
 
 
-def test_every_node_can_be_placed(page, server):
+VUE = "Comfy.VueNodes.Enabled"
+SET = "([name, on]) => app.extensionManager.setting.set(name, on)"
+DRAWN = "() => document.querySelectorAll('[data-node-id]').length"
+LISTEN = """() => {
+    window.ran = new Promise((resolve, reject) => {
+        app.api.addEventListener("execution_success", ({ detail }) => resolve(detail.prompt_id), { once: true });
+        app.api.addEventListener("execution_error", ({ detail }) => reject(detail.exception_message), { once: true });
+    });
+}"""
+IDS = """type => app.graph.nodes.filter(node => node.type === type).map(node => node.id)"""
+
+
+@pytest.fixture(params=["canvas", "nodes 2.0"])
+def renderer(request, page):
+    page.evaluate(SET, [VUE, request.param == "nodes 2.0"])
+    yield request.param
+    page.evaluate(SET, [VUE, False])
+
+
+def open_template(page, name: str) -> None:
+    """Choose a template in the template browser, as a person does."""
+    page.get_by_role("button", name="Templates", exact=True).click()
+    page.get_by_text("mditface", exact=True).click()
+    page.get_by_test_id(f"template-workflow-{name}").click()
+    page.wait_for_function("title => app.extensionManager.workflow.activeWorkflow?.filename === title", arg=name)
+
+
+def test_every_node_can_be_placed(renderer, page, server, artefacts):
     ids = [name for name in server.object_info() if name.startswith("MDiT_")]
     assert ids
-    placed = page.evaluate("ids => ids.filter(id => app.graph.add(LiteGraph.createNode(id))).length", ids)
+    page.evaluate("""() => {
+        app.graph.clear();
+        Object.assign(app.canvas.ds, { scale: 0.18, offset: [500, 400] });
+    }""")
+    placed = page.evaluate("""ids => ids.filter((id, k) => {
+        const node = LiteGraph.createNode(id);
+        node.pos = [700 * (k % 7), 800 * Math.floor(k / 7)];
+        return app.graph.add(node);
+    }).length""", ids)
     assert placed == len(ids)
+    if renderer == "nodes 2.0":
+        page.wait_for_function(f"count => ({DRAWN})() === count", arg=len(ids))
+    page.screenshot(path=artefacts / f"every node, {renderer}.png")
     assert page.our_errors == []
 
 
-def test_the_template_runs(page, root, artefacts):
-    workflow = json.loads((root / "example_workflows" / "mditface.json").read_text())
+def test_hair_painted_in_the_template_changes_the_face(renderer, page, server, artefacts):
+    """What a person does who sees the pack for the first time."""
+    open_template(page, "mditface")
+    (saved,) = page.evaluate(IDS, "SaveImage")
+
+    def face() -> np.ndarray:
+        page.evaluate(LISTEN)
+        page.get_by_test_id("queue-button").click()
+        entry = server.wait(page.evaluate("() => window.ran"))
+        return np.asarray(server.picture(entry["outputs"][str(saved)]["images"][0])).astype(float)
+    before = face()
+    (node_id,) = page.evaluate(IDS, "MDiT_PaintLabelMap")
+    page.evaluate("""id => {
+        const [x, y] = app.graph.getNodeById(id).pos;
+        Object.assign(app.canvas.ds, { scale: 1, offset: [150 - x, 120 - y] });
+        app.canvas.setDirty(true, true);
+    }""", node_id)
+    page.wait_for_timeout(500)  # the front end moves widgets after it has drawn
+    painter = NodePainter(page, node_id)
+    drawing = painter.drawing()
+    painter.choose("background")
+    for x in (110, 140, 370, 400):  # the long hair beside the neck goes
+        painter.stroke((x, 330), (x, 505))
+    assert (painter.drawing() == class_id("hair")).sum() < 0.9 * (drawing == class_id("hair")).sum()
+    page.screenshot(path=artefacts / f"shorter hair, {renderer}.png")
+    after = face()
+    page.wait_for_function(PICTURE_SHOWN)
+    page.screenshot(path=artefacts / f"template, {renderer}.png")
+    change = abs(after - before).mean(axis=2)  # (128, 128)
+    sides = np.r_[24:40, 88:104]
+    assert change[85:125][:, sides].mean() > 2 * change[40:75, 50:78].mean() > 0
+    assert page.our_errors == []
+
+
+def test_a_bad_input_is_told_with_its_node(renderer, page, artefacts):
+    """A label map read in another palette: the node is outlined, the message stands beside its title."""
+    workflow = json.loads(TEMPLATES["mditface"].read_text())
+    (wrong,) = (node for node in workflow["nodes"] if node["type"] == "MDiT_MaskTokenizer")
+    wrong["widgets_values"][0] = "index picture"
     page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
-    page.evaluate(QUEUE_AND_WAIT)
-    page.wait_for_function(PICTURE_SHOWN, timeout=30_000)
-    page.screenshot(path=artefacts / "template.png")
+    page.get_by_test_id("queue-button").click()
+    page.wait_for_function("() => app.lastExecutionError")
+    page.get_by_role("button", name="View details").click()
+    page.get_by_text("Choose the palette that the label map was saved in").first.wait_for()
+    page.screenshot(path=artefacts / f"error, {renderer}.png")
+    assert page.evaluate("() => app.lastExecutionError.node_id") == str(wrong["id"])
     assert page.our_errors == []
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_every_template_loads(page, server, artefacts, name):
+def test_every_template_opens_in_the_template_browser(page, server, artefacts, name):
     workflow = json.loads(TEMPLATES[name].read_text())
-    page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
+    open_template(page, name)
     assert page.evaluate(UNKNOWN) == []
     assert page.evaluate("() => app.graph.nodes.length") == len(workflow["nodes"])
     page.screenshot(path=artefacts / f"{name}.png")
@@ -51,6 +123,31 @@ def test_every_template_loads(page, server, artefacts, name):
     # models and pictures that are not on this machine
     assert complaints(server, graph) <= {"value_not_in_list", "custom_validation_failed"}
     assert page.our_errors == []
+
+
+def test_the_picture_of_a_help_page_opens_its_graph(page, artefacts):
+    """Dragged from the panel beside the canvas."""
+    page.evaluate("""() => {
+        const node = LiteGraph.createNode("MDiT_EditLabelMap");
+        app.graph.clear();
+        app.graph.add(node);
+        app.canvas.selectItems([node]);
+    }""")
+    page.get_by_test_id("info-button").click()
+    picture = page.locator("img[src$='docs/MDiT_EditLabelMap.png']")
+    picture.scroll_into_view_if_needed()
+    page.wait_for_function("() => [...document.images].every(image => image.complete && image.naturalWidth)")
+    page.wait_for_timeout(500)  # the panel scrolls
+    page.screenshot(path=artefacts / "help page.png")
+    box, mouse = picture.bounding_box(), page.mouse
+    mouse.move(box["x"] + 90, box["y"] + 30)
+    mouse.down()
+    mouse.move(box["x"] - 100, box["y"] + 30, steps=5)
+    mouse.move(500, 800, steps=5)
+    page.wait_for_timeout(300)  # the browser asks the canvas whether it takes the picture
+    mouse.up()
+    page.wait_for_function("() => app.graph.nodes.length === 4")
+    assert page.evaluate(UNKNOWN) == []
 
 
 def complaints(server, graph: dict) -> set[str]:

@@ -96,6 +96,22 @@ def test_a_workflow_brings_the_drawing_back(renderer, page, painter):
     assert painter.text() == text
 
 
+def test_a_saved_picture_brings_the_drawing_back(page, painter, server):
+    painter.stroke((60, 100), (450, 100))
+    text, saver = painter.text(), place(page, "SaveImage", 900)
+    connect(page, painter.node_id, 0, saver, "images")
+    (file,) = server.wait(page.evaluate(RUN))["outputs"][str(saver)]["images"]
+    page.evaluate("""async file => {
+        const saved = await (await fetch(`/view?${new URLSearchParams(file)}`)).blob();
+        app.graph.clear();
+        await app.handleFile(new File([saved], "dropped.png", { type: "image/png" }));
+    }""", file)
+    page.wait_for_function("() => app.graph.nodes.length === 2")
+    show(page)
+    dropped = page.evaluate("() => app.graph.nodes.find(node => node.type === 'MDiT_PaintLabelMap').id")
+    assert NodePainter(page, dropped).text() == text
+
+
 def test_copies_share_nothing(renderer, page, painter):
     painter.stroke((60, 100), (450, 100))
     text = painter.text()

@@ -204,6 +204,24 @@ def test_fingers(page, painter):
     assert int(zoom.text_content().split()[0]) > int(shown.split()[0])
 
 
+def test_a_pens_pressure_thins_the_stroke(page, painter):
+    session = page.context.new_cdp_session(page)
+
+    def stroke(y, force):
+        for kind, x in (("mousePressed", 100), ("mouseMoved", 200), ("mouseMoved", 400), ("mouseReleased", 400)):
+            across, down = painter.at(x, y)
+            session.send("Input.dispatchMouseEvent", {
+                "type": kind, "x": across, "y": down, "button": "left", "buttons": int(kind != "mouseReleased"),
+                "clickCount": 1, "pointerType": "pen", "force": force})
+    painter.command("clear")
+    painter.choose("hat")
+    stroke(100, 1.0)
+    stroke(300, 0.1)
+    drawing = painter.drawing() == HAT
+    thick, thin = drawing[:200, 250].sum(), drawing[200:, 250].sum()
+    assert thick == 28 and 6 <= thin <= 12
+
+
 def test_names_for_screen_readers(page, painter):
     nameless = page.evaluate("""() => [...document.querySelectorAll("*")].map(host => host.shadowRoot).filter(Boolean)
         .flatMap(root => [...root.querySelectorAll("button, input:not([hidden]), [role]")])

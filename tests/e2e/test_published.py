@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from devtools import renew
+from devtools import help_pictures, renew
 from mditface.tests.e2e.test_templates import TEMPLATES
 
 ROOT = renew.ROOT
@@ -59,6 +59,24 @@ def test_every_node_has_a_help_page(nodes, server):
     for name in nodes:
         page = server.session.get(f"{server.url}/extensions/mditface/docs/{name}.md", timeout=60)
         assert page.ok and page.text.startswith(f"# {nodes[name]['display_name']}\n"), name
+
+
+def test_every_help_page_ends_with_a_minimal_graph(nodes, info):
+    """A chain of nodes in words, and a picture that holds the graph in which they are so connected."""
+    titles = {name: node["display_name"] or name for name, node in info.items()}
+    docs = ROOT / "web" / "docs"
+    for name in nodes:
+        page = (docs / f"{name}.md").read_text("utf-8")
+        words = page.partition("\n## Minimal graph\n\n")[2]
+        assert words.endswith(f"]({name}.png)\n"), name
+        assert all((docs / file).is_file() for file in re.findall(r"!\[.*?\]\((.*?)\)", page)), name
+        graph = help_pictures.graph_in(docs / f"{name}.png")
+        kinds = {node["id"]: node["type"] for node in graph["nodes"]}
+        links = {(titles[kinds[link[1]]], titles[kinds[link[3]]]) for link in graph["links"]}
+        chain = re.findall(r"`([^`]+)`(?: -> )?", re.match(r"(?:`[^`]+` -> )+`[^`]+`", words)[0])
+        assert titles[name] in words and name in kinds.values(), name
+        assert set(zip(chain, chain[1:])) <= links, name
+        assert set(kinds.values()) <= info.keys(), name
 
 
 def test_english_texts_are_those_of_the_nodes(info):

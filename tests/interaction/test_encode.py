@@ -4,7 +4,7 @@ import torch
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from mditface.mdit.interaction.draw import COLOURS, draw
-from mditface.mdit.interaction.encode import WHOLE, encode
+from mditface.mdit.interaction.encode import WHOLE, encode, nothing
 from mditface.tests.interaction import tiny
 
 
@@ -49,6 +49,8 @@ def test_within():
     torch.testing.assert_close(torch.tensor(right.interactions[0].subject_box), torch.tensor((0.0, 0.2, 0.9, 1.0)))
     assert torch.equal(right.features, given.features[:, 1:])
     assert given.within((0.0, 0.9, 0.1, 1.0)).interactions == ()
+    none = nothing(tiny.SIZES).within((0.5, 0.0, 1.0, 1.0))  # the host gives the negative prompt the positive's area
+    assert none.interactions == () and none.features.shape == (3, 0, tiny.SIZES.feature)
 
 
 @pytest.mark.parametrize("clip, interactions, told", [

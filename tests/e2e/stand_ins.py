@@ -1,0 +1,124 @@
+"""Graphs of full-size models, made to run on tiny ones: every node of ours and every link between them stays."""
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import comfy.ops
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.taesd.taesd import Decoder, Encoder
+from mditface.tests.adapter import bases
+from mditface.tests.e2e.graphs import node
+from mditface.tests.e2e.test_fusion import UNET
+from mditface.tests.fusion import tiny as fusion
+from mditface.tests.interaction import published
+from mditface.tests.parsing import weights as parsing
+from mditface.tests.proxy import tiny as proxy
+
+SMALL = {"width": 64, "height": 64, "steps": 4, "rows": 4, "columns": 4, "num_faces": 1}
+Stand = dict | tuple[dict, int] | str | None  # a node, one of its outputs, the input that passes through, nothing
+
+
+def write_files(weights_file: Callable, server, golden) -> None:
+    """Puts the tiny models into the server's folders, under the names that `SWAPS` and the templates give them."""
+    for family in ("flux", "sd3"):
+        weights_file("diffusion_models", f"stand-in-{family}", bases.published(family))
+    unet = UNetModel(**UNET, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
+    for seed, name in enumerate(("scene", "subject")):
+        weights_file("diffusion_models", f"stand-in-{name}", fusion.random_weights(unet, seed))
+    weights_file("mdit_adapters", "seg", bases.easycontrol())
+    config = bases.config("sd3")
+    weights_file("mdit_adapters", "your_sd35_adapter", bases.terms("sd3", config, 0), config.to_metadata())
+    for name, channels in (("taesd", 4), ("taef1", 16)):
+        for half in (Encoder, Decoder):
+            made = {key: weight if weight.ndim > 1 else torch.zeros_like(weight)
+                    for key, weight in bases.random_weights(half(channels)).items()}
+            made[list(made)[-1]] += 0.6
+            weights_file("vae_approx", f"{name}_{half.__name__.lower()}", made)
+    weights_file("detection", "mediapipe_face_fp32", parsing.face_landmarker())
+    weights_file("diffusion_models", "stand-in-pt-dit", proxy.random_weights(proxy.network()))
+    (server.base / "models" / "diffusion_models" / "stand-in-pt-dit.json").write_text(proxy.JSON)
+    weights_file("vae", "stand-in-pt-dit-vae", load_file(golden / "pt-dit" / "vae_model.safetensors"))
+    complete = server.base / "models" / "interactdiffusion" / "stand-in-interactdiffusion.pth"
+    complete.parent.mkdir(exist_ok=True)
+    torch.save(published.complete(), complete)
+    for name in ("photo", "person_1", "person_2"):
+        noise = torch.nn.functional.interpolate(torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0)),
+                                                (512, 512))
+        Image.fromarray((noise[0].movedim(0, -1) * 255).byte().numpy()).save(server.base / "input" / f"{name}.png")
+
+
+def unet(name: str) -> dict:
+    return node("UNETLoader", unet_name=f"stand-in-{name}.safetensors", weight_dtype="default")
+
+
+def vae(name: str) -> dict:
+    return node("VAELoader", vae_name=name)
+
+
+def text(width: int, pooled: int, seed: int = 0) -> dict:
+    return node("Probe_RandomText", seed=seed, width=width, pooled_width=pooled)
+
+
+INTERACTION = node("MDiT_LoadInteractDiffusion", weights_name="stand-in-interactdiffusion.pth")
+ADAPTER = {"CLIPTextEncode": [text(bases.CONTEXT, bases.POOLED)], "ControlNetLoader": [None],
+           "ControlNetApplyAdvanced": ["positive", "negative"]}
+SUBJECT, SCENE = ([unet(name), None, vae("taesd"), None] for name in ("subject", "scene"))
+SWAPS = {  # by a sign in the names of the model files: what stands in for each output of a node
+    "flux1": ADAPTER | {"UNETLoader": [unet("flux")], "DualCLIPLoader": [None], "VAELoader": [vae("taef1")]},
+    "sd3": ADAPTER | {"CheckpointLoaderSimple": [unet("sd3"), None, vae("taef1")]},
+    "v1-5": {"CheckpointLoaderSimple": [(INTERACTION, 1), (INTERACTION, 2), (INTERACTION, 3)],
+             "MDiT_LoadInteractDiffusion": [(INTERACTION, 0)]},
+    "SDM/": {"MDiT_LoadFaceDiffuser": lambda inputs: SUBJECT if "SDM" in inputs["weights_name"] else SCENE,
+             "MDiT_SubjectConditioning": [text(768, 20, 1), text(768, 20, 2)], "CLIPTextEncode": [text(768, 20)]},
+    "qihoo": {"MDiT_LoadPTDiT": [node("MDiT_LoadPTDiT", model_name="stand-in-pt-dit.safetensors",
+                                      weight_dtype="default")],
+              "MDiT_LoadPTDiTVAE": [node("MDiT_LoadPTDiTVAE", vae_name="stand-in-pt-dit-vae.safetensors")],
+              "CLIPLoader": [None], "MDiT_PTDiTText": [text(proxy.CONFIG.caption, 8)]},
+    "sam3": {"SAM3_Detect": [node("SolidMask", value=1.0, width=512, height=512)], "CLIPTextEncode": [None],
+             "CheckpointLoaderSimple": [None, None, None]},
+}
+
+
+def swaps_for(graph: dict) -> dict:
+    """What stands in for the nodes of a graph; nothing where the bundled models do."""
+    inputs = str([made["inputs"] for made in graph.values()])
+    return next((swaps for sign, swaps in SWAPS.items() if sign in inputs), {})
+
+
+def runnable(graph: dict) -> dict:
+    """A copy of a graph in API form, on tiny models and small pictures."""
+    graph, swaps = copy.deepcopy(graph), swaps_for(graph)
+    if not swaps:
+        return graph
+    made = {}
+
+    def stands(key: str) -> list[Stand] | None:
+        found = swaps.get(graph[key]["class_type"])
+        return found(graph[key]["inputs"]) if callable(found) else found
+
+    def resolved(value):
+        if not isinstance(value, list) or stands(value[0]) is None:
+            return value
+        key, slot = value
+        stand = stands(key)[slot]
+        if isinstance(stand, str):
+            return resolved(graph[key]["inputs"][stand])
+        if stand is None:
+            return None
+        one, output = stand if isinstance(stand, tuple) else (stand, 0)
+        name = f"{key}: {one['class_type']}" + ("" if isinstance(stand, tuple) else f", {slot}")
+        made[name] = one
+        return [name, output]
+
+    for key, one in graph.items():
+        if stands(key) is None:
+            links = {name: resolved(value) for name, value in one["inputs"].items()}
+            small = {name: number for name, number in SMALL.items()
+                     if isinstance(links.get(name), int) and links[name] != 1}  # 1: all of it, where it is a share
+            made[key] = {**one, "inputs": {name: value for name, value in (links | small).items() if value is not None}}
+    return made

@@ -1,0 +1,85 @@
+"""What holds for each system alike: right at the second run, freed by the host's button, stopped by Cancel."""
+import copy
+import json
+import threading
+
+import numpy as np
+import psutil
+import pytest
+
+from devtools.server import Interrupted
+from mditface.tests.e2e import stand_ins
+from mditface.tests.e2e.graphs import inspect
+from mditface.tests.e2e.test_templates import TEMPLATES
+
+SYSTEMS = ("mditface", "mditface_sd35", "mditface_flux_easycontrol", "mditface_interaction", "face_diffuser", "pt_dit")
+LONG = 900  # steps
+
+
+@pytest.fixture(params=SYSTEMS)
+def graph(request, tiny_models) -> dict:
+    twin = TEMPLATES[request.param].parent / "api" / f"{request.param}.json"
+    return stand_ins.runnable(json.loads(twin.read_text()))
+
+
+def changed(graph: dict, change) -> dict:
+    """A copy in which `change(class_type, inputs)` has gone over every node."""
+    copied = copy.deepcopy(graph)
+    for node in copied.values():
+        change(node["class_type"], node["inputs"])
+    return copied
+
+
+def wider(kind, inputs):
+    if kind in ("EmptyLatentImage", "EmptySD3LatentImage", "MDiT_PTDiTShift"):
+        inputs["width"] += 32
+
+
+def other_prompt(kind, inputs):
+    if kind == "Probe_RandomText":
+        inputs["seed"] += 7
+    elif kind in ("CLIPTextEncode", "MDiT_TextConditioning") and inputs["text"]:
+        inputs["text"] = "old man, green background"
+
+
+def longer(kind, inputs):
+    inputs |= {"steps": LONG} if isinstance(inputs.get("steps"), int) else {}
+    inputs |= {"scheduler": "simple"} if "scheduler" in inputs else {}
+
+
+def pixels(server, graph) -> np.ndarray:
+    entry = server.run(graph)
+    (saved,) = (key for key, node in graph.items() if node["class_type"] == "SaveImage")
+    return np.asarray(server.picture(entry["outputs"][saved]["images"][0])).astype(float)
+
+
+def test_another_size_and_prompt_and_the_first_again(server, graph):
+    """The host's button between the last two makes it compute everything anew, and leaves nothing in memory."""
+    first = pixels(server, graph)
+    assert pixels(server, changed(graph, wider)).shape == (first.shape[0], first.shape[1] + 32, 3)
+    assert (pixels(server, changed(graph, other_prompt)) != first).any()
+    server.free()
+    found = inspect(server)
+    assert (found["loaded"], found["caches"]) == ([], 0)
+    assert (pixels(server, graph) == first).all()
+
+
+def test_cancel(server, graph):
+    """Within a second of the host's computing time, which other work on the machine does not stretch."""
+    host, times = psutil.Process(server.process.pid), []
+
+    def press():
+        server.interrupt()
+        times.append(host.cpu_times().user)
+    pressing = threading.Thread(target=press)
+
+    def on_event(kind, data):
+        if kind == "progress" and data["max"] >= LONG and data["value"] > 2 and pressing.ident is None:
+            pressing.start()
+        if kind == "execution_interrupted":
+            times.append(host.cpu_times().user)
+    with pytest.raises(Interrupted):
+        server.watch(changed(graph, longer), on_event)
+    pressing.join()
+    assert max(times) - min(times) < 1
+    pixels(server, graph)
