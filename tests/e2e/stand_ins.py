@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 
 import torch
@@ -14,6 +15,8 @@ from comfy.taesd.taesd import Decoder, Encoder
 from mditface.tests.adapter import bases
 from mditface.tests.e2e.graphs import node
 from mditface.tests.e2e.test_fusion import UNET
+from mditface.tests.exemplar import tiny as exemplar
+from mditface.tests.exemplar.test_labels import frame
 from mditface.tests.fusion import tiny as fusion
 from mditface.tests.interaction import published
 from mditface.tests.parsing import weights as parsing
@@ -46,7 +49,11 @@ def write_files(weights_file: Callable, server, golden) -> None:
     complete = server.base / "models" / "interactdiffusion" / "stand-in-interactdiffusion.pth"
     complete.parent.mkdir(exist_ok=True)
     torch.save(published.complete(), complete)
-    for name in ("photo", "person_1", "person_2"):
+    dynast = server.base / "models" / "dynast"
+    dynast.mkdir(exist_ok=True)
+    exemplar.write(dynast / "stand-in-face.safetensors")
+    exemplar.write(dynast / "stand-in-person.pth", exemplar.PERSON)
+    for name in ("photo", "person_1", "person_2", "pose", "exemplar"):
         noise = torch.nn.functional.interpolate(torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0)),
                                                 (512, 512))
         Image.fromarray((noise[0].movedim(0, -1) * 255).byte().numpy()).save(server.base / "input" / f"{name}.png")
@@ -79,6 +86,10 @@ SWAPS = {  # by a sign in the names of the model files: what stands in for each 
                                       weight_dtype="default")],
               "MDiT_LoadPTDiTVAE": [node("MDiT_LoadPTDiTVAE", vae_name="stand-in-pt-dit-vae.safetensors")],
               "CLIPLoader": [None], "MDiT_PTDiTText": [text(proxy.CONFIG.caption, 8)]},
+    "your_dynast": {"MDiT_LoadDynaST": [node("MDiT_LoadDynaST", weights_name="stand-in-face.safetensors")]},
+    "latest_net_G": {"MDiT_LoadDynaST": [node("MDiT_LoadDynaST", weights_name="stand-in-person.pth")],
+                     "SDPoseKeypointExtractor": [node("Probe_Keypoints", frames=json.dumps([frame()]))],
+                     "CheckpointLoaderSimple": [None, None, None]},
     "sam3": {"SAM3_Detect": [node("SolidMask", value=1.0, width=512, height=512)], "CLIPTextEncode": [None],
              "CheckpointLoaderSimple": [None, None, None]},
 }

@@ -13,10 +13,10 @@ from mditface.tests.e2e.test_browser import UNKNOWN
 FILES = {path.stem: path for path in sorted((ROOT / "subgraphs").glob("*.json"))}
 FACE = "Label Map to Face (MDiTFace)"
 SYSTEMS = {"MDiT_LoadModel", "MDiT_LoadAdapter", "MDiT_LoadInteractDiffusion", "MDiT_LoadFaceDiffuser",
-           "MDiT_LoadPTDiT"}  # what begins each
+           "MDiT_LoadPTDiT", "MDiT_LoadDynaST"}  # what begins each
 ALONE = ("Label Map Adapter (FLUX, SD3, SD3.5)",)  # draws nothing itself; the templates of the adapters do
 SOURCES = {"label_map": "MDiT_ExampleLabelMap", "interactions": "MDiT_Interaction", "image_1": "LoadImage",
-           "image_2": "LoadImage"}  # what is connected to the sockets
+           "image_2": "LoadImage", "pose": "LoadImage", "exemplar": "LoadImage"}  # what is connected to the sockets
 COMPLETE = """sources => {
     const [blueprint] = app.graph.nodes;
     const add = (type, x, y) => {
