@@ -18,7 +18,9 @@ from mdit.training.render.dataset import write_set, write_shard  # noqa: E402
 from mdit.training.render.dress import cloth_height  # noqa: E402
 from mdit.training.render.hair import FACE_CENTRE, FACE_HALF, KNOTS, grow  # noqa: E402
 from mdit.training.render.head import build_head  # noqa: E402
-from mdit.training.render.look import BEARD_COLORS, CLOTHES, COLORS, HAIR_COLORS, sample_look  # noqa: E402
+from mdit.training.render.look import (  # noqa: E402
+    BEARD_COLORS, CLOTHES, COLORS, HAIR_COLORS, PART_COLORS, PERSON, sample_look,
+)
 from mdit.training.render.mesh import BUST_FILE, load_bust  # noqa: E402
 from mdit.training.render.paint import facial_hair_color  # noqa: E402
 from mdit.training.render.scene import make_sample, render  # noqa: E402
@@ -227,6 +229,29 @@ def test_a_folder_of_another_recipe_is_refused(tmp_path):
     (tmp_path / "00000.npz").touch()
     with pytest.raises(ValueError, match="new folder"):
         write_set(tmp_path, **recipe, workers=1)
+
+
+def test_views_show_one_person():
+    alone = [make_sample(seed=5, index=i, size=32).attributes for i in range(6)]
+    views = [make_sample(seed=5, index=i, size=32, views=3).attributes for i in range(6)]
+    assert (views[0], views[3]) == (alone[0], alone[3])
+    for first, later in ((0, 1), (0, 2), (3, 4), (3, 5)):
+        for key in PERSON:
+            assert views[later][key] == views[first][key], key
+        for key in PART_COLORS:
+            if "none" not in (alone[later][key], views[first][key]):
+                assert views[later][key] == views[first][key], key
+            else:
+                assert views[later][key] == alone[later][key], key
+        assert views[later]["expression"] == alone[later]["expression"]
+
+
+def test_people_are_noted_by_sample(tmp_path):
+    write_set(tmp_path, count=3, size=32, seed=5, workers=1, shard=2, views=2)
+    assert (tmp_path / dataset.PEOPLE_FILE).read_text() == "00000-0000 0\n00000-0001 0\n00001-0000 1\n"
+    assert np.array_equal(load(tmp_path)["image"][1], make_sample(seed=5, index=1, size=32, views=2).image)
+    with pytest.raises(ValueError, match="another folder"):
+        write_set(tmp_path, count=3, size=32, seed=5, workers=1, shard=2)
 
 
 def test_contact_sheet(tmp_path):

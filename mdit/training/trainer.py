@@ -97,13 +97,12 @@ class Trainer:
             losses = []
             for batch in tqdm(self.batches(), initial=start, total=steps, mininterval=5,
                               disable=not self.accelerator.is_main_process):
-                loss = self.advance(batch)
-                losses.append(loss)
-                if self.step % self.settings.every.log == 0:
-                    self.log({"loss": torch.stack(losses).mean().item()})
-                    losses.clear()
+                losses.append(self.advance(batch))
                 if report:
-                    report(self.step, loss.item())
+                    report(self.step, losses[-1]["loss"].item())
+                if self.step % self.settings.every.log == 0:
+                    self.log({name: torch.stack([step[name] for step in losses]).mean().item() for name in losses[0]})
+                    losses.clear()
                 self.look()
                 if self.accelerator.check_trigger():
                     break
@@ -123,8 +122,8 @@ class Trainer:
         return DataLoader(steps, batch_size=None, sampler=range(self.step, self.settings.steps),
                           num_workers=self.settings.workers, generator=torch.Generator())
 
-    def advance(self, batch: dict[str, Tensor]) -> Tensor:
-        """One optimisation step; returns its loss."""
+    def advance(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """One optimisation step; returns its loss and, where the module names them, the loss's terms."""
         accelerator, settings = self.accelerator, self.settings
         scale = rate(self.step, settings.steps, settings.schedule)
         for optimiser, rates in zip(self.optimisers, self.base_rates):
@@ -132,15 +131,18 @@ class Trainer:
                 group["lr"] = lr * scale
         rng = torch_rng(step_rng(settings.seed, self.step, accelerator.process_index, NOISE), accelerator.device)
         with kernels(accelerator.device):
-            loss = self.module(**send_to_device(batch, accelerator.device), rng=rng)
+            made = self.module(**send_to_device(batch, accelerator.device), rng=rng)
+        terms = made if isinstance(made, dict) else {"loss": made}
+        loss = sum(terms.values())
         accelerator.backward(loss)
-        accelerator.clip_grad_norm_(self.trained, settings.optimiser.clip)
+        if settings.optimiser.clip:
+            accelerator.clip_grad_norm_(self.trained, settings.optimiser.clip)
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad()
         self.average.update(self.step)
         self.step += 1
-        return loss.detach()
+        return {name: x.detach() for name, x in {**terms, "loss": loss}.items()}
 
     def look(self) -> None:
         """What is due after this step."""

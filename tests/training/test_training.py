@@ -38,7 +38,7 @@ from mditface.tests.training.tiny_targets import (
 pytestmark = pytest.mark.usefixtures("in_training")
 
 
-@pytest.mark.parametrize("name", ["demo", "judge", "sd3", "flux"])
+@pytest.mark.parametrize("name", ["demo", "judge", "sd3", "flux", "dynast"])
 def test_interrupted_run_ends_as_one_without_a_break(name, paths, tmp_path):
     whole = fitted(target_of(name, paths))
     halves = paths | {"output": tmp_path / "halves", "weights": tmp_path / "halves.safetensors"}

@@ -3,7 +3,7 @@ import torch
 
 from mditface.mdit.labelmap import PALETTE
 from mditface.mdit.training.targets.kinds import (
-    AdapterSettings, AdapterTarget, DemoSettings, DemoTarget, JudgeSettings, JudgeTarget,
+    AdapterSettings, AdapterTarget, DemoSettings, DemoTarget, DynaSTSettings, DynaSTTarget, JudgeSettings, JudgeTarget,
 )
 from mditface.mdit.training.trainer import Trainer, make_accelerator
 from mditface.tests.adapter import bases
@@ -18,6 +18,9 @@ DEMO = COMMON | {"target": "demo", "text_steps": 2, "text_rate": 0.0005, "model"
 JUDGE = COMMON | {"target": "judge", "optimiser": {"adamw": 0.003}}
 ADAPTER = COMMON | {"target": "adapter", "base": "tiny.safetensors", "rank": 2, "alpha": 4, "precision": "no",
                     "optimiser": {"adamw": 0.02}, "schedule": {"warmup": 1, "decay": 0.1}}
+DYNAST = COMMON | {"target": "dynast", "size": 48, "load": 56, "ema": 0, "discriminator": 4,
+                   "model": {"ngf": 4, "max_multi": 2, "pos_dim": 2, "prune_dim": 2, "top_k": 3},
+                   "optimiser": {"generator": 0.005, "discriminator": 0.005}}
 FAMILIES = ("sd3", "sd35", "flux")
 
 
@@ -53,7 +56,8 @@ def adapter(paths, family="sd3", samples=None, **changes):
 
 def target_of(name, paths):
     """A target like each time before."""
-    kinds = {"demo": (DemoTarget, DemoSettings, DEMO), "judge": (JudgeTarget, JudgeSettings, JUDGE)}
+    kinds = {"demo": (DemoTarget, DemoSettings, DEMO), "judge": (JudgeTarget, JudgeSettings, JUDGE),
+             "dynast": (DynaSTTarget, DynaSTSettings, DYNAST)}
     if name not in kinds:
         return adapter(paths, name)
     target, settings, values = kinds[name]

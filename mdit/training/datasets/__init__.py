@@ -2,7 +2,7 @@
 from .buckets import Buckets, BucketSampler, batches, collate
 from .cache import CachedDataset, file_digest
 from .faces import FaceDataset, mirrored
-from .layouts import open_dataset
+from .layouts import open_dataset, open_faces
 
 __all__ = ["Buckets", "BucketSampler", "CachedDataset", "FaceDataset", "batches", "collate", "file_digest",
-           "mirrored", "open_dataset"]
+           "mirrored", "open_dataset", "open_faces"]

@@ -54,6 +54,15 @@ def open_dataset(source: Path | str, size: int | None = None, classes: Sequence[
     raise FileNotFoundError(f"{source}: no data set here. There must be {LAYOUTS}.")
 
 
+def open_faces(source: Path, size: int | None = None) -> FaceDataset:
+    """`open_dataset`, for what reads samples in any order. Raises ValueError for tar shards as well."""
+    faces = open_dataset(source, size)
+    if not isinstance(faces, FaceDataset):
+        raise ValueError(f"data: {source} holds tar shards, which cannot be read in any order: name the folder that "
+                         "they were packed from")
+    return faces
+
+
 def read_order(source: Path, classes: Sequence[str] | None) -> tuple[int, ...]:
     """Class ids by label value."""
     listed = source / "classes.txt"

@@ -14,10 +14,10 @@ from .dataset import require_positive, write_set
 from .scene import make_sample
 
 
-def contact_sheet(path: Path, count: int, size: int, seed: int, columns: int = 10) -> None:
+def contact_sheet(path: Path, count: int, size: int, seed: int, views: int = 1, columns: int = 10) -> None:
     """Draw samples 0 .. count-1 above their label maps; ValueError for numbers that are not positive."""
-    require_positive(count=count, size=size)
-    tiles = [make_sample(seed, i, size) for i in range(count)]
+    require_positive(count=count, size=size, views=views)
+    tiles = [make_sample(seed, i, size, views) for i in range(count)]
     columns = min(columns, count)
     rows = -(-count // columns)
     sheet = np.zeros((2 * rows, size, columns, size, 3), np.uint8)
@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--shard", type=int, default=250, help="samples in a file")
+    parser.add_argument("--views", type=int, default=1, help="samples in a row of one person, noted in people.txt")
     parser.add_argument("--sheet", type=Path, help="draw a contact sheet to this file instead")
     args = parser.parse_args()
     if not (args.sheet or args.out):
@@ -43,9 +44,9 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the workers: else each would take all cores
     try:
         if args.sheet:
-            contact_sheet(args.sheet, args.count, args.size, args.seed)
+            contact_sheet(args.sheet, args.count, args.size, args.seed, args.views)
         else:
-            write_set(args.out, args.count, args.size, args.seed, args.workers, args.shard)
+            write_set(args.out, args.count, args.size, args.seed, args.workers, args.shard, args.views)
     except ValueError as error:
         parser.error(str(error))
 

@@ -18,6 +18,11 @@ SKIN_TONES = {"pale": (250, 222, 208), "light": (232, 190, 160), "tan": (203, 15
 EYE_COLORS = {"brown": (85, 52, 28), "blue": (75, 125, 190), "green": (85, 130, 75), "gray": (130, 140, 145)}
 LIPSTICKS = {"red": (190, 20, 40), "pink": (228, 95, 140), "purple": (115, 30, 95), "brown": (115, 55, 42)}
 
+# What a picture shows of a person wherever the parts of the face lie, and the colours of parts that it may lack.
+PERSON = ("sex", "age", "skin_tone", "eye_color", "facial_hair", "lipstick", "freckles", "clothes_color",
+          "background_color")
+PART_COLORS = ("hair_color", "glasses_color", "hat_color")
+
 CLOTHES = ("shirt", "sweater", "turtleneck", "suit", "top", "hoodie")
 
 
@@ -80,3 +85,9 @@ def sample_look(rng: np.random.Generator) -> dict[str, str]:
         eye_color=str(rng.choice(list(EYE_COLORS))),
         brows=pick(rng, dict(normal=0.75, bushy=0.25 if not woman else 0.08)),
         chubby="yes" if rng.random() < 0.15 else "no", freckles="yes" if rng.random() < 0.12 else "no")
+
+
+def same_person(look: dict[str, str], person: dict[str, str]) -> dict[str, str]:
+    """A look with what a picture shows of the person that another look shows."""
+    colors = {key: person[key] for key in PART_COLORS if "none" not in (look[key], person[key])}
+    return look | {key: person[key] for key in PERSON} | colors

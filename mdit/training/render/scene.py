@@ -11,7 +11,7 @@ from .dress import add_earrings, add_glasses, add_hat, dressed_vertices
 from .hair import add_hair
 from .head import Head, build_head
 from .light import background, sample_light, shade, shadow
-from .look import sample_look
+from .look import sample_look, same_person
 from .mesh import BODY, L_EYE, LASHES, LOWER_TEETH, R_EYE, TONGUE, UPPER_TEETH, vertex_normals
 from .paint import Label, paint_surface
 from .raster import interpolate, rasterise
@@ -158,10 +158,15 @@ def render(head: Head, look: dict[str, str], size: int,
     return shrink(image, label)
 
 
-def make_sample(seed: int, index: int, size: int) -> Sample:
-    """Sample ``index`` of the set ``seed`` at ``size`` pixels; the same bytes on every call."""
+def make_sample(seed: int, index: int, size: int, views: int = 1) -> Sample:
+    """Sample ``index`` of the set ``seed`` at ``size`` pixels; the same bytes on every call.
+
+    Each ``views`` samples in a row show one person, with other hair, clothes, pose and light.
+    """
     rng = np.random.default_rng([seed, index])
     look = sample_look(rng)
+    if later := index % views:
+        look = same_person(look, sample_look(np.random.default_rng([seed, index - later])))
     head = build_head(look, rng)
     image, label = render(head, look, size, rng)
     return Sample(image, label, Caption()(look, rng), look)

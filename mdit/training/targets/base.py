@@ -16,8 +16,8 @@ class Target(Protocol):
     """One kind of model to train, with its data.
 
     `module` holds all weights; called with a batch's tensors by name and the step's `rng` on its device, it returns
-    the loss. Weights that do not require gradients are frozen and left out of checkpoints. `settings.recipe()`
-    identifies the run.
+    the loss, or the terms of it by the names that the log gives them. Weights that do not require gradients are frozen
+    and left out of checkpoints. `settings.recipe()` identifies the run.
     """
     settings: Settings
     module: nn.Module

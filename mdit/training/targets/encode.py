@@ -14,7 +14,7 @@ from comfy.model_patcher import ModelPatcher
 from ...labelmap import to_image
 from ...mditface.host import load as load_mdit
 from ...mditface.text import TEXT_KEY
-from ..datasets import Buckets, CachedDataset, FaceDataset, file_digest, open_dataset
+from ..datasets import Buckets, CachedDataset, file_digest, open_faces
 from ..patches import PATCHES_KEY, PatchVAE
 from .adapter import AdapterSettings
 from .lowrank import base_of
@@ -81,10 +81,7 @@ def load_clip(paths: tuple[Path, ...], kind: comfy.sd.CLIPType) -> comfy.sd.CLIP
 
 def encoded(folder: Path, settings: AdapterSettings | SD3Settings, encoder: Encoder, key: dict) -> CachedDataset:
     """The samples of a folder, encoded into the cache before training starts."""
-    faces = open_dataset(folder)
-    if not isinstance(faces, FaceDataset):
-        raise ValueError(f"data: {folder} holds tar shards, which cannot be read in any order: name the "
-                         "folder that they were packed from")
+    faces = open_faces(folder)
     shapes = Buckets(faces.sizes, settings.size ** 2, MULTIPLE).shapes
     dataset = CachedDataset(faces.resized(shapes), encoder, settings.cache or settings.output / "cache",
                             {**key, "source": str(folder.resolve())})
