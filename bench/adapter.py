@@ -1,7 +1,7 @@
 """What the ways of reading a mask cost in quality, for adapters trained on a small base model (docs/adapter-proof.md).
 
     python dev.py bench adapter [KEY=VALUE ...] [--config FILE] [--half FILE] [--window FILE] [--count N] [--steps N]
-                                [--sheet FILE.jpg]
+                                [--cfg X] [--mask-cfg X] [--sheet FILE.jpg]
 
 The configuration is the one that the adapter was trained by; `--half` and `--window` are adapters trained by it with
 `reduction=half` and `window=N text_reads_mask=false`. Each held-out label map is drawn with the same noise by the base
@@ -34,7 +34,7 @@ from mditface.mdit.training.sampling import save_sheet
 from mditface.mdit.training.targets.adapter import AdapterSettings
 from mditface.mdit.training.targets.encode import load_base
 
-from .reductions import draw
+from .reductions import GUIDANCE, draw
 
 CONFIG = Path("mdit", "training", "configs", "proof-adapter.yaml")
 SHEET_SIDE = 128
@@ -69,16 +69,17 @@ def make_forms(settings: AdapterSettings, half: Path | None, window: Path | None
     return made
 
 
-def drawn(forms: dict[str, Form], label: torch.Tensor, text: str, steps: int, seed: int, size: int
-          ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+def drawn(forms: dict[str, Form], label: torch.Tensor, text: str, steps: int, seed: int, size: int,
+          guidance: dict[str, float]) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """The pictures (S, S, 3) uint8 of a label map (1, S, S) in all forms and without it, and the forms' keys."""
     exact, pictures, keys = forms[EXACT].loaded, {}, {}
-    pictures[BASE] = draw(exact, text, None, "auto", steps, seed, size)  # without a mask the adapter does nothing
+    pictures[BASE] = draw(exact, text, None, "auto", steps, seed, size,
+                          guidance)  # without a mask the adapter does nothing
     tokens = (size // exact.model.model.latent_format.spacial_downscale_ratio
               // exact.model.model.diffusion_model.patch_size) ** 2
     for name, form in forms.items():
         mask = MaskInput(label, torch.ones(len(CLASSES)), form.reduction, form.loaded.vae)
-        pictures[name] = draw(form.loaded, text, mask, "auto", steps, seed, size)
+        pictures[name] = draw(form.loaded, text, mask, "auto", steps, seed, size, guidance)
         keys[name] = form.keys(mask, tokens)
     return pictures, keys
 
@@ -91,13 +92,13 @@ def true_pictures(image: torch.Tensor, vae, size: int) -> dict[str, np.ndarray]:
             for name, x in ((TRUE, picture), (DECODED, vae.decode(vae.encode(picture))))}
 
 
-def measure(settings: AdapterSettings, forms: dict[str, Form], faces: Faces, count: int, steps: int
-            ) -> tuple[dict[str, dict[str, float]], dict[str, list[np.ndarray]]]:
+def measure(settings: AdapterSettings, forms: dict[str, Form], faces: Faces, count: int, steps: int,
+            guidance: dict[str, float]) -> tuple[dict[str, dict[str, float]], dict[str, list[np.ndarray]]]:
     """Means over the label maps of each picture's figures, and the pictures."""
     parser, rows, shown, size = load_parser(), {}, {}, settings.size
     for i in tqdm(range(min(count, len(faces))), desc="label maps"):
         label = resize_nearest(faces.labels[i:i + 1], size, size)  # (1, size, size)
-        pictures, keys = drawn(forms, label, faces.captions[i], steps, i, size)
+        pictures, keys = drawn(forms, label, faces.captions[i], steps, i, size, guidance)
         effect = np.abs(pictures[BASE] - pictures[EXACT].astype(float)).mean()
         for name, picture in (pictures | true_pictures(faces.images[i], forms[EXACT].loaded.vae, size)).items():
             figures = score(parser.parse(picture), label[0].numpy())
@@ -136,6 +137,8 @@ def main(argv: list[str] | None = None):
     add("--window", type=Path, help="an adapter trained with a window")
     add("--count", type=int, default=100, help="label maps (default: 100)")
     add("--steps", type=int, default=20, help="steps of a run (default: 20)")
+    add("--cfg", type=float, default=GUIDANCE["text_scale"], help="guidance by the text (default: %(default)s)")
+    add("--mask-cfg", type=float, default=GUIDANCE["mask_scale"], help="by the mask (default: %(default)s)")
     add("--sheet", type=Path, help="a picture of the first twelve to write")
     options = parser.parse_args(argv)
     comfy.utils.set_progress_bar_enabled(False)
@@ -144,14 +147,15 @@ def main(argv: list[str] | None = None):
         faces, forms = Faces(settings.heldout), make_forms(settings, options.half, options.window)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f"{error}\n")
-    results, pictures = measure(settings, forms, faces, options.count, options.steps)
+    guidance = {"text_scale": options.cfg, "mask_scale": options.mask_cfg}
+    results, pictures = measure(settings, forms, faces, options.count, options.steps, guidance)
     if options.sheet:
         labels = resize_nearest(faces.labels[:len(pictures[EXACT])], SHEET_SIDE, SHEET_SIDE)
         save_sheet(options.sheet, labels[:12], *(small(row[:12]) for name, row in pictures.items() if name != TRUE))
     print(f"{len(pictures[EXACT])} held-out label maps, {settings.size} px, {options.steps} steps\n")
     print(table(results))
     print("\n" + json.dumps({"bench": "adapter", "count": len(pictures[EXACT]), "steps": options.steps,
-                             "pixels": settings.size, "forms": results}))
+                             **guidance, "pixels": settings.size, "forms": results}))
 
 
 if __name__ == "__main__":

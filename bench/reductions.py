@@ -31,11 +31,11 @@ from mditface.nodes.loading import BUNDLED
 
 FORMS = {"exact": ("off", "auto"), "8-bit": ("off", "8-bit"), "merge": ("merge", "auto"), "half": ("half", "auto")}
 SEED = 2
-GUIDANCE = dict(text_scale=3.0, mask_scale=1.5)
+GUIDANCE = {"text_scale": 3.0, "mask_scale": 1.5}
 
 
-def draw(loaded: host.LoadedMDiT, text: str, mask: MaskInput | None, mode: str, steps: int, seed: int, size: int
-         ) -> np.ndarray:
+def draw(loaded: host.LoadedMDiT, text: str, mask: MaskInput | None, mode: str, steps: int, seed: int, size: int,
+         guidance: dict[str, float] = GUIDANCE) -> np.ndarray:
     """A picture (S, S, 3) uint8."""
     positive, negative = (loaded.clip.encode_from_tokens_scheduled(loaded.clip.tokenize(t)) for t in (text, ""))
     if mask is not None:
@@ -43,7 +43,7 @@ def draw(loaded: host.LoadedMDiT, text: str, mask: MaskInput | None, mode: str, 
     space = loaded.model.model.latent_format
     side = size // space.spacial_downscale_ratio
     latent = {"samples": torch.zeros(1, space.latent_channels, side, side)}
-    out, _ = sample(loaded.model, seed, steps, **GUIDANCE, sampler_name="euler", scheduler="simple", positive=positive,
+    out, _ = sample(loaded.model, seed, steps, **guidance, sampler_name="euler", scheduler="simple", positive=positive,
                     negative=negative, latent=latent, denoise=1.0, cache=CacheOptions(mode))
     return (loaded.vae.decode(out["samples"])[0] * 255).round().byte().numpy()
 

@@ -97,12 +97,13 @@ class Trainer:
             losses = []
             for batch in tqdm(self.batches(), initial=start, total=steps, mininterval=5,
                               disable=not self.accelerator.is_main_process):
-                losses.append(self.advance(batch))
-                if report:
-                    report(self.step, losses[-1]["loss"].item())
+                terms = self.advance(batch)
+                losses.append(terms)
                 if self.step % self.settings.every.log == 0:
                     self.log({name: torch.stack([step[name] for step in losses]).mean().item() for name in losses[0]})
                     losses.clear()
+                if report:
+                    report(self.step, terms["loss"].item())
                 self.look()
                 if self.accelerator.check_trigger():
                     break

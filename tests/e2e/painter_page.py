@@ -25,6 +25,7 @@ window.panel = new PainterPanel(document.querySelector("#host"), wordsFor("en"),
 window.load = async text => window.panel.editor.reset(await decode(text));
 window.text = () => encode(window.panel.editor.map);
 """
+FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"  # what is drawn is laid out
 PLACE = """async ([type, pos]) => {
     const node = LiteGraph.createNode(type);
     node.pos = pos;
@@ -111,6 +112,7 @@ class Surface:
 
     def stroke(self, *points: tuple[float, float]) -> None:
         """Press at the first point, move over the others, release."""
+        self.page.evaluate(FRAMES)
         places = [self.at(*point) for point in points]
         mouse = self.page.mouse
         mouse.move(*places[0])
@@ -118,6 +120,7 @@ class Surface:
         for place in places[1:]:
             mouse.move(*place, steps=5)
         mouse.up()
+        self.page.evaluate(FRAMES)
 
     def click(self, x: float, y: float) -> None:
         self.page.mouse.click(*self.at(x, y))

@@ -19,6 +19,7 @@ from mditface.tests.exemplar import tiny as exemplar
 from mditface.tests.exemplar.test_labels import frame
 from mditface.tests.fusion import tiny as fusion
 from mditface.tests.interaction import published
+from mditface.tests.mditface import tiny as mditface
 from mditface.tests.parsing import weights as parsing
 from mditface.tests.proxy import tiny as proxy
 
@@ -42,6 +43,10 @@ def write_files(weights_file: Callable, server, golden) -> None:
                     for key, weight in bases.random_weights(half(channels)).items()}
             made[list(made)[-1]] += 0.6
             weights_file("vae_approx", f"{name}_{half.__name__.lower()}", made)
+    mdit = server.base / "models" / "mdit"
+    mdit.mkdir(exist_ok=True)
+    mditface.write(mdit / "your_exemplar_model.safetensors",
+                   mditface.config(exemplar_blocks=(0, 2), exemplar_candidates=2))
     weights_file("detection", "mediapipe_face_fp32", parsing.face_landmarker())
     weights_file("diffusion_models", "stand-in-pt-dit", proxy.random_weights(proxy.network()))
     (server.base / "models" / "diffusion_models" / "stand-in-pt-dit.json").write_text(proxy.JSON)

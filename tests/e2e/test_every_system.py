@@ -13,6 +13,7 @@ from mditface.tests.e2e.graphs import inspect
 from mditface.tests.e2e.test_templates import TEMPLATES
 
 SYSTEMS = ("mditface", "mditface_sd35", "mditface_flux_easycontrol", "mditface_interaction", "face_diffuser", "pt_dit")
+SIZED = ("EmptyLatentImage", "EmptySD3LatentImage", "MDiT_DrawInteractions", "MDiT_PTDiTShift")
 LONG = 900  # steps
 
 
@@ -31,7 +32,7 @@ def changed(graph: dict, change) -> dict:
 
 
 def wider(kind, inputs):
-    if kind in ("EmptyLatentImage", "EmptySD3LatentImage", "MDiT_PTDiTShift"):
+    if kind in SIZED and isinstance(inputs["width"], int):
         inputs["width"] += 32
 
 

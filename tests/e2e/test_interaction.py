@@ -158,10 +158,10 @@ def test_preview(server):
 
 def test_a_saved_picture_gives_its_graph_back(server, graph, drawn):
     """What stands in the file, queued again, is the same picture: every setting lies in the graph."""
-    made = graph(picture=node("SaveImage", images=["decode", 0], filename_prefix="interaction"),
+    made = graph(picture=node("SaveImage", images=["decode", 0], filename_prefix="given back"),
                  interactions=interaction(subject='a "tall" person; [x] = y'))
     first = drawn(made)
-    (path,) = (server.base / "output").glob("interaction*.png")
+    (path,) = (server.base / "output").glob("given back*.png")
     saved = json.loads(Image.open(path).text["prompt"])
     assert saved == made
     server.free()
