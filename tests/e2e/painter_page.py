@@ -25,7 +25,8 @@ window.panel = new PainterPanel(document.querySelector("#host"), wordsFor("en"),
 window.load = async text => window.panel.editor.reset(await decode(text));
 window.text = () => encode(window.panel.editor.map);
 """
-FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"  # what is drawn is laid out
+# What has changed is laid out by then.
+FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 PLACE = """async ([type, pos]) => {
     const node = LiteGraph.createNode(type);
     node.pos = pos;
