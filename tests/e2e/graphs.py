@@ -2,6 +2,13 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from devtools.server import Interrupted, Server
 
 
 def node(class_type: str, **inputs) -> dict:
@@ -82,3 +89,28 @@ def inspect(server) -> dict:
 def text_of(entry: dict, node_id: str) -> str:
     """What an output node of a finished run shows as text."""
     return entry["outputs"][node_id]["text"][0]
+
+
+def cancelled(server: Server, graph: dict, due: Callable[[dict], bool]) -> tuple[str, float]:
+    """Runs a graph and presses Cancel at the first progress event whose data is `due`.
+
+    Returns the node that was stopped, and how long the host went on: in seconds of its computing time, which other
+    work on the machine does not stretch.
+    """
+    host, times = psutil.Process(server.process.pid), []
+
+    def press():
+        server.interrupt()
+        times.append(host.cpu_times().user)
+    pressing = threading.Thread(target=press)
+
+    def on_event(kind, data):
+        if kind == "progress" and due(data) and pressing.ident is None:
+            pressing.start()
+        if kind == "execution_interrupted":
+            times.append(host.cpu_times().user)
+    with pytest.raises(Interrupted) as caught:
+        server.watch(graph, on_event)
+    pressing.join()
+    (stopped,) = caught.value.args
+    return stopped, max(times) - min(times)

@@ -1,15 +1,12 @@
 """What holds for each system alike: right at the second run, freed by the host's button, stopped by Cancel."""
 import copy
 import json
-import threading
 
 import numpy as np
-import psutil
 import pytest
 
-from devtools.server import Interrupted
 from mditface.tests.e2e import stand_ins
-from mditface.tests.e2e.graphs import inspect
+from mditface.tests.e2e.graphs import cancelled, inspect
 from mditface.tests.e2e.test_templates import TEMPLATES
 
 SYSTEMS = ("mditface", "mditface_sd35", "mditface_flux_easycontrol", "mditface_interaction", "face_diffuser", "pt_dit")
@@ -66,21 +63,6 @@ def test_another_size_and_prompt_and_the_first_again(server, graph):
 
 
 def test_cancel(server, graph):
-    """Within a second of the host's computing time, which other work on the machine does not stretch."""
-    host, times = psutil.Process(server.process.pid), []
-
-    def press():
-        server.interrupt()
-        times.append(host.cpu_times().user)
-    pressing = threading.Thread(target=press)
-
-    def on_event(kind, data):
-        if kind == "progress" and data["max"] >= LONG and data["value"] > 2 and pressing.ident is None:
-            pressing.start()
-        if kind == "execution_interrupted":
-            times.append(host.cpu_times().user)
-    with pytest.raises(Interrupted):
-        server.watch(changed(graph, longer), on_event)
-    pressing.join()
-    assert max(times) - min(times) < 1
+    _, seconds = cancelled(server, changed(graph, longer), lambda data: data["max"] >= LONG and data["value"] > 2)
+    assert seconds < 1
     pixels(server, graph)

@@ -1,15 +1,11 @@
 """Label maps from pictures, from the host's detector and masks, and the nodes that show them, over HTTP."""
-import threading
-
 import numpy as np
-import psutil
 import pytest
 import torch
 from PIL import Image
 
-from devtools.server import Interrupted
 from mditface.mdit.labelmap import CLASSES, PALETTE, from_landmarks, to_image
-from mditface.tests.e2e.graphs import face, node, text_of
+from mditface.tests.e2e.graphs import cancelled, face, node, text_of
 from mditface.tests.parsing import weights
 
 BUNDLED = "face-parser.safetensors"
@@ -92,26 +88,10 @@ def test_a_file_that_is_no_parser_is_refused(photo, refused, weights_file):
 
 
 def test_a_long_batch_is_cancelled_within_a_second(server):
-    """Of the host's computing time, which other work on the machine does not stretch."""
     graph = {"batch": node("EmptyImage", width=64, height=64, batch_size=3000, color=0), "parse": parse("batch"),
              "map": shown("parse")}
-    host, ended, accepted = psutil.Process(server.process.pid), [], []
-
-    def press():
-        server.interrupt()
-        accepted.append(host.cpu_times().user)
-
-    pressing = threading.Thread(target=press)
-
-    def on_event(kind, data):
-        if kind == "progress" and data["node"] == "parse" and pressing.ident is None:
-            pressing.start()
-        if kind == "execution_interrupted":
-            ended.append(host.cpu_times().user)
-    with pytest.raises(Interrupted) as caught:
-        server.watch(graph, on_event)
-    pressing.join()
-    assert caught.value.args == ("parse",) and ended[0] - accepted[0] < 1
+    stopped, seconds = cancelled(server, graph, lambda data: data["node"] == "parse")
+    assert stopped == "parse" and seconds < 1
 
 
 # The host's face detector
