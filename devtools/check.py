@@ -31,7 +31,9 @@ LEVELS = ("syntax", "warnings", "hazards", "registration", "javascript", "instan
 JUDGED = ("weights",)  # findings of comfy-test that never fail, and that we stand by: the bundled weights
 UNLINKED = {  # where the nodes look for what no link in a graph leads to: the user's own
     "MDiT_LoadAdapter": {"adapter_name": "models/mdit_adapters"},
+    "MDiT_LoadDynaST": {"weights_name": "models/dynast"},
     "MDiT_LoadFaceDiffuser": {"weights_name": "models/face_diffuser"},
+    "MDiT_LoadModel": {"model_name": "models/mdit"},
     "MDiT_LoadPTDiT": {"model_name": "models/diffusion_models"},
     "LoadImage": {"image": "input"},
     "LoadImageDataSetFromFolder": {"folder": "input"},
@@ -129,14 +131,15 @@ class Check:
                   "--cache-dir", str(clone.parent), "--comfy-dir", str(self.base), cwd=self.scratch)
 
     def place_files(self) -> None:
-        """Empty files and folders under the names that the graphs ask for, so that the loaders list them."""
+        """Empty files and folders under the names that the graphs ask for, so that the loaders list them; not for
+        those that come with the pack."""
         for file in self.graphs():
             graph, twin = (json.loads(path.read_text()) for path in (self.pack / TEMPLATES / file.name, file))
             wanted = [Path("models", model["directory"], model["name"])
                       for node in graph["nodes"] for model in node["properties"].get("models", ())]
             wanted += [Path(folder, node["inputs"][name]) for node in twin.values()
                        for name, folder in UNLINKED.get(node["class_type"], {}).items()]
-            for path in (self.base / name for name in wanted):
+            for path in (self.base / name for name in wanted if not any(self.pack.rglob(name.name))):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.touch() if path.suffix else path.mkdir(exist_ok=True)
 
@@ -190,14 +193,16 @@ class Check:
 def readable(graph: dict, twin: dict, info: dict) -> dict:
     """A graph as comfy-test reads it: no notes, and no values of widgets that it does not know.
 
-    It takes widget values by position but counts neither combos nor what the front end adds to a seed.
+    It takes widget values by position but counts neither combos nor what the front end adds to a seed. It counts inputs
+    that are linked: their defaults stand in.
     """
     nodes = [dict(node) for node in graph["nodes"] if node["type"] in info]
     for node in nodes:
         inputs, given = info[node["type"]]["input"], twin[str(node["id"])]["inputs"]
         known = inputs.get("required", {}) | inputs.get("optional", {})
         names = [name for name, spec in known.items() if spec[0] in WIDGETS or isinstance(spec[0], list)]
-        node["widgets_values"] = [given[name] for name in names if not isinstance(given.get(name, []), list)]
+        node["widgets_values"] = [known[name][-1].get("default", "") if isinstance(given[name], list) else given[name]
+                                  for name in names if name in given]
     return graph | {"nodes": nodes}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, autocast
 
 import comfy.model_management
 
@@ -55,7 +55,7 @@ def attend(query: Side, key: Side, value: Tensor, candidates: Tensor | None, ask
     chosen hangs on the last digits. Raises ValueError where there are fewer than top_k candidates.
     """
     keys = [part.float() for part in (*key, value, *([] if picture is None else [picture]))]
-    with torch.autocast(value.device.type, enabled=False):
+    with autocast(value.device.type, enabled=False):  # which only a trainer turns on
         found = [look(*chunk, asked) for chunk in chunks([part.float() for part in query], keys, candidates)]
     shape = query.score.shape[:2]
     return Attended(*(None if part[0] is None else torch.cat([x.flatten(0, 1) for x in part]).unflatten(0, shape)
