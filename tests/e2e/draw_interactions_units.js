@@ -1,9 +1,10 @@
 /** Unit tests of the editor of interactions; test_draw_interactions_units.py runs each exported function in the browser. */
 
-import { bothLanguages, check, random } from "/units.js";
+import { bothLanguages, check, dressedAtOnce, random } from "/units.js";
 import { COMMANDS } from "/interactions/commands.js";
 import { LayoutEditor } from "/interactions/editor.js";
 import { LIMIT, Layout, MAX_STEPS, between, fromText, toText } from "/interactions/model.js";
+import { LayoutPanel } from "/interactions/panel.js";
 import { WORDS, wordsFor } from "/interactions/words.js";
 
 const ONE = { subject: "person", action: "feeding", object: "cat", subject_box: [0.1, 0.2, 0.4, 0.9],
@@ -268,4 +269,8 @@ export function both_languages_have_all_words() {
     bothLanguages(WORDS);
     for (const { id } of COMMANDS) check(WORDS.en[id], id);
     check(wordsFor("zh-TW")("swap") === WORDS.zh.swap && wordsFor("fr")("undo") === "Undo", "fallback");
+}
+
+export function a_panel_is_dressed_at_once() {
+    dressedAtOnce(LayoutPanel, wordsFor("en"));
 }

@@ -1,11 +1,12 @@
 /** Unit tests of the painter's modules; test_painter_units.py runs each exported function in the browser. */
 
-import { bothLanguages, check, key, random, refused, same } from "/units.js";
+import { bothLanguages, check, dressedAtOnce, key, random, refused, same } from "/units.js";
 import { combination } from "/shared/commands.js";
 import { COMMANDS, digitClass } from "/painter/commands.js";
 import { CLASSES, MIRRORED, PALETTE } from "/painter/classes.js";
 import { decode, encode } from "/painter/codec.js";
 import { LabelMap, MAX_STEPS } from "/painter/model.js";
+import { PainterPanel } from "/painter/panel.js";
 import { PictureError, partClass, readFiles, toLabels, toPng } from "/painter/pictures.js";
 import * as raster from "/painter/raster.js";
 import { WORDS, wordsFor } from "/painter/words.js";
@@ -280,4 +281,8 @@ export function both_languages_have_all_words() {
     for (const id of [...CLASSES, ...COMMANDS.map((command) => command.id)]) check(WORDS.en[id], id);
     check(wordsFor("zh-TW")("hair") === WORDS.zh.hair && wordsFor("fr")("hair") === "hair", "fallback");
     check(wordsFor(undefined)("hair") === "hair", "no locale");
+}
+
+export function a_panel_is_dressed_at_once() {
+    dressedAtOnce(PainterPanel, wordsFor("en"));
 }

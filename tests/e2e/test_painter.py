@@ -126,6 +126,8 @@ def test_copies_share_nothing(renderer, page, painter):
     show(page)
     other = NodePainter(page, other_id, 1)
     assert other.text() == text
+    sizes = page.evaluate("() => app.graph.nodes.map(node => [...node.size])")
+    assert sizes[0] == pytest.approx(sizes[1], abs=1)
     other.choose("hat")
     other.stroke((60, 300), (450, 300))
     assert (other.drawing()[300, 100:400] == HAT).all()

@@ -34,3 +34,12 @@ export function bothLanguages({ en, zh }) {
     const holes = (text) => (text.match(/\{\w+\}/g) ?? []).sort().join();
     for (const [id, text] of Object.entries(en)) check(holes(text) === holes(zh[id]), id);
 }
+
+/** A panel of this kind has both of its style sheets when it is laid out first, not some time later. */
+export function dressedAtOnce(Panel, words) {
+    const panel = new Panel(document.body.appendChild(document.createElement("div")), words, () => {});
+    const { display, gridTemplateAreas } = getComputedStyle(panel.body);
+    panel.close();
+    panel.host.remove();
+    check(display === "grid" && gridTemplateAreas !== "none", `laid out as ${display}, areas ${gridTemplateAreas}`);
+}

@@ -3,13 +3,14 @@
 import { element, toolRadio } from "../shared/elements.js";
 import { Panel } from "../shared/panel.js";
 import { helpPopup, helpRows, sizePopup } from "../shared/popups.js";
+import { readStyle } from "../shared/style.js";
 import { COMMANDS, handleKey } from "./commands.js";
 import { LayoutEditor } from "./editor.js";
 import { List } from "./list.js";
 import { LIMIT } from "./model.js";
 import { LayoutView } from "./view.js";
 
-const STYLE = new URL("interactions.css", import.meta.url).href;
+const STYLE = await readStyle("interactions.css", import.meta.url);
 const SIDE = { min: 16, max: 16384, step: 8 };
 
 export class LayoutPanel extends Panel {

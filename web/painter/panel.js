@@ -2,6 +2,7 @@
 
 import { commandToggle, element, radio, slider, toolRadio } from "../shared/elements.js";
 import { Panel } from "../shared/panel.js";
+import { readStyle } from "../shared/style.js";
 import { CLASSES, PALETTE } from "./classes.js";
 import { COMMANDS, classKey, handleKey } from "./commands.js";
 import { LabelEditor, RADIUS } from "./editor.js";
@@ -9,7 +10,7 @@ import { PictureError, readFiles, toPng } from "./pictures.js";
 import { painterPopups } from "./popups.js";
 import { LabelView } from "./view.js";
 
-const STYLE = new URL("painter.css", import.meta.url).href;
+const STYLE = await readStyle("painter.css", import.meta.url);
 
 export class PainterPanel extends Panel {
     constructor(host, words, forward) {

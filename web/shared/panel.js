@@ -2,8 +2,9 @@
 
 import { commandButton, element } from "./elements.js";
 import { followPointers } from "./pointer.js";
+import { readStyle } from "./style.js";
 
-const STYLE = new URL("panel.css", import.meta.url).href;
+const STYLE = await readStyle("panel.css", import.meta.url);
 const FIELDS = "input[type=number], input[type=text]"; // take their keys and their clipboard themselves
 
 /**
@@ -126,11 +127,11 @@ export class Panel {
     /** Puts the parts together, with the style sheet of the kind, and starts to listen. */
     assemble(kind, style, View, parts) {
         const { words, editor } = this;
-        const styles = [STYLE, style].map((href) => element("link", { rel: "stylesheet", href }));
         this.body = element("div", { className: `panel ${kind}`, role: "group", "aria-label": words("title") },
             ...parts, ...Object.values(this.popups),
             element("p", { id: "keys", className: "unseen", textContent: words("canvasKeys") }));
-        this.root.append(...styles, this.body, this.dialog);
+        this.root.adoptedStyleSheets = [STYLE, style];
+        this.root.append(this.body, this.dialog);
         editor.view = new View(this.canvas, editor, () => this.onDrawn());
         this.#connect();
         this.#update();
