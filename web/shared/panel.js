@@ -130,8 +130,8 @@ export class Panel {
         this.body = element("div", { className: `panel ${kind}`, role: "group", "aria-label": words("title") },
             ...parts, ...Object.values(this.popups),
             element("p", { id: "keys", className: "unseen", textContent: words("canvasKeys") }));
-        this.root.adoptedStyleSheets = [STYLE, style];
-        this.root.append(this.body, this.dialog);
+        const styles = [STYLE, style].map((textContent) => element("style", { textContent }));
+        this.root.append(...styles, this.body, this.dialog);
         editor.view = new View(this.canvas, editor, () => this.onDrawn());
         this.#connect();
         this.#update();
