@@ -13,6 +13,7 @@ from ..mditface.text import TextEncoder
 
 EMBEDDING_SD = 0.5
 SHARPNESS = 10.0  # of the search for an exemplar's tokens: the logit of a token with the same classes
+LOCAL_SHARE = 0.5  # of the heads
 LOCAL_BIAS = (1.0, 1.5)  # of the first and the last local head
 
 
@@ -33,12 +34,12 @@ def plain_weights(module: nn.Module) -> None:
 
 @torch.no_grad()
 def local_start(stream: Stream) -> None:
-    """Constant query and key biases on the first member of each rotated pair, in half of the heads.
+    """Constant query and key biases on the first member of each rotated pair, in a share of the heads.
 
     Rotated, such a query meets such a key best at its own place, so that each image token reads the mask token
     of the same place from the first step on. The other heads are left to the text.
     """
-    local = stream.heads // 2
+    local = int(stream.heads * LOCAL_SHARE)
     bias = stream.qkv.bias.view(3, stream.heads, -1)
     bias[:2, :local, ::2] = torch.linspace(*LOCAL_BIAS, local).view(1, -1, 1)
 

@@ -1,0 +1,92 @@
+"""What parts of the recipe add to the colours of the pictures (docs/training.md, "Colours").
+
+    python dev.py bench ablation_image [--steps 800] [--count 100] [--data data/train]
+
+Trains a smaller image model by configs/demo.yaml, with one part of the recipe changed at a time, and counts the
+pictures of held-out maps and short captions whose colours are those that were asked for. `data` is a folder of renders
+by the pack's renderer. One seed; the last line printed is one JSON object.
+"""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from unittest.mock import patch
+
+import torch.nn as nn
+
+from mditface.mdit.parsing import load_parser
+from mditface.mdit.training import initialise
+from mditface.mdit.training.data import Faces
+from mditface.mdit.training.metrics.attributes import AttributeRules
+from mditface.mdit.training.render import caption
+from mditface.mdit.training.sampling import sample
+from mditface.mdit.training.settings import read_settings
+from mditface.mdit.training.targets.demo import DemoTarget
+from mditface.mdit.training.targets.kinds import SETTINGS
+from mditface.mdit.training.trainer import Trainer, make_accelerator
+
+from .bundled import FIT_SEED, HELD_OUT_SEED
+from .quality import measure
+
+CONFIG = Path(measure.ROOT, "mdit", "training", "configs", "demo.yaml")
+SMALL = ("model.width=128", "model.text_dim=128", "model.pooled_dim=128", "model.depth=4", "schedule.warmup=50",
+         "ema=0", "every.metrics=1000000", "every.sheet=1000000")
+GUIDANCE = {"mask_scale": 2.0, "text_scale": 1.25}  # weak: strong text guidance hides what a part adds
+COLORS = ("hair_color", "clothes_color", "background_color")
+VARIANTS = {  # whether the encoder has convolutions, what the recipe's constants are, further changes of the settings
+    "as shipped": (True, contextlib.nullcontext, ()),
+    "no convolutions": (False, contextlib.nullcontext, ()),
+    "no lesson in attributes": (True, contextlib.nullcontext, ("text_steps=0",)),
+    "no heads left to the text": (True, lambda: patch.object(initialise, "LOCAL_SHARE", 1.0), ()),
+    "no short captions": (True, lambda: patch.object(caption, "SHORT_SHARE", 0.0), ()),
+}
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="dev.py bench ablation_image", description=__doc__.partition("\n")[0])
+    parser.add_argument("--steps", type=int, default=800, help="of training, 64 pictures each (default: 800)")
+    parser.add_argument("--count", type=int, default=100, help="held-out renders (default: 100)")
+    parser.add_argument("--data", type=Path, default=Path("data/train"), help="default: data/train")
+    return parser.parse_args(argv)
+
+
+def trained(folder: Path, args: argparse.Namespace, convolutions: bool, constants, changes) -> DemoTarget:
+    """The target after its run, which works in `folder`."""
+    places = (f"data={args.data}", f"heldout={args.data}", f"output={folder}", f"weights={folder}/weights.safetensors")
+    settings = read_settings(CONFIG, [*SMALL, *places, f"steps={args.steps}", *changes], SETTINGS)
+    with constants():
+        target = DemoTarget(settings)
+        if not convolutions:
+            target.module.text_encoder.conv = nn.ModuleList()
+        Trainer(target, make_accelerator(settings)).fit()
+    return target
+
+
+def colors(target: DemoTarget, heldout: Faces, judge, rules: AttributeRules) -> dict[str, float]:
+    """Share of the pictures with the asked colour."""
+    ids = target.writer.encode(measure.short_captions(heldout))
+    module = target.module.eval()
+    pictures = sample(module.model, module.text_encoder, heldout.labels, ids, seed=0, **GUIDANCE).numpy()
+    _, looks = measure.held_out(pictures, heldout, judge, rules)
+    return {name: looks[name]["accuracy"] for name in COLORS}
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    judge, workers = load_parser().parse, os.cpu_count()
+    heldout, fitted = (measure.renders(seed, 128, count, workers)
+                       for seed, count in ((HELD_OUT_SEED, args.count), (FIT_SEED, 1500)))
+    rules, results = AttributeRules(fitted, judge), {}
+    for name, variant in VARIANTS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            results[name] = colors(trained(Path(folder), args, *variant), heldout, judge, rules)
+        print(f"{name:28}" + "".join(f"  {key} {value:.2f}" for key, value in results[name].items()), flush=True)
+    print(json.dumps({"bench": "ablation_image", "steps": args.steps, "count": args.count, "variants": results}))
+
+
+if __name__ == "__main__":
+    main()
