@@ -9,7 +9,7 @@ from ..mdit.mditface.sample import require_mdit, sample
 from ..mdit.mditface.static import CACHE_MODES, CacheOptions
 
 SCALE = dict(min=0.0, max=100.0, step=0.1, round=0.01)
-TEXT_TIP = "How far the picture is pushed towards the text. 1.25 for the bundled model, 1 for no push."
+TEXT_TIP = "How far the picture is pushed towards the text. 1.5 for the bundled model, 1 for no push."
 MASK_TIP = "How far the picture is pushed towards the mask. 2 for the bundled model; 1 leaves out one of three " \
            "evaluations a step."
 
@@ -29,7 +29,7 @@ class Sampler(io.ComfyNode):
                 io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
                              tooltip="Start of the noise; the same seed gives the same picture."),
                 io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Number of denoising steps."),
-                io.Float.Input("cfg", default=1.25, tooltip=TEXT_TIP, **SCALE),
+                io.Float.Input("cfg", default=1.5, tooltip=TEXT_TIP, **SCALE),
                 io.Float.Input("mask_cfg", default=2.0, tooltip=MASK_TIP, **SCALE),
                 io.Combo.Input("sampler_name", options=comfy.samplers.SAMPLER_NAMES, default="euler",
                                tooltip="Solver of the sampling equation."),
@@ -73,14 +73,14 @@ class DualGuiderNode(io.ComfyNode):
                 io.Model.Input("model", tooltip="Model from Load MDiT Model."),
                 io.Conditioning.Input("positive", tooltip="Text and mask to generate from."),
                 io.Conditioning.Input("negative", tooltip="Text to stay away from; may be empty. Needs no mask."),
-                io.Float.Input("text_scale", default=1.25, tooltip=TEXT_TIP, **SCALE),
+                io.Float.Input("text_scale", default=1.5, tooltip=TEXT_TIP, **SCALE),
                 io.Float.Input("mask_scale", default=2.0, tooltip=MASK_TIP, **SCALE),
             ],
             outputs=[io.Guider.Output(display_name="guider", tooltip="Connect to SamplerCustomAdvanced.")],
         )
 
     @classmethod
-    def execute(cls, model, positive, negative, text_scale=1.25, mask_scale=2.0) -> io.NodeOutput:
+    def execute(cls, model, positive, negative, text_scale=1.5, mask_scale=2.0) -> io.NodeOutput:
         require_mdit(model)
         guider = DualGuider(model)
         guider.set_conds(positive, negative)

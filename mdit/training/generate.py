@@ -32,7 +32,7 @@ DIGEST_CHUNK = 1 << 24
 class Options:
     """How a picture is sampled; the names are those of the sampler and mask nodes' inputs."""
     steps: int = 20
-    cfg: float = 1.25
+    cfg: float = 1.5
     mask_cfg: float = 2.0
     seed: int = 42
     sampler_name: str = "euler"

@@ -22,7 +22,7 @@ from mditface.mdit.training.data import (
 )
 from mditface.mdit.training.render.caption import VOCABULARY
 from mditface.mdit.training.render.look import sample_look
-from mditface.mdit.training.sampling import sample
+from mditface.mdit.training.sampling import mask_inputs, sample
 from mditface.mdit.training.settings import Schedule, read_settings
 from mditface.mdit.training.targets.kinds import (
     SETTINGS, DemoSettings, DemoTarget, JudgeSettings, JudgeTarget,
@@ -219,6 +219,17 @@ def test_saved_file_loads(demo):
     assert loaded.text_config == demo.module.text_config
     for name, w in demo.module.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], w.half().float()), name
+
+
+def test_a_file_with_coarser_mask_cells_starts_as_the_same_function(demo, paths, tmp_path):
+    file = tmp_path / "coarser.safetensors"
+    demo.module.save(file)
+    target = DemoTarget(DemoSettings(**DEMO | {"model": MODEL | {"mask_cells": 8}, "init": file}, **paths))
+    before, after = (module.model.mask_embed(mask_inputs(demo.faces.labels, module.model)[0])
+                     for module in (Demo.load(file), target.module))
+    torch.testing.assert_close(after, before)
+    with pytest.raises(ValueError, match="init: .* another configuration"):
+        DemoTarget(DemoSettings(**DEMO | {"model": MODEL | {"mask_cells": 2}, "init": file}, **paths))
 
 
 def test_samples_have_the_maps_size(demo):

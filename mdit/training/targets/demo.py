@@ -38,6 +38,7 @@ MEAN_LOGIT_T = -0.5  # t = 1 - sigma is the sigmoid of a normal with this mean a
 LOSS_SIGMA = 0.15    # below it the velocity error would weigh the last details too much
 MASKED = -1e4
 SHEET_COUNT, METRIC_COUNT = 12, 24
+MASK_EMBED = "model.mask_embed.weight"
 PREFIX, BLOCKS = "model.", ("blocks.", "exemplar.reads.")
 
 
@@ -96,12 +97,16 @@ class Demo(nn.Module):
         return demo.eval()
 
     def start_from(self, path: Path) -> None:
-        """Takes over a file's weights; an exemplar branch that the file lacks starts anew.
+        """Takes over a file's weights; an exemplar branch that the file lacks starts anew, coarser mask cells are
+        divided (`finer_cells`).
 
-        Raises ValueError where the file's configuration differs in more than the branch.
+        Raises ValueError where the file's configuration differs in more than these.
         """
         sd, config, text = read_file(path)
         own = self.model.config
+        if MASK_EMBED in sd and not config.exemplar_blocks and own.mask_cells % config.mask_cells == 0:
+            sd[MASK_EMBED] = finer_cells(sd[MASK_EMBED], config.mask_cells, own.mask_cells)
+            config = dataclasses.replace(config, mask_cells=own.mask_cells)
         config = dataclasses.replace(config, exemplar_blocks=config.exemplar_blocks or own.exemplar_blocks,
                                      exemplar_candidates=own.exemplar_candidates)
         if (config, text) != (own, self.text_config):
@@ -138,6 +143,14 @@ class Demo(nn.Module):
         velocity = model(noisy, sigma, context, y, [MaskRows(slice(None), kv, bias, exemplar)]).float()
         clean = noisy - velocity * level.clamp(min=MIN_SIGMA)
         return ((clean - images) / level.clamp(min=LOSS_SIGMA)).square().mean()
+
+
+def finer_cells(weight: Tensor, before: int, after: int) -> Tensor:
+    """Weight (D, classes * before^2) of mask cells -> (D, classes * after^2), before cells a patch's side and after:
+    each cell's parts share its weight, so that the model stays the same function until it learns to tell them apart."""
+    parts = after // before
+    cells = weight.view(len(weight), -1, before, 1, before, 1).expand(-1, -1, -1, parts, -1, parts)
+    return cells.flatten(1) / parts ** 2
 
 
 def read_file(path: Path) -> tuple[dict[str, Tensor], MDiTConfig, TextConfig]:
