@@ -3,8 +3,9 @@
     python dev.py bench ablation_image [--steps 800] [--count 100] [--data data/train]
 
 Trains a smaller image model by configs/demo.yaml, with one part of the recipe changed at a time, and counts the
-pictures of held-out maps and short captions whose colours are those that were asked for. `data` is a folder of renders
-by the pack's renderer. One seed; the last line printed is one JSON object.
+pictures of the first held-out maps and short captions whose colours are those that were asked for. `data` is a folder
+of renders by the pack's renderer; the held-out ones are the configuration's. One seed; the last line printed is one
+JSON object.
 """
 from __future__ import annotations
 
@@ -18,9 +19,8 @@ from unittest.mock import patch
 
 import torch.nn as nn
 
-from mditface.mdit.parsing import load_parser
 from mditface.mdit.training import initialise
-from mditface.mdit.training.data import Faces
+from mditface.mdit.training.metrics.agreement import Parser, open_parser
 from mditface.mdit.training.metrics.attributes import AttributeRules
 from mditface.mdit.training.render import caption
 from mditface.mdit.training.sampling import sample
@@ -29,7 +29,7 @@ from mditface.mdit.training.targets.demo import DemoTarget
 from mditface.mdit.training.targets.kinds import SETTINGS
 from mditface.mdit.training.trainer import Trainer, make_accelerator
 
-from .bundled import FIT_SEED, HELD_OUT_SEED
+from .bundled import FIT_SEED
 from .quality import measure
 
 CONFIG = Path(measure.ROOT, "mdit", "training", "configs", "demo.yaml")
@@ -56,7 +56,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def trained(folder: Path, args: argparse.Namespace, convolutions: bool, constants, changes) -> DemoTarget:
     """The target after its run, which works in `folder`."""
-    places = (f"data={args.data}", f"heldout={args.data}", f"output={folder}", f"weights={folder}/weights.safetensors")
+    places = (f"data={args.data}", f"output={folder}", f"weights={folder}/weights.safetensors")
     settings = read_settings(CONFIG, [*SMALL, *places, f"steps={args.steps}", *changes], SETTINGS)
     with constants():
         target = DemoTarget(settings)
@@ -66,24 +66,22 @@ def trained(folder: Path, args: argparse.Namespace, convolutions: bool, constant
     return target
 
 
-def colors(target: DemoTarget, heldout: Faces, judge, rules: AttributeRules) -> dict[str, float]:
-    """Share of the pictures with the asked colour."""
-    ids = target.writer.encode(measure.short_captions(heldout))
-    module = target.module.eval()
-    pictures = sample(module.model, module.text_encoder, heldout.labels, ids, seed=0, **GUIDANCE).numpy()
-    _, looks = measure.held_out(pictures, heldout, judge, rules)
+def colors(target: DemoTarget, count: int, judge: Parser, rules: AttributeRules) -> dict[str, float]:
+    """Share of the pictures of the first held-out maps with the asked colour."""
+    faces, module = target.heldout, target.module.eval()
+    ids = target.writer.encode(measure.short_captions(faces)[:count])
+    pictures = sample(module.model, module.text_encoder, faces.labels[:count], ids, seed=0, **GUIDANCE).numpy()
+    _, looks = measure.held_out(pictures, faces, judge, rules)
     return {name: looks[name]["accuracy"] for name in COLORS}
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
-    judge, workers = load_parser().parse, os.cpu_count()
-    heldout, fitted = (measure.renders(seed, 128, count, workers)
-                       for seed, count in ((HELD_OUT_SEED, args.count), (FIT_SEED, 1500)))
-    rules, results = AttributeRules(fitted, judge), {}
+    judge = open_parser()
+    rules, results = AttributeRules(measure.renders(FIT_SEED, 128, 1500, os.cpu_count()), judge), {}
     for name, variant in VARIANTS.items():
         with tempfile.TemporaryDirectory() as folder:
-            results[name] = colors(trained(Path(folder), args, *variant), heldout, judge, rules)
+            results[name] = colors(trained(Path(folder), args, *variant), args.count, judge, rules)
         print(f"{name:28}" + "".join(f"  {key} {value:.2f}" for key, value in results[name].items()), flush=True)
     print(json.dumps({"bench": "ablation_image", "steps": args.steps, "count": args.count, "variants": results}))
 

@@ -2,14 +2,25 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--no-first-run")
 LOADED = """() => window.app?.extensionManager?.workflow?.activeWorkflow
     && LiteGraph.registered_node_types.KSampler"""
+
+NO_WELCOME = {"Comfy.TutorialCompleted": True}  # the dialog that a new user sees lies over the canvas
+
+
+def write_settings(base: Path, settings: dict) -> None:
+    """The front end's settings, all others as a user first has them, in a base folder of the host."""
+    file = base / "user" / "default" / "comfy.settings.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(settings))
 
 
 def chromium() -> str | None:

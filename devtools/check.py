@@ -133,13 +133,14 @@ class Check:
     def place_files(self) -> None:
         """Empty files and folders under the names that the graphs ask for, so that the loaders list them; not for
         those that come with the pack."""
+        own = {path.name for path in self.pack.rglob("*")}
         for file in self.graphs():
             graph, twin = (json.loads(path.read_text()) for path in (self.pack / TEMPLATES / file.name, file))
             wanted = [Path("models", model["directory"], model["name"])
                       for node in graph["nodes"] for model in node["properties"].get("models", ())]
             wanted += [Path(folder, node["inputs"][name]) for node in twin.values()
                        for name, folder in UNLINKED.get(node["class_type"], {}).items()]
-            for path in (self.base / name for name in wanted if not any(self.pack.rglob(name.name))):
+            for path in (self.base / name for name in wanted if name.name not in own):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.touch() if path.suffix else path.mkdir(exist_ok=True)
 

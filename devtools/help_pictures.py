@@ -18,7 +18,7 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from devtools.browser import front_end
+from devtools.browser import NO_WELCOME, front_end, write_settings
 from devtools.server import ROOT, Server
 
 DOCS = ROOT / "web" / "docs"
@@ -28,7 +28,7 @@ ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 COLOURS = 64
 MARGIN = 16  # pixels around the nodes
 CORNER = (140, 140)  # where the graph begins on the page, right of the front end's own bars
-PLAIN = {"Comfy.TutorialCompleted": True, "Comfy.NodeBadge.NodeSourceBadgeMode": "None", "Comfy.Minimap.Visible": False}
+PLAIN = NO_WELCOME | {"Comfy.NodeBadge.NodeSourceBadgeMode": "None", "Comfy.Minimap.Visible": False}
 LOAD = """async graph => {
     await app.loadGraphData(graph);
     app.canvas.deselectAll();
@@ -69,9 +69,7 @@ def models(graph: dict) -> list[str]:
 
 def prepare(base: Path) -> Server:
     """A server with a face where Load Image looks for it."""
-    settings = base / "user" / "default" / "comfy.settings.json"
-    settings.parent.mkdir(parents=True)
-    settings.write_text(json.dumps(PLAIN))
+    write_settings(base, PLAIN)
     server = Server(base)
     face = Image.open(FACE)
     face.crop((face.width // 2, 0, face.width, face.height)).save(base / "input" / "photo.png")

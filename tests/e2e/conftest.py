@@ -1,27 +1,19 @@
 """A real host with the pack, and a real browser on it."""
-import json
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from devtools.browser import FLAGS, LOADED, chromium
+from devtools.browser import FLAGS, LOADED, NO_WELCOME, chromium, write_settings
 from devtools.server import NodeError, Server
-
-
-def first_settings(base: Path) -> None:
-    """The front end's settings as a user first has them, but without the welcome dialog over the canvas."""
-    settings = base / "user" / "default" / "comfy.settings.json"
-    settings.parent.mkdir(parents=True, exist_ok=True)
-    settings.write_text(json.dumps({"Comfy.TutorialCompleted": True}))
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """One host for the whole session; a test leaves it idle. `probe_nodes` stands beside the pack in it."""
     base = tmp_path_factory.mktemp("host")
-    first_settings(base)
+    write_settings(base, NO_WELCOME)
     with Server(base, "--preview-method", "auto", packs=[Path(__file__).parent / "probe_nodes"]) as running:
         yield running
 
@@ -100,7 +92,7 @@ def artefacts(root) -> Path:
 def browser(server):
     """Chromium, and the server's settings as at first. Of one module only: while playwright is open, no other event
     loop runs in this thread."""
-    first_settings(server.base)
+    write_settings(server.base, NO_WELCOME)
     if not chromium():
         pytest.skip("no chromium on this machine")
     from playwright.sync_api import sync_playwright

@@ -104,6 +104,7 @@ class Demo(nn.Module):
         """
         sd, config, text = read_file(path)
         own = self.model.config
+        # A trained exemplar branch reads the cells, too, with weights that are not divided here.
         if MASK_EMBED in sd and not config.exemplar_blocks and own.mask_cells % config.mask_cells == 0:
             sd[MASK_EMBED] = finer_cells(sd[MASK_EMBED], config.mask_cells, own.mask_cells)
             config = dataclasses.replace(config, mask_cells=own.mask_cells)
