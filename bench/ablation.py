@@ -17,14 +17,14 @@ import torch.nn as nn
 
 import comfy.ops
 from mditface.mdit.mditface.text import TextEncoder
-from mditface.mdit.training import initialise
-from mditface.mdit.training.colors import PARTS
-from mditface.mdit.training.words import CaptionWriter, pretrain, text_config
+from mditface.mdit.recipes import initialize
+from mditface.mdit.evaluation.colors import PARTS
+from mditface.mdit.recipes.words import CaptionWriter, pretrain, text_config
 
 WIDTH, LESSON = 192, 300  # as in configs/demo.yaml
 VARIANTS = {  # convolutions over three words, deviation of the embeddings at the start
-    "as shipped": (True, initialise.EMBEDDING_SD), "embeddings start at 1": (True, 1.0),
-    "no convolutions": (False, initialise.EMBEDDING_SD), "neither": (False, 1.0),
+    "as shipped": (True, initialize.EMBEDDING_SD), "embeddings start at 1": (True, 1.0),
+    "no convolutions": (False, initialize.EMBEDDING_SD), "neither": (False, 1.0),
 }
 
 
@@ -33,8 +33,8 @@ def told(convolutions: bool, deviation: float) -> dict[str, float]:
     torch.manual_seed(0)
     config = text_config(WIDTH)
     encoder = TextEncoder(config, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
-    with patch.object(initialise, "EMBEDDING_SD", deviation):
-        initialise.initialise_text(encoder)
+    with patch.object(initialize, "EMBEDDING_SD", deviation):
+        initialize.initialise_text(encoder)
     if not convolutions:
         encoder.conv = nn.ModuleList()
     found = pretrain(encoder, CaptionWriter(config, 0), LESSON)

@@ -19,14 +19,14 @@ from unittest.mock import patch
 
 import torch.nn as nn
 
-from mditface.mdit.training import initialise
-from mditface.mdit.training.metrics.agreement import Parser, open_parser
-from mditface.mdit.training.metrics.attributes import AttributeRules
-from mditface.mdit.training.render import caption
+from mditface.mdit.recipes import initialize
+from mditface.mdit.evaluation.metrics.agreement import Parser, open_parser
+from mditface.mdit.evaluation.metrics.attributes import AttributeRules
+from mditface.mdit.render import caption
 from mditface.mdit.training.sampling import sample
 from mditface.mdit.training.settings import read_settings
-from mditface.mdit.training.targets.demo import DemoTarget
-from mditface.mdit.training.targets.kinds import SETTINGS
+from mditface.mdit.recipes.targets.demo import DemoTarget
+from mditface.mdit.recipes.targets.kinds import SETTINGS
 from mditface.mdit.training.trainer import Trainer, make_accelerator
 
 from .bundled import FIT_SEED
@@ -41,7 +41,7 @@ VARIANTS = {  # whether the encoder has convolutions, what the recipe's constant
     "as shipped": (True, contextlib.nullcontext, ()),
     "no convolutions": (False, contextlib.nullcontext, ()),
     "no lesson in attributes": (True, contextlib.nullcontext, ("text_steps=0",)),
-    "no heads left to the text": (True, lambda: patch.object(initialise, "LOCAL_SHARE", 1.0), ()),
+    "no heads left to the text": (True, lambda: patch.object(initialize, "LOCAL_SHARE", 1.0), ()),
     "no short captions": (True, lambda: patch.object(caption, "SHORT_SHARE", 0.0), ()),
 }
 

@@ -32,7 +32,7 @@ from mditface.mdit.training.data import Faces
 from mditface.mdit.training.settings import read_settings
 from mditface.mdit.training.sampling import save_sheet
 from mditface.mdit.training.targets.adapter import AdapterSettings
-from mditface.mdit.training.targets.encode import load_base
+from mditface.mdit.recipes.encode import load_base
 
 from .reductions import GUIDANCE, draw
 

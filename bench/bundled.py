@@ -16,9 +16,9 @@ from pathlib import Path
 
 import comfy.utils
 from mditface.mdit.parsing import WEIGHTS as PARSER_WEIGHTS
-from mditface.mdit.training.generate import Generator, Options, load_models
-from mditface.mdit.training.metrics.agreement import open_parser
-from mditface.mdit.training.metrics.attributes import AttributeRules
+from mditface.mdit.evaluation.generate import Generator, Options, load_models
+from mditface.mdit.evaluation.metrics.agreement import open_parser
+from mditface.mdit.evaluation.metrics.attributes import AttributeRules
 from mditface.mdit.training.sampling import save_sheet
 
 from .quality import measure

@@ -23,10 +23,10 @@ from mditface.mdit.labelmap import CLASSES
 from mditface.mdit.mditface import host
 from mditface.mdit.mditface.mask import CONDITIONING_KEY, MaskInput, MaskReference
 from mditface.mdit.mditface.sample import sample
-from mditface.mdit.mditface.static import CacheOptions
+from mditface.mdit.mditface.reader import CacheOptions
 from mditface.mdit.parsing import load_parser, score
-from mditface.mdit.training.render.caption import Caption
-from mditface.mdit.training.render.scene import make_sample
+from mditface.mdit.render.caption import Caption
+from mditface.mdit.render.scene import make_sample
 from mditface.nodes.loading import BUNDLED
 
 FORMS = {"exact": ("off", "auto"), "8-bit": ("off", "8-bit"), "merge": ("merge", "auto"), "half": ("half", "auto")}

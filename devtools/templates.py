@@ -14,11 +14,11 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from mdit.labelmap import PALETTE
-from mdit.training.render.head import build_head
-from mdit.training.render.look import sample_look
-from mdit.training.render.paint import Label, paint_surface
-from mdit.training.render.raster import rasterise
-from mdit.training.render.scene import Camera, build_scene, gather, rotation
+from mdit.render.head import build_head
+from mdit.render.look import sample_look
+from mdit.render.paint import Label, paint_surface
+from mdit.render.raster import rasterise
+from mdit.render.scene import Camera, build_scene, gather, rotation
 
 FOLDER = Path(__file__).parents[1] / "web" / "painter" / "templates"
 SIZE = 512

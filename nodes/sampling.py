@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..mdit.mditface.guidance import DualGuider
 from ..mdit.mditface.sample import require_mdit, sample
-from ..mdit.mditface.static import CACHE_MODES, CacheOptions
+from ..mdit.mditface.reader import CACHE_MODES, CacheOptions
 
 SCALE = dict(min=0.0, max=100.0, step=0.1, round=0.01)
 TEXT_TIP = "How far the picture is pushed towards the text. 1.5 for the bundled model, 1 for no push."

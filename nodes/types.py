@@ -9,5 +9,5 @@ Interactions = io.Custom("MDIT_INTERACTIONS")
 InteractionWeights = io.Custom("MDIT_INTERACTION_WEIGHTS")
 FaceDiffuserSubject = io.Custom("FACE_DIFFUSER_SUBJECT")
 DynaSTModel = io.Custom("DYNAST_MODEL")
-DynaSTLabel = io.Custom("LABEL")
+DynaSTLabel = io.Custom("DYNAST_LABEL")
 PoseKeypoints = io.Custom("POSE_KEYPOINT")  # of the host's pose nodes

@@ -12,7 +12,7 @@ from mditface.mdit.mditface.adapter.reader import AdapterReader
 from mditface.mdit.mditface.adapter.weights import Adapter, AdapterConfig
 from mditface.mdit.mditface.attention import MaskRows
 from mditface.mdit.mditface.mask import BoundMask, MaskInput, MaskReference
-from mditface.mdit.mditface.static import OPTIONS_KEY, CacheOptions, key_bias
+from mditface.mdit.mditface.reader import OPTIONS_KEY, CacheOptions, key_bias
 from mditface.mdit.mditface.tokens import MaskTokens, flat_regions
 
 from .hosts import BACKBONES, CELL, CHANNELS, TEXT_WIDTH, Control, FluxSizes, SD3Sizes

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mditface.mdit.proxy.layers import Attention, PTDiTBlock
-from mditface.mdit.windows import MASKED, Grid
+from mditface.mdit.pt_dit.layers import Attention, PTDiTBlock
+from mditface.mdit.shared.windows import MASKED, Grid
 
 
 def softmax_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:

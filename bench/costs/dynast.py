@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mditface.mdit.exemplar.block import Block
-from mditface.mdit.exemplar.layers import SPADE, Encoder, SPADEResBlock
-from mditface.mdit.exemplar.model import DynaST
+from mditface.mdit.dynast.block import Block
+from mditface.mdit.dynast.layers import SPADE, Encoder, SPADEResBlock
+from mditface.mdit.dynast.model import DynaST
 
 
 def positional_norm(x: Tensor) -> Tensor:

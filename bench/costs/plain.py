@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mditface.mdit.interaction.model import HEADS, Fuser
+from mditface.mdit.interactdiffusion.model import HEADS, Fuser
 
 
 def softmax_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:

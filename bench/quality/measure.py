@@ -17,10 +17,10 @@ from tqdm import tqdm
 from devtools.host import ROOT
 from mditface.mdit.labelmap import resize_nearest
 from mditface.mdit.training.data import Faces, swap_sides
-from mditface.mdit.training.generate import Generator
-from mditface.mdit.training.metrics.agreement import LabelAgreement, Parser
-from mditface.mdit.training.metrics.attributes import AttributeAccuracy, AttributeRules
-from mditface.mdit.training.render.caption import Caption
+from mditface.mdit.evaluation.generate import Generator
+from mditface.mdit.evaluation.metrics.agreement import LabelAgreement, Parser
+from mditface.mdit.evaluation.metrics.attributes import AttributeAccuracy, AttributeRules
+from mditface.mdit.render.caption import Caption
 
 from .painted import painted_masks
 
@@ -36,7 +36,7 @@ def renders(seed: int, size: int, count: int, workers: int) -> Faces:
     for path in sorted(path for path in RENDERER.rglob("*") if path.suffix in (".py", ".npz")):
         version.update(path.read_bytes())
     folder = Path(tempfile.gettempdir(), f"mditface-renders-{version.hexdigest()}", f"{seed}-{size}-{count}")
-    subprocess.run([sys.executable, "-m", "mdit.training.render", folder, "--seed", str(seed), "--size", str(size),
+    subprocess.run([sys.executable, "-m", "mdit.render", folder, "--seed", str(seed), "--size", str(size),
                     "--count", str(count), "--shard", str(SHARD), "--workers", str(workers)], cwd=ROOT, check=True)
     return Faces(folder)
 

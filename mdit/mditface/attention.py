@@ -10,7 +10,7 @@ from torch import Tensor
 
 from comfy.ldm.modules import attention as host_attention
 
-from . import window
+from . import local_window
 
 
 class ExemplarKeys(NamedTuple):
@@ -30,8 +30,8 @@ class MaskRows(NamedTuple):
     """Which rows of a batch read which mask, and the exemplar on it.
 
     `kv[i]` gives block i's mask keys and values, each (b, H, M, D) with b = 1 or the number of latents, or in the
-    form of `window.strips`; None where the rows have no mask. `bias` is added to the keys' logits, (1 or b, M), or
-    in the form of `window.strip_bias`; None for zero.
+    form of `local_window.strips`; None where the rows have no mask. `bias` is added to the keys' logits, (1 or b, M),
+    or in the form of `local_window.strip_bias`; None for zero.
     """
     rows: slice
     kv: Sequence[tuple[Tensor, Tensor]] | None
@@ -112,7 +112,7 @@ def merged(q, k, v, mask, mask_k, mask_v, bias, reach: Reach) -> Tensor:
     out, lse = with_lse(q, k, v, additive(mask, q))  # (B, H, T, D), (B, H, T)
     readers = reach.queries(q.shape[2])
     if reach.radius:
-        read, read_lse = window.attend(q[:, :, readers], mask_k, mask_v, bias, reach.grid, reach.radius, with_lse)
+        read, read_lse = local_window.attend(q[:, :, readers], mask_k, mask_v, bias, reach.grid, reach.radius, with_lse)
     else:
         bias = None if bias is None else repeat(bias, q.shape[0])[:, None, None]  # (B, 1, 1, M)
         read, read_lse = with_lse(q[:, :, readers], repeat(mask_k, q.shape[0]), repeat(mask_v, q.shape[0]), bias)
@@ -159,8 +159,8 @@ def dense(mask_k, mask_v, bias, reach: Reach, q: Tensor) -> tuple[Tensor, Tensor
     """A mask's keys and values (B, H, M, D) for the queries q, and the bias (B or 1, 1, T or 1, M) of those that read.
     """
     if reach.radius:
-        mask_k, mask_v = (window.from_strips(x, reach.grid, reach.radius) for x in (mask_k, mask_v))
-        bias = window.dense_bias(reach.grid, reach.radius, q)[None, None]  # (1, 1, N, M)
+        mask_k, mask_v = (local_window.from_strips(x, reach.grid, reach.radius) for x in (mask_k, mask_v))
+        bias = local_window.dense_bias(reach.grid, reach.radius, q)[None, None]  # (1, 1, N, M)
     elif bias is not None:
         bias = repeat(bias.to(q.dtype), q.shape[0])[:, None, None]  # (B, 1, 1, M)
     return repeat(mask_k, q.shape[0]), repeat(mask_v, q.shape[0]), bias

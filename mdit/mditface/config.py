@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .exemplar import MATCH, PRUNE
+from .exemplar_branch import MATCH, PRUNE
 
 FORMAT = "1"
 FORMAT_KEY = "mdit.format"

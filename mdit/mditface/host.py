@@ -15,11 +15,11 @@ import comfy.supported_models_base
 import comfy.utils
 from comfy.model_base import BaseModel, ModelType
 
-from ..weightfile import listed, read
+from ..shared.weight_files import listed, read
 from .config import MDiTConfig
 from .mask import CONDITIONING_KEY
 from .model import MDiT
-from .static import StandAloneReader
+from .reader import StandAloneReader
 from .text import TEXT_KEY, TextConfig, TextEncoder, WordTokenizer
 
 LATENT_FORMATS = {

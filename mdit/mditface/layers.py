@@ -12,9 +12,9 @@ from torch import Tensor
 from comfy.ldm.flux.math import apply_rope1
 from comfy.ldm.modules.attention import optimized_attention
 
-from ..norm import layer_norm, modulate
+from ..shared.norm import layer_norm, modulate
 from .attention import MaskRows, Reach, attend_at_once, attend_masks, is_pytorch
-from .proxy import ProxyStream, Surroundings
+from .proxy_stream import ProxyStream, Surroundings
 
 
 class Modulation(NamedTuple):

@@ -13,7 +13,7 @@ import comfy.ldm.common_dit
 from ..labelmap import CLASSES, PALETTE, resize_nearest, to_image
 from .cache import StaticStore
 from .config import MaskLayout
-from .exemplar import ExemplarTokens, MatchSide
+from .exemplar_branch import ExemplarTokens, MatchSide
 from .model import patchify
 from .tokens import MaskTokens, mask_tokens
 

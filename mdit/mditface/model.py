@@ -13,12 +13,12 @@ import comfy.patcher_extension
 from comfy.ldm.flux.layers import timestep_embedding
 from comfy.ldm.flux.math import rope
 
-from ..norm import layer_norm, modulate
+from ..shared.norm import layer_norm, modulate
 from .attention import MaskRows
 from .config import MDiTConfig
-from .exemplar import ExemplarBranch
+from .exemplar_branch import ExemplarBranch
 from .layers import MDiTBlock
-from .proxy import Surroundings, surroundings
+from .proxy_stream import Surroundings, surroundings
 
 TIME_FEATURES = 256
 MIN_SIGMA = 0.05  # below it the step from a clean-image prediction to a velocity would amplify its error

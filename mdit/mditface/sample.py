@@ -11,7 +11,7 @@ import latent_preview
 
 from .cache import REPORT_KEY, RunReport
 from .guidance import DualGuider
-from .static import OPTIONS_KEY, CacheOptions, reads_masks
+from .reader import OPTIONS_KEY, CacheOptions, reads_masks
 
 
 def require_mdit(model):

@@ -14,7 +14,7 @@ import comfy.model_patcher
 import comfy.ops
 import comfy.utils
 
-from .. import weightfile
+from ..shared import weight_files
 from ..labelmap import CLASSES, PARSER_ORDER
 from .bisenet import BiSeNet
 from .parser import SIZE, WEIGHTS, FaceParser
@@ -91,12 +91,12 @@ def load(path: str | Path = WEIGHTS) -> PatchedParser:
 
     Raises ValueError, naming the file and what is wrong, for anything else.
     """
-    weights, _ = weightfile.tensors(str(path), SOURCE)
+    weights, _ = weight_files.tensors(str(path), SOURCE)
     kind = next((kind for key, kind in KINDS.items() if key in weights), None)
     if kind is None:
         raise ValueError(f"{SOURCE}: '{path}' is no face parser that is known here: use BiSeNet or Segformer weights "
                          "in their published layout, or the bundled file")
-    weightfile.check_finite(weights, path, SOURCE)
+    weight_files.check_finite(weights, path, SOURCE)
     return kind(weights, Path(path))
 
 

@@ -28,7 +28,7 @@ class Faces:
         paths = sorted(path for path in Path(folder).glob("*.npz") if not path.name.endswith(".part.npz"))
         if not paths:
             raise FileNotFoundError(f"no finished shard (*.npz) in {folder}: render some with "
-                                    "python -m mdit.training.render")
+                                    "python -m mdit.render")
         shards = [read_shard(path) for path in paths]
         broken = [f"{path.name}: {shard}" for path, shard in zip(paths, shards) if isinstance(shard, str)]
         if broken:

@@ -23,7 +23,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ..labelmap import resize_nearest, to_image
 from ..mditface.adapter.reader import check_model
-from ..mditface.static import reads_masks
+from ..mditface.reader import reads_masks
 from .targets.adapter import SHEET_COUNT, AdapterSettings, AdapterTarget
 from .trainer import Trainer
 

@@ -74,10 +74,10 @@ def read_settings(path: Path, changes: list[str], kinds: dict[str, type[Settings
     Raises FileNotFoundError, or ValueError that names every unknown, missing and unfit key.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no configuration at {path}: copy one of mdit/training/configs")
+        raise FileNotFoundError(f"no configuration at {path}: copy one of mdit/recipes/configs")
     values = yaml.safe_load(path.read_text())
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: it must hold keys and values, see mdit/training/configs")
+        raise ValueError(f"{path}: it must hold keys and values, see mdit/recipes/configs")
     for change in changes:
         apply_change(values, change)
     target = values.get("target")

@@ -19,7 +19,7 @@ from comfy.model_patcher import ModelPatcher
 from mditface.mdit.mditface.adapter.reader import apply_adapter
 from mditface.mdit.mditface.adapter.weights import LAYERS, Adapter, AdapterConfig, load_adapter
 from mditface.mdit.mditface.mask import MaskInput
-from mditface.mdit.mditface.static import CacheOptions
+from mditface.mdit.mditface.reader import CacheOptions
 from mditface.tests.mditface import runs, tiny
 
 LATENT = (1, 16, 8, 8)

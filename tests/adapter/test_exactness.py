@@ -7,8 +7,8 @@ import torch
 from mditface.mdit.labelmap import CLASSES, resize_nearest
 from mditface.mdit.mditface.adapter.streams import between
 from mditface.mdit.mditface.mask import MaskInput
-from mditface.mdit.mditface.static import CacheOptions
-from mditface.mdit.mditface.window import dense_bias
+from mditface.mdit.mditface.reader import CacheOptions
+from mditface.mdit.mditface.local_window import dense_bias
 from mditface.tests.adapter.bases import KERNELS, VAE, case as make_case, mask, noisy, prediction, run, text
 from mditface.tests.adapter.reference import predict
 from mditface.tests.mditface.runs import OFF, TOLERANCE, masked

@@ -6,7 +6,7 @@ from comfy_extras.nodes_custom_sampler import DualCFGGuider, DualModelGuider
 from comfy_extras.nodes_perpneg import PerpNegGuider, perp_neg
 from mditface.mdit.mditface.guidance import DualGuider
 from mditface.mdit.mditface.sample import sample
-from mditface.mdit.mditface.static import CacheOptions
+from mditface.mdit.mditface.reader import CacheOptions
 from mditface.tests.adapter.bases import SIGMA, mask, noisy, prediction, text
 from mditface.tests.adapter.reference import predict
 from mditface.tests.mditface.runs import OFF, TOLERANCE, evaluate, masked

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mditface.mdit.interaction.interactions import Box, Interaction
-from mditface.mdit.interaction.text import parse
+from mditface.mdit.interactdiffusion.interactions import Box, Interaction
+from mditface.mdit.interactdiffusion.text import parse
 from mditface.tests.e2e.painter_page import VALUE, Surface, place, show
 
 EDITOR = """

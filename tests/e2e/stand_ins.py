@@ -14,14 +14,14 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.taesd.taesd import Decoder, Encoder
 from mditface.tests.adapter import bases
 from mditface.tests.e2e.graphs import node
-from mditface.tests.e2e.test_fusion import UNET
-from mditface.tests.exemplar import tiny as exemplar
-from mditface.tests.exemplar.test_labels import frame
-from mditface.tests.fusion import tiny as fusion
-from mditface.tests.interaction import published
+from mditface.tests.e2e.test_face_diffuser import UNET
+from mditface.tests.dynast import tiny as exemplar
+from mditface.tests.dynast.test_labels import frame
+from mditface.tests.face_diffuser import tiny as fusion
+from mditface.tests.interactdiffusion import published
 from mditface.tests.mditface import tiny as mditface
 from mditface.tests.parsing import weights as parsing
-from mditface.tests.proxy import tiny as proxy
+from mditface.tests.pt_dit import tiny as proxy
 
 SMALL = {"width": 64, "height": 64, "steps": 4, "rows": 4, "columns": 4, "num_faces": 1}
 Stand = dict | tuple[dict, int] | str | None  # a node, one of its outputs, the input that passes through, nothing

@@ -4,8 +4,8 @@ import json
 import pytest
 from PIL import Image
 
-from mditface.mdit.interaction.text import parse
-from mditface.nodes.interaction import FIRST_LAYOUT
+from mditface.mdit.interactdiffusion.text import parse
+from mditface.nodes.interactdiffusion import FIRST_LAYOUT
 from mditface.tests.e2e.graphs import node, text_of
 from mditface.tests.e2e.draw_interactions_page import NodeEditor
 from mditface.tests.e2e.painter_page import RUN, connect, place, show

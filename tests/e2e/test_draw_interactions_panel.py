@@ -1,7 +1,7 @@
 """The editor of interactions on a page of its own: by mouse, keyboard and fingers. No host runs."""
 import pytest
 
-from mditface.nodes.interaction import FIRST_LAYOUT
+from mditface.nodes.interactdiffusion import FIRST_LAYOUT
 from mditface.tests.e2e.draw_interactions_page import EDITOR, InteractionEditor
 from mditface.tests.e2e.painter_page import alone
 

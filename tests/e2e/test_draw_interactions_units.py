@@ -7,13 +7,13 @@ import re
 import pytest
 import torch
 
-from mditface.mdit.interaction.draw import COLOURS
-from mditface.mdit.interaction.model import between
-from mditface.mdit.interaction.text import FIELDS, parse
-from mditface.nodes.interaction import FIRST_LAYOUT
+from mditface.mdit.interactdiffusion.draw import COLOURS
+from mditface.mdit.interactdiffusion.model import between
+from mditface.mdit.interactdiffusion.text import FIELDS, parse
+from mditface.nodes.interactdiffusion import FIRST_LAYOUT
 from mditface.tests.e2e.draw_interactions_page import EDITOR
 from mditface.tests.e2e.painter_page import HERE, alone
-from mditface.tests.interaction.tiny import FEEDING, HOLDING
+from mditface.tests.interactdiffusion.tiny import FEEDING, HOLDING
 
 NAMES = re.findall(r"^export function (\w+)", (HERE / "draw_interactions_units.js").read_text(), re.MULTILINE)
 MODEL = 'await import("/interactions/model.js")'

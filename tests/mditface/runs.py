@@ -13,7 +13,7 @@ import nodes
 from comfy_extras import nodes_hooks
 from mditface.mdit.mditface.cache import REPORT_KEY, RunReport
 from mditface.mdit.mditface.mask import CONDITIONING_KEY, MaskInput, MaskReference
-from mditface.mdit.mditface.static import OPTIONS_KEY, CacheOptions
+from mditface.mdit.mditface.reader import OPTIONS_KEY, CacheOptions
 
 SIDE = 16
 TOLERANCE = dict(rtol=0, atol=2e-6)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from comfy.ldm.modules.attention import attention_pytorch
-from mditface.mdit.mditface import window
+from mditface.mdit.mditface import local_window
 from mditface.mdit.mditface.attention import MaskRows, Reach, attend_masks, is_pytorch, returns_lse
 from mditface.tests.mditface.runs import TOLERANCE
 
@@ -90,8 +90,8 @@ def test_rows_read_their_own_mask_or_none(fused):
 
 
 def near(i, j, radius):
-    first = i // window.TILE * window.TILE
-    return first - radius <= j < first + window.TILE + radius
+    first = i // local_window.TILE * local_window.TILE
+    return first - radius <= j < first + local_window.TILE + radius
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -101,8 +101,8 @@ def test_a_window_is_what_lies_around_the_tile(grid, radius, sizes, fused, extra
     (h, w), (batch, b) = grid, sizes
     q, k, v = ([torch.cat((x, draw(batch, HEADS, extra, D, seed=3)), 2) for x in queries(batch, grid)])
     mask_k, mask_v = mask_keys(b, h * w)
-    strips = [window.strips(x, grid, radius) for x in (mask_k, mask_v)]
-    bias = window.strip_bias(grid, radius, HEADS, mask_k)
+    strips = [local_window.strips(x, grid, radius) for x in (mask_k, mask_v)]
+    bias = local_window.strip_bias(grid, radius, HEADS, mask_k)
     out = read((q, k, v), [MaskRows(slice(0, batch), [strips], bias)], Reach(TEXT, False, radius, grid), fused)
     own = q.shape[2]
     logits = torch.full((own, own + h * w), -torch.inf)
@@ -113,13 +113,13 @@ def test_a_window_is_what_lies_around_the_tile(grid, radius, sizes, fused, extra
                 logits[TEXT + i, own + j] = 0
     keys, values = (torch.cat((x, m.repeat(batch // b, 1, 1, 1)), 2) for x, m in ((k, mask_k), (v, mask_v)))
     torch.testing.assert_close(out, plain(q, keys, values, logits), **TOLERANCE)
-    torch.testing.assert_close(window.from_strips(strips[0], grid, radius), mask_k)
+    torch.testing.assert_close(local_window.from_strips(strips[0], grid, radius), mask_k)
 
 
 def test_strips_overlap_in_memory_and_are_not_copied():
     grid, radius = (8, 8), 2
-    strips = window.strips(draw(1, HEADS, 64, D), grid, radius)
-    views = window.windows(strips[0], window.tiles(grid)[0], radius)
+    strips = local_window.strips(draw(1, HEADS, 64, D), grid, radius)
+    views = local_window.windows(strips[0], local_window.tiles(grid)[0], radius)
     assert views.untyped_storage().data_ptr() == strips.untyped_storage().data_ptr()
     assert views.shape == (2, 2 * HEADS, 64, D)
     assert strips.numel() == 2 * 8 * 12 * HEADS * D
@@ -131,8 +131,8 @@ def test_gradients_reach_the_masks_keys(radius):
     with torch.inference_mode(False), torch.enable_grad():
         q, k, v = (x.clone() for x in queries(1, grid))
         mask_k, mask_v = (x.clone().requires_grad_() for x in mask_keys(1, 20))
-        kv = [window.strips(x, grid, radius) for x in (mask_k, mask_v)] if radius else [mask_k, mask_v]
-        bias = window.strip_bias(grid, radius, HEADS, q) if radius else None
+        kv = [local_window.strips(x, grid, radius) for x in (mask_k, mask_v)] if radius else [mask_k, mask_v]
+        bias = local_window.strip_bias(grid, radius, HEADS, q) if radius else None
         reach = Reach(TEXT, not radius, radius, grid)
         out = read((q, k, v), [MaskRows(slice(0, 1), [kv], bias)], reach, fused=True)
         out.square().sum().backward()
@@ -159,9 +159,9 @@ def test_fused_kernels_on_cuda(dtype, radius, biased):
     cuda = dict(device="cuda", dtype=dtype)
     qkv = [x.repeat(1, 1, 1, 8).to(**cuda) for x in queries(2, grid)]
     mask_k, mask_v = (x.repeat(1, 1, 1, 8).to(**cuda) for x in mask_keys(1, M))
-    kv = [window.strips(x, grid, radius) for x in (mask_k, mask_v)] if radius else [mask_k, mask_v]
+    kv = [local_window.strips(x, grid, radius) for x in (mask_k, mask_v)] if radius else [mask_k, mask_v]
     bias = draw(1, M).to(**cuda) if biased else None
-    bias = window.strip_bias(grid, radius, HEADS, mask_k) if radius else bias
+    bias = local_window.strip_bias(grid, radius, HEADS, mask_k) if radius else bias
     rows, reach = [MaskRows(slice(0, 2), [kv], bias)], Reach(TEXT, not radius, radius, grid)
     tolerance = 2e-6 if dtype == torch.float32 else 2e-2
     torch.testing.assert_close(read(qkv, rows, reach, True), read(qkv, rows, reach, False), rtol=0, atol=tolerance)

@@ -12,7 +12,7 @@ import comfy.model_management
 from comfy_extras.nodes_hooks import PairConditioningSetProperties
 from mditface.mdit.mditface import cache
 from mditface.mdit.mditface.mask import REDUCTIONS
-from mditface.mdit.mditface.static import CacheOptions
+from mditface.mdit.mditface.reader import CacheOptions
 from mditface.tests.mditface import tiny
 from mditface.tests.mditface.runs import (
     OFF, TOLERANCE, hooked, masked, references, run, with_bypass_lora, with_lora)

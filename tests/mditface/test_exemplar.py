@@ -10,10 +10,10 @@ import comfy.model_management
 from mditface.mdit.mditface import host
 from mditface.mdit.mditface.attention import ExemplarKeys, MaskRows
 from mditface.mdit.mditface.config import CONFIG_KEY, MDiTConfig
-from mditface.mdit.mditface.exemplar import MATCH, PRUNE, ExemplarTokens, MatchSide, correspond
+from mditface.mdit.mditface.exemplar_branch import MATCH, PRUNE, ExemplarTokens, MatchSide, correspond
 from mditface.mdit.mditface.inspection import contents
-from mditface.mdit.mditface.static import CacheOptions
-from mditface.mdit.training.initialise import initialise_exemplar, initialise_model
+from mditface.mdit.mditface.reader import CacheOptions
+from mditface.mdit.recipes.initialize import initialise_exemplar, initialise_model
 from mditface.tests.mditface import tiny
 from mditface.tests.mditface.runs import OFF, SIDE, TOLERANCE, masked, run
 from mditface.tests.mditface.test_model import forward, inputs, static_rows

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mditface.mdit.mditface import cache, host
 from mditface.mdit.mditface.mask import REDUCTIONS
-from mditface.mdit.mditface.static import CacheOptions
+from mditface.mdit.mditface.reader import CacheOptions
 from mditface.tests.mditface import tiny
 from mditface.tests.mditface.runs import OFF, TOLERANCE, hooked, run, with_bypass_lora, with_lora
 from mditface.tests.mditface.test_cache_properties import OPERATIONS

@@ -16,7 +16,7 @@ from mditface.mdit.mditface.cache import CachePatcher
 from mditface.mdit.mditface.guidance import DualGuider
 from mditface.mdit.mditface.mask import CONDITIONING_KEY, BoundMask, MaskReference
 from mditface.mdit.mditface.sample import sample
-from mditface.mdit.mditface.static import CacheOptions, MaskCond
+from mditface.mdit.mditface.reader import CacheOptions, MaskCond
 from mditface.tests.mditface import tiny
 from mditface.tests.mditface.runs import SIDE, TOLERANCE, batches, evaluate, lora, masked, reporting, run
 

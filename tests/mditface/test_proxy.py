@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 import comfy.model_management
 from mditface.mdit.mditface import host
 from mditface.mdit.mditface.config import CONFIG_KEY, MDiTConfig
-from mditface.mdit.mditface.proxy import surroundings
-from mditface.mdit.training.initialise import initialise_model
+from mditface.mdit.mditface.proxy_stream import surroundings
+from mditface.mdit.recipes.initialize import initialise_model
 from mditface.tests.mditface import tiny
 from mditface.tests.mditface.runs import masked, run
 from mditface.tests.mditface.test_model import forward, inputs, static_rows

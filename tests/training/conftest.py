@@ -19,8 +19,8 @@ def in_training():
 def shards(tmp_path):
     """A shard of pictures that show their label map's colours."""
     from mditface.mdit.labelmap import PALETTE
-    from mditface.mdit.training.render.caption import Caption
-    from mditface.mdit.training.render.look import sample_look
+    from mditface.mdit.render.caption import Caption
+    from mditface.mdit.render.look import sample_look
     from mditface.tests.training.tiny_targets import SIDE
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 19, (16, 4, 4), dtype=np.uint8).repeat(SIDE // 4, 1).repeat(SIDE // 4, 2)
@@ -40,6 +40,6 @@ def paths(shards, tmp_path):
 
 @pytest.fixture
 def demo(paths):
-    from mditface.mdit.training.targets.kinds import DemoSettings, DemoTarget
+    from mditface.mdit.recipes.targets.kinds import DemoSettings, DemoTarget
     from mditface.tests.training.tiny_targets import DEMO
     return DemoTarget(DemoSettings(**DEMO, **paths))

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mditface.mdit.training.datasets import (
+from mditface.mdit.datasets import (
     Buckets, BucketSampler, CachedDataset, FaceDataset, batches, collate, file_digest,
 )
-from mditface.mdit.training.datasets.faces import Face
+from mditface.mdit.datasets.faces import Face
 
 SIZES = st.lists(st.tuples(st.integers(1, 2000), st.integers(1, 2000)), min_size=1, max_size=40)
 

@@ -9,16 +9,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from bench import exemplar_agreement as bench
-from mditface.mdit.exemplar import host
-from mditface.mdit.exemplar.label import Label
-from mditface.mdit.exemplar.weights import published_shapes
+from bench import dynast_agreement as bench
+from mditface.mdit.dynast import host
+from mditface.mdit.dynast.label import Label
+from mditface.mdit.dynast.weights import published_shapes
 from mditface.mdit.labelmap import CLASSES
-from mditface.mdit.training.dynast.pairs import PEOPLE_FILE, Exemplars, Pairs
-from mditface.mdit.training.dynast.vgg import CONVS, NAMES, VGG, vgg_input
-from mditface.mdit.training.metrics.exemplar import ExemplarAgreement
+from mditface.mdit.recipes.dynast.pairs import PEOPLE_FILE, Exemplars, Pairs
+from mditface.mdit.recipes.dynast.vgg import CONVS, NAMES, VGG, vgg_input
+from mditface.mdit.evaluation.metrics.exemplar_agreement import ExemplarAgreement
 from mditface.mdit.training.settings import read_settings
-from mditface.mdit.training.targets.kinds import SETTINGS, DynaSTSettings, DynaSTTarget
+from mditface.mdit.recipes.targets.kinds import SETTINGS, DynaSTSettings, DynaSTTarget
 from mditface.mdit.training.trainer import Trainer, make_accelerator
 from mditface.tests.training.tiny_targets import DYNAST, fitted
 

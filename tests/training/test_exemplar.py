@@ -9,13 +9,13 @@ from safetensors.torch import load_file
 from mditface.mdit.labelmap import CLASSES
 from mditface.mdit.mditface.config import MDiTConfig
 from mditface.mdit.mditface.mask import BoundMask, ExemplarInput, MaskInput, MaskReference
-from mditface.mdit.training import likeness
+from mditface.mdit.recipes import likeness
 from mditface.mdit.training.data import Faces
-from mditface.mdit.training.exemplar import colour_distances, exemplar_keys, other_view
+from mditface.mdit.recipes.exemplar import colour_distances, exemplar_keys, other_view
 from mditface.mdit.training.sampling import sample
 from mditface.mdit.training.settings import read_settings
-from mditface.mdit.training.targets.kinds import SETTINGS, DemoSettings, DemoTarget
-from mditface.mdit.training.targets.demo import Demo
+from mditface.mdit.recipes.targets.kinds import SETTINGS, DemoSettings, DemoTarget
+from mditface.mdit.recipes.targets.demo import Demo
 from mditface.tests.mditface.tiny import PixelVAE
 from mditface.tests.training.tiny_targets import DEMO, MODEL, SIDE, fitted, loss_on_fixed_batch
 

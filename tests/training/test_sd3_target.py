@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 import comfy.sd
 from bench import adapter as bench
 from mditface.mdit.mditface.adapter.weights import load_adapter
-from mditface.mdit.training import patches
-from mditface.mdit.training.patches import PatchVAE
+from mditface.mdit.recipes import patches
+from mditface.mdit.recipes.patches import PatchVAE
 from mditface.mdit.training.settings import read_settings
-from mditface.mdit.training.targets.kinds import SETTINGS, TARGETS
+from mditface.mdit.recipes.targets.kinds import SETTINGS, TARGETS
 from mditface.tests.training.tiny_targets import EVERY, fitted, loss_on_fixed_batch
 
 SIZE = 64  # pixels: 4 x 4 tokens

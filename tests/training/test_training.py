@@ -14,23 +14,23 @@ from mditface.mdit.labelmap import CLASSES, PALETTE
 from mditface.mdit.mditface.config import MDiTConfig
 from mditface.mdit.mditface.text import PAD, UNKNOWN
 from mditface.mdit.parsing import FaceParser, load_parser, score
-from mditface.mdit.training import train
+from mditface.mdit.recipes import train
 from mditface.mdit.training.average import Average
-from mditface.mdit.training.colors import ColorRule
+from mditface.mdit.evaluation.colors import ColorRule
 from mditface.mdit.training.data import (
     HIDDEN, SIDES, BatchOrder, Faces, LabelNoise, mirror, swap_sides,
 )
-from mditface.mdit.training.render.caption import VOCABULARY
-from mditface.mdit.training.render.look import sample_look
+from mditface.mdit.render.caption import VOCABULARY
+from mditface.mdit.render.look import sample_look
 from mditface.mdit.training.sampling import mask_inputs, sample
 from mditface.mdit.training.settings import Schedule, read_settings
-from mditface.mdit.training.targets.kinds import (
+from mditface.mdit.recipes.targets.kinds import (
     SETTINGS, DemoSettings, DemoTarget, JudgeSettings, JudgeTarget,
 )
-from mditface.mdit.training.targets.demo import Demo
-from mditface.mdit.training.targets.judge import class_weights
+from mditface.mdit.recipes.targets.demo import Demo
+from mditface.mdit.recipes.targets.judge import class_weights
 from mditface.mdit.training.trainer import Trainer, make_accelerator, rate
-from mditface.mdit.training.words import SYNONYMS, CaptionWriter, pretrain, text_config
+from mditface.mdit.recipes.words import SYNONYMS, CaptionWriter, pretrain, text_config
 from mditface.tests.training.tiny_targets import (
     DEMO, EVERY, JUDGE, MODEL, SIDE, fitted, loss_on_fixed_batch, target_of,
 )
@@ -165,7 +165,7 @@ def test_command_reports_errors_in_one_line(paths, tmp_path, capsys):
 def test_interrupt_ends_the_command_with_a_checkpoint(paths, tmp_path, root):
     file = config_file(tmp_path, {**JUDGE, **paths, "steps": 100000, "every": EVERY | {"checkpoint": 100000}})
     log = paths["output"] / "log.jsonl"
-    process = subprocess.Popen([sys.executable, "-m", "mdit.training.train", str(file)], cwd=root)
+    process = subprocess.Popen([sys.executable, "-m", "mdit.recipes.train", str(file)], cwd=root)
     try:
         deadline = time.monotonic() + 120
         while not log.exists() and time.monotonic() < deadline:
@@ -283,7 +283,7 @@ def test_label_noise_hides_whole_classes():
 
 def test_folder_without_shards(tmp_path):
     (tmp_path / "00000.part.npz").touch()
-    with pytest.raises(FileNotFoundError, match="mdit.training.render"):
+    with pytest.raises(FileNotFoundError, match="mdit.render"):
         Faces(tmp_path)
 
 

@@ -2,7 +2,7 @@
 import torch
 
 from mditface.mdit.labelmap import PALETTE
-from mditface.mdit.training.targets.kinds import (
+from mditface.mdit.recipes.targets.kinds import (
     AdapterSettings, AdapterTarget, DemoSettings, DemoTarget, DynaSTSettings, DynaSTTarget, JudgeSettings, JudgeTarget,
 )
 from mditface.mdit.training.trainer import Trainer, make_accelerator

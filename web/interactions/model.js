@@ -7,11 +7,11 @@ export const BOXES = ["subject_box", "object_box"];
 
 const DIGITS = 1e4; // a box is kept to a ten-thousandth of the picture
 
-/** One colour an interaction, in turn, as in `mdit/interaction/draw.py`. */
+/** One colour an interaction, in turn, as in `mdit/interactdiffusion/draw.py`. */
 export const COLOURS = [[214, 39, 40], [148, 150, 20], [31, 119, 180], [44, 160, 44], [255, 127, 14], [140, 86, 75],
     [23, 190, 207], [148, 103, 189]];
 
-/** The text of interactions, which `mdit/interaction/text.py` reads: a JSON list with one of them a line. */
+/** The text of interactions, which `mdit/interactdiffusion/text.py` reads: a JSON list with one of them a line. */
 export const toText = (interactions) => `[${interactions.map((one) => JSON.stringify(one)).join(",\n ")}]`;
 
 /** The interactions of such a text; throws for anything else, the node's other way of writing them included. */

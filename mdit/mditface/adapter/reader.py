@@ -15,7 +15,7 @@ from ..attention import MaskRows, Reach, attend_at_once, attend_masks, is_pytorc
 from ..cache import REPORT_KEY
 from ..config import MaskLayout
 from ..mask import CONDITIONING_KEY
-from ..static import MaskReader
+from ..reader import MaskReader
 from .streams import FluxStream, MaskStream, SD3Stream
 from .weights import Adapter
 

@@ -15,7 +15,7 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
 
-from ...weightfile import listed, read
+from ...shared.weight_files import listed, read
 from ..layers import LowRank
 
 METADATA_KEY = "mdit.adapter"

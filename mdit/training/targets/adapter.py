@@ -97,7 +97,7 @@ class AdapterTarget:
     @classmethod
     def from_settings(cls, settings: AdapterSettings) -> AdapterTarget:
         """Of the files that the settings name."""
-        from .encode import open_encoded  # the host's text encoders and VAEs
+        from ...recipes.encode import open_encoded  # the host's text encoders and VAEs
         return cls(settings, **open_encoded(settings))
 
     def check(self, sample: dict[str, Tensor]) -> None:

@@ -19,7 +19,7 @@ from ...mditface.adapter.streams import Inputs, MaskStream
 from ...mditface.adapter.weights import Adapter
 from ...mditface.attention import MaskRows
 from ...mditface.mask import REDUCTIONS
-from ...mditface.static import CacheOptions, Prompt, merged, windowed
+from ...mditface.reader import CacheOptions, Prompt, merged, windowed
 from ...mditface.tokens import MaskTokens, mask_tokens
 
 NORMS = ("img_norm1", "img_norm2", "txt_norm1", "txt_norm2", "pre_norm")  # of FLUX's blocks

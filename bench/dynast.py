@@ -1,0 +1,117 @@
+"""DynaST's generator at its published widths beside a plain, direct implementation of it.
+
+    python dev.py bench dynast [--pixels 256] [--rounds 3] [--threads 1]
+
+ours      the pack's network: what queries look at is gathered chunk by chunk
+direct    the same weights, every tensor whole (bench/costs/dynast.py)
+
+Each round of each runs in a process of its own, in turn, on the CPU. Seconds are CPU seconds, of the fastest round;
+memory is how far the process's peak rises above what it held before the call, which has the weights and the inputs.
+Weights and pictures are random. `agreement` is the share of the picture's values within 0.001 of each other: where one
+candidate is decided otherwise in the last digit, its neighbourhood differs. The last line printed is one JSON object.
+"""
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import resource
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from mditface.mdit.dynast.config import DynaSTConfig
+from mditface.mdit.dynast.model import DynaST
+
+from .costs.dynast import direct
+from .costs.measure import seconds
+
+CONFIG = DynaSTConfig(nc=20)
+LEAST, UNIT = 32, 8  # pixels
+CLOSE = 1e-3
+SPREAD = 0.015  # of the score projections: scores that differ by a few, as trained ones do
+CALLS = {"ours": lambda network, *inputs: network(*inputs).image, "direct": direct}
+
+
+class Run(NamedTuple):
+    """CPU seconds, bytes that the call added at its peak, and the picture (1, 3, H, W)."""
+    seconds: float
+    peak: int
+    image: np.ndarray
+
+
+def random_network(pixels: int) -> DynaST:
+    network = DynaST(dataclasses.replace(CONFIG, size=pixels)).eval().requires_grad_(False)
+    for name, weight in network.named_parameters():
+        if weight.ndim == 4:
+            weight.normal_(std=1.0 if name == "pos_embed" else weight[0].numel() ** -0.5)
+            if name.endswith((".f.weight", ".g.weight")):
+                weight.mul_(SPREAD)
+        elif name.endswith("bias"):
+            weight.zero_()
+    return network
+
+
+def random_inputs(pixels: int) -> list[Tensor]:
+    """A label, an exemplar and its label."""
+    return [torch.rand(1, CONFIG.nc, pixels, pixels), torch.rand(1, 3, pixels, pixels) * 2 - 1,
+            torch.rand(1, CONFIG.nc, pixels, pixels)]
+
+
+@torch.inference_mode()
+def run(name: str, pixels: int, threads: int) -> Run:
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    network, inputs, images = random_network(pixels), random_inputs(pixels), []
+    before = psutil.Process().memory_info().rss
+    taken = seconds(lambda: images.append(CALLS[name](network, *inputs)), torch.device("cpu"))
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before
+    return Run(taken, peak, images[0].numpy())
+
+
+def apart(*arguments) -> Run:
+    """`run` in a new process, whose peak is its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(run, *arguments).result()
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="dev.py bench dynast", description=__doc__.partition("\n")[0])
+    parser.add_argument("--pixels", type=int, default=256, help="side of the picture (default: 256)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of measurement (default: 3)")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: 1)")
+    options = parser.parse_args(argv)
+    if options.pixels < LEAST or options.pixels % UNIT:
+        parser.error(f"--pixels must be a multiple of {UNIT}, of at least {LEAST}")
+    if options.rounds < 1 or options.threads < 1:
+        parser.error("--rounds and --threads must be at least 1")
+    return options
+
+
+def main(argv: list[str] | None = None):
+    options = parse(argv)
+    runs = {name: [] for name in CALLS}
+    for _ in range(options.rounds):
+        for name, found in runs.items():
+            found.append(apart(name, options.pixels, options.threads))
+            print(f"{name:>8} {found[-1].seconds:8.2f} s {found[-1].peak / 1e6:8.0f} MB", flush=True)
+    result = {f"{name}_s": min(one.seconds for one in found) for name, found in runs.items()} | {
+        f"{name}_bytes": min(one.peak for one in found) for name, found in runs.items()}
+    difference = np.abs(runs["ours"][0].image - runs["direct"][0].image)
+    result |= {"time_ratio": result["ours_s"] / result["direct_s"],
+               "memory_ratio": result["ours_bytes"] / result["direct_bytes"],
+               "agreement": float((difference < CLOSE).mean())}
+    print(f"\n{options.pixels} px: {result['time_ratio']:.2f} of the time, {result['memory_ratio']:.2f} of the memory, "
+          f"{result['agreement']:.2%} of the values alike")
+    print(json.dumps({"bench": "dynast", "pixels": options.pixels, "threads": options.threads, **result}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""A PT-DiT block beside a direct implementation of it and beside full attention.
+
+    python dev.py bench pt_dit [--pixels 512,1024,2048] [--dtype fp32|bf16] [--text-tokens 60] [--rounds 3]
+
+ours      the pack's block, on one picture with 200 text tokens
+prompt    the same with as many text tokens as the prompt has, which is what the host gives it
+empty     the same with the one token of an empty prompt
+direct    the block written straight from its formulas, attention included
+pair      the same on two rows, the prompt and the empty prompt
+fused     `direct` with PyTorch's fused attention, which the authors' program calls
+full      the host's PixArt block of the same width: full attention, 200 text tokens
+
+The authors' program pads prompts to 200 masked tokens: `direct`, `pair` and `fused` read as many. Prompts of equal
+length are one call of two rows in a guided step, those of other lengths are two calls: theirs is one `pair`, ours one
+`prompt` and one `empty`. The step of `direct` and `fused` as two calls is told, too. Seconds are CUDA events' or,
+without CUDA, CPU seconds of one thread; the fastest of all rounds counts, for other programs only ever add. Weights are
+random.
+The last line printed is one JSON object.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+import comfy.ops
+from comfy.ldm.pixart.pixartms import PixArtMSBlock
+from mditface.mdit.pt_dit.config import PTDiTConfig
+from mditface.mdit.pt_dit.cost import pixart_block, proxy_block, sizes_of
+from mditface.mdit.pt_dit.layers import PTDiTBlock
+from mditface.mdit.shared.windows import MASKED, lay_out
+
+from .costs import direct, measure
+
+CONFIG = PTDiTConfig(width=1152, depth=28, heads=16, caption=4096)
+TOKEN = 16  # pixels
+TEXT = 200
+NAMES = ("ours", "prompt", "empty", "direct", "pair", "fused", "full")
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="dev.py bench pt_dit", description=__doc__.partition("\n")[0])
+    parser.add_argument("--pixels", default="512,1024,2048", help="comma-separated sides (default: 512,1024,2048)")
+    parser.add_argument("--dtype", choices=list(TYPES), default="fp32", help="number type (default: fp32)")
+    parser.add_argument("--text-tokens", type=int, default=60, help="of the prompt, up to 200 (default: 60)")
+    parser.add_argument("--rounds", type=int, default=3,
+                        help="rounds of measurement at the largest size, twice as many at half of it (default: 3)")
+    options = parser.parse_args(argv)
+    options.pixels = [int(side) for side in options.pixels.split(",")]
+    unit = TOKEN * CONFIG.setting.window[1]
+    if any(side < unit or side % unit for side in options.pixels):
+        parser.error(f"--pixels: each must be a multiple of {unit}")
+    if not 1 <= options.text_tokens <= TEXT or options.rounds < 1:
+        parser.error("--text-tokens must be 1 to 200, --rounds at least 1")
+    return options
+
+
+def random_weights(block: torch.nn.Module) -> torch.nn.Module:
+    for weight in block.requires_grad_(False).parameters():
+        weight.normal_(std=CONFIG.width ** -0.5)
+    return block
+
+
+class Case:
+    """Both kinds of block at one size, with one picture's inputs."""
+
+    def __init__(self, pixels: int, prompt: int, dtype: torch.dtype, device: torch.device):
+        torch.manual_seed(0)
+        side, d = pixels // TOKEN, CONFIG.width
+        factory = dict(dtype=dtype, device=device, operations=comfy.ops.disable_weight_init)
+        self.block, self.full = (random_weights(kind(d, CONFIG.heads, **factory))
+                                 for kind in (PTDiTBlock, PixArtMSBlock))
+        self.grid, self.window, self.prompt = (1, side, side), CONFIG.setting.window, prompt
+        self.x, self.text, self.vec = (torch.randn(1, n, d).to(device, dtype) for n in (side * side, TEXT, 6))
+        self.layout = lay_out(self.grid, self.window, CONFIG.setting.proxies, self.x)
+        mask = direct.shifted_mask(torch.Size((1, *self.grid, d)), self.window).to(self.x)
+        masked = self.x.new_full((1, 1, TEXT), MASKED)
+        masked[..., :prompt] = 0
+        self.one = self.x, self.text, masked, self.vec, mask
+        self.two = [y.repeat(2, 1, 1) for y in self.one]
+        self.two[2][1, :, 1:] = MASKED
+
+    def ours(self, text: int):
+        return self.block(self.x, self.text[:, :text], None, self.vec, self.layout)
+
+    def theirs(self, inputs, attention: Callable):
+        x, text, masked, vec, mask = inputs
+        return direct.direct_block(self.block, x, text, masked, vec, self.grid, self.window, mask, attention)
+
+    def calls(self) -> dict[str, Callable]:
+        return {"ours": lambda: self.ours(TEXT), "prompt": lambda: self.ours(self.prompt),
+                "empty": lambda: self.ours(1), "direct": lambda: self.theirs(self.one, direct.softmax_attention),
+                "pair": lambda: self.theirs(self.two, direct.softmax_attention),
+                "fused": lambda: self.theirs(self.one, F.scaled_dot_product_attention),
+                "full": lambda: self.full(self.x, self.text, self.vec)}
+
+    def error(self) -> float:
+        """The largest difference between the block and its direct form on the same two prompts."""
+        ours = torch.cat((self.ours(self.prompt), self.ours(1)))
+        return (ours - self.theirs(self.two, direct.softmax_attention)).abs().max().item()
+
+
+@torch.inference_mode()
+def measured(pixels: int, options: argparse.Namespace, device: torch.device) -> dict:
+    """The entry of one size in the JSON object."""
+    case = Case(pixels, options.text_tokens, TYPES[options.dtype], device)
+    error = case.error()  # warms up, too
+    rounds = options.rounds * max(options.pixels) // pixels
+    found, _ = measure.in_turn(case.calls(), lambda _, call: measure.seconds(call, device), min, rounds, 0)
+    sizes = sizes_of(case.grid, CONFIG.setting, TEXT)
+    macs = sum(proxy_block(CONFIG.width, *sizes).values()), pixart_block(CONFIG.width, sizes.N, TEXT)
+    step = found["prompt"] + found["empty"]
+    return {f"{name}_s": seconds for name, seconds in found.items()} | {
+        "direct_ratio": found["direct"] / found["ours"], "direct_step_ratio": found["pair"] / step,
+        "direct_calls_ratio": 2 * found["direct"] / step, "fused_ratio": found["fused"] / found["ours"],
+        "fused_calls_ratio": 2 * found["fused"] / step,
+        "full_ratio": found["full"] / found["ours"], "full_predicted": macs[1] / macs[0], "error": error}
+
+
+def row(pixels: int, r: dict) -> str:
+    seconds = "".join(f"{r[name + '_s']:8.3f}" for name in NAMES)
+    return (f"{pixels:>5} px{seconds} |{r['direct_ratio']:7.2f}{r['direct_step_ratio']:6.2f}"
+            f"{r['direct_calls_ratio']:10.2f} |{r['fused_ratio']:6.2f}{r['fused_calls_ratio']:10.2f} |"
+            f"{r['full_ratio']:8.2f}{r['full_predicted']:11.2f} | {r['error']:.1e}")
+
+
+def main(argv: list[str] | None = None):
+    options = parse(argv)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(1)
+    where = torch.cuda.get_device_name() if device.type == "cuda" else "one CPU thread"
+    print(f"{options.dtype} on {where}; width {CONFIG.width}, {CONFIG.heads} heads, windows of 8 x 8 tokens; a prompt "
+          f"of {options.text_tokens} tokens\n")
+    print("seconds a block" + " " * 49 + "| times as fast as")
+    titles = "".join(f"{name:>8}" for name in NAMES)
+    print(" " * 8 + titles + " | direct  step  in calls | fused  in calls |   full  predicted | error")
+    results = {}
+    for pixels in options.pixels:
+        results[pixels] = measured(pixels, options, device)
+        print(row(pixels, results[pixels]), flush=True)
+    print()
+    print(json.dumps({"bench": "pt_dit", "dtype": options.dtype, "text_tokens": options.text_tokens,
+                      "sizes": {str(pixels): result for pixels, result in results.items()}}))
+
+
+if __name__ == "__main__":
+    main()

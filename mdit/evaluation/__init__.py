@@ -1,0 +1,1 @@
+"""Generating, judging and reporting: how good a trained model is."""

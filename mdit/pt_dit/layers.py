@@ -1,0 +1,123 @@
+"""The PT-DiT block (spec section 6). Layers carry their published names."""
+from __future__ import annotations
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+import comfy.ops
+from comfy.ldm.modules.attention import optimized_attention
+
+from ..shared.norm import layer_norm, modulate
+from ..shared.windows import Cut, Layout
+
+
+def modulation(table: Tensor, vectors: Tensor) -> tuple[Tensor, ...]:
+    """The rows of a table (k, d) added to vectors (B, k or 1, d), each (B, 1, d)."""
+    return (comfy.ops.cast_to_input(table, vectors) + vectors).unsqueeze(2).unbind(1)
+
+
+class Attention(nn.Module):
+    def __init__(self, width: int, heads: int, dtype=None, device=None, operations=None):
+        super().__init__()
+        factory = {"dtype": dtype, "device": device}
+        self.heads = heads
+        self.to_q, self.to_k, self.to_v = (operations.Linear(width, width, **factory) for _ in range(3))
+        self.to_out = nn.Sequential(operations.Linear(width, width, **factory))
+
+    def forward(self, x: Tensor, read: Tensor, bias: Tensor | None = None, transformer_options: dict = {}) -> Tensor:
+        """x (B, T, d) after reading `read` (B, K, d), with a bias (B, T or 1, K) on the logits."""
+        if read.shape[1] == 1:  # such as the empty prompt: nothing to choose from
+            return self.to_out(self.to_v(read)).expand_as(x)
+        return self.to_out(self.heads_of(x, read, bias, transformer_options))
+
+    def heads_of(self, x: Tensor, read: Tensor, bias: Tensor | None, transformer_options: dict) -> Tensor:
+        """What the heads have read, side by side (B, T, d), before `to_out` mixes them."""
+        return optimized_attention(self.to_q(x), self.to_k(read), self.to_v(read), self.heads, mask=bias,
+                                   transformer_options=transformer_options)
+
+
+def chained(x: Tensor, first: nn.Module, gate: Tensor, second: nn.Module) -> Tensor:
+    """second(gate * first(x)) for x (B, N, d), gate (B or 1, 1, d) and two linear layers.
+
+    Where the tokens outnumber the width, it costs less to multiply the two matrices first: N + d rows instead of 2N.
+    """
+    if x.shape[1] <= x.shape[2] or is_watched(first) or is_watched(second):
+        return second(gate * first(x))
+    (inner, inner_bias, lent), (outer, outer_bias, lent_too) = (
+        comfy.ops.cast_bias_weight(layer, x, offloadable=True) for layer in (first, second))
+    both = (outer * gate) @ inner  # (B or 1, d, d)
+    out = torch.baddbmm(F.linear(gate * inner_bias, outer, outer_bias), x, both.mT.expand(len(x), -1, -1))
+    comfy.ops.uncast_bias_weight(first, inner, inner_bias, lent)
+    comfy.ops.uncast_bias_weight(second, outer, outer_bias, lent_too)
+    return out
+
+
+def is_watched(layer: nn.Module) -> bool:
+    """Whether its weights alone do not tell what it does: a LoRA in bypass mode takes the place of `forward`."""
+    own = getattr(layer.forward, "__func__", None) is type(layer).forward
+    return not own or bool(layer._forward_hooks or layer._forward_pre_hooks)
+
+
+class Gelu(nn.Module):
+    def __init__(self, width: int, hidden: int, dtype=None, device=None, operations=None):
+        super().__init__()
+        self.proj = operations.Linear(width, hidden, dtype=dtype, device=device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(self.proj(x), approximate="tanh")
+
+
+class FeedForward(nn.Module):
+    def __init__(self, width: int, dtype=None, device=None, operations=None):
+        super().__init__()
+        factory = {"dtype": dtype, "device": device}
+        self.net = nn.Sequential(Gelu(width, 4 * width, **factory, operations=operations), nn.Identity(),
+                                 operations.Linear(4 * width, width, **factory))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class PTDiTBlock(nn.Module):
+    def __init__(self, width: int, heads: int, dtype=None, device=None, operations=None):
+        super().__init__()
+        factory = {"dtype": dtype, "device": device}
+        layers = {**factory, "operations": operations}
+        self.proxy_attn1 = Attention(width, heads, **layers)
+        self.pvisual_attn2 = Attention(width, heads, **layers)
+        self.linear_1_visual = operations.Linear(width, width, **factory)
+        self.attn1 = Attention(width, heads, **layers)
+        self.attn3 = Attention(width, heads, **layers)
+        self.linear_2 = operations.Linear(width, width, **factory)
+        self.attn2 = Attention(width, heads, **layers)
+        self.ff = FeedForward(width, **layers)
+        self.scale_shift_table = nn.Parameter(torch.empty(6, width, **factory))
+        self.proxy_scale_shift_table = nn.Parameter(torch.empty(3, width, **factory))
+
+    def forward(self, x: Tensor, text: Tensor, text_bias: Tensor | None, vec: Tensor, layout: Layout,
+                transformer_options: dict = {}) -> Tensor:
+        """x (B, N, d), text (B, L, d), its bias (B, 1, L), vec (B, 6, d) of the time."""
+        m = modulation(self.scale_shift_table, vec)
+        n = modulation(self.proxy_scale_shift_table, vec[:, :3])
+        x = x + self.inject(x, layout, transformer_options)
+        near = self.windows(self.attn1, modulate(layer_norm(x), m[0], m[1]), layout.plain, transformer_options)
+        x = torch.addcmul(x, m[2], self.attn1.to_out(near))
+        near = self.windows(self.attn3, modulate(layer_norm(x), n[0], n[1]), layout.shifted, transformer_options)
+        x = x + chained(near, self.attn3.to_out[0], n[2], self.linear_2)
+        x = x + self.attn2(x, text, text_bias, transformer_options)
+        return torch.addcmul(x, m[5], self.ff(modulate(layer_norm(x), m[3], m[4])))
+
+    def inject(self, x: Tensor, layout: Layout, transformer_options: dict) -> Tensor:
+        """What all tokens learn from the proxies (B, M, d), after these have read each other."""
+        proxies = layout.pool.average(x)
+        z = layer_norm(proxies)
+        proxies = proxies + self.proxy_attn1(z, z, None, transformer_options)
+        found = self.pvisual_attn2.heads_of(layer_norm(x), layer_norm(proxies), None, transformer_options)
+        return chained(found, self.pvisual_attn2.to_out[0], x.new_ones(1, 1, 1), self.linear_1_visual)
+
+    def windows(self, attention: Attention, x: Tensor, cut: Cut, transformer_options: dict) -> Tensor:
+        """What the heads read inside the windows of a cut, (B, N, d) -> (B, N, d)."""
+        x = cut.split(x)  # (B * nw, P, d)
+        return cut.join(attention.heads_of(x, x, cut.bias, transformer_options))

@@ -1,0 +1,113 @@
+"""Encoded samples of a data set, through the host's own VAE and text encoders."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..training import host  # noqa: F401  (before any other module of the host)
+import comfy.sd
+import comfy.utils
+from comfy.model_patcher import ModelPatcher
+
+from ..labelmap import to_image
+from ..mditface.host import load as load_mdit
+from ..mditface.text import TEXT_KEY
+from ..datasets import Buckets, CachedDataset, file_digest, open_faces
+from .patches import PATCHES_KEY, PatchVAE
+from ..training.targets.adapter import AdapterSettings
+from ..training.targets.lowrank import base_of
+from .targets.sd3 import SD3Settings
+
+MULTIPLE = 16  # pixels: the VAE's factor 8 times the patch of 2
+
+
+class Encoder:
+    """sample -> dict(latent, mask_latent, labels, context, pooled), with the sample's first caption."""
+
+    def __init__(self, vae: comfy.sd.VAE, clip: comfy.sd.CLIP):
+        self.vae, self.clip = vae, clip
+
+    def __call__(self, sample: dict) -> dict[str, Tensor]:
+        labels = sample["labels"]
+        picture = sample["image"].movedim(0, -1)[None] / 255  # (1, H, W, 3)
+        return {"latent": self.vae.encode(picture)[0], "mask_latent": self.vae.encode(to_image(labels[None]))[0],
+                "labels": labels, **self.text((sample["captions"] or [""])[0])}
+
+    @torch.no_grad()
+    def text(self, caption: str) -> dict[str, Tensor]:
+        context, pooled = self.clip.encode_from_tokens(self.clip.tokenize(caption), return_pooled=True)
+        return {"context": context[0].cpu(), "pooled": pooled[0].cpu()}
+
+
+def load_base(settings: AdapterSettings) -> tuple[ModelPatcher, comfy.sd.VAE, comfy.sd.CLIP]:
+    """The base with its VAE and text encoder, each from its file or from the base's."""
+    check_files(settings.base, *settings.clip, *filter(None, [settings.vae]))
+    if settings.vae and settings.clip:
+        base, clip, vae = comfy.sd.load_diffusion_model(str(settings.base)), None, None
+    else:
+        base, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
+            str(settings.base), output_vae=not settings.vae, output_clip=not settings.clip)
+    family, _, _ = base_of(base)
+    if settings.clip:
+        kind = {"sd3": comfy.sd.CLIPType.SD3, "flux": comfy.sd.CLIPType.FLUX}[family]
+        clip = load_clip(settings.clip, kind)
+    if settings.vae:
+        vae = load_vae(settings.vae)
+    if clip is None or vae is None:
+        name, part = ("clip", "text encoder") if clip is None else ("vae", "VAE")
+        raise ValueError(f"{name}: {settings.base} holds no {part}: name its file")
+    return base, vae, clip
+
+
+def check_files(*paths: Path) -> None:
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"no model file at {path}: see base, vae and clip in the configuration")
+
+
+def load_vae(path: Path) -> comfy.sd.VAE | PatchVAE:
+    weights, metadata = comfy.utils.load_torch_file(str(path), safe_load=True, return_metadata=True)
+    return PatchVAE(**weights) if PATCHES_KEY in (metadata or {}) else comfy.sd.VAE(sd=weights, metadata=metadata)
+
+
+def load_clip(paths: tuple[Path, ...], kind: comfy.sd.CLIPType) -> comfy.sd.CLIP:
+    """Text encoders of the host's, or that of a stand-alone MDiT file."""
+    if TEXT_KEY.encode() in (comfy.utils.safetensors_header(str(paths[0])) or b""):
+        return load_mdit(str(paths[0])).clip
+    return comfy.sd.load_clip([str(path) for path in paths], clip_type=kind)
+
+
+def encoded(folder: Path, settings: AdapterSettings | SD3Settings, encoder: Encoder, key: dict) -> CachedDataset:
+    """The samples of a folder, encoded into the cache before training starts."""
+    faces = open_faces(folder)
+    shapes = Buckets(faces.sizes, settings.size ** 2, MULTIPLE).shapes
+    dataset = CachedDataset(faces.resized(shapes), encoder, settings.cache or settings.output / "cache",
+                            {**key, "source": str(folder.resolve())})
+    dataset.fill()
+    return dataset
+
+
+def samples_of(settings: AdapterSettings | SD3Settings, vae, clip, files: tuple[Path, ...]) -> dict:
+    """What a target's samples are, with the VAE; `files` are those of VAE and text encoders."""
+    encoder, key = Encoder(vae, clip), {"files": [file_digest(path) for path in files]}
+    heldout = encoded(settings.heldout, settings, encoder, key) if settings.heldout else ()
+    return {"samples": encoded(settings.data, settings, encoder, key), "heldout": heldout, "vae": vae,
+            "empty": encoder.text("")}
+
+
+@torch.inference_mode(False)
+def open_encoded(settings: AdapterSettings) -> dict:
+    """What an AdapterTarget is made of."""
+    base, vae, clip = load_base(settings)
+    made = samples_of(settings, vae, clip, (settings.vae or settings.base, *(settings.clip or [settings.base])))
+    return {**made, "base": base, "sizes": made["samples"].sizes}
+
+
+@torch.inference_mode(False)
+def open_samples(settings: SD3Settings) -> dict:
+    """What an SD3Target is made of."""
+    check_files(settings.vae, *settings.clip)
+    vae, clip = load_vae(settings.vae), load_clip(settings.clip, comfy.sd.CLIPType.SD3)
+    return samples_of(settings, vae, clip, (settings.vae, *settings.clip))

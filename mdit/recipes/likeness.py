@@ -1,0 +1,106 @@
+"""Do the exemplar's colours arrive? ``python -m mdit.recipes.likeness --model FILE --source RENDERS``.
+
+Each held-out label map is drawn without text after the exemplar of another person. The distance of each part's colour
+to that exemplar's part stands beside that to the exemplar of the next picture, and beside the distance of pictures
+drawn without an exemplar. The last line printed is one JSON object.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..training import host  # noqa: F401  (before any other module of the host)
+
+from ..mditface.text import PAD
+from ..parsing import load_parser
+from ..evaluation.colors import PARTS
+from ..training.data import Faces
+from .exemplar import colour_distances, exemplar_keys
+from ..training.sampling import sample, save_sheet
+from .targets.demo import Demo
+
+BATCH, SHEET_COUNT = 16, 12
+SHIFT, OTHER = 1, 2  # the exemplar of picture i is picture i + 1, and the one it is compared with i + 2
+KINDS = ("own exemplar", "another exemplar", "own, drawn without")
+
+
+class Likeness:
+    """Pictures of the first `count` label maps of a folder of renders, with exemplars (`drawn`) and without (`plain`),
+    (count, S, S, 3) uint8."""
+
+    def __init__(self, demo: Demo, faces: Faces, count: int, steps: int):
+        self.faces, self.count = faces, min(count, len(faces))
+        self.index = torch.arange(self.count)
+        chunks = list(self.index.split(BATCH))
+        self.drawn, self.plain = (torch.cat([self.draw(demo, part, steps, looks) for part in tqdm(chunks)])
+                                  for looks in (True, False))
+
+    def exemplar(self, index: Tensor, shift: int = SHIFT) -> Tensor:
+        return (index + shift) % self.count
+
+    def draw(self, demo: Demo, index: Tensor, steps: int, looks: bool) -> Tensor:
+        labels, other = self.faces.labels[index], self.exemplar(index)
+        keys = None
+        if looks:
+            keys = exemplar_keys(demo.model, labels, self.faces.pictures(other), self.faces.labels[other])
+        ids = torch.full((len(index), demo.text_config.length), PAD)
+        return sample(demo.model, demo.text_encoder, labels, ids, seed=int(index[0]), steps=steps, exemplar=keys)
+
+    def distances(self, pictures: Tensor, shift: int) -> dict[str, float]:
+        """Means over the pictures of each part's colour distance to the exemplars `shift` further."""
+        found = {part: [] for part in PARTS}
+        for i, j in zip(self.index.tolist(), self.exemplar(self.index, shift).tolist()):
+            pairs = (pictures[i], self.faces.labels[i], self.faces.images[j], self.faces.labels[j])
+            for part, distance in colour_distances(*(x.numpy() for x in pairs)).items():
+                found[part].append(distance)
+        return {part: float(np.mean(values)) for part, values in found.items() if values}
+
+    def agreement(self, pictures: Tensor) -> float:
+        """The share of pixels in which the judge sees the asked class."""
+        parser = load_parser()
+        scores = [parser.agreement(picture.numpy(), labels.numpy())["pixel_accuracy"]
+                  for picture, labels in zip(pictures, self.faces.labels)]
+        return float(np.mean(scores))
+
+    def report(self) -> dict:
+        rows = (self.distances(self.drawn, SHIFT), self.distances(self.drawn, OTHER),
+                self.distances(self.plain, SHIFT))
+        return {"count": self.count, **dict(zip(KINDS, rows)),
+                "agreement": {"drawn with": self.agreement(self.drawn), "without": self.agreement(self.plain)}}
+
+    def save_sheet(self, path: Path) -> None:
+        """Label maps, exemplars, pictures with and without them."""
+        first = self.index[:SHEET_COUNT]
+        save_sheet(path, self.faces.labels[first], self.faces.images[self.exemplar(first)], self.drawn[first],
+                   self.plain[first])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m mdit.recipes.likeness", description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", type=Path, required=True, help="a file trained with exemplar_blocks")
+    parser.add_argument("--source", type=Path, required=True, help="held-out renders")
+    parser.add_argument("--count", type=int, default=48, help="pictures to draw (default: 48)")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--sheet", type=Path, help="picture of the first ones to write")
+    options = parser.parse_args(arguments)
+    demo = Demo.load(options.model)
+    if not demo.model.config.exemplar_blocks:
+        parser.exit(2, f"model: {options.model} has no exemplar_blocks: train one with configs/exemplar.yaml\n")
+    likeness = Likeness(demo, Faces(options.source), options.count, options.steps)
+    if options.sheet:
+        likeness.save_sheet(options.sheet)
+    report = likeness.report()
+    print(f"{'colour distance to':20s}" + "".join(f"{part:>18s}" for part in PARTS))
+    for kind in KINDS:
+        print(f"{kind:20s}" + "".join(f"{report[kind].get(part, float('nan')):18.1f}" for part in PARTS))
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the laboratory trains, one file a target."""

@@ -1,0 +1,242 @@
+"""The stand-alone model with its text encoder, trained from nothing on renders (bundled-model spec, section 3)."""
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+import torch.nn as nn
+from pydantic import Field, field_validator, model_validator
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ...training import host  # noqa: F401  (before any other module of the host)
+import comfy.ops
+
+from ...labelmap import CLASSES, PALETTE
+from ...mditface.attention import MaskRows
+from ...mditface.config import MDiTConfig
+from ...mditface.model import MIN_SIGMA, MDiT
+from ...mditface.text import PAD, TextConfig, TextEncoder
+from ...parsing import WEIGHTS as PARSER_WEIGHTS
+from ...parsing import load_parser
+from ...training.data import BatchOrder, Faces, LabelNoise, mirror, normalise, step_rng, torch_rng
+from ..exemplar import exemplar_keys, other_view
+from ..initialize import initialise_model, initialise_text
+from ...training.sampling import mask_inputs, sample, sheet_picture
+from ...training.settings import Positive, Section, Settings, Share
+from ..words import CaptionWriter, pretrain, text_config
+from ...training.targets.base import make_optimisers
+
+WEIGHTS = Path(__file__).parents[2] / "mditface" / "weights" / "mditface-demo.safetensors"
+MEAN_LOGIT_T = -0.5  # t = 1 - sigma is the sigmoid of a normal with this mean and deviation 1; see DemoSettings.noise
+LOSS_SIGMA = 0.15    # below it the velocity error would weigh the last details too much
+MASKED = -1e4
+SHEET_COUNT, METRIC_COUNT = 12, 24
+MASK_EMBED = "model.mask_embed.weight"
+PREFIX, BLOCKS = "model.", ("blocks.", "exemplar.reads.")
+
+
+class Drop(Section):
+    """Shares of the samples that are shown without text, and without mask, independent of each other; and of those with
+    a mask, without exemplar."""
+    text: Share = 0.1
+    mask: Share = 0.1
+    exemplar: Share = 0.2
+
+
+class DemoSettings(Settings):
+    """`text_steps` is the length of the text encoder's first lesson, `text_rate` its learning rate after it. `init` is
+    a finished file to start from, `train` what learns: all, or the exemplar branch alone, while the rest stays as it is
+    in `init`. `noise` moves the noise levels: they are 1 - t, and `noise` is the mean of t's logit."""
+    heldout: Path
+    model: MDiTConfig
+    text_steps: Annotated[int, Field(ge=0)] = 300
+    text_rate: Positive
+    drop: Drop = Drop()
+    noise: float = MEAN_LOGIT_T
+    init: Path | None = None
+    train: Literal["all", "exemplar"] = "all"
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def known_fields(cls, values):
+        if isinstance(values, dict) and (unknown := set(values) - {f.name for f in dataclasses.fields(MDiTConfig)}):
+            raise ValueError(f"unknown keys {', '.join(sorted(unknown))}")
+        return values
+
+    @model_validator(mode="after")
+    def trained_part_is_there(self):
+        if self.train == "exemplar" and not (self.init and self.model.exemplar_blocks):
+            raise ValueError("train: the exemplar branch alone needs exemplar_blocks under model, and a file at init")
+        return self
+
+
+class Demo(nn.Module):
+    """The model with its text encoder; its state dict is the shipped file's."""
+
+    def __init__(self, config: MDiTConfig, text: TextConfig, noise: float = MEAN_LOGIT_T):
+        super().__init__()
+        self.text_config, self.noise = text, noise
+        self.model = MDiT(config, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
+        self.text_encoder = TextEncoder(text, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
+        initialise_model(self.model)
+        initialise_text(self.text_encoder)
+
+    @classmethod
+    def load(cls, path: Path) -> Demo:
+        """Reads what `save` wrote."""
+        sd, config, text = read_file(path)
+        demo = cls(config, text)
+        demo.load_state_dict(sd)
+        return demo.eval()
+
+    def start_from(self, path: Path) -> None:
+        """Takes over a file's weights; an exemplar branch that the file lacks starts anew, coarser mask cells are
+        divided (`finer_cells`).
+
+        Raises ValueError where the file's configuration differs in more than these.
+        """
+        sd, config, text = read_file(path)
+        own = self.model.config
+        # A trained exemplar branch reads the cells, too, with weights that are not divided here.
+        if MASK_EMBED in sd and not config.exemplar_blocks and own.mask_cells % config.mask_cells == 0:
+            sd[MASK_EMBED] = finer_cells(sd[MASK_EMBED], config.mask_cells, own.mask_cells)
+            config = dataclasses.replace(config, mask_cells=own.mask_cells)
+        config = dataclasses.replace(config, exemplar_blocks=config.exemplar_blocks or own.exemplar_blocks,
+                                     exemplar_candidates=own.exemplar_candidates)
+        if (config, text) != (own, self.text_config):
+            raise ValueError(f"init: {path} has another configuration than 'model': copy the keys of its header")
+        self.load_state_dict(self.state_dict() | sd)
+
+    def save(self, path: Path, weights: dict[str, Tensor] | None = None, **metadata: str) -> None:
+        """Writes these weights, by default its own, in half precision, with `metadata` beside the configuration."""
+        weights = self.state_dict() if weights is None else weights
+        sd = {name.removeprefix(PREFIX): w.half().contiguous() for name, w in weights.items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(sd, path, self.model.config.to_metadata() | self.text_config.to_metadata() | metadata)
+
+    def forward(self, images: Tensor, labels: Tensor, ids: Tensor, read_mask: Tensor, rng: torch.Generator,
+                exemplars: Tensor | None = None, exemplar_labels: Tensor | None = None,
+                read_exemplar: Tensor | None = None) -> Tensor:
+        """Mean squared velocity error of one step.
+
+        images, exemplars: (B, 3, S, S) uint8; labels, exemplar_labels: (B, S, S) uint8; ids: (B, L); read_mask,
+        read_exemplar: (B,) bool.
+        """
+        model, images = self.model, normalise(images)
+        random = dict(generator=rng, device=images.device)
+        sigma = 1 - torch.sigmoid(torch.randn(images.shape[0], **random) + self.noise)
+        level = sigma.view(-1, 1, 1, 1)
+        noisy = level * torch.randn(images.shape, **random) + (1 - level) * images
+        tokens, places = mask_inputs(labels, model)
+        kv = list(model.static_path(tokens, places))
+        bias = torch.where(read_mask, 0.0, MASKED)[:, None].expand(-1, tokens.shape[1])
+        exemplar = None
+        if exemplars is not None:
+            exemplar = exemplar_keys(model, labels, exemplars, exemplar_labels, read_exemplar.view(-1, 1, 1))
+        context, y = self.text_encoder(ids)
+        velocity = model(noisy, sigma, context, y, [MaskRows(slice(None), kv, bias, exemplar)]).float()
+        clean = noisy - velocity * level.clamp(min=MIN_SIGMA)
+        return ((clean - images) / level.clamp(min=LOSS_SIGMA)).square().mean()
+
+
+def finer_cells(weight: Tensor, before: int, after: int) -> Tensor:
+    """Weight (D, classes * before^2) of mask cells -> (D, classes * after^2), before cells a patch's side and after:
+    each cell's parts share its weight, so that the model stays the same function until it learns to tell them apart."""
+    parts = after // before
+    cells = weight.view(len(weight), -1, before, 1, before, 1).expand(-1, -1, -1, parts, -1, parts)
+    return cells.flatten(1) / parts ** 2
+
+
+def read_file(path: Path) -> tuple[dict[str, Tensor], MDiTConfig, TextConfig]:
+    """The weights, by Demo's names, and the configuration of what `Demo.save` wrote."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        sd = {name if name.startswith("text_encoder.") else PREFIX + name: file.get_tensor(name)
+              for name in file.keys()}
+    return sd, MDiTConfig.from_metadata(metadata), TextConfig.from_metadata(metadata)
+
+
+class DemoTarget:
+    """See base.Target."""
+
+    def __init__(self, settings: DemoSettings):
+        torch.manual_seed(settings.seed)
+        self.settings = settings
+        self.faces, self.heldout = Faces(settings.data), Faces(settings.heldout)
+        text = text_config(settings.model.text_dim)
+        self.module = Demo(dataclasses.replace(settings.model, palette=PALETTE), text, settings.noise)
+        if settings.init:
+            self.module.start_from(settings.init)
+        if settings.train == "exemplar":
+            self.module.requires_grad_(False)
+            self.module.model.exemplar.requires_grad_(True)
+        self.writer, self.noise = CaptionWriter(text, settings.seed), LabelNoise()
+        self.orders: dict[int, BatchOrder] = {}
+
+    def start(self) -> None:
+        if self.settings.text_steps:
+            pretrain(self.module.text_encoder, self.writer, self.settings.text_steps)
+
+    def optimisers(self) -> list[torch.optim.Optimizer]:
+        """Muon for the matrices inside the blocks, AdamW for the rest."""
+        model, encoder = self.module.model, self.module.text_encoder
+        matrices = [w for name, w in model.named_parameters()
+                    if w.ndim == 2 and name.startswith(BLOCKS) and ".mod." not in name]
+        chosen = {id(w) for w in matrices}
+        rest = [w for w in model.parameters() if id(w) not in chosen]
+        trained = [[w for w in weights if w.requires_grad] for weights in (matrices, rest, encoder.parameters())]
+        return make_optimisers(self.settings.optimiser, trained[0], [
+            {"params": trained[1]}, {"params": trained[2], "lr": self.settings.text_rate}])
+
+    def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
+        settings, size = self.settings, self.settings.batch
+        order = self.orders.setdefault(processes, BatchOrder([0] * len(self.faces), size * processes, settings.seed))
+        index = order(step)[process::processes]
+        draws = step_rng(settings.seed, step, process)
+        rng = torch_rng(draws)
+
+        def chance(p: float) -> Tensor:
+            return torch.rand(size, generator=rng) < p
+
+        images, labels = mirror(self.faces.pictures(index), self.faces.labels[index], chance(0.5))
+        self.writer.rng = draws
+        ids = self.writer([self.faces.attributes[i] for i in index.tolist()])
+        ids[chance(settings.drop.text)] = PAD
+        batch = {"images": images, "labels": self.noise(labels, rng), "ids": ids,
+                 "read_mask": ~chance(settings.drop.mask)}
+        if settings.model.exemplar_blocks:
+            exemplars, exemplar_labels = other_view(images, labels, rng)
+            batch |= {"exemplars": exemplars, "exemplar_labels": exemplar_labels,
+                      "read_exemplar": batch["read_mask"] & ~chance(settings.drop.exemplar)}
+        return batch
+
+    def pictures(self, count: int) -> Tensor:
+        """Samples of the first held-out maps and captions, (count, S, S, 3) uint8."""
+        labels, device = self.heldout.labels[:count], self.module.model.x_embed.weight.device
+        ids = self.writer.encode(self.heldout.captions[:count])
+        return sample(self.module.model, self.module.text_encoder, labels.to(device), ids.to(device), seed=0).cpu()
+
+    def sheet(self) -> np.ndarray:
+        return sheet_picture(self.heldout.labels[:SHEET_COUNT], self.pictures(SHEET_COUNT),
+                             self.heldout.images[:SHEET_COUNT])
+
+    def metrics(self) -> dict[str, float]:
+        """How well samples follow their maps, by the judge; empty without a trained one."""
+        if not PARSER_WEIGHTS.is_file():
+            return {}
+        parser = load_parser()
+        scores = [parser.agreement(picture.numpy(), label.numpy())
+                  for picture, label in zip(self.pictures(METRIC_COUNT), self.heldout.labels)]
+        return {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
+
+    def save(self, path: Path, weights: dict[str, Tensor]) -> None:
+        recipe = json.dumps(self.settings.recipe(), sort_keys=True)
+        self.module.save(path, weights, **{"mdit.recipe": hashlib.sha256(recipe.encode()).hexdigest(),
+                                           "mdit.classes": json.dumps(CLASSES)})

@@ -1,0 +1,129 @@
+"""DynaST's generator for faces, against a discriminator (dynast spec, section 10)."""
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from ...training import host  # noqa: F401  (before any other module of the host)
+
+from ...dynast.config import SMOOTH, TOP_K, DynaSTConfig
+from ...training.data import BatchOrder, step_rng
+from ...datasets import open_faces
+from ..dynast.discriminator import SMALLEST
+from ..dynast.heldout import HeldOut
+from ..dynast.network import Adversaries, LossWeights, save_generator
+from ..dynast.pairs import Exemplars, Pairs, read_people
+from ..dynast.vgg import VGG
+from ...training.sampling import sheet_picture
+from ...training.settings import Count, Positive, Section, Settings, Share
+
+CHANNELS = 15  # of a face's label
+SHEET_COUNT, METRIC_COUNT = 12, 48
+PREFIX = "generator."
+
+
+class Adam(Section):
+    """Learning rates, and Adam's other numbers; `clip` is the largest norm of the gradient, None for any."""
+    generator: Positive = 1e-4
+    discriminator: Positive = 1e-4
+    betas: tuple[Share, Share] = (0.0, 0.9)
+    generator_eps: Positive = 1e-3
+    discriminator_eps: Positive = 1e-8
+    clip: Positive | None = None
+
+
+class Sizes(Section):
+    """As in DynaSTConfig."""
+    ngf: Count = 64
+    max_multi: Annotated[int, Field(ge=1, le=8)] = 8
+    pos_dim: Count = 16
+    prune_dim: Count = 16
+    blocks: Count = 2
+    top_k: Count = TOP_K
+    smooth: Positive = SMOOTH
+
+
+class DynaSTSettings(Settings):
+    """`size` is the side of the pictures in pixels, cut out of faces of a side of `load`; `flip` is the share of
+    mirrored ones. `vgg` is a file of VGG-19; without it the losses that need it are left out. `discriminator` is the
+    width of the discriminator's first layer.
+
+    Everything is computed in float32, since half precision chooses other candidates (section 8). There is no average of
+    the weights: spectral norm's vectors belong to the weights of one step.
+    """
+    size: Annotated[int, Field(ge=SMALLEST, multiple_of=8)] = 256
+    load: Count = 286
+    flip: Share = 0.5
+    model: Sizes = Sizes()
+    discriminator: Count = 64
+    vgg: Path | None = None
+    losses: LossWeights = LossWeights()
+    exemplars: Exemplars = Exemplars()
+    optimiser: Adam = Adam()
+    precision: Literal["no"] = "no"
+    ema: Literal[0] = 0
+
+
+class DynaSTTarget:
+    """See base.Target."""
+
+    def __init__(self, settings: DynaSTSettings):
+        torch.manual_seed(settings.seed)
+        self.settings = settings
+        if settings.load < settings.size:
+            raise ValueError(f"load: faces of {settings.load} pixels hold no picture of size {settings.size}: set load "
+                             "to that or more")
+        faces = open_faces(settings.data, settings.load)
+        people = read_people(settings.data, faces.names) if settings.exemplars.person else ()
+        self.pairs = Pairs(faces, settings.size, settings.exemplars, settings.flip, people)
+        self.held = None
+        if settings.heldout:
+            self.held = HeldOut.of(open_faces(settings.heldout, settings.size), METRIC_COUNT)
+        config = DynaSTConfig(CHANNELS, size=settings.size, **settings.model.model_dump())
+        vgg = VGG.load(settings.vgg) if settings.vgg else None
+        if vgg is None:
+            logging.info("no vgg: training without the losses reconstruction and perceptual")
+        self.module = Adversaries(config, settings.discriminator, vgg, settings.losses)
+        self.orders: dict[int, BatchOrder] = {}
+
+    def start(self) -> None:
+        pass
+
+    def optimisers(self) -> list[torch.optim.Optimizer]:
+        rates = self.settings.optimiser
+        return [torch.optim.Adam(self.module.generator.parameters(), rates.generator, rates.betas, rates.generator_eps),
+                torch.optim.Adam(self.module.discriminator.parameters(), rates.discriminator, rates.betas,
+                                 rates.discriminator_eps)]
+
+    def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
+        seed, size = self.settings.seed, self.settings.batch * processes
+        order = self.orders.setdefault(processes, BatchOrder([0] * len(self.pairs.faces), size, seed))
+        rng = step_rng(seed, step, process)
+        return default_collate([self.pairs(i, rng) for i in order(step)[process::processes].tolist()])
+
+    def sheet(self) -> np.ndarray | None:
+        """Maps, exemplars, warped exemplars and pictures of the first held-out faces; None without such."""
+        if self.held is None:
+            return None
+        held, exemplars = self.held, self.held.next(SHEET_COUNT)
+        made, warped = held.after(exemplars, self.module.synthesise)
+        return sheet_picture(held.labels[:len(exemplars)], held.images[exemplars].movedim(1, -1), warped, made)
+
+    def metrics(self) -> dict[str, float]:
+        """Distances of colours to the exemplars' and to other faces' (metrics.exemplar)."""
+        if self.held is None:
+            return {}
+        exemplars = self.held.next(METRIC_COUNT)
+        made, _ = self.held.after(exemplars, self.module.synthesise)
+        return {f"{part}/{name}": value for part, values in self.held.agreement(made, exemplars).items()
+                for name, value in values.items() if name != "count"}
+
+    def save(self, path: Path, weights: dict[str, Tensor]) -> None:
+        save_generator(path, {name.removeprefix(PREFIX): w for name, w in weights.items() if name.startswith(PREFIX)})

@@ -1,0 +1,109 @@
+"""The face parser that judges pictures."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ...labelmap import CLASSES, to_image
+from ...parsing import FaceParser, score
+from ...training.data import BatchOrder, Faces, mirror, normalise, step_rng, torch_rng
+from ...training.sampling import sheet_picture
+from ...training.settings import Settings, Share
+from ...training.targets.base import make_optimisers
+
+WEIGHED_COUNT = 2000  # samples that the classes' shares are counted on
+SHEET_COUNT = 12
+PREFIX = "parser."
+
+
+class JudgeSettings(Settings):
+    """`rarity` is the power of a class's rarity in its weight."""
+    heldout: Path
+    rarity: Share = 0.3
+
+
+def class_weights(labels: Tensor, rarity: float) -> Tensor:
+    """(19,), larger for rarer classes, 1 in the mean over pixels."""
+    share = torch.bincount(labels.flatten().long(), minlength=len(CLASSES)).clamp(min=1) / labels.numel()
+    weight = share ** -rarity
+    return weight / (share * weight).sum()
+
+
+def vary(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Other gains and offsets of the channels, and noise: what a generator may do to a picture."""
+    batch, random = images.shape[0], dict(generator=rng, device=images.device)
+    gain, offset = torch.rand(2, batch, 3, 1, 1, **random)
+    noise = torch.randn(images.shape, **random) * 0.06 * torch.rand(batch, 1, 1, 1, **random)
+    return images * (0.8 + 0.4 * gain) + 0.3 * (offset - 0.5) + noise
+
+
+class Judge(nn.Module):
+    """The parser with its loss."""
+
+    def __init__(self, weights: Tensor):
+        super().__init__()
+        self.parser = FaceParser().to(memory_format=torch.channels_last)
+        self.register_buffer("weights", weights, persistent=False)
+
+    def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
+        """Cross entropy for images (B, 3, S, S) uint8 and labels (B, S, S) uint8."""
+        logits = self.parser(vary(normalise(images), rng).to(memory_format=torch.channels_last))
+        return F.cross_entropy(logits.float(), labels.long(), self.weights)
+
+
+class JudgeTarget:
+    """See base.Target."""
+
+    def __init__(self, settings: JudgeSettings):
+        torch.manual_seed(settings.seed)
+        self.settings = settings
+        self.faces, self.heldout = Faces(settings.data), Faces(settings.heldout)
+        self.module = Judge(class_weights(self.faces.labels[:WEIGHED_COUNT], settings.rarity))
+        self.orders: dict[int, BatchOrder] = {}
+
+    def start(self) -> None:
+        pass
+
+    def optimisers(self) -> list[torch.optim.Optimizer]:
+        return make_optimisers(self.settings.optimiser, [], [{"params": list(self.module.parameters())}])
+
+    def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
+        seed, size = self.settings.seed, self.settings.batch
+        order = self.orders.setdefault(processes, BatchOrder([0] * len(self.faces), size * processes, seed))
+        index = order(step)[process::processes]
+        chosen = torch.rand(size, generator=torch_rng(step_rng(seed, step, process))) < 0.5
+        images, labels = mirror(self.faces.pictures(index), self.faces.labels[index], chosen)
+        return {"images": images, "labels": labels}
+
+    def parsed(self, count: int | None = None) -> np.ndarray:
+        """The parser's maps of the first held-out pictures, (count, S, S) uint8."""
+        parser = self.module.parser.eval()
+        try:
+            return np.stack([parser.parse(image) for image in self.heldout.images[:count].numpy()])
+        finally:
+            parser.train()
+
+    def sheet(self) -> np.ndarray:
+        parsed = to_image(torch.from_numpy(self.parsed(SHEET_COUNT)))
+        return sheet_picture(self.heldout.labels[:SHEET_COUNT], (parsed * 255).round().to(torch.uint8),
+                             self.heldout.images[:SHEET_COUNT])
+
+    def metrics(self) -> dict[str, float]:
+        """Means over all held-out pictures, and each class's intersection over union over all their pixels."""
+        parsed, labels = self.parsed(), self.heldout.labels.numpy()
+        scores = [score(*pair) for pair in zip(parsed, labels)]
+        means = {name: float(np.mean([s[name] for s in scores])) for name in scores[0]}
+        return means | {f"iou/{name}": float(((parsed == c) & (labels == c)).sum()
+                                             / max(1, ((parsed == c) | (labels == c)).sum()))
+                        for c, name in enumerate(CLASSES)}
+
+    def save(self, path: Path, weights: dict[str, Tensor]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name.removeprefix(PREFIX): (w.half() if w.is_floating_point() else w).contiguous()
+                   for name, w in weights.items()}, path)

@@ -1,0 +1,15 @@
+"""What can be trained: each target's settings, and the target made of them."""
+from ...training.targets.adapter import AdapterSettings, AdapterTarget
+from ...training.targets.base import Target
+from .demo import DemoSettings, DemoTarget
+from .dynast import DynaSTSettings, DynaSTTarget
+from .judge import JudgeSettings, JudgeTarget
+from .sd3 import SD3Settings, SD3Target
+
+SETTINGS = {"demo": DemoSettings, "adapter": AdapterSettings, "judge": JudgeSettings, "sd3": SD3Settings,
+            "dynast": DynaSTSettings}
+TARGETS = {"demo": DemoTarget, "adapter": AdapterTarget.from_settings, "judge": JudgeTarget,
+           "sd3": SD3Target.from_settings, "dynast": DynaSTTarget}
+
+__all__ = ["SETTINGS", "TARGETS", "Target", "AdapterSettings", "AdapterTarget", "DemoSettings", "DemoTarget",
+           "DynaSTSettings", "DynaSTTarget", "JudgeSettings", "JudgeTarget", "SD3Settings", "SD3Target"]

@@ -1,0 +1,180 @@
+"""A small base model in SD3's layout, trained from nothing: what adapters can be tried on where no large one runs."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from pydantic import Field
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ...training import host  # noqa: F401  (before any other module of the host)
+import comfy.model_management
+import comfy.ops
+import comfy.samplers
+import comfy.sd
+from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT, get_2d_sincos_pos_embed
+from comfy.model_patcher import ModelPatcher
+from comfy.model_sampling import time_snr_shift
+
+from ...training.data import BatchOrder, step_rng, torch_rng
+from ...training.sampling import sheet_picture
+from ...training.settings import Count, Positive, Settings, Share
+from ...training.targets.adapter import of_length
+from ...training.targets.base import make_optimisers
+
+CELL, PATCH, CHANNELS = 8, 2, 16  # pixels of a latent cell, cells of a token's side, and channels of SD3's latents
+HEAD = 64  # the width of SD3's heads; the host takes width and heads from the number of blocks
+PREFIX, PUBLISHED = "network.", "model.diffusion_model."
+SHEET_COUNT, SHEET_STEPS = 12, 20
+
+
+class SD3Settings(Settings):
+    """`depth` is the number of blocks and heads; the width is 64 times as much. `drop_text` is the share of samples
+    shown without text. `vae`, `clip`, `cache`, `size` and `shift` are those of AdapterSettings."""
+    vae: Path
+    clip: tuple[Path, ...]
+    cache: Path | None = None
+    size: Annotated[int, Field(ge=16, multiple_of=CELL * PATCH)]
+    depth: Count
+    shift: Positive = 3.0
+    drop_text: Share = 0.1
+
+
+def new_weights(depth: int, side: int, text: int, pooled: int) -> dict[str, Tensor]:
+    """Starting weights under the published keys of SD3.5-large, whose queries and keys are normalised.
+
+    side: of the grid of tokens; text, pooled: widths of the text's tokens and pooled vector.
+    """
+    context = {"target": "torch.nn.Linear", "params": {"in_features": text, "out_features": depth * HEAD}}
+    network = MMDiT(input_size=None, patch_size=PATCH, in_channels=CHANNELS, depth=depth, num_patches=side ** 2,
+                    pos_embed_max_size=side, adm_in_channels=pooled, qk_norm="rms", context_embedder_config=context,
+                    dtype=torch.float32, operations=comfy.ops.disable_weight_init)
+    for name, weight in network.named_parameters():
+        if name.endswith((".ln_q.weight", ".ln_k.weight")):
+            nn.init.ones_(weight)
+        elif weight.ndim == 1 or "adaLN_modulation" in name or name.startswith("final_layer"):
+            nn.init.zeros_(weight)  # each block starts as the identity
+        else:
+            nn.init.xavier_uniform_(weight.data.flatten(1))
+    network.pos_embed.copy_(torch.from_numpy(get_2d_sincos_pos_embed(depth * HEAD, side)))
+    return published(network.state_dict())
+
+
+def published(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {PUBLISHED + name: weight.contiguous() for name, weight in weights.items()}
+
+
+class SD3Base(nn.Module):
+    """The network of a host's SD3 with the flow matching loss."""
+
+    def __init__(self, base: ModelPatcher, shift: float):
+        super().__init__()
+        self.shift = shift
+        self.base, self.network = base, base.model.diffusion_model.requires_grad_(True)
+
+    def forward(self, latent: Tensor, context: Tensor, pooled: Tensor, rng: torch.Generator) -> Tensor:
+        """Mean squared error of the velocity noise - latent.
+
+        latent: (B, 16, h, w) as the VAE makes them; context: (B, L, D); pooled: (B, P).
+        """
+        clean = self.base.model.process_latent_in(latent).float()
+        random = dict(generator=rng, device=clean.device)
+        sigma = time_snr_shift(self.shift, torch.sigmoid(torch.randn(len(clean), **random)))
+        noise = torch.randn(clean.shape, **random)
+        noisy = torch.lerp(clean, noise, sigma.view(-1, 1, 1, 1))
+        return F.mse_loss(self.velocity(noisy, sigma, context, pooled).float(), noise - clean)
+
+    def velocity(self, noisy: Tensor, sigma: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
+        return self.network(noisy, self.base.model.model_sampling.timestep(sigma), context=context, y=pooled)
+
+    @torch.no_grad()
+    def sample(self, latent: Tensor, context: Tensor, pooled: Tensor, seed: int) -> Tensor:
+        """Latents like `latent` by Euler steps, as the VAE makes them."""
+        model = self.base.model
+        sigmas = comfy.samplers.calculate_sigmas(model.model_sampling, "simple", SHEET_STEPS).to(latent)
+        x = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed)).to(latent)
+        for sigma, after in zip(sigmas, sigmas[1:]):
+            x = x + (after - sigma) * self.velocity(x, sigma.expand(len(x)), context, pooled)
+        return model.process_latent_out(x)
+
+
+class SD3Target:
+    """See base.Target. `samples` are those of AdapterTarget, without masks and all of one size; `vae` decodes the
+    sheets, `empty` holds context and pooled of the empty prompt."""
+
+    def __init__(self, settings: SD3Settings, samples: Sequence[dict[str, Tensor]], vae, empty: dict[str, Tensor],
+                 heldout: Sequence[dict[str, Tensor]] = ()):
+        torch.manual_seed(settings.seed)
+        self.settings, self.samples, self.heldout, self.vae, self.empty = settings, samples, heldout, vae, empty
+        text, pooled = samples[0]["context"].shape[1], samples[0]["pooled"].shape[0]
+        weights = new_weights(settings.depth, settings.size // (CELL * PATCH), text, pooled)
+        base = comfy.sd.load_diffusion_model_state_dict(weights, model_options={"dtype": torch.float32})
+        comfy.model_management.load_models_gpu([base], force_full_load=True)
+        self.module = SD3Base(base, settings.shift)
+        self.orders: dict[int, BatchOrder] = {}
+
+    @classmethod
+    def from_settings(cls, settings: SD3Settings) -> SD3Target:
+        """Of the files that the settings name."""
+        from ..encode import open_samples  # the host's text encoders and VAEs
+        return cls(settings, **open_samples(settings))
+
+    def start(self) -> None:
+        pass
+
+    def optimisers(self) -> list[torch.optim.Optimizer]:
+        """Muon for the matrices inside the blocks, AdamW for the rest."""
+        matrices = [w for name, w in self.module.network.joint_blocks.named_parameters()
+                    if w.ndim == 2 and "adaLN" not in name]
+        chosen = {id(w) for w in matrices}
+        rest = [w for w in self.module.parameters() if id(w) not in chosen]
+        return make_optimisers(self.settings.optimiser, matrices, [{"params": rest}])
+
+    def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
+        settings = self.settings
+        if processes not in self.orders:
+            self.orders[processes] = BatchOrder([0] * len(self.samples), settings.batch * processes, settings.seed)
+        index = self.orders[processes](step)[process::processes]
+        batch = self.joined([self.samples[i] for i in index.tolist()])
+        rng = torch_rng(step_rng(settings.seed, step, process))
+        silent = torch.rand(len(index), generator=rng) < settings.drop_text
+        batch["context"][silent] = of_length(self.empty["context"], batch["context"].shape[1])
+        batch["pooled"][silent] = self.empty["pooled"]
+        return batch
+
+    def joined(self, samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        length = max(sample["context"].shape[0] for sample in samples)
+        return {"latent": torch.stack([sample["latent"] for sample in samples]),
+                "context": torch.stack([of_length(sample["context"], length) for sample in samples]),  # (B, L, D)
+                "pooled": torch.stack([sample["pooled"] for sample in samples])}
+
+    def sheet(self) -> np.ndarray | None:
+        """Label maps, samples and true pictures of the first held-out captions, which alone the samples follow."""
+        if not self.heldout:
+            return None
+        samples = [self.heldout[i] for i in range(min(SHEET_COUNT, len(self.heldout)))]
+        batch, device = self.joined(samples), next(self.module.parameters()).device
+        made = self.module.sample(**{name: x.to(device) for name, x in batch.items()}, seed=0).cpu()
+        rows = [(self.vae.decode(latent) * 255).round().clamp(0, 255).to(torch.uint8)
+                for latent in (made, batch["latent"])]
+        return sheet_picture(torch.stack([sample["labels"] for sample in samples]), *rows)
+
+    def metrics(self) -> dict[str, float]:
+        """The loss on the first held-out samples with the same noise each time."""
+        if not self.heldout:
+            return {}
+        batch = self.joined([self.heldout[i] for i in range(min(self.settings.batch, len(self.heldout)))])
+        device = next(self.module.parameters()).device
+        rng = torch_rng(step_rng(self.settings.seed), device)
+        return {"heldout_loss": self.module(**{name: x.to(device) for name, x in batch.items()}, rng=rng).item()}
+
+    def save(self, path: Path, weights: dict[str, Tensor]) -> None:
+        """A file that the host's loaders open."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(published({name.removeprefix(PREFIX): weight for name, weight in weights.items()}), path)

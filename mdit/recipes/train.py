@@ -1,0 +1,41 @@
+"""Train a model: ``python -m mdit.recipes.train CONFIG.yaml [KEY=VALUE ...]``.
+
+A run that was interrupted, by Ctrl-C as well, goes on when the same command is given again. With ``accelerate launch
+-m mdit.recipes.train`` the same run takes many devices.
+"""
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+from pathlib import Path
+
+from ..training import host  # noqa: F401  (before any other module of the host)
+
+from ..training.settings import read_settings
+from .targets.demo import WEIGHTS, Demo
+from .targets.kinds import SETTINGS, TARGETS
+from ..training.trainer import Trainer, make_accelerator
+
+__all__ = ["WEIGHTS", "Demo", "main"]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m mdit.recipes.train", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="other values of keys, such as steps=100")
+    args = parser.parse_args(arguments)
+    try:
+        settings = read_settings(args.config, args.changes, SETTINGS)
+        trainer = Trainer(TARGETS[settings.target](settings), make_accelerator(settings))
+    except (ValueError, FileNotFoundError) as error:
+        parser.exit(2, f"{error}\n")
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, trainer.stop)
+    trainer.fit()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    main()

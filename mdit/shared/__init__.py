@@ -1,0 +1,1 @@
+"""Kernels and file readers that several systems use."""

@@ -1,0 +1,218 @@
+"""PT-DiT (Qihoo-T2X): proxy tokens for large pictures."""
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+from comfy_extras.nodes_model_advanced import ModelSamplingSD3
+
+from ..mdit.pt_dit import host
+from ..mdit.pt_dit.config import POSITIONS, Setting
+from ..mdit.pt_dit.cost import report
+from ..mdit.pt_dit.schedule import exact_sigmas, shift_of
+from ..mdit.pt_dit.text import encode
+from ..mdit.pt_dit.vae import load_vae
+from .files import names_in, path_of
+from .loading import DTYPES
+
+CATEGORY = "MDiTFace/PT-DiT"
+MODELS, VAES = "diffusion_models", "vae"
+ENDINGS = (".safetensors", ".pt", ".pth", ".ckpt")
+MODEL_TIP = "Model from Load PT-DiT Model."
+
+
+def side(name: str, tooltip: str) -> io.Input:
+    return io.Int.Input(name, default=1024, min=16, max=16384, step=8, tooltip=tooltip)
+
+
+class LoadPTDiT(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MDiT_LoadPTDiT",
+            display_name="Load PT-DiT Model",
+            category=CATEGORY,
+            description="Loads the transformer of Qihoo-T2X. Do not use the host's Load Diffusion Model for it: that "
+                        "takes the file for a PixArt and draws noise without an error.",
+            search_aliases=["Qihoo-T2X", "proxy token diffusion", "PT-DiT loader"],
+            inputs=[
+                io.Combo.Input("model_name", options=names_in(MODELS, endings=ENDINGS),
+                               tooltip="A file from models/diffusion_models. A config.json beside it is read for what "
+                                       "its weights do not tell."),
+                io.Combo.Input("weight_dtype", options=list(DTYPES), default="default", advanced=True,
+                               tooltip="Number type of the weights. 'default' lets the host choose. fp16 weights are "
+                                       "computed with in another type."),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="The diffusion model, with the noise schedule's "
+                                                                   "shift for 1024 px.")],
+        )
+
+    @classmethod
+    def execute(cls, model_name, weight_dtype="default") -> io.NodeOutput:
+        return io.NodeOutput(host.load(path_of(model_name, host.SOURCE, MODELS), DTYPES[weight_dtype]))
+
+
+class LoadPTDiTVAE(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MDiT_LoadPTDiTVAE",
+            display_name="Load PT-DiT VAE",
+            category=CATEGORY,
+            description="Loads the VAE that PT-DiT was trained with, of Open-Sora-Plan v1.2, for single pictures. VAEs "
+                        "of Stable Diffusion have latents of the same shape but another meaning.",
+            search_aliases=["Open-Sora-Plan VAE", "CausalVAE", "Qihoo-T2X VAE"],
+            inputs=[
+                io.Combo.Input("vae_name", options=names_in(VAES, endings=ENDINGS),
+                               tooltip="A file from models/vae, such as checkpoint.ckpt of Open-Sora-Plan v1.2."),
+            ],
+            outputs=[io.Vae.Output(display_name="vae", tooltip="For VAE Encode and VAE Decode.")],
+        )
+
+    @classmethod
+    def execute(cls, vae_name) -> io.NodeOutput:
+        return io.NodeOutput(load_vae(path_of(vae_name, "vae_name", VAES)))
+
+
+class PTDiTText(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MDiT_PTDiTText",
+            display_name="Encode Text for PT-DiT",
+            category=CATEGORY,
+            description="Encodes a prompt as PT-DiT was trained: lower case, without addresses and odd signs, at most "
+                        "200 tokens. CLIP Text Encode works, too, with the prompt as you write it.",
+            search_aliases=["T5 prompt", "Qihoo-T2X prompt", "text encode PT-DiT"],
+            inputs=[
+                io.Clip.Input("clip", tooltip="T5-XXL from the host's Load CLIP, type 'pixart'."),
+                io.String.Input("text", multiline=True, dynamic_prompts=True,
+                                tooltip="The prompt. The negative prompt is best left empty."),
+            ],
+            outputs=[io.Conditioning.Output(display_name="conditioning", tooltip="For any sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, clip, text) -> io.NodeOutput:
+        return io.NodeOutput(encode(clip, text))
+
+
+class PTDiTWindows(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        def count(name: str, default: int, tooltip: str) -> io.Input:
+            return io.Int.Input(name, default=default, min=1, max=256, tooltip=tooltip)
+        return io.Schema(
+            node_id="MDiT_PTDiTWindows",
+            display_name="Set PT-DiT Windows",
+            category=CATEGORY,
+            description="Sets the windows in which tokens attend to each other and the proxy tokens that stand for "
+                        "each window. Windows have no weights, so any model takes any. A token is 16 px.",
+            search_aliases=["proxy tokens", "window attention", "shifted window", "PT-DiT layout"],
+            inputs=[
+                io.Model.Input("model", tooltip=MODEL_TIP),
+                count("rows", 8, "Height of a window in tokens. 8 as published."),
+                count("columns", 8, "Width of a window in tokens. 8 as published."),
+                count("proxy_rows", 1, "Proxies of a window from top to bottom; divides its rows. 1 as published."),
+                count("proxy_columns", 1, "Proxies of a window from left to right; divides its columns. 1 as "
+                                          "published."),
+                io.Int.Input("frames", default=1, min=1, max=256, optional=True, advanced=True,
+                             tooltip="Length of a window in latent frames; 1 for pictures."),
+                io.Combo.Input("positions", options=list(POSITIONS), default=POSITIONS[0], optional=True, advanced=True,
+                               tooltip="Positions of pictures that are not square. reference: as the authors' program "
+                                       "computes them, which mixes rows and columns up. rowcol: the true ones. Which "
+                                       "the weights were trained with is not known."),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="The model with these windows.")],
+        )
+
+    @classmethod
+    def execute(cls, model, rows, columns, proxy_rows, proxy_columns, frames=1,
+                positions=POSITIONS[0]) -> io.NodeOutput:
+        setting = Setting((frames, rows, columns), (proxy_rows, proxy_columns), positions)
+        return io.NodeOutput(host.with_setting(model, setting))
+
+
+class PTDiTShift(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MDiT_PTDiTShift",
+            display_name="Shift PT-DiT by Resolution",
+            category=CATEGORY,
+            description="Sets the noise schedule's shift from the picture's size: 1 at 512 px, 2 at 1024 px, 4 at 2048 "
+                        "px. The host's ModelSamplingSD3 sets any shift.",
+            search_aliases=["model sampling", "timestep shift", "resolution shift"],
+            inputs=[
+                io.Model.Input("model", tooltip=MODEL_TIP),
+                side("width", "Width of the picture in pixels."),
+                side("height", "Height of the picture in pixels."),
+                io.Int.Input("frames", default=1, min=1, max=4096, optional=True, advanced=True,
+                             tooltip="Frames of a video, 17 or more; 1 for a picture."),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="The model with this shift.")],
+        )
+
+    @classmethod
+    def execute(cls, model, width, height, frames=1) -> io.NodeOutput:
+        host.config_of(model)
+        return io.NodeOutput(*ModelSamplingSD3().patch(model, shift_of(width, height, frames)))
+
+
+class PTDiTSigmas(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MDiT_PTDiTSigmas",
+            display_name="Schedule PT-DiT Exactly",
+            category=CATEGORY,
+            description="The noise levels of the original sampler for any number of steps, with the model's shift. The "
+                        "host's scheduler 'simple' gives the same where the number divides 1000.",
+            search_aliases=["sigmas", "scheduler", "rectified flow schedule"],
+            inputs=[
+                io.Model.Input("model", tooltip="PT-DiT model, after Shift PT-DiT by Resolution."),
+                io.Int.Input("steps", default=30, min=1, max=10000, tooltip="Number of denoising steps."),
+                io.Float.Input("denoise", default=1.0, min=0.01, max=1.0, step=0.01,
+                               tooltip="1 starts from noise alone, less keeps more of the latent."),
+            ],
+            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="For SamplerCustom and SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def execute(cls, model, steps, denoise=1.0) -> io.NodeOutput:
+        host.config_of(model)
+        shift = model.get_model_object("model_sampling").shift
+        return io.NodeOutput(exact_sigmas(shift, int(steps / denoise))[-(steps + 1):])
+
+
+class PTDiTCost(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MDiT_PTDiTCost",
+            display_name="Count PT-DiT Operations",
+            category=CATEGORY,
+            description="Counts the operations of the model with its windows beside those of full attention of the "
+                        "same width, and says from which size on PT-DiT is the cheaper.",
+            search_aliases=["FLOPs", "cost", "multiply-adds", "proxy tokens"],
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model", tooltip="Model from Load PT-DiT Model or Set PT-DiT Windows."),
+                side("width", "Width of the picture in pixels."),
+                side("height", "Height of the picture in pixels."),
+                io.Int.Input("frames", default=1, min=1, max=4096, optional=True, advanced=True,
+                             tooltip="Latent frames of a video; 1 for a picture."),
+                io.Int.Input("text_tokens", default=200, min=1, max=4096, optional=True, advanced=True,
+                             tooltip="Text tokens that are read; the original always reads 200."),
+            ],
+            outputs=[
+                io.String.Output(display_name="report", tooltip="The counts, part by part."),
+                io.Int.Output(display_name="operations", tooltip="Multiply-adds of one evaluation of one item."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, width, height, frames=1, text_tokens=200) -> io.NodeOutput:
+        text, total = report(host.config_of(model), host.setting_of(model), width, height, frames, text_tokens)
+        return io.NodeOutput(text, total, ui=ui.PreviewText(text))
+
+
+NODES = (LoadPTDiT, LoadPTDiTVAE, PTDiTText, PTDiTWindows, PTDiTShift, PTDiTSigmas, PTDiTCost)

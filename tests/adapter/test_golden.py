@@ -1,0 +1,312 @@
+"""EasyControl's condition adapter on FLUX against the authors' outputs (spec section 5.5; the set has a README).
+
+Every set of the same layout passes: sizes, steps and options are read from its files alone.
+"""
+import hashlib
+import itertools
+import json
+import math
+import re
+from typing import NamedTuple
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import comfy.model_management
+import comfy.samplers
+import comfy.sd
+from comfy.ldm.flux import model as flux_model
+from comfy.ldm.modules.attention import optimized_attention
+from comfy.patcher_extension import WrappersMP
+from mditface.mdit.labelmap import CLASSES
+from mditface.mdit.mditface.adapter import streams
+from mditface.mdit.mditface.adapter.reader import apply_adapter, mask_key
+from mditface.mdit.mditface.adapter.weights import load_adapter
+from mditface.mdit.mditface.cache import REPORT_KEY, RunReport
+from mditface.mdit.mditface.mask import CONDITIONING_KEY, BoundMask, MaskInput, MaskReference
+from mditface.mdit.mditface.reader import OPTIONS_KEY, CacheOptions, MaskCond, Prompt
+
+TOLERANCE = dict(rtol=1e-4, atol=5e-5)
+STATE = dict(rtol=0, atol=1e-4)
+IDS = dict(rtol=0, atol=1e-6)
+SETUP = ("cond_latent", "pooled", "guidance", "strength", "cond_ids", "image_ids")  # what the keys depend on
+
+
+def sinusoids(t, dim, max_period=10000, time_factor=1000.0):
+    """The host's timestep_embedding with frequencies that are the same on every CPU.
+
+    The last bit of a float32 exp differs between CPUs; at 1000 times the guidance it turns a sinusoid by 2e-4.
+    """
+    half = dim // 2
+    exponents = -math.log(max_period) * torch.arange(half, dtype=torch.float32) / half
+    frequencies = exponents.double().exp().float()
+    phases = (time_factor * t)[:, None].float() * frequencies
+    return torch.cat((phases.cos(), phases.sin()), dim=-1).to(t)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_the_host_runs_nodes():
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        for module in (flux_model, streams):
+            patch.setattr(module, "timestep_embedding", sinusoids, raising=False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(golden):
+    return golden / "easycontrol"
+
+
+@pytest.fixture(scope="module")
+def cases(folder):
+    return {path.stem: load_file(path) for path in sorted(folder.glob("case_*.safetensors"))}
+
+
+@pytest.fixture(scope="module")
+def trajectories(folder):
+    return {path.stem: load_file(path) for path in sorted(folder.glob("traj_*.safetensors"))}
+
+
+@pytest.fixture(scope="module")
+def base(folder):
+    """The set's FLUX, as the host loads it."""
+    layout = json.loads((folder / "base_layout.json").read_text())
+    pool = load_file(folder / "base_pool.safetensors")["pool"]
+    weights = {}
+    for tensor in layout["tensors"]:
+        places = (torch.arange(math.prod(tensor["shape"])) + tensor["first"]) % pool.numel()
+        weights[tensor["key"]] = (pool[places] * tensor["scale"] + tensor["shift"]).reshape(tensor["shape"])
+    digest = hashlib.sha256()
+    for key in sorted(weights):
+        digest.update(key.encode())
+        digest.update(weights[key].numpy().tobytes())
+    assert digest.hexdigest() == layout["sha256"]
+    return comfy.sd.load_diffusion_model_state_dict(weights)
+
+
+@pytest.fixture(scope="module")
+def adapter(folder, base):
+    adapter = load_adapter(str(folder / "condition_lora.safetensors"))
+    comfy.model_management.load_models_gpu([base, adapter.patcher])
+    return adapter
+
+
+class Latents:
+    """Stands in for the VAE: knows one picture."""
+
+    def __init__(self, latent):
+        self.latent = latent
+
+    def encode(self, picture):
+        return self.latent
+
+
+class Setup(NamedTuple):
+    """A model with the adapter and a mask of a case or a trajectory, for latents of a shape."""
+    model: object
+    reader: object
+    mask: MaskInput
+    bound: BoundMask
+
+
+def set_up(base, adapter, case, shape) -> Setup:
+    latent, pixels = case["cond_latent"], base.model.latent_format.spacial_downscale_ratio
+    own_size = latent.shape[-2:] == shape[-2:]
+    model = apply_adapter(base, adapter, case["strength"].item(), 0 if own_size else latent.shape[-1] * pixels)
+    reader = model.wrappers[WrappersMP.APPLY_MODEL][mask_key(adapter)][0].__self__
+    labels = torch.zeros(latent.shape[0], 8, 8, dtype=torch.uint8)
+    mask = MaskInput(labels, torch.ones(len(CLASSES)), vae=Latents(base.model.process_latent_out(latent)))
+    layout, reference = reader.layout(base.model), MaskReference(mask)
+    if own_size or latent.shape[-2] == latent.shape[-1]:
+        return Setup(model, reader, mask, BoundMask(reference, shape, base.model, layout))
+    return Setup(model, reader, mask, Rectangle(reference, shape, base.model, layout, latent))
+
+
+class Rectangle(BoundMask):
+    """A condition that no label map gives: neither square nor of the picture's size."""
+
+    def __init__(self, reference, shape, model, layout, latent):
+        super().__init__(reference, shape, model, layout._replace(tokenizer="class_embed"))
+        self.layout, self.latent = layout, latent
+        self.labels = torch.zeros(latent.shape[0], *(side * self.pixels for side in latent.shape[-2:]))
+
+
+class Recorded:
+    """What the network returned in each call of a block."""
+
+    def __init__(self, base):
+        self.network, self.outputs = base.model.diffusion_model, []
+
+    def __enter__(self):
+        self.hook = self.network.register_forward_hook(lambda module, args, out: self.outputs.append(out.clone()))
+        return self.outputs
+
+    def __exit__(self, *_):
+        self.hook.remove()
+
+
+def call(base, case, setup=None, mode="auto"):
+    """The velocity of one call, and what it did on the static path; `setup` None is the bare model."""
+    report, masks, wrappers = RunReport(), {}, {}
+    base.model.current_patcher = base
+    if setup is not None:
+        base.model.current_patcher, wrappers = setup.model, setup.model.wrappers
+        masks = {setup.reader.key: [MaskCond(setup.bound)]}
+    options = {"wrappers": wrappers, REPORT_KEY: report, OPTIONS_KEY: CacheOptions(mode)}
+    with Recorded(base) as outputs:
+        base.model.apply_model(case["latent"], case["timestep"], c_crossattn=case["context"], y=case["pooled"],
+                               guidance=case["guidance"], transformer_options=options, **masks)
+    (velocity,) = outputs
+    return velocity, report
+
+
+def close(actual, expected, what, **tolerance):
+    torch.testing.assert_close(actual, expected, **tolerance, msg=lambda text: f"{what}: {text}")
+
+
+def names(base):
+    network = base.model.diffusion_model
+    doubles, singles = len(network.double_blocks), len(network.single_blocks)
+    return [f"double.{i}" for i in range(doubles)] + [f"single.{i}" for i in range(singles)]
+
+
+def ids(rows, cols):
+    places = torch.stack(torch.meshgrid(rows, cols, indexing="ij"), dim=-1).flatten(0, 1)
+    return torch.cat((torch.zeros(places.shape[0], 1), places), dim=1)
+
+
+def test_the_set_is_complete(cases, trajectories):
+    assert cases and trajectories
+
+
+def test_one_call_with_and_without_the_cache(base, adapter, cases):
+    for name, case in cases.items():
+        setup = set_up(base, adapter, case, case["latent"].shape)
+        for mode, passes in (("off", 1), ("auto", 1), ("auto", 0)):
+            out, report = call(base, case, setup, mode)
+            assert report.passes == passes
+            for expected in ("out", "out_cached"):
+                close(out, case[expected], f"{name}, {expected}, cache {mode}", **TOLERANCE)
+
+
+def test_without_a_mask_the_model_is_the_bare_one(base, adapter, cases):
+    for name, case in cases.items():
+        bare, _ = call(base, case)
+        close(bare, case["out_base"], name, **TOLERANCE)
+        setup = set_up(base, adapter, case, case["latent"].shape)._replace(bound=None)
+        out, report = call(base, case, setup)
+        assert torch.equal(out, bare), name
+        assert report.passes == 0
+
+
+def test_stored_keys_and_values(base, adapter, cases):
+    compared = 0
+    for name, case in cases.items():
+        setup = set_up(base, adapter, case, case["latent"].shape)
+        call(base, case, setup)
+        (entry,) = setup.mask.store.cache.entries.values()
+        for i, block in enumerate(names(base)):
+            for part, stored in zip("kv", entry[i]):
+                if f"{block}.{part}" in case:
+                    close(stored, case[f"{block}.{part}"], f"{name}, {block}.{part}", **TOLERANCE)
+                    compared += 1
+    assert compared
+
+
+class Raw(streams.FluxStream):
+    """Keeps the keys as they are before norm and rotation."""
+
+    def heads_of(self, norm, qkv, pe):
+        self.k = qkv.unflatten(-1, (3, self.heads, -1))[:, :, 1].transpose(1, 2)  # (b, H, M, D)
+        return super().heads_of(norm, qkv, pe)
+
+
+def test_the_mask_stream_block_by_block(base, adapter, cases):
+    compared = 0
+    for name, case in cases.items():
+        bound = set_up(base, adapter, case, case["latent"].shape).bound
+        stream = Raw(base.model.diffusion_model, adapter, case["strength"].item())
+        tokens, _ = bound.tokens(None)
+        msk, pe = stream.start(tokens, tokens.tokens, {})
+        vec = stream.vector(torch.zeros(1), Prompt(case["pooled"], case["guidance"]), torch.float32)
+        for i, block in enumerate(names(base)):
+            inputs = stream.inputs(i, msk, vec, pe)
+            msk = inputs.finish(optimized_attention(*inputs[:3], stream.heads, skip_reshape=True))
+            for part, value, tolerance in (("k_raw", stream.k, TOLERANCE), ("state", msk, STATE)):
+                if f"{block}.{part}" in case:
+                    close(value, case[f"{block}.{part}"], f"{name}, {block}.{part}", **tolerance)
+                    compared += 1
+    assert compared
+
+
+def test_places_of_the_tokens(base, adapter, cases, trajectories):
+    for name, case in (cases | trajectories).items():
+        latent = case["latent"] if "latent" in case else case["noise"]
+        tokens, _ = set_up(base, adapter, case, latent.shape).bound.tokens(None)
+        close(ids(tokens.rows, tokens.cols), case["cond_ids"], name, **IDS)
+        close(ids(*map(torch.arange, tokens.extent)), case["image_ids"], name, **IDS)
+
+
+def test_one_entry_serves_calls_that_differ_in_the_picture_alone(base, adapter, cases):
+    for one, other in itertools.combinations(cases, 2):
+        first, second = cases[one], cases[other]
+        if not all(torch.equal(first[name], second[name]) for name in SETUP):
+            continue
+        setup = set_up(base, adapter, first, first["latent"].shape)
+        call(base, first, setup)
+        out, report = call(base, second, setup)
+        assert (report.passes, report.hits) == (0, 1)
+        close(out, second["out"], f"{other} after {one}", **TOLERANCE)
+
+
+def sample(model, trajectory, mask=None, mode="auto"):
+    """A run of the host's Euler sampler: states before each step, the result in the model's space, the report."""
+    model, report, states = model.clone(), RunReport(), []
+    model.model_options["transformer_options"] |= {REPORT_KEY: report, OPTIONS_KEY: CacheOptions(mode)}
+    cond = {"pooled_output": trajectory["pooled"], "guidance": trajectory["guidance"].item()}
+    masked = cond if mask is None else {**cond, CONDITIONING_KEY: MaskReference(mask)}
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds([[trajectory["context"], masked]], [[trajectory["context"], cond]])
+    guider.set_cfg(1.0)
+    noise = trajectory["noise"]
+    out = guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"), trajectory["sigmas"],
+                        callback=lambda step, x0, x, total: states.append(x.clone()), disable_pbar=True, seed=0)
+    return states, model.model.process_latent_in(out), report
+
+
+def test_trajectories_through_the_hosts_sampler(base, adapter, trajectories):
+    for name, expected in trajectories.items():
+        setup, steps = set_up(base, adapter, expected, expected["noise"].shape), len(expected["sigmas"]) - 1
+        for mode, passes in (("auto", 1), ("auto", 0), ("off", steps)):
+            with Recorded(base) as velocities:
+                states, out, report = sample(setup.model, expected, setup.mask, mode)
+            assert report.passes == passes
+            close(torch.cat(velocities), expected["velocities"], f"{name}, velocities, cache {mode}", **TOLERANCE)
+            latents = torch.cat((*states[1:], out))
+            close(latents, expected["latents"], f"{name}, latents, cache {mode}", **TOLERANCE)
+        close(out, expected["final_uncached"], f"{name}, uncached", **TOLERANCE)
+
+
+def test_trajectories_without_a_mask(base, adapter, trajectories):
+    for name, expected in trajectories.items():
+        _, bare, _ = sample(base, expected)
+        close(bare, expected["final_base"], name, **TOLERANCE)
+        applied = set_up(base, adapter, expected, expected["noise"].shape).model
+        assert torch.equal(sample(applied, expected)[1], bare), name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_the_published_keys_are_read(folder, tmp_path, dtype):
+    shapes = json.loads((folder / "published_keys.json").read_text())
+    weights = {key: torch.zeros([1 if side == "rank" else side for side in shape], dtype=dtype)
+               for key, shape in shapes.items()}
+    save_file(weights, tmp_path / "published.safetensors")
+    adapter = load_adapter(str(tmp_path / "published.safetensors"))
+    (width,) = {side for shape in shapes.values() for side in shape if side != "rank"}
+    depth = tuple(len({key.split(".")[1] for key in shapes if re.match(prefix, key)})
+                  for prefix in ("transformer_blocks", "single_transformer_blocks"))
+    assert (adapter.config.family, adapter.config.width, adapter.config.depth) == ("flux", width, depth)
+    assert adapter.config.rank == 1
+    assert {weight.dtype for weight in adapter.parameters()} == {dtype}
+    assert 2 * len(adapter.terms) == len(weights)

@@ -1,0 +1,433 @@
+"""The measures of generated faces, against slow formulas and networks of a test's size, and the evaluation command."""
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from transformers import (CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTextConfig, CLIPTokenizer,
+                          CLIPVisionConfig)
+
+from mditface.mdit.labelmap import CLASSES, PALETTE
+from mditface.mdit.evaluation import evaluate, generate, report
+from mditface.mdit.training.data import Faces
+from mditface.mdit.evaluation.metrics import attributes
+from mditface.mdit.evaluation.metrics.agreement import LabelAgreement, agreement, open_parser
+from mditface.mdit.evaluation.metrics.distances import (
+    frechet_distance, gaussian_mmd, kernel_distance, self_similarity, structure_distance)
+from mditface.mdit.evaluation.metrics.networks import CLIP_MEAN, CLIP_STD, ClipEmbedding, ClipScore, DinoKeys, Inception
+from mditface.mdit.evaluation.metrics.scores import CLIP_BASE, DINO, FILES, INCEPTION, StructureScore, open_scores
+from mditface.mdit.render.caption import Caption
+from mditface.mdit.render.look import sample_look
+
+CPU = torch.device("cpu")
+SIDE = 128
+
+
+def features(count: int, width: int, seed: int, shift: float = 0.0) -> torch.Tensor:
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(count, width, generator=rng) @ torch.randn(width, width, generator=rng) + shift
+
+
+def faces(count: int, seed: int = 0, size: int = SIDE) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, size, size), generator=torch.Generator().manual_seed(seed)).byte()
+
+
+# Distances
+
+
+def test_frechet_distance_is_that_of_the_gaussians():
+    real, generated = features(40, 5, 0).double().numpy(), features(30, 5, 1, 0.7).double().numpy()
+
+    def root(matrix):
+        values, vectors = np.linalg.eigh(matrix)
+        return vectors @ np.diag(np.sqrt(values.clip(min=0))) @ vectors.T
+
+    a, b = np.cov(real.T), np.cov(generated.T)
+    expected = (((real.mean(0) - generated.mean(0)) ** 2).sum() + np.trace(a) + np.trace(b)
+                - 2 * np.trace(root(root(a) @ b @ root(a))))
+    assert frechet_distance(torch.tensor(real), torch.tensor(generated)) == pytest.approx(expected, rel=1e-9)
+
+
+def slow_mmd(real: np.ndarray, generated: np.ndarray, kernel, unbiased: bool) -> float:
+    def mean(a, b, skip):
+        pairs = [kernel(x, y) for i, x in enumerate(a) for j, y in enumerate(b) if not (skip and i == j)]
+        return math.fsum(pairs) / len(pairs)
+    return mean(real, real, unbiased) + mean(generated, generated, unbiased) - 2 * mean(real, generated, False)
+
+
+def cubic(x, y):
+    return (float(x @ y) / len(x) + 1) ** 3
+
+
+def test_kernel_distance_is_the_unbiased_mmd():
+    real, generated = features(14, 6, 0).double(), features(14, 6, 1, 0.5).double()
+    expected = 1000 * slow_mmd(real.numpy(), generated.numpy(), cubic, unbiased=True)
+    assert kernel_distance(real, generated) == pytest.approx(expected, rel=1e-9)  # each subset is the whole set
+
+
+def test_kernel_distance_averages_subsets_of_the_smaller_set():
+    real, generated = features(10, 6, 0).double(), features(40, 6, 1, 0.5).double()
+    expected = 1000 * slow_mmd(real.numpy(), generated.numpy(), cubic, unbiased=True)
+    state = torch.random.get_rng_state()
+    assert kernel_distance(real, generated) == pytest.approx(expected, rel=0.3)
+    assert kernel_distance(real, generated) == kernel_distance(real, generated)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_gaussian_mmd_counts_the_diagonal():
+    real, generated = (F.normalize(features(n, 4, n), dim=1).double() for n in (9, 7))
+
+    def gaussian(x, y):
+        return math.exp(-float(((x - y) ** 2).sum()) / 200)
+
+    expected = 1000 * slow_mmd(real.numpy(), generated.numpy(), gaussian, unbiased=False)
+    assert gaussian_mmd(real, generated) == pytest.approx(expected, rel=1e-6)
+    assert gaussian_mmd(real, real) == pytest.approx(0, abs=1e-9)
+
+
+def test_structure_distance_compares_cosines():
+    a, b = features(2 * 5, 3, 0).view(2, 5, 3), features(2 * 5, 3, 1).view(2, 5, 3)
+
+    def cosine(x, y):
+        return float(x @ y) / math.sqrt(float(x @ x) * float(y @ y))
+
+    for k in range(2):
+        pairs = [(i, j) for i in range(5) for j in range(5)]
+        assert self_similarity(a)[k, 1, 3] == pytest.approx(cosine(a[k, 1], a[k, 3]), abs=1e-6)
+        expected = sum((cosine(a[k, i], a[k, j]) - cosine(b[k, i], b[k, j])) ** 2 for i, j in pairs) / 25
+        assert structure_distance(a, b)[k] == pytest.approx(expected, abs=1e-6)
+
+
+def test_distances_need_two_pictures():
+    for distance in (frechet_distance, kernel_distance):
+        with pytest.raises(ValueError, match="at least two"):
+            distance(features(1, 3, 0), features(5, 3, 0))
+
+
+# Label agreement
+
+
+def test_agreement_counts_absent_classes_as_one():
+    asked, parsed = np.array([[0, 0, 1, 1]]), np.array([[0, 0, 0, 5]])
+    scores = agreement(parsed, asked)
+    assert scores["pixel_accuracy"] == 0.5
+    assert scores["mean_iou"] == pytest.approx((2 / 3 + 0 + 0 + 16) / 19)  # background, skin and the parser's l_brow
+    assert scores["mean_iou_present"] == pytest.approx((2 / 3 + 0) / 2)
+    assert set(agreement(asked, asked).values()) == {1.0}
+
+
+def test_class_iou_is_over_the_pixels_of_all_pictures():
+    maps = iter([np.array([[0, 1, 1, 1]]), np.array([[0, 0, 0, 1]])])
+    labels = LabelAgreement(lambda image: next(maps))
+    for _ in range(2):
+        labels.update(np.zeros((1, 4, 3), np.uint8), np.array([[0, 0, 1, 1]]))
+    scores = labels.compute()
+    assert scores["class_iou"]["background"] == pytest.approx(3 / 5)
+    assert scores["class_iou"]["skin"] == pytest.approx(3 / 5)
+    assert scores["class_iou"]["hat"] is None
+    assert scores["pixel_accuracy"] == pytest.approx(0.75)
+
+
+def test_parsers_by_name_and_their_faults(tmp_path):
+    assert open_parser("numpy:zeros_like") is np.zeros_like
+    assert open_parser()(np.zeros((20, 30, 3), np.uint8)).shape == (20, 30)
+    with pytest.raises(ValueError, match="nowhere:parse"):
+        open_parser("nowhere:parse")
+    with pytest.raises(ValueError, match="cannot be called"):
+        open_parser("math:pi")
+    with pytest.raises(FileNotFoundError):
+        open_parser(str(tmp_path / "none.safetensors"))
+    with pytest.raises(ValueError, match="keep the size"):
+        agreement(np.zeros((2, 2), int), np.zeros((4, 4), int))
+    with pytest.raises(ValueError, match="class 19"):
+        agreement(np.full((2, 2), 19), np.zeros((2, 2), int))
+
+
+# Networks
+
+
+class Layers(torch.nn.Module):
+    """Gives each picture's mean 2048 times."""
+
+    def forward(self, x):
+        return x.mean((1, 2, 3), keepdim=True).expand(-1, 2048, 1, 1)
+
+
+class Base(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = Layers()
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def test_inception_reads_clean_fids_file(tmp_path):
+    torch.jit.script(Base()).save(tmp_path / INCEPTION)
+    pictures = torch.stack([torch.full((3, 40, 30), level, dtype=torch.uint8) for level in (0, 192)])
+    out = Inception(tmp_path, CPU)(pictures)
+    assert out.shape == (2, 2048)
+    assert out[:, 0].tolist() == pytest.approx([-1.0, 0.5])
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """A CLIP folder of a test's size."""
+    folder = tmp_path / CLIP_BASE
+    layers = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    words = ["<|startoftext|>", "<|endoftext|>", *"abcdefghijklmnopqrstuvwxyz",
+             *(f"{letter}</w>" for letter in "abcdefghijklmnopqrstuvwxyz")]
+    (tmp_path / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    text = CLIPTextConfig(**layers, vocab_size=len(words), max_position_embeddings=12, bos_token_id=0, eos_token_id=1)
+    torch.manual_seed(0)
+    model = CLIPModel(CLIPConfig(text_config=text.to_dict(), projection_dim=8, vision_config=CLIPVisionConfig(
+        **layers, image_size=32, patch_size=8, projection_dim=8).to_dict()))
+    model.save_pretrained(folder)
+    tokenizer = CLIPTokenizer(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"), model_max_length=12)
+    image = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    CLIPProcessor(image, tokenizer).save_pretrained(folder)
+    return folder, model.eval()
+
+
+def normalised(pictures):
+    return (pictures / 255 - torch.tensor(CLIP_MEAN).view(3, 1, 1)) / torch.tensor(CLIP_STD).view(3, 1, 1)
+
+
+def test_clip_embedding_has_unit_length(clip):
+    folder, model = clip
+    pictures = faces(3, size=32)
+    with torch.no_grad():
+        pooled = model.vision_model(normalised(pictures)).pooler_output
+        expected = F.normalize(model.visual_projection(pooled), dim=1)
+    assert torch.allclose(ClipEmbedding(folder, CPU)(pictures), expected, atol=1e-5)
+    assert ClipEmbedding(folder, CPU)(faces(1, size=80)).norm() == pytest.approx(1, abs=1e-5)
+
+
+def test_clip_score_is_the_cosine_times_the_scale(clip):
+    folder, model = clip
+    pictures, captions = faces(2, size=32), ["ab c", "a very long caption beyond the limit of the encoder"]
+    tokens = CLIPProcessor.from_pretrained(folder).tokenizer(captions, return_tensors="pt", padding=True,
+                                                             truncation=True)
+    with torch.no_grad():
+        image = model.visual_projection(model.vision_model(normalised(pictures)).pooler_output)
+        text = model.text_projection(model.text_model(**tokens).pooler_output)
+        expected = F.cosine_similarity(image, text) * model.logit_scale.exp()
+    assert torch.allclose(ClipScore(folder, CPU)(pictures, captions), expected, atol=1e-3)
+
+
+def published_dino(width: int, depth: int, side: int) -> dict[str, torch.Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    shapes = {"cls_token": (1, 1, width), "pos_embed": (1, side * side + 1, width),
+              "patch_embed.proj.weight": (width, 3, 8, 8), "patch_embed.proj.bias": (width,),
+              "norm.weight": (width,), "norm.bias": (width,)}
+    for i in range(depth):
+        for name, rows, columns in (("attn.qkv", 3, 1), ("attn.proj", 1, 1), ("mlp.fc1", 4, 1), ("mlp.fc2", 1, 4)):
+            shapes |= {f"blocks.{i}.{name}.weight": (rows * width, columns * width),
+                       f"blocks.{i}.{name}.bias": (rows * width,)}
+        shapes |= {f"blocks.{i}.norm{k}.{kind}": (width,) for k in (1, 2) for kind in ("weight", "bias")}
+    return {name: torch.randn(shape, generator=rng) * 0.1 for name, shape in shapes.items()}
+
+
+def slow_dino_keys(w: dict[str, torch.Tensor], x: torch.Tensor, depth: int) -> torch.Tensor:
+    """The published network's forward, up to the last layer's keys."""
+    width, heads = w["cls_token"].shape[-1], w["cls_token"].shape[-1] // 64
+
+    def norm(x, name):
+        return F.layer_norm(x, (width,), w[f"{name}.weight"], w[f"{name}.bias"], 1e-6)
+
+    def linear(x, name):
+        return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    x = F.conv2d(x, w["patch_embed.proj.weight"], w["patch_embed.proj.bias"], 8).flatten(2).transpose(1, 2)
+    x = torch.cat([w["cls_token"].expand(len(x), -1, -1), x], 1) + w["pos_embed"]
+    for i in range(depth):
+        qkv = linear(norm(x, f"blocks.{i}.norm1"), f"blocks.{i}.attn.qkv")
+        q, k, v = qkv.view(*x.shape[:2], 3, heads, 64).permute(2, 0, 3, 1, 4)
+        if i == depth - 1:
+            return k.transpose(1, 2).flatten(2)
+        out = (q @ k.transpose(-1, -2) / 8).softmax(-1) @ v
+        x = x + linear(out.transpose(1, 2).flatten(2), f"blocks.{i}.attn.proj")
+        x = x + linear(F.gelu(linear(norm(x, f"blocks.{i}.norm2"), f"blocks.{i}.mlp.fc1")), f"blocks.{i}.mlp.fc2")
+
+
+def test_dino_keys_are_those_of_the_published_network(tmp_path):
+    weights, pictures = published_dino(width=128, depth=3, side=4), faces(2, size=32)
+    torch.save(weights, tmp_path / DINO)
+    keys = DinoKeys(tmp_path / DINO, 32, CPU)(pictures)
+    assert torch.allclose(keys, slow_dino_keys(weights, pictures / 255, 3), atol=1e-4)
+
+
+def test_dino_positions_stretch_to_larger_pictures(tmp_path):
+    weights, pictures = published_dino(width=128, depth=3, side=4), faces(2, size=48)
+    torch.save(weights, tmp_path / DINO)
+    grid = weights["pos_embed"][:, 1:].view(1, 4, 4, 128).permute(0, 3, 1, 2)
+    stretched = F.interpolate(grid, scale_factor=6.1 / 4, mode="bicubic").permute(0, 2, 3, 1).reshape(1, 36, 128)
+    stretched = weights | {"pos_embed": torch.cat([weights["pos_embed"][:, :1], stretched], 1)}
+    keys = DinoKeys(tmp_path / DINO, 48, CPU)(pictures)
+    assert torch.allclose(keys, slow_dino_keys(stretched, pictures / 255, 3), atol=1e-4)
+    score = StructureScore(DinoKeys(tmp_path / DINO, 48, CPU))
+    score.update(pictures, pictures, [])
+    assert score.compute()["structure"]["generated"] == pytest.approx(0, abs=1e-9)
+
+
+def test_measures_without_weights_are_named(tmp_path):
+    scores, skipped = open_scores(None, SIDE, CPU)
+    assert scores == [] and set(skipped) == set(FILES)
+    torch.jit.script(Base()).save(tmp_path / INCEPTION)
+    scores, skipped = open_scores(tmp_path, SIDE, CPU)
+    assert set(skipped) == {"cmmd", "text", "structure"} and DINO in skipped["structure"]
+    for seed in (0, 1):
+        scores[0].update(faces(2, seed), faces(2, seed), [""] * 2)
+    assert scores[0].compute()["fid"]["generated"] == pytest.approx(0, abs=1e-6)
+    with pytest.raises(FileNotFoundError, match="weights: no folder"):
+        open_scores(tmp_path / "none", SIDE, CPU)
+
+
+# Looks
+
+
+def painted_look(look: dict, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A picture (64, 64, 3) and its label map that show glasses, sex (by the jaw) and lipstick."""
+    label = np.zeros((64, 64), np.uint8)
+    width = 20 if look["sex"] == "man" else 14
+    label[10:54, 32 - width:32 + width] = CLASSES.index("skin")
+    label[44:48, 24:40] = CLASSES.index("u_lip")
+    if look["glasses"] != "none":
+        label[22:30, 20:44] = CLASSES.index("eye_g")
+    image = np.full((64, 64, 3), 180, np.uint8)
+    image[label == CLASSES.index("u_lip")] = (160, 110, 100) if look["lipstick"] == "none" else (200, 20, 40)
+    image[label == CLASSES.index("eye_g")] = 40 if look["glasses"] == "sunglasses" else 170
+    return (image + rng.integers(-9, 10, image.shape)).clip(0, 255).astype(np.uint8), label
+
+
+def test_looks_are_read_from_the_parsed_regions():
+    rng = np.random.default_rng(0)
+    looks = [sample_look(rng) for _ in range(120)]
+    images, labels = map(np.stack, zip(*(painted_look(look, rng) for look in looks)))
+    rules = attributes.LookRules(images[:80], labels[:80], looks[:80])
+    for image, label, look in zip(images[80:], labels[80:], looks[80:]):
+        assert rules(image, label) == {name: attributes.asked_value(name, look) for name in attributes.JUDGED}
+
+
+def test_picture_without_a_face_is_judged_all_the_same():
+    assert not attributes.region_statistics(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)).any()
+
+
+# Generation and the command
+
+
+@pytest.fixture(scope="module")
+def models(root):
+    return generate.load_models(root / "mdit" / "mditface" / "weights" / "mditface-demo.safetensors")
+
+
+@pytest.fixture
+def shard(tmp_path):
+    """A folder of renders in name, whose pictures show their label map's colours."""
+    return write_shard(tmp_path / "renders", 60, seed=0)
+
+
+def write_shard(folder, count, seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 19, (count, 8, 8), dtype=np.uint8).repeat(SIDE // 8, 1).repeat(SIDE // 8, 2)
+    looks = [sample_look(rng) for _ in labels]
+    folder.mkdir()
+    np.savez(folder / "00000.npz", image=np.array(PALETTE, np.uint8)[labels], label=labels,
+             caption=[Caption.short(look) for look in looks], attributes=[json.dumps(look) for look in looks])
+    return folder
+
+
+def test_picture_does_not_depend_on_those_it_is_drawn_with(models, shard):
+    generator = generate.Generator(models, generate.Options(steps=2), SIDE)
+    labels, captions = Faces(shard).labels[:3], ["young woman, red hair", "old man " * 30, "old man, bald"]
+    numbers = [3, 64, 65]
+    together = generator(labels, captions, numbers)
+    assert together.shape == (3, SIDE, SIDE, 3) and together.dtype == torch.uint8
+    for i, number in enumerate(numbers):
+        alone = generator(labels[i:i + 1], captions[i:i + 1], [number])[0]
+        assert (alone.int() - together[i].int()).abs().max() <= 1
+    for number in (4, 3 + generate.NOISE_BLOCK):
+        other = generator(labels[:1], captions[:1], [number])[0]
+        assert (other.int() - together[0].int()).abs().max() > 20
+
+
+def test_folder_is_filled_where_pictures_are_missing(tmp_path):
+    drawn = []
+
+    def generator(labels, captions, numbers):
+        drawn.append(tuple(numbers))
+        return torch.zeros(len(labels), 4, 4, 3, dtype=torch.uint8)
+
+    samples = [(number, {"labels": torch.zeros(4, 4), "caption": ""}) for number in range(7)]
+    generate.write_picture(generate.picture_path(tmp_path, 1), torch.full((4, 4, 3), 9, dtype=torch.uint8))
+    generate.fill_folder(tmp_path, samples, generator, batch=3)
+    assert drawn == [(0, 2, 3), (4, 5, 6)]
+    assert np.array(Image.open(generate.picture_path(tmp_path, 1))).max() == 9
+    assert len(list(tmp_path.iterdir())) == 7
+
+
+def test_other_options_and_weights_have_folders_of_their_own(tmp_path):
+    weights = [tmp_path / "a", tmp_path / "b"]
+    for path in weights:
+        path.write_text(path.name)
+    folders = {generate.picture_folder(tmp_path, [path], source, SIDE, options) for path in weights
+               for source in ("x", "y") for options in (generate.Options(), generate.Options(seed=1))}
+    assert len(folders) == 8
+    assert generate.picture_folder(tmp_path, weights[:1], "x", SIDE, generate.Options()) in folders
+
+
+def test_missing_model_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none.safetensors"):
+        generate.load_models(tmp_path / "none.safetensors")
+
+
+def test_samples_have_numbers_captions_and_looks(shard):
+    dataset = evaluate.open_dataset(shard, SIDE)
+    looks = evaluate.rendered_looks(shard)
+    chosen = list(evaluate.Samples(dataset, 2, 3, looks))
+    assert [number for number, _ in chosen] == [2, 3, 4]
+    assert chosen[0][1]["caption"] == Caption.short(looks[2])
+    assert torch.equal(chosen[2][1]["labels"], Faces(shard).labels[4])
+    with pytest.raises(ValueError, match="none from number 60"):
+        evaluate.Samples(dataset, 60)
+
+
+def test_command_writes_the_report_and_goes_on(shard, tmp_path, root, capsys, monkeypatch):
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    torch.jit.script(Base()).save(weights / INCEPTION)
+    out, fit = tmp_path / "out", write_shard(tmp_path / "fit", 60, seed=1)
+    command = ["--source", shard, "--out", out, "--model", root / "mdit/mditface/weights/mditface-demo.safetensors",
+               "--count", 3, "--steps", 1, "--weights", weights, "--fit", fit]
+    evaluate.main(list(map(str, command)))
+    report = json.loads((out / "report.json").read_text())
+    assert {"fid", "kid"} == set(report["measures"]) and {"cmmd", "text", "structure"} == set(report["skipped"])
+    assert report["labels"]["real"]["pixel_accuracy"] < 1
+    assert {"background_color", "glasses", "sex", "lipstick"} <= set(report["attributes"]["generated"])
+    table = (out / "report.md").read_text()
+    assert table.strip() == capsys.readouterr().out.strip()
+    assert "| pixel accuracy | " in table and "cmmd: not measured" in table
+    assert Image.open(out / "sheet.png").size == (3 * 3 * SIDE, SIDE)
+    monkeypatch.setattr(generate.Generator, "draw", None)  # nothing is drawn again
+    evaluate.main(list(map(str, command)))
+    assert json.loads((out / "report.json").read_text()) == report
+
+
+def test_sheet_shows_map_picture_and_real_picture():
+    picture, image = np.full((4, 4, 3), 7, np.uint8), torch.full((3, 4, 4), 9, dtype=torch.uint8)
+    pixels = np.array(report.sheet([(picture, image, torch.ones(4, 4, dtype=torch.uint8))]))
+    assert [tuple(pixels[0, x]) for x in (0, 4, 8)] == [PALETTE[1], (7, 7, 7), (9, 9, 9)]
+
+
+@pytest.mark.parametrize("arguments, told", [(["--steps", "0"], "at least 1"), ([], "--source")])
+def test_bad_arguments_are_told(arguments, told, capsys):
+    required = ["--source", "a", "--model", "b", "--out", "c"] if arguments else []
+    with pytest.raises(SystemExit):
+        evaluate.main([*required, *arguments])
+    assert told in capsys.readouterr().err

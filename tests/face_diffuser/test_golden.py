@@ -1,0 +1,308 @@
+"""Face-diffuser against the reference's outputs (the set has a README).
+
+Every set of the same layout passes: cases, runs and sizes are read from its files.
+"""
+import math
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import comfy.samplers
+import comfy.sd1_clip
+from mditface.mdit.face_diffuser.guider import FusionGuider, Prediction
+from mditface.mdit.face_diffuser.marker import MARKER, tokenize
+from mditface.mdit.face_diffuser.saliency import log_saliency, response, smooth
+from mditface.mdit.face_diffuser.stages import Borders, leading_sigmas, step_of
+from mditface.mdit.face_diffuser.subject import normalised, prepare
+from mditface.mdit.face_diffuser.weights import SUBJECT_PARTS, build, load, split
+from mditface.tests.face_diffuser import tiny, toy
+
+VALUES = dict(rtol=1e-5, atol=1e-5)
+EXACT = dict(rtol=0, atol=0)
+SIDES = "TS"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_the_host_runs_nodes():
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(golden):
+    return golden / "face-diffuser"
+
+
+def read(folder, name) -> dict[str, dict[str, torch.Tensor]]:
+    """The tensors of a file by case."""
+    cases = {}
+    for key, tensor in load_file(folder / f"{name}.safetensors").items():
+        case, _, leaf = key.partition(".")
+        cases.setdefault(case, {})[leaf] = tensor
+    return cases
+
+
+def said(*what):
+    """Puts what was compared before the message."""
+    return lambda message: f"{' '.join(map(str, what))}: {message}"
+
+
+@pytest.fixture(scope="module")
+def snf(folder):
+    cases = read(folder, "snf")
+    for case in cases.values():  # `flat_T` has the inputs of `full` but for one
+        if "eps_T_text" not in case:
+            full = cases["full"]
+            case |= {name: full[name] for name in ("eps_T_null", "eps_S_text", "eps_S_aug", "guidance")}
+            case["eps_T_text"] = full["eps_T_null"]
+        if "fused" not in case:  # `tie`: the scene everywhere
+            case["fused"] = case["eps_T_null"] + case["guidance"] * (case["eps_T_text"] - case["eps_T_null"])
+    return cases
+
+
+def sides(case, sigma=1.0, x=0.0) -> dict[str, Prediction]:
+    """Both sides' predictions of the clean latent, of which the case holds the noise."""
+    found = {}
+    for side, base, cond in (("T", "null", "text"), ("S", "text", "aug")):
+        base, cond = (x - sigma * case[f"eps_{side}_{name}"] for name in (base, cond))
+        found[side] = Prediction(base + case["guidance"] * (cond - base), cond, base, cond - base)
+    return found
+
+
+def test_maps(snf):
+    for name, case in snf.items():
+        predictions = sides(case)
+        for side in SIDES:
+            change = predictions[side].change
+            change = response(change, case["guidance"].item(), torch.ones(len(change)))
+            smoothed = smooth(change)
+            found = {"abs_smoothed": smoothed, "omega": smoothed.mean(1, keepdim=True),
+                     "softmax": log_saliency(change).exp()}
+            for part, tensor in found.items():
+                if f"{part}_{side}" in case:
+                    torch.testing.assert_close(tensor, case[f"{part}_{side}"], rtol=1e-5, atol=1e-5 * (
+                        part != "softmax"), msg=said(name, part, side))
+
+
+@pytest.mark.parametrize("sigma", [1.0, 2.5])
+def test_masks_and_fused_noise(snf, sigma):
+    """In the host's space, as the guider has it."""
+    for name, case in snf.items():
+        guider = FusionGuider(tiny.model(), tiny.model(seed=1))
+        guider.set_scales(*[case["guidance"].item()] * 2)
+        guider.log_prior = 0.0
+        x = torch.randn(case["fused"].shape, generator=torch.Generator().manual_seed(0)) if sigma != 1 else 0.0
+        predictions = sides(case, sigma, x)
+        if sigma != 1 and not case["mask"].any():
+            continue  # a tie, which rounding would break
+        fused = guider.fuse(predictions["T"], predictions["S"], torch.full((len(case["fused"]),), sigma), 0)
+        mask = guider.record.contests[0].won
+        torch.testing.assert_close(mask.float(), case["mask"], **EXACT, msg=said(name, "mask"))
+        torch.testing.assert_close((x - fused.guided) / sigma, case["fused"], **VALUES, msg=said(name, "fused"))
+
+
+def borders(first: int, last: int, steps: int) -> Borders:
+    """Of the reference's inclusive numbers; -1 leaves a stage out, 0 is the first step alone."""
+    return Borders(*(max(end, 0.4) / steps if end >= 0 else 0.0 for end in (first, last)))
+
+
+def test_stages(folder):
+    for name, case in read(folder, "stages").items():
+        scheduler, *numbers = name.rsplit("_", 3)
+        steps, first, last = map(int, numbers)
+        n = len(case["stage"])
+        found = [borders(first, last, n).stage(i, n).value for i in range(n)]
+        assert found == case["stage"].int().tolist(), name
+        sigmas = torch.cat([case["sigma"], torch.zeros(1)])
+        if scheduler != "pndm":  # PNDM visits one twice
+            assert [step_of(sigma, sigmas) for sigma in case["sigma"]] == list(range(n)), name
+
+
+def test_schedule_visits_the_references_time_steps(folder):
+    sampling = tiny.model().get_model_object("model_sampling")
+    for name, case in read(folder, "stages").items():
+        if name.startswith("ddim"):
+            sigmas = leading_sigmas(sampling, len(case["sigma"]))
+            torch.testing.assert_close(sigmas[:-1], case["sigma"], rtol=1e-5, atol=0, msg=said(name))
+            assert sigmas[-1] == 0
+
+
+class Tokenizer:
+    """What of a CLIP only tokenises."""
+    def __init__(self):
+        self.tokenize = comfy.sd1_clip.SD1Tokenizer().tokenize_with_weights
+
+
+def test_tokens(folder):
+    clip = Tokenizer()
+    with safe_open(folder / "tokens.safetensors", "pt") as file:
+        captions = file.metadata()
+    read_ones = 0
+    for name, case in read(folder, "tokens").items():
+        text, flags = captions[name], case["mask"][0].nonzero().flatten().tolist()
+        markers = text.count(MARKER)
+        if not flags or markers != len(flags) or 0 in flags:
+            if len(clip.tokenize(text.replace(MARKER, ""))["l"]) == 1:
+                with pytest.raises(ValueError, match="text: "):
+                    tokenize(clip, text)
+                continue
+        tokens, positions = tokenize(clip, text)
+        ids = [token for row in tokens["l"] for token, _ in row]
+        expected = case["ids"][0].int().tolist()
+        if len(ids) == 77:
+            assert (ids, positions) == (expected, flags), name
+            assert ids == case["text_only_ids"][0].int().tolist(), name
+            read_ones += 1
+        else:  # the reference cuts, the host goes on in a second chunk
+            assert ids[:76] == expected[:76] and len(positions) == markers, name
+    assert read_ones > 0
+
+
+@pytest.fixture(scope="module")
+def weights(folder):
+    return load_file(folder / "sdm_tiny.safetensors")
+
+
+def test_parts(weights):
+    parts = split(weights)
+    assert {name: len(part) for name, part in parts.items()}["unet."] == 686
+    assert len(parts["vae."]) == 248 and set(SUBJECT_PARTS) <= parts.keys()
+    scene = split({key: weight for key, weight in weights.items() if not key.startswith(SUBJECT_PARTS)})
+    assert scene.keys() == {"unet.", "text_encoder.", "vae."}
+
+
+@pytest.mark.parametrize("lost", ["image_encoder.", "unet."])
+def test_a_part_that_is_missing(weights, lost, tmp_path):
+    kept = {key: weight for key, weight in weights.items() if not key.startswith(lost)}
+    save_file(kept, tmp_path / "cut.safetensors")
+    with pytest.raises(ValueError, match=rf"weights_name: .*cut.safetensors': it lacks {lost[:-1]}"):
+        load(str(tmp_path / "cut.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def subject(folder):
+    return load_file(folder / "subject.safetensors")
+
+
+@pytest.fixture(scope="module")
+def encoder(weights):
+    return build(weights)
+
+
+def pictures(subject):
+    return [subject[key][0] for key in sorted(key for key in subject if key.endswith(".image"))]
+
+
+def test_picture_preparation(subject, encoder):
+    for i, picture in enumerate(pictures(subject)):
+        expected = subject[f"ref{i}.pixels"]
+        found = prepare(picture, expected.shape[-1])
+        torch.testing.assert_close(found, expected, rtol=0, atol=1 / 255 + 1e-6)
+        assert (found - expected).abs().mean() < 1e-4
+        torch.testing.assert_close(normalised(expected[None], encoder.network.image_size),
+                                   subject[f"ref{i}.vision_input"], **VALUES)
+
+
+def test_picture_encoder(subject, encoder):
+    expected = {}
+    for row, order in zip(subject["object_embeds"], subject["object_order"].int().tolist()):
+        expected |= {i: vector[0] for i, vector in zip(order, row) if i >= 0}
+    for i, vector in expected.items():
+        found = encoder.network(subject[f"ref{i}.pixels"][None])[0]
+        torch.testing.assert_close(found, vector, rtol=1e-4, atol=1e-5, msg=said("picture", i))
+        pooled = encoder.network.image_encoder.vision_model(subject[f"ref{i}.vision_input"])[2]
+        torch.testing.assert_close(pooled, subject[f"ref{i}.vision_pooled_cls"], **VALUES)
+
+
+def test_pictures_to_vectors(subject, encoder):
+    resolution = subject["ref0.pixels"].shape[-1]
+    vectors = encoder.encode(pictures(subject), resolution)
+    alone = torch.cat([encoder.encode([picture], resolution) for picture in pictures(subject)])
+    torch.testing.assert_close(vectors, alone, **VALUES)
+
+
+def test_post_fuse(subject, encoder):
+    before = subject["text_embeds"].clone()
+    for i, (text, flags) in enumerate(zip(subject["text_embeds"], subject["image_token_mask"])):
+        positions = flags.nonzero().flatten().tolist()
+        vectors = subject["object_embeds"][i, :len(positions), 0]
+        found = encoder.fuse(text[None], positions, vectors)
+        torch.testing.assert_close(found[0], subject["augmented_embeds"][i], **VALUES)
+        untouched = flags == 0
+        assert torch.equal(found[0][untouched], text[untouched])
+    assert torch.equal(before, subject["text_embeds"])
+
+
+@pytest.fixture(scope="module")
+def runs(folder):
+    return read(folder, "toy")
+
+
+@pytest.fixture(scope="module")
+def toys(runs):
+    return toy.toys(*toy.patterns(runs.values(), tiny.model().model.model_sampling.timestep))
+
+
+def fused(toys, scale: float, borders: Borders) -> FusionGuider:
+    return tiny.fusion(*toys, scales=(scale, scale), borders=borders, texts=[toy.given(p) for p in (1, 0, 1, 0)])
+
+
+def check_mask(guider, step: int, case: dict, name: str, i: int):
+    torch.testing.assert_close(guider.record.contests[step].won.float(), case[f"step{i:02d}.mask"], **EXACT,
+                               msg=said(name, i, "mask"))
+
+
+def test_trajectories(runs, toys):
+    """The whole loop through the host's own sampler: masks exact, every latent and the result."""
+    sampling = toys[0].model.model_sampling
+    cases = {name: case for name, case in runs.items() if "noise" in case}
+    for name, case in cases.items():
+        steps, first, last, scale = case["config"].tolist()
+        alpha = case.get("alpha_bar", torch.ones(int(steps) + 1)).double()
+        sigmas = case["sigmas"] if "sigmas" in case else ((1 - alpha) / alpha).sqrt().float()
+        alpha = alpha.sqrt().float()  # of the latents that DDIM keeps
+        guider, seen = fused(toys, scale, borders(first, last, int(steps))), []
+        start = case.get("start_latent", case["noise"]) / alpha[0]
+        largest = math.isclose(sigmas[0], sampling.sigma_max, rel_tol=1e-5)
+        scaled = start / ((1 + sigmas[0] ** 2) ** 0.5 if largest else sigmas[0])
+        out = guider.sample(scaled, torch.zeros_like(start), comfy.samplers.sampler_object("euler"), sigmas, seed=0,
+                            callback=lambda step, x0, x, total: seen.append(x), disable_pbar=True)
+        seen.append(toys[0].model.process_latent_in(out))
+        assert [stage.value for stage in guider.record.stages.values()] == case["stage"].int().tolist(), name
+        for i, latent in enumerate(seen[1:]):
+            if f"step{i:02d}.mask" in case:
+                check_mask(guider, i, case, name, i)
+            if f"step{i:02d}.latent_out" in case:
+                torch.testing.assert_close(latent * alpha[i + 1], case[f"step{i:02d}.latent_out"], **VALUES,
+                                           msg=said(name, i))
+        torch.testing.assert_close(seen[-1] * alpha[-1], case["final"], **VALUES, msg=said(name))
+    assert cases
+
+
+STAGES = Borders(1, 1), Borders(0, 1), Borders(0, 0)
+PAST = {1: (1,), 2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
+
+
+def test_the_published_loop(runs, toys):
+    """PNDM, which the host lacks: a bare loop around the guider, which makes its second step twice."""
+    cases = {name: case for name, case in runs.items() if "noise" not in case}
+    start = next(case["noise"] for case in runs.values() if "alpha_bar" in case and "noise" in case)
+    for name, case in cases.items():
+        scale, alphas = case["config"][3].item(), case["alpha_bar"].double()
+        x, found = start.double(), []
+        for i, stage in enumerate(case["stage"].int().tolist()):
+            sigma, guider = ((1 - alphas[i]) / alphas[i]).sqrt().float(), fused(toys, scale, STAGES[stage])
+            scaled = (x / alphas[i].sqrt()).float()
+            noise = (scaled - tiny.evaluate(guider, scaled, sigma.item())) / sigma
+            if stage == 1:
+                check_mask(guider, 0, case, name, i)
+            a, b = alphas[i], alphas[i + 1]
+            if i == 1:  # the first step again, with the mean of both ends
+                x, a, noise = start.double(), alphas[0], (noise + found[0]) / 2
+            else:
+                found = [noise, *found[:3]]
+                noise = sum(weight * past for weight, past in zip(PAST[len(found)], found))
+            x = (b / a).sqrt() * x + ((1 - b).sqrt() - (b * (1 - a) / a).sqrt()) * noise
+        torch.testing.assert_close(x.float(), case["final"], **VALUES, msg=said(name))

@@ -1,0 +1,21 @@
+"""The tiny model and weights of the interaction tests."""
+import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_the_host_runs_nodes():
+    import torch
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    from mditface.tests.interactdiffusion import tiny
+    return tiny.load(tmp_path_factory.mktemp("weights")).weights
+
+
+@pytest.fixture(scope="session")
+def base():
+    from mditface.tests.interactdiffusion import tiny
+    return tiny.base()
