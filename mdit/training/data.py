@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..labelmap import CLASSES
@@ -112,6 +113,11 @@ class BatchOrder:
         rng = step_rng(self.seed, epoch)
         parts = [np.resize(rng.permutation(group), (-(-len(group) // self.batch), self.batch)) for group in self.groups]
         return rng.permutation(np.concatenate(parts))
+
+
+def of_length(x: Tensor, length: int) -> Tensor:
+    """Tokens (L, D) cut or padded with zeros to (length, D)."""
+    return F.pad(x, (0, 0, 0, length - x.shape[0]))
 
 
 def swap_sides(labels: Tensor) -> Tensor:

@@ -7,12 +7,10 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .. import host  # noqa: F401  (before any other module of the host)
 import comfy.model_management
 import comfy.samplers
 from comfy.model_patcher import ModelPatcher
@@ -20,10 +18,10 @@ from comfy.model_patcher import ModelPatcher
 from ...labelmap import PALETTE, to_image
 from ...mditface.adapter.weights import KINDS, Adapter, AdapterConfig
 from ...mditface.mask import REDUCTIONS
-from ..data import BatchOrder, step_rng, torch_rng
+from ..data import of_length, step_rng, torch_rng
 from ..sampling import sheet_picture
-from ..settings import Positive, Section, Settings, Share
-from .base import make_optimisers
+from ..settings import EncodedSettings, Positive, Section, Share
+from .base import Batches, make_optimisers
 from .lowrank import base_of, new_terms
 from .masked import MaskedBase
 
@@ -42,19 +40,12 @@ class Drop(Section):
     classes: Share = 0.0
 
 
-class AdapterSettings(Settings):
-    """`base`, `vae` and `clip` are files of the host's; the latter two come from `base` where not given.
+class AdapterSettings(EncodedSettings):
+    """`base` is a file of the host's; it holds VAE and text encoders where `vae` and `clip` are not given.
 
-    `size` squared is the area of the buckets of sizes in pixels. `window`, `mask_vec` and `text_reads_mask` as in
-    AdapterConfig, `reduction` as in MaskInput. `guidance` is FLUX's. `shift` moves the noise levels as SD3's sampling
-    does: above 1 the higher ones, where the parts of a picture find their places, come more often. `cache` is the
-    folder of encoded samples.
+    `window`, `mask_vec` and `text_reads_mask` as in AdapterConfig, `reduction` as in MaskInput. `guidance` is FLUX's.
     """
     base: Path
-    vae: Path | None = None
-    clip: tuple[Path, ...] = ()
-    cache: Path | None = None
-    size: Annotated[int, Field(ge=16)] = 512
     rank: Annotated[int, Field(gt=0)] = 16
     alpha: Positive = 16.0
     layers: tuple[Literal[tuple(dict.fromkeys(KINDS["double"] + KINDS["single"]))], ...] = (
@@ -64,7 +55,6 @@ class AdapterSettings(Settings):
     mask_vec: Literal["zero_pooled", "prompt_pooled"] = "zero_pooled"
     text_reads_mask: bool = True
     guidance: float = 1.0
-    shift: Positive = 1.0
     drop: Drop = Drop()
 
 
@@ -89,16 +79,10 @@ class AdapterTarget:
         adapter = Adapter(config, new_terms(base.model.diffusion_model, config, settings.layers, settings.seed))
         self.module = MaskedBase(base, adapter, settings.reduction, settings.guidance,
                                  settings.gradient_checkpointing, settings.shift)
-        self.keys = [0] * len(samples) if sizes is None else [tuple(size) for size in sizes]
-        self.orders: dict[int, BatchOrder] = {}
+        keys = [0] * len(samples) if sizes is None else [tuple(size) for size in sizes]
+        self.batches = Batches(keys, settings.batch, settings.seed)
         self.blank: dict[torch.Size, Tensor] = {}
         self.check(samples[0])
-
-    @classmethod
-    def from_settings(cls, settings: AdapterSettings) -> AdapterTarget:
-        """Of the files that the settings name."""
-        from ...recipes.encode import open_encoded  # the host's text encoders and VAEs
-        return cls(settings, **open_encoded(settings))
 
     def check(self, sample: dict[str, Tensor]) -> None:
         """Raises ValueError where the samples lack what the settings need."""
@@ -123,11 +107,9 @@ class AdapterTarget:
 
     def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
         settings = self.settings
-        if processes not in self.orders:
-            self.orders[processes] = BatchOrder(self.keys, settings.batch * processes, settings.seed)
-        index = self.orders[processes](step)[process::processes]
-        return self.prepared([self.samples[i] for i in index.tolist()],
-                             torch_rng(step_rng(settings.seed, step, process)), settings.drop)
+        index = self.batches(step, process, processes)
+        samples = [self.samples[i] for i in index.tolist()]
+        return self.prepared(samples, torch_rng(step_rng(settings.seed, step, process)), settings.drop)
 
     def prepared(self, samples: list[dict[str, Tensor]], rng: torch.Generator, drop: Drop) -> dict[str, Tensor]:
         """A batch of samples, with text and classes hidden at random."""
@@ -212,8 +194,3 @@ def own_key(name: str) -> str:
     """`terms.double_0_qkv.down.weight` -> `double.0.qkv.down`."""
     term, part, _ = name.removeprefix(PREFIX).split(".")
     return f"{term.replace('_', '.')}.{part}"
-
-
-def of_length(x: Tensor, length: int) -> Tensor:
-    """Tokens (L, D) cut or padded with zeros to (length, D)."""
-    return F.pad(x, (0, 0, 0, length - x.shape[0]))

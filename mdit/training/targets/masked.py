@@ -5,12 +5,10 @@ from functools import partial
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from comfy.model_patcher import ModelPatcher
-from comfy.model_sampling import time_snr_shift
 from comfy.patcher_extension import WrapperExecutor
 
 from ...labelmap import resize_nearest
@@ -21,6 +19,7 @@ from ...mditface.attention import MaskRows
 from ...mditface.mask import REDUCTIONS
 from ...mditface.reader import CacheOptions, Prompt, merged, windowed
 from ...mditface.tokens import MaskTokens, mask_tokens
+from ..flow import flow_loss, follow_flow
 
 NORMS = ("img_norm1", "img_norm2", "txt_norm1", "txt_norm2", "pre_norm")  # of FLUX's blocks
 VISIBLE = torch.ones(0)  # palette pictures have no channel for each class
@@ -54,12 +53,9 @@ class MaskedBase(nn.Module):
         (B, H, W).
         """
         clean = self.base.model.process_latent_in(latent).float()
-        random = dict(generator=rng, device=clean.device)
-        sigma = time_snr_shift(self.shift, torch.sigmoid(torch.randn(len(clean), **random)))
-        noise = torch.randn(clean.shape, **random)
-        noisy = torch.lerp(clean, noise, sigma.view(-1, 1, 1, 1))
         rows = self.rows(mask_latent, labels, pooled) if masked else ()
-        return F.mse_loss(self.velocity(noisy, sigma, context, pooled, rows).float(), noise - clean)
+        velocity = partial(self.velocity, context=context, pooled=pooled, rows=rows)
+        return flow_loss(velocity, clean, self.shift, rng)
 
     def velocity(self, noisy: Tensor, sigma: Tensor, context: Tensor, pooled: Tensor, rows: tuple[MaskRows, ...]
                  ) -> Tensor:
@@ -122,11 +118,8 @@ class MaskedBase(nn.Module):
                labels: Tensor | None = None) -> Tensor:
         """Latents like `latent` by Euler steps over sigmas (steps + 1,), as the model works on them."""
         rows = self.rows(mask_latent, labels, pooled)
-        x = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed)).to(latent.device)
-        for sigma, after in zip(sigmas, sigmas[1:]):
-            velocity = self.velocity(x, sigma.to(x).expand(len(x)), context, pooled, rows)
-            x = x + (after - sigma).to(x) * velocity.float()
-        return x
+        velocity = partial(self.velocity, context=context, pooled=pooled, rows=rows)
+        return follow_flow(velocity, latent, sigmas, seed)
 
 
 class TrainingReader(AdapterReader):
