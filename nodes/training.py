@@ -12,7 +12,7 @@ import folder_paths
 from comfy_api.latest import io, ui
 
 from ..mdit.labelmap import to_indices
-from ..mdit.mditface.mask import REDUCTIONS
+from ..mdit.mditface.reductions import REDUCTIONS, describe_reductions
 from .adapter import FOLDERS
 from .labelmap import palette_inputs
 from .types import MDiTAdapter
@@ -71,9 +71,8 @@ class TrainAdapter(io.ComfyNode):
                                tooltip="Share of the samples that are shown an empty label map."),
                 io.Combo.Input("token_reduction", options=list(REDUCTIONS), default=DEFAULTS["token_reduction"],
                                optional=True, advanced=True,
-                               tooltip="How the mask is read; set Encode Label Map as MDiT Mask to the same. half: "
-                                       "faster, a quarter of the tokens. An adapter trained with off reads merge, "
-                                       "too."),
+                               tooltip="How the mask is read; set Encode Label Map as MDiT Mask to the same. "
+                                       f"{describe_reductions()} An adapter trained with off reads merge, too."),
                 io.Int.Input("window", default=DEFAULTS["window"], min=0, max=64, optional=True, advanced=True,
                              tooltip="Above 0, a place of the picture reads the mask only so many tokens around it: "
                                      "faster. 0: all of it."),
