@@ -24,7 +24,8 @@ from tqdm import tqdm
 import comfy.utils
 from mditface.mdit.labelmap import CLASSES, resize_nearest
 from mditface.mdit.mditface.adapter.reader import apply_adapter
-from mditface.mdit.mditface.adapter.weights import Adapter, load_adapter
+from mditface.mdit.mditface.adapter.terms import Adapter
+from mditface.mdit.mditface.adapter.weights import load_adapter
 from mditface.mdit.mditface.host import LoadedMDiT
 from mditface.mdit.mditface.mask import MaskInput
 from mditface.mdit.mditface.reductions import REDUCTIONS

@@ -17,7 +17,7 @@ from ..datasets import Buckets, CachedDataset, file_digest, open_faces
 from .patches import PATCHES_KEY, PatchVAE
 from ..training.settings import EncodedSettings
 from ..training.targets.adapter import AdapterSettings, AdapterTarget
-from ..training.targets.lowrank import base_of
+from ..training.targets.lowrank import base_family
 from .targets.sd3 import SD3Settings, SD3Target
 
 MULTIPLE = 16  # pixels: the VAE's factor 8 times the patch of 2
@@ -49,10 +49,9 @@ def load_base(settings: AdapterSettings) -> tuple[ModelPatcher, comfy.sd.VAE, co
     else:
         base, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
             str(settings.base), output_vae=not settings.vae, output_clip=not settings.clip)
-    family, _, _ = base_of(base)
+    family = base_family(base)
     if settings.clip:
-        kind = {"sd3": comfy.sd.CLIPType.SD3, "flux": comfy.sd.CLIPType.FLUX}[family]
-        clip = load_clip(settings.clip, kind)
+        clip = load_clip(settings.clip, comfy.sd.CLIPType[family.clip_type])
     if settings.vae:
         vae = load_vae(settings.vae)
     if clip is None or vae is None:

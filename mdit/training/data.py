@@ -120,6 +120,12 @@ def of_length(x: Tensor, length: int) -> Tensor:
     return F.pad(x, (0, 0, 0, length - x.shape[0]))
 
 
+def stack_text(samples: Sequence[dict[str, Tensor]]) -> Tensor:
+    """The samples' `context` (L, D), padded to the longest, (B, L, D)."""
+    length = max(len(sample["context"]) for sample in samples)
+    return torch.stack([of_length(sample["context"], length) for sample in samples])
+
+
 def swap_sides(labels: Tensor) -> Tensor:
     """Label maps with left and right eyes, brows and ears exchanged."""
     table = torch.arange(256, dtype=torch.uint8)

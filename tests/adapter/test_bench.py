@@ -15,6 +15,7 @@ from bench.costs import backbones, formulas, measure
 from bench.costs.case import MODES, RANK, Case
 from bench.costs.hosts import BACKBONES, FluxSizes, SD3Sizes
 from mditface.mdit.mditface.adapter import streams
+from mditface.mdit.mditface.adapter.families import sd3
 
 SIZE, N, L, STEPS, ROWS = 128, 64, 12, 4, 2
 TINY = {
@@ -38,7 +39,7 @@ def tiny_host(monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
     for name, sizes in TINY.items():
         monkeypatch.setitem(BACKBONES, name, sizes)
-    for module in (comfy.ldm.flux.math, comfy.ldm.modules.diffusionmodules.mmdit, streams):
+    for module in (comfy.ldm.flux.math, comfy.ldm.modules.diffusionmodules.mmdit, streams, sd3):
         monkeypatch.setattr(module, "optimized_attention", comfy.ldm.modules.attention.attention_pytorch)
 
 

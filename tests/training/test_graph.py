@@ -151,10 +151,10 @@ def test_a_cancelled_run_goes_on(base, monkeypatch):
 def test_cancel_does_not_wait_for_the_step(base, monkeypatch):
     seen = []
 
-    def velocity(self, *args):
+    def velocity(self, *args, **kwargs):
         comfy.model_management.interrupt_current_processing()
         seen.append(True)
-        return plain(self, *args)
+        return plain(self, *args, **kwargs)
     plain = MaskedBase.velocity
     monkeypatch.setattr(MaskedBase, "velocity", velocity)
     with pytest.raises(InterruptProcessingException):

@@ -1,4 +1,5 @@
-"""Masks for the host's models: an adapter reads them, the blocks' attention takes them in (spec sections 5 and 6.4)."""
+"""Masks for the host's models: an adapter makes their keys and values, the blocks' attention reads them
+(docs/design/adapters.md, section 5, and docs/design/mditface.md, section 6.4)."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -6,8 +7,6 @@ from functools import partial
 
 from torch import Tensor
 
-from comfy.ldm.flux.model import Flux
-from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT
 from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
@@ -16,13 +15,12 @@ from ..cache import REPORT_KEY
 from ..config import MaskLayout
 from ..mask import CONDITIONING_KEY
 from ..reader import MaskReader
-from .streams import FluxStream, MaskStream, SD3Stream
-from .weights import Adapter
+from .families import FAMILIES, Family, family_of, family_titles
+from .streams import MaskStream
+from .terms import Adapter
 
 COMPILED_FORMS: dict[tuple[str, tuple[int, int]], int] = {}
 FIRST_FORM = 64  # more than any ControlNet has residuals
-STREAMS = {"sd3": SD3Stream, "flux": FluxStream}
-FAMILIES = "SD3, SD3.5 (family sd3) and FLUX.1 (family flux)"
 
 
 def mask_key(adapter: Adapter) -> str:
@@ -45,41 +43,24 @@ def apply_adapter(patcher, adapter: Adapter, weight: float = 1.0, condition: int
     return patcher
 
 
-def family_of(network) -> str | None:
-    if isinstance(network, MMDiT):
-        return "sd3"
-    if type(network) is Flux and not network.params.global_modulation and network.params.vec_in_dim is not None:
-        return "flux"
-    return None
-
-
-def size_of(network) -> tuple[int, tuple[int, int]]:
-    """Width and number of double and single blocks."""
-    if isinstance(network, MMDiT):
-        return network.hidden_size, (len(network.joint_blocks), 0)
-    return network.hidden_size, (len(network.double_blocks), len(network.single_blocks))
-
-
-def check_model(patcher) -> str:
+def check_model(patcher) -> Family:
     """The family of a MODEL that can read masks by an adapter; ValueError for any other."""
     network = getattr(patcher.model, "diffusion_model", None)
     family = family_of(network)
     if family is None:
         raise ValueError(f"model: a {type(patcher.model).__name__} cannot read masks by an adapter, which serves "
-                         f"{FAMILIES}; load such a model, or a stand-alone one with 'Load MDiT Model'")
-    if family == "flux" and network.in_channels != network.out_channels:
-        raise ValueError(f"model: its input has {network.in_channels} features a token for {network.out_channels} of "
-                         "output (a Fill, Depth or Canny model), where the mask tokens do not fit: load FLUX.1-dev or "
-                         "FLUX.1-schnell")
+                         f"{family_titles()}; load such a model, or a stand-alone one with 'Load MDiT Model'")
+    family.check(network)
     return family
 
 
-def check_base(patcher, adapter: Adapter):
-    family, network, config = check_model(patcher), patcher.model.diffusion_model, adapter.config
-    if family != config.family:
-        raise ValueError(f"adapter: it is made for family {config.family}, but the model is of family {family}: "
+def check_base(patcher, adapter: Adapter) -> None:
+    family = check_model(patcher)
+    config = adapter.config
+    if family.key != config.family:
+        raise ValueError(f"adapter: it is made for family {config.family}, but the model is of family {family.key}: "
                          "take an adapter made for this model")
-    width, depth = size_of(network)
+    width, depth = family.size(patcher.model.diffusion_model)
     if (width, depth) != (config.width, config.depth):
         raise ValueError(f"adapter: it is made for width {config.width} and {blocks(config.depth)} blocks, but the "
                          f"model has width {width} and {blocks(depth)} blocks: take an adapter made for this model"
@@ -94,10 +75,13 @@ class AdapterReader(MaskReader):
     """Reads masks by an adapter on a host model, whose blocks take the keys through `patches_replace`."""
 
     def __init__(self, adapter: Adapter, weight: float, condition: int):
-        self.adapter, self.weight, self.condition = adapter, weight, condition
+        self.adapter = adapter
+        self.weight = weight
+        self.condition = condition
+        self.family = FAMILIES[adapter.config.family]
         self.key = mask_key(adapter)
         self.identity = (adapter.id, weight, condition)
-        self.prompted = adapter.config.mask_vec == "prompt_pooled"
+        self.prompted = adapter.config.prompted
         self.radius = adapter.config.window
 
     def additional_models(self) -> list:
@@ -109,13 +93,16 @@ class AdapterReader(MaskReader):
                           config.width, condition=self.condition, corner=config.corner)
 
     def stream(self, model) -> MaskStream:
-        return STREAMS[self.adapter.config.family](model.diffusion_model, self.adapter, self.weight)
+        return self.family.stream(model.diffusion_model, self.adapter, self.weight)
+
+    def prompt_inputs(self, model) -> tuple[str, ...]:
+        return self.family.prompt_inputs(model.diffusion_model)
 
     def static_path(self, model, tokens, device, dtype, prompt, transformer_options):
         return self.stream(model).static_path(tokens, device, dtype, prompt, transformer_options)
 
-    def rotation(self, model, device, transformer_options, places) -> Tensor | None:
-        return self.stream(model).rotation(places.to(device), transformer_options)
+    def rotation(self, model, device, transformer_options, positions) -> Tensor | None:
+        return self.stream(model).rotation(positions.to(device), transformer_options)
 
     def call(self, executor, rows, x: Tensor, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
         stream, patch = self.stream(executor.class_obj), executor.class_obj.diffusion_model.patch_size

@@ -20,7 +20,7 @@ import comfy.sd
 from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT, get_2d_sincos_pos_embed
 from comfy.model_patcher import ModelPatcher
 
-from ...training.data import of_length, step_rng, torch_rng
+from ...training.data import of_length, stack_text, step_rng, torch_rng
 from ...training.flow import flow_loss, follow_flow
 from ...training.sampling import sheet_picture
 from ...training.settings import Count, EncodedSettings, Positive, Share
@@ -132,9 +132,8 @@ class SD3Target:
         return batch
 
     def joined(self, samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        length = max(sample["context"].shape[0] for sample in samples)
         return {"latent": torch.stack([sample["latent"] for sample in samples]),
-                "context": torch.stack([of_length(sample["context"], length) for sample in samples]),  # (B, L, D)
+                "context": stack_text(samples),
                 "pooled": torch.stack([sample["pooled"] for sample in samples])}
 
     def sheet(self) -> np.ndarray | None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
+import torch.nn as nn
 from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor
@@ -16,13 +17,16 @@ import comfy.samplers
 from comfy.model_patcher import ModelPatcher
 
 from ...labelmap import PALETTE, to_image
-from ...mditface.adapter.weights import KINDS, Adapter, AdapterConfig
+from ...mditface.adapter.config import MASK_VECS, ZERO_POOLED, AdapterConfig
+from ...mditface.adapter.families import LAYER_NAMES, TRAINED_LAYERS, Family
+from ...mditface.adapter.terms import Adapter
+from ...mditface.adapter.weights import check_family
 from ...mditface.reductions import REDUCTIONS
-from ..data import of_length, step_rng, torch_rng
+from ..data import of_length, stack_text, step_rng, torch_rng
 from ..sampling import sheet_picture
 from ..settings import EncodedSettings, Positive, Section, Share
 from .base import Batches, make_optimisers
-from .lowrank import base_of, new_terms
+from .lowrank import base_family, new_terms
 from .masked import MaskedBase
 
 SHEET_COUNT, SHEET_STEPS = 4, 20
@@ -48,11 +52,10 @@ class AdapterSettings(EncodedSettings):
     base: Path
     rank: Annotated[int, Field(gt=0)] = 16
     alpha: Positive = 16.0
-    layers: tuple[Literal[tuple(dict.fromkeys(KINDS["double"] + KINDS["single"]))], ...] = (
-        "qkv", "proj", "fc1", "fc2", "linear1", "linear2")
+    layers: tuple[Literal[LAYER_NAMES], ...] = TRAINED_LAYERS
     window: Annotated[int, Field(ge=0)] = 0
     reduction: Literal[tuple(REDUCTIONS)] = "off"
-    mask_vec: Literal["zero_pooled", "prompt_pooled"] = "zero_pooled"
+    mask_vec: Literal[MASK_VECS] = ZERO_POOLED
     text_reads_mask: bool = True
     guidance: float = 1.0
     drop: Drop = Drop()
@@ -73,10 +76,10 @@ class AdapterTarget:
         self.settings, self.samples, self.heldout = settings, samples, heldout
         self.vae, self.empty = vae, empty
         comfy.model_management.load_models_gpu([base], force_full_load=True)
-        family, width, depth = base_of(base)
-        config = AdapterConfig(family, width, depth, settings.rank, settings.alpha, PALETTE, settings.mask_vec,
-                               settings.text_reads_mask, settings.base.name, settings.window)
-        adapter = Adapter(config, new_terms(base.model.diffusion_model, config, settings.layers, settings.seed))
+        self.family = base_family(base)
+        network = base.model.diffusion_model
+        config = make_config(settings, self.family, network)
+        adapter = Adapter(config, new_terms(network, config, settings.layers, settings.seed))
         self.module = MaskedBase(base, adapter, settings.reduction, settings.guidance,
                                  settings.gradient_checkpointing, settings.shift)
         keys = [0] * len(samples) if sizes is None else [tuple(size) for size in sizes]
@@ -86,7 +89,7 @@ class AdapterTarget:
 
     def check(self, sample: dict[str, Tensor]) -> None:
         """Raises ValueError where the samples lack what the settings need."""
-        if missing := {"latent", "context", "pooled"} - set(sample):
+        if missing := {"latent", *self.family.text_layers} - set(sample):
             raise ValueError(f"data: the samples lack {', '.join(sorted(missing))}")
         if "mask_latent" not in sample and ("labels" not in sample or self.vae is None):
             raise ValueError("data: the samples have no mask_latent: give it, or labels together with a VAE")
@@ -115,10 +118,9 @@ class AdapterTarget:
         """A batch of samples, with text and classes hidden at random."""
         batch = {name: torch.stack([sample[name] for sample in samples])
                  for name in ("latent", "pooled", "labels", "mask_latent") if name in samples[0]}
-        length = max(sample["context"].shape[0] for sample in samples)
-        batch["context"] = torch.stack([of_length(sample["context"], length) for sample in samples])  # (B, L, D)
+        batch["context"] = stack_text(samples)
         silent = torch.rand(len(samples), generator=rng) < drop.text
-        for name in ("context", "pooled"):
+        for name in self.family.text_layers:
             batch[name][silent] = self.without_text(name, batch[name])
         if "labels" in batch:
             self.hide(batch, rng, drop)
@@ -188,6 +190,16 @@ class AdapterTarget:
         save_file({own_key(name): w.contiguous() for name, w in named.items()}, part,
                   self.module.reader.adapter.config.to_metadata())
         part.replace(path)
+
+
+def make_config(settings: AdapterSettings, family: Family, network: nn.Module) -> AdapterConfig:
+    """The header of the adapter to train. Raises ValueError where the family cannot do what the settings ask for."""
+    width, depth = family.size(network)
+    config = AdapterConfig(family.key, width, depth, settings.rank, settings.alpha, PALETTE,
+                           mask_vec=settings.mask_vec, text_reads_mask=settings.text_reads_mask,
+                           base_hint=settings.base.name, window=settings.window)
+    check_family(config)
+    return config
 
 
 def own_key(name: str) -> str:
