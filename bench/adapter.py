@@ -36,7 +36,7 @@ from mditface.mdit.recipes.encode import load_base
 
 from .reductions import GUIDANCE, draw
 
-CONFIG = Path("mdit", "training", "configs", "proof-adapter.yaml")
+CONFIG = Path("mdit", "recipes", "configs", "proof-adapter.yaml")
 SHEET_SIDE = 128
 BASE, EXACT, TRUE, DECODED = "base alone", "exact", "true picture", "true picture, decoded"
 
