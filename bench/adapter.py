@@ -27,6 +27,7 @@ from mditface.mdit.mditface.adapter.reader import apply_adapter
 from mditface.mdit.mditface.adapter.weights import Adapter, load_adapter
 from mditface.mdit.mditface.host import LoadedMDiT
 from mditface.mdit.mditface.mask import MaskInput
+from mditface.mdit.mditface.reductions import REDUCTIONS
 from mditface.mdit.parsing import load_parser, score
 from mditface.mdit.training.data import Faces
 from mditface.mdit.training.settings import read_settings
@@ -36,7 +37,7 @@ from mditface.mdit.recipes.encode import load_base
 
 from .reductions import GUIDANCE, draw
 
-CONFIG = Path("mdit", "training", "configs", "proof-adapter.yaml")
+CONFIG = Path("mdit", "recipes", "configs", "proof-adapter.yaml")
 SHEET_SIDE = 128
 BASE, EXACT, TRUE, DECODED = "base alone", "exact", "true picture", "true picture, decoded"
 
@@ -59,8 +60,9 @@ class Form(NamedTuple):
 
 def make_forms(settings: AdapterSettings, half: Path | None, window: Path | None) -> dict[str, Form]:
     base, vae, clip = load_base(settings)
-    files = {EXACT: (settings.weights, "off"), "merge": (settings.weights, "merge"), "half": (half, "half"),
-             "window": (window, "off")}
+    files = {EXACT if name == "off" else name: (half if reduction.half else settings.weights, name)
+             for name, reduction in REDUCTIONS.items()}
+    files["window"] = window, "off"
     made = {}
     for name, (path, reduction) in files.items():
         if path is not None:

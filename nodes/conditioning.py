@@ -10,7 +10,8 @@ from comfy_api.latest import io
 
 from ..mdit.labelmap import CLASSES, DISPLAY_NAMES, class_ids, shares, to_indices
 from ..mdit.mditface.adapter.reader import mask_key
-from ..mdit.mditface.mask import CONDITIONING_KEY, REDUCTIONS, ExemplarInput, MaskInput, MaskReference
+from ..mdit.mditface.mask import CONDITIONING_KEY, ExemplarInput, MaskInput, MaskReference
+from ..mdit.mditface.reductions import REDUCTIONS, describe_reductions
 from .labelmap import palette_inputs
 from .types import MDiTAdapter, MDiTMask
 
@@ -88,10 +89,7 @@ class MaskTokenizer(io.ComfyNode):
                                 tooltip="Classes to hide from the model, such as 'hair, hat'. The model fills hidden "
                                         "areas freely. Empty: no hidden class."),
                 io.Combo.Input("token_reduction", options=list(REDUCTIONS), default="merge", optional=True,
-                               advanced=True,
-                               tooltip="off: exact. merge: keys of flat regions become one each, close to exact and "
-                                       "faster to read. half: a mask of half the resolution, a quarter of the tokens, "
-                                       "for models trained so."),
+                               advanced=True, tooltip=f"Reduction of the mask tokens. {describe_reductions()}"),
             ],
             outputs=[
                 MDiTMask.Output(display_name="mask", tooltip="Mask for 'Encode Text and MDiT Mask' or "

@@ -12,7 +12,7 @@ import folder_paths
 from comfy_api.latest import io, ui
 
 from ..mdit.labelmap import to_indices
-from ..mdit.mditface.mask import REDUCTIONS
+from ..mdit.mditface.reductions import REDUCTIONS, describe_reductions
 from .adapter import FOLDERS
 from .labelmap import palette_inputs
 from .types import MDiTAdapter
@@ -76,7 +76,8 @@ class TrainAdapter(io.ComfyNode):
                 io.Combo.Input("token_reduction", options=list(REDUCTIONS), default=DEFAULTS["token_reduction"],
                                optional=True, advanced=True,
                                tooltip="Reduction of the mask tokens in training. Choose the same value in 'Encode "
-                                       "Label Map as MDiT Mask'. An adapter trained with off also reads merge."),
+                                       f"Label Map as MDiT Mask'. {describe_reductions()} An adapter trained with off "
+                                       "also reads merge."),
                 io.Int.Input("window", default=DEFAULTS["window"], min=0, max=64, optional=True, advanced=True,
                              tooltip="Radius, in tokens, around an image position in which the position reads the "
                                      "mask. Smaller is faster. 0: no limit."),

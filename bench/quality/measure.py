@@ -24,7 +24,7 @@ from mditface.mdit.render.caption import Caption
 
 from .painted import painted_masks
 
-RENDERER = ROOT / "mdit" / "training" / "render"
+RENDERER = ROOT / "mdit" / "render"
 SHARD = 50  # renders in a file: what an interrupted run loses at most
 PAINTED_SEEDS = 4  # pictures of each painted mask
 ROUNDS = 7

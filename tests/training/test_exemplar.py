@@ -125,7 +125,7 @@ def test_wrong_starts_are_refused(base, paths):
 
 
 def test_the_shipped_configuration_starts_from_the_bundled_file(root):
-    settings = read_settings(root / "mdit" / "training" / "configs" / "exemplar.yaml", [], SETTINGS)
+    settings = read_settings(root / "mdit" / "recipes" / "configs" / "exemplar.yaml", [], SETTINGS)
     demo = DemoTarget.__new__(DemoTarget)
     demo.module = Demo(MDiTConfig(**{**vars(settings.model), "palette": Demo.load(root / settings.init).model.config
                                      .palette}), Demo.load(root / settings.init).text_config)

@@ -152,7 +152,7 @@ def test_command_line_changes_the_configuration(paths, tmp_path):
 
 @pytest.mark.parametrize("name", ["demo", "demo-fine", "judge", "adapter-sd35", "adapter-flux"])
 def test_shipped_configurations_are_sound(name, root):
-    assert read_settings(root / "mdit" / "training" / "configs" / f"{name}.yaml", [], SETTINGS)
+    assert read_settings(root / "mdit" / "recipes" / "configs" / f"{name}.yaml", [], SETTINGS)
 
 
 def test_command_reports_errors_in_one_line(paths, tmp_path, capsys):
