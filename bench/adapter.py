@@ -27,6 +27,7 @@ from mditface.mdit.mditface.adapter.reader import apply_adapter
 from mditface.mdit.mditface.adapter.weights import Adapter, load_adapter
 from mditface.mdit.mditface.host import LoadedMDiT
 from mditface.mdit.mditface.mask import MaskInput
+from mditface.mdit.mditface.reductions import REDUCTIONS
 from mditface.mdit.parsing import load_parser, score
 from mditface.mdit.datasets import Renders
 from mditface.mdit.training.settings import read_settings
@@ -59,8 +60,9 @@ class Form(NamedTuple):
 
 def make_forms(settings: AdapterSettings, half: Path | None, window: Path | None) -> dict[str, Form]:
     base, vae, clip = load_base(settings)
-    files = {EXACT: (settings.weights, "off"), "merge": (settings.weights, "merge"), "half": (half, "half"),
-             "window": (window, "off")}
+    files = {EXACT if name == "off" else name: (half if reduction.half else settings.weights, name)
+             for name, reduction in REDUCTIONS.items()}
+    files["window"] = window, "off"
     made = {}
     for name, (path, reduction) in files.items():
         if path is not None:

@@ -21,7 +21,7 @@ from ..training import host  # noqa: F401  (before any other module of the host)
 import comfy.model_management
 import comfy.utils
 
-from ..mditface.mask import REDUCTIONS
+from ..mditface.reductions import REDUCTIONS
 from ..parsing import WEIGHTS as PARSER_WEIGHTS
 from ..datasets import Renders, open_dataset
 from .generate import Generator, Options, fill_folder, load_models, picture_folder, picture_path
@@ -118,7 +118,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--seed", type=int, default=defaults.seed)
     add("--sampler-name", default=defaults.sampler_name)
     add("--scheduler", default=defaults.scheduler)
-    add("--token-reduction", choices=REDUCTIONS, default=defaults.token_reduction)
+    add("--token-reduction", choices=list(REDUCTIONS), default=defaults.token_reduction)
     add("--weights", type=Path, help="folder of the measures' networks (see mdit/evaluation/metrics/scores.py)")
     add("--parser", default=str(PARSER_WEIGHTS), help="weights or module:function (default: the bundled judge)")
     add("--fit", type=Path, help="folder of renders to fit the rules for colours and looks on")
