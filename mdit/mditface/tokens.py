@@ -14,7 +14,7 @@ import comfy.ldm.common_dit
 from ..labelmap import resize_nearest
 from .config import MaskLayout
 from .model import patchify
-
+from .reductions import Reduction
 
 LEAF_SHARE = 1 / 8  # `dev.py bench reductions`: pictures change visibly with larger leaves
 
@@ -29,7 +29,7 @@ class MaskTokens(NamedTuple):
     extent: tuple[int, int]
     classes: Tensor
 
-    def places(self) -> Tensor:
+    def positions(self) -> Tensor:
         """Row and column of each token, (M, 2)."""
         return torch.cartesian_prod(self.rows, self.cols)
 
@@ -72,18 +72,19 @@ def pad_labels(labels: Tensor, label_patch: int) -> Tensor:
     return padded[:, 0].to(labels.dtype)
 
 
-def mask_tokens(labels: Tensor, latent: Tensor | None, visible: Tensor, layout: MaskLayout, pixels: int, half: bool,
-                extent: tuple[int, int] | None = None, offset: tuple[float, float] = (0, 0)) -> MaskTokens:
+def mask_tokens(labels: Tensor, latent: Tensor | None, visible: Tensor, layout: MaskLayout, pixels: int,
+                reduction: Reduction, extent: tuple[int, int] | None = None, offset: tuple[float, float] = (0, 0)
+                ) -> MaskTokens:
     """Tokens of one region.
 
     labels: (b, H * pixels, W * pixels) class indices at the condition's size, `pixels` a latent cell.
     latent: (b, C, H, W), the encoded palette picture; needed by `vae_palette` models only.
-    half: quarter as many tokens.
+    reduction: of which `half` leaves a quarter of the tokens.
     extent, offset: the image's grid in tokens, where it is not the condition's, and the region's place on it.
     """
     label_patch = layout.patch * pixels
     extent = extent or tuple(-(-side // label_patch) for side in labels.shape[-2:])
-    if half:
+    if reduction.half:
         H, W = (-(-side // (2 * label_patch)) * layout.patch for side in labels.shape[-2:])
         labels = resize_nearest(labels, H * pixels, W * pixels)
         latent = None if latent is None else F.interpolate(latent, (H, W), mode="area")

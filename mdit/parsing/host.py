@@ -91,7 +91,7 @@ def load(path: str | Path = WEIGHTS) -> PatchedParser:
 
     Raises ValueError, naming the file and what is wrong, for anything else.
     """
-    weights, _ = weight_files.tensors(str(path), SOURCE)
+    weights, _ = weight_files.read_tensors(str(path), SOURCE)
     kind = next((kind for key, kind in KINDS.items() if key in weights), None)
     if kind is None:
         raise ValueError(f"{SOURCE}: '{path}' is no face parser that is known here: use BiSeNet or Segformer weights "

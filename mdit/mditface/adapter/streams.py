@@ -147,7 +147,7 @@ class FluxStream(MaskStream):
         return original
 
     def start(self, tokens: MaskTokens, features: Tensor, transformer_options: dict) -> tuple[Tensor, Tensor]:
-        return self.network.img_in(features), self.rotation(tokens.places().to(features.device), transformer_options)
+        return self.network.img_in(features), self.rotation(tokens.positions().to(features.device), transformer_options)
 
     def rotation(self, places: Tensor, transformer_options: dict) -> Tensor:
         index = (transformer_options.get("rope_options") or {}).get("shift_t", 0.0)
