@@ -11,7 +11,8 @@ NUMBER = r"\d+(?:\.\d+)*"
 CITATION = re.compile(rf"docs/design/([\w-]+)\.md(?:,? sections? ({NUMBER}(?:(?:,| and| to|, and) {NUMBER})*))?")
 HEADING = re.compile(r"^#{1,6} +(.+?)\s*#*$", re.MULTILINE)
 OUTSIDE = re.compile(  # how texts cite documents that only their writer has
-    r"\(specs?\b|\b(?:the|of|by|as|our) specs?\b|\bspecs?(?:,|'s)? (?:sections?|[\w-]+\.md|\d)|[\w-]+ spec\)", re.IGNORECASE)
+    r"\(specs?\b|\b(?:the|of|by|as|our) specs?\b|\bspecs?(?:,|'s)? (?:sections?|[\w-]+\.md|\d)|[\w-]+ spec\)",
+    re.IGNORECASE)
 LINK = re.compile(r"\]\(<?([^()<>\s]*(?:\([^()\s]*\)[^()<>\s]*)?)>?(?: \"[^\"]*\")?\)")
 CODE = re.compile(r"^```.*?^```|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 
