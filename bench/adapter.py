@@ -30,7 +30,7 @@ from mditface.mdit.mditface.host import LoadedMDiT
 from mditface.mdit.mditface.mask import MaskInput
 from mditface.mdit.mditface.reductions import REDUCTIONS
 from mditface.mdit.parsing import load_parser, score
-from mditface.mdit.training.data import Faces
+from mditface.mdit.datasets import Renders
 from mditface.mdit.training.settings import read_settings
 from mditface.mdit.training.sampling import save_sheet
 from mditface.mdit.training.targets.adapter import AdapterSettings
@@ -95,7 +95,7 @@ def true_pictures(image: torch.Tensor, vae, size: int) -> dict[str, np.ndarray]:
             for name, x in ((TRUE, picture), (DECODED, vae.decode(vae.encode(picture))))}
 
 
-def measure(settings: AdapterSettings, forms: dict[str, Form], faces: Faces, count: int, steps: int,
+def measure(settings: AdapterSettings, forms: dict[str, Form], faces: Renders, count: int, steps: int,
             guidance: dict[str, float]) -> tuple[dict[str, dict[str, float]], dict[str, list[np.ndarray]]]:
     """Means over the label maps of each picture's figures, and the pictures."""
     parser, rows, shown, size = load_parser(), {}, {}, settings.size
@@ -147,7 +147,7 @@ def main(argv: list[str] | None = None):
     comfy.utils.set_progress_bar_enabled(False)
     try:
         settings = read_settings(options.config, options.changes, {"adapter": AdapterSettings})
-        faces, forms = Faces(settings.heldout), make_forms(settings, options.half, options.window)
+        faces, forms = Renders(settings.heldout), make_forms(settings, options.half, options.window)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f"{error}\n")
     guidance = {"text_scale": options.cfg, "mask_scale": options.mask_cfg}

@@ -26,8 +26,7 @@ import comfy.utils
 
 from ..mditface.reductions import REDUCTIONS
 from ..parsing import WEIGHTS as PARSER_WEIGHTS
-from ..training.data import Faces
-from ..datasets import open_dataset
+from ..datasets import Renders, open_dataset
 from .generate import Generator, Options, fill_folder, load_models, picture_folder, picture_path
 from .metrics.agreement import LabelAgreement, Parser, open_parser
 from .metrics.attributes import AttributeAccuracy, AttributeRules
@@ -68,7 +67,7 @@ class Samples:
 
 def rendered_looks(source: Path) -> list[dict] | None:
     """The looks of a folder of renders, in the data set's order; None for any other folder."""
-    return Faces(source).attributes if any(source.glob("*.npz")) else None
+    return Renders(source).attributes if any(source.glob("*.npz")) else None
 
 
 def score_networks(pairs: Iterator[tuple[np.ndarray, dict]], scores: list[Score]) -> dict:
@@ -140,7 +139,7 @@ def main(argv: list[str] | None = None) -> None:
     size = args.size or models.size or DEFAULT_SIZE
     samples = Samples(open_dataset(args.source, size), args.first, args.count, rendered_looks(args.source))
     scores, skipped = open_scores(args.weights, size, comfy.model_management.get_torch_device())
-    rules = AttributeRules(Faces(args.fit), parser) if args.fit and samples.looks else None
+    rules = AttributeRules(Renders(args.fit), parser) if args.fit and samples.looks else None
     if rules is None:
         skipped["attributes"] = "they need renders in --source and --fit"
     options = Options(**{name: getattr(args, name) for name in Options.__dataclass_fields__})

@@ -17,10 +17,10 @@ class Reduction(NamedTuple):
 
 
 REDUCTIONS = {
-    "off": Reduction("exact"),
-    "merge": Reduction("keys of flat regions become one each, close to exact and faster to read", merge=True),
-    "half": Reduction("a mask of half the resolution, a quarter of the tokens, for models trained so", half=True),
-    "half, merged": Reduction("both, for models trained with half", half=True, merge=True),
+    "off": Reduction("every token is read, which is exact"),
+    "merge": Reduction("the keys of a flat region become one key, close to exact and faster", merge=True),
+    "half": Reduction("half the resolution, a quarter of the tokens, for models trained with half", half=True),
+    "half, merged": Reduction("half and merge together, for models trained with half", half=True, merge=True),
 }
 EXACT = REDUCTIONS["off"]
 

@@ -20,7 +20,7 @@ from comfy.ldm.flux import model as flux_model
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
 from mditface.mdit.labelmap import CLASSES
-from mditface.mdit.mditface.adapter.families.flux import FluxStream
+from mditface.mdit.mditface.adapter.families import flux
 from mditface.mdit.mditface.adapter.reader import apply_adapter, mask_key
 from mditface.mdit.mditface.adapter.weights import load_adapter
 from mditface.mdit.mditface.cache import REPORT_KEY, RunReport
@@ -45,10 +45,15 @@ def sinusoids(t, dim, max_period=10000, time_factor=1000.0):
     return torch.cat((phases.cos(), phases.sin()), dim=-1).to(t)
 
 
+@pytest.fixture
+def kernel():
+    """The attention function that the host chooses itself."""
+
+
 @pytest.fixture(scope="module", autouse=True)
-def as_the_host_runs_nodes():
-    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
-        for module in (flux_model, streams):
+def frequencies():
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (flux_model, flux):
             patch.setattr(module, "timestep_embedding", sinusoids, raising=False)
         yield
 
@@ -214,7 +219,7 @@ def test_stored_keys_and_values(base, adapter, cases):
     assert compared
 
 
-class Raw(FluxStream):
+class Raw(flux.FluxStream):
     """Remembers the keys as they are before norm and rotation."""
 
     def split_heads(self, norm, qkv, pe):

@@ -12,7 +12,6 @@ import comfy.ops
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT, split_qkv
 
-from ...model import unpatchify
 from ...reader import Prompt
 from ...tokens import MaskTokens
 from ..streams import Inputs, MaskStream
@@ -37,7 +36,7 @@ class SD3Stream(MaskStream):
 
     def start(self, tokens: MaskTokens, features: Tensor, transformer_options: dict) -> tuple[Tensor, None]:
         patch = self.network.patch_size
-        latent = unpatchify(features, patch, *tokens.grid)  # (b, C, h * patch, w * patch)
+        latent = tokens.latent.to(features)  # (b, C, h * patch, w * patch)
         embedded = self.network.x_embedder(latent)  # (b, M, d)
         extent = [side * patch for side in tokens.extent]
         table = self.network.cropped_pos_embed(extent, device=latent.device)
