@@ -7,7 +7,7 @@ import re
 
 from torch import Tensor
 
-from ...shared.weight_files import listed, read
+from ...shared.weight_files import join_names, read_weights
 from .config import KINDS, METADATA_KEY, PROMPT_POOLED, AdapterConfig
 from .families import FAMILIES, Layer
 from .terms import HALVES, Adapter
@@ -27,7 +27,7 @@ def load_adapter(path: str) -> Adapter:
 
     Raises ValueError, naming the file and what is wrong, for anything else.
     """
-    weights, metadata = read(path, SOURCE)
+    weights, metadata = read_weights(path, SOURCE)
     try:
         if METADATA_KEY in metadata or any(OWN_KEY.fullmatch(key) for key in weights):
             config, terms = read_own(weights, metadata)
@@ -95,7 +95,7 @@ def read_easycontrol(weights: dict) -> tuple[AdapterConfig, Terms]:
         index = KINDS.index(kind)
         depth[index] = max(depth[index], int(block) + 1)
     if missing := sorted(easycontrol_layers(depth) - set(terms)):
-        raise ValueError(f"it lacks the layers {listed(missing)}: it is truncated; download it again")
+        raise ValueError(f"it lacks the layers {join_names(missing)}: it is truncated; download it again")
     first = next(iter(terms.values())).get("down")
     if first is None or first.ndim != 2:
         raise ValueError("it lacks the 'down' half of a layer: it is truncated; download it again")
