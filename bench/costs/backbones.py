@@ -1,4 +1,5 @@
-"""The mask on the host's SD3, SD3.5 and FLUX models, and what a user would pick instead (spec sections 5 to 8).
+"""The mask on the host's SD3, SD3.5 and FLUX models, and what a user would pick instead
+(docs/design/adapters.md, sections 7 and 8).
 
     base        text and image alone
     naive       the mask as a third stream in one joint attention, recomputed in every call and row

@@ -1,4 +1,4 @@
-"""What an adapter computes: the definition of the three streams, on each family (spec sections 3 and 5)."""
+"""What an adapter computes: the definition of the three streams, on each family (docs/design/adapters.md)."""
 import math
 
 import pytest

@@ -1,4 +1,5 @@
-"""EasyControl's condition adapter on FLUX against the authors' outputs (spec section 5.5; the set has a README).
+"""EasyControl's condition adapter on FLUX against the authors' outputs (docs/design/adapters.md, section 5.5;
+the set has a README).
 
 Every set of the same layout passes: sizes, steps and options are read from its files alone.
 """

@@ -1,4 +1,5 @@
-"""When the static pass of an adapter runs again and when not, and that no result is ever stale (spec section 6.1)."""
+"""When the static pass of an adapter runs again and when not, and that no result is ever stale
+(docs/design/mditface.md, section 6.1)."""
 from functools import cache
 
 import pytest

@@ -19,7 +19,7 @@ from .families import FAMILIES, Family, family_of, family_titles
 from .streams import MaskStream
 from .terms import Adapter
 
-COMPILED_FORMS: dict[tuple[str, tuple[int, int]], int] = {}
+COMPILED_FORMS: dict[tuple[str, tuple[int, int]], int] = {}  # number of residuals, by form and their real numbers
 FIRST_FORM = 64  # more than any ControlNet has residuals
 
 
@@ -31,7 +31,8 @@ def mask_key(adapter: Adapter) -> str:
 def apply_adapter(patcher, adapter: Adapter, weight: float = 1.0, condition: int | None = None):
     """A clone of a MODEL that reads masks by an adapter.
 
-    `weight` multiplies the low-rank terms. `condition` takes the place of the adapter's own (see MaskLayout).
+    weight: multiplies the low-rank terms.
+    condition: as in MaskLayout, instead of the adapter's own.
     Raises ValueError for a model that the adapter does not fit.
     """
     check_base(patcher, adapter)
@@ -105,47 +106,61 @@ class AdapterReader(MaskReader):
         return self.stream(model).rotation(positions.to(device), transformer_options)
 
     def call(self, executor, rows, x: Tensor, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
-        stream, patch = self.stream(executor.class_obj), executor.class_obj.diffusion_model.patch_size
-        reach = Reach(0, self.adapter.config.text_reads_mask, self.radius,
-                      tuple(-(-side // patch) for side in x.shape[-2:]))
+        stream = self.stream(executor.class_obj)
+        patch = executor.class_obj.diffusion_model.patch_size
+        grid = tuple(-(-side // patch) for side in x.shape[-2:])
+        reach = Reach(0, self.adapter.config.text_reads_mask, self.radius, grid)
         replace = transformer_options.get("patches_replace", {})
         inner = replace.get("dit", {})
         patches = {name: BlockPatch(rows, i, inner.get(name), stream, reach) for i, name in enumerate(stream.names)}
         options = {**transformer_options, "patches_replace": {**replace, "dit": {**inner, **patches}}}
         if COMPILE_KEY in transformer_options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
-            control = marked(control, repr((self.key, form_of(rows))))
+            control = mark_form(control, repr((self.key, form_of(rows))))
         out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
         if REPORT_KEY in transformer_options:
             reads = transformer_options[REPORT_KEY].reads.setdefault(self.key, [0, 0])
-            reads[:] = reads[0] + sum(patch.read for patch in patches.values()), reads[1] + len(patches)
+            reads[0] += sum(patch.read for patch in patches.values())
+            reads[1] += len(patches)
         return out
 
 
 def form_of(rows: tuple[MaskRows, ...]) -> list:
-    """What of the masks a compiled model's code depends on."""
-    return [(part.rows, part.bias is None, [] if part.kv is None else
-             [(*x.shape, x.dtype, x.device) for x in part.kv.blocks[0]]) for part in rows]
+    """What a compiled model's code depends on: rows, bias, and keys and values of the first block."""
+    form = []
+    for part in rows:
+        first = () if part.kv is None else part.kv.blocks[0]
+        tensors = [(*x.shape, x.dtype, x.device) for x in first]
+        form.append((part.rows, part.bias is None, tensors))
+    return form
 
 
-def marked(control: dict | None, form: str) -> dict:
-    """A ControlNet's residuals with as many empty ones behind them as tells this form of masks from all others.
+def mark_form(control: dict | None, form: str) -> dict:
+    """A ControlNet's residuals, followed by as many empty ones as tell this form of masks from all others.
 
     The host's compile node sets no guards on the transformer options: code compiled without a mask would be called
-    with one. The residuals' number is guarded, and the models pass over those that are None.
+    with one. The number of residuals is guarded, and the models skip residuals that are None.
     """
     control = control or {}
     residuals = {name: control.get(name) or [] for name in ("input", "output")}
     counts = tuple(map(len, residuals.values()))
     total = COMPILED_FORMS.setdefault((form, counts), FIRST_FORM + len(COMPILED_FORMS))
-    return {**control, **{name: [*x, *[None] * (total - len(x))] for name, x in residuals.items()}}
+    padded = {name: [*x, *[None] * (total - len(x))] for name, x in residuals.items()}
+    return {**control, **padded}
 
 
 class BlockPatch:
-    """Stands in for one block: calls what was there, with an attention that reads the masks."""
+    """Replaces one block: calls the block, or the patch that was there, with an attention that reads the masks.
 
-    def __init__(self, masks: tuple[MaskRows, ...], index: int, inner: Callable | None, stream: MaskStream,
+    `read` tells whether the attention was reached.
+    """
+
+    def __init__(self, mask_rows: tuple[MaskRows, ...], index: int, inner: Callable | None, stream: MaskStream,
                  reach: Reach):
-        self.masks, self.index, self.inner, self.stream, self.reach = masks, index, inner, stream, reach
+        self.mask_rows = mask_rows
+        self.index = index
+        self.inner = inner
+        self.stream = stream
+        self.reach = reach
         self.read = False
 
     def __call__(self, args: dict, extra: dict) -> dict:
@@ -160,16 +175,19 @@ class BlockPatch:
 
     def attend(self, override: Callable | None, text: int, length: int, function: Callable, q: Tensor, k: Tensor,
                v: Tensor, heads: int, mask: Tensor | None = None, skip_reshape: bool = False, **kwargs) -> Tensor:
-        """The attention override of the block. SD3.5's second attention has the image's queries only and passes."""
+        """The attention override of the block, for queries of text and image; SD3.5's second attention has others.
+
+        The host calls the attention mask `mask`.
+        """
         call = function if override is None else partial(override, function)
         if not skip_reshape:  # SD3: q and k (B, T, H * D), v (B, T, H, D)
             q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
 
-        def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-            return call(q, k, v, heads, mask=mask, skip_reshape=True, **kwargs)
+        def attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+            return call(q, k, v, heads, mask=attn_mask, skip_reshape=True, **kwargs)
 
         if q.shape[2] != length:
             return attention(q, k, v, mask)
         self.read = True
-        given = q, k, v, mask, self.masks, self.index, self.reach._replace(text=text), attention
+        given = q, k, v, mask, self.mask_rows, self.index, self.reach._replace(text=text), attention
         return attend_masks(*given, is_pytorch(function)) if override is None else attend_at_once(*given)

@@ -1,4 +1,4 @@
-"""An adapter that lets a host's SD3, SD3.5 or FLUX read masks (spec sections 3.6, 3.7 and 5); the base is frozen."""
+"""An adapter that lets a host's model read masks; the base is frozen (docs/design/adapters.md, section 6)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
