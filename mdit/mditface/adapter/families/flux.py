@@ -147,4 +147,5 @@ FAMILY = Family(
     clip_type="FLUX",
     conditioned=True,
     copied_norms=("img_norm1", "img_norm2", "txt_norm1", "txt_norm2", "pre_norm"),
+    check=check,
 )
