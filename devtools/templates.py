@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 
 from mdit.labelmap import PALETTE
 from mdit.render.head import build_head
-from mdit.render.look import sample_look
+from mdit.render.appearance import sample_appearance
 from mdit.render.paint import Label, paint_surface
 from mdit.render.raster import rasterise
 from mdit.render.scene import Camera, build_scene, gather, rotation
@@ -46,7 +46,7 @@ FACES = (
 def label_map(seed: int, changes: dict[str, str]) -> np.ndarray:
     """Classes (SIZE, SIZE) uint8 of one head."""
     rng = np.random.default_rng(seed)
-    look = sample_look(rng) | PLAIN | changes
+    look = sample_appearance(rng) | PLAIN | changes
     head = build_head(look, rng)
     mesh, _ = build_scene(head, look, AHEAD, rng)
     tall = look["hat"] != "none"

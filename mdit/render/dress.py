@@ -31,12 +31,12 @@ def dressed_vertices(head: Head, clothes: str) -> np.ndarray:
     return head.vertices + head.normals * (thickness * depth * (head.bust.vertices[:, 1] < 6.3))[:, None]
 
 
-def add_hat(soup: Soup, head: Head, look: dict[str, str], rng: np.random.Generator) -> None:
+def add_hat(soup: Soup, head: Head, appearance: dict[str, str], rng: np.random.Generator) -> None:
     """A crown and: a cap's band and peak, a beanie's cuff and pompom, or a hat's brim.
 
     ``extra`` of a hat holds (angle about the head, 0, shade).
     """
-    kind = look["hat"]
+    kind = appearance["hat"]
     if kind == "none":
         return
     top = add_crown(soup, head, *HAT_CUT[kind])
@@ -114,11 +114,11 @@ def lens_outline(rng: np.random.Generator, sun: bool) -> np.ndarray:
                      height * np.sign(sin) * np.abs(sin) ** (2 / power) - 0.02], 1)
 
 
-def add_glasses(soup: Soup, lenses: Soup, head: Head, look: dict[str, str], rng: np.random.Generator) -> None:
+def add_glasses(soup: Soup, lenses: Soup, head: Head, appearance: dict[str, str], rng: np.random.Generator) -> None:
     """Rims, bridge and temples into ``soup``; lens discs into ``lenses``."""
-    if look["glasses"] == "none":
+    if appearance["glasses"] == "none":
         return
-    outline = lens_outline(rng, look["glasses"] == "sunglasses")
+    outline = lens_outline(rng, appearance["glasses"] == "sunglasses")
     thick = rng.uniform(0.025, 0.055)
     x, y, z = head.vertices.T
     front = z[(np.abs(x) > 0.15) & (np.abs(x) < 0.6) & (np.abs(y - 7.25) < 0.3)].max() + 0.06
@@ -154,9 +154,9 @@ def add_flat(soup: Soup, position: np.ndarray, triangles: np.ndarray, material: 
     soup.add(position, normal, position, triangles, material)
 
 
-def add_earrings(soup: Soup, head: Head, look: dict[str, str], rng: np.random.Generator) -> None:
+def add_earrings(soup: Soup, head: Head, appearance: dict[str, str], rng: np.random.Generator) -> None:
     """A stud, drop or hoop below each ear lobe."""
-    if look["earrings"] == "no":
+    if appearance["earrings"] == "no":
         return
     kind, size = rng.choice(("stud", "drop", "hoop")), rng.uniform(0.085, 0.11)
     for sign in (-1, 1):

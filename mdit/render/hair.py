@@ -72,15 +72,15 @@ class RadialMap:
         return CENTRE + offset * np.maximum(1, wanted / np.maximum(radius, 1e-6))[:, None]
 
 
-def sample_roots(head: Head, look: dict[str, str], count: int,
+def sample_roots(head: Head, appearance: dict[str, str], count: int,
                  rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Root positions, normals and template positions, (count, 3) each, evenly over the scalp."""
     bust = head.bust
     triangles = bust.triangles[bust.parts == BODY]
     middle = bust.vertices[triangles].mean(1)
-    on_scalp = scalp_height(middle, look["receding"] == "yes") > 0
+    on_scalp = scalp_height(middle, appearance["receding"] == "yes") > 0
     on_scalp &= bust.masks["ears"][triangles].max(1) < 0.3
-    if look["hat"] != "none":
+    if appearance["hat"] != "none":
         on_scalp &= hat_height(middle) < -0.05
     triangles = triangles[on_scalp]
     a, b, c = (head.vertices[triangles[:, k]] for k in range(3))
@@ -90,19 +90,19 @@ def sample_roots(head: Head, look: dict[str, str], count: int,
     return tuple((values[chosen] * weights).sum(1) for values in (head.vertices, head.normals, bust.vertices))
 
 
-def comb(look: dict[str, str], roots: np.ndarray, normals: np.ndarray, part: float) -> np.ndarray:
+def comb(appearance: dict[str, str], roots: np.ndarray, normals: np.ndarray, part: float) -> np.ndarray:
     """First growth directions (N, 3)."""
-    style = look["hair_style"]
+    style = appearance["hair_style"]
     if style == "afro":
         return normals
     if style in KNOTS:
         return unit(unit(KNOTS[style] - roots) + 0.15 * normals)
-    lift = {"buzz": 1.0, "short": 0.6}.get(look["hair_length"], 0.3)
+    lift = {"buzz": 1.0, "short": 0.6}.get(appearance["hair_length"], 0.3)
     if style == "back":
         return unit(np.array([0, 0.15, -1], np.float32) + 0.4 * lift * normals)
     back = -0.1 - 0.8 * np.clip(roots[:, 2] - 0.6, 0, 0.6)
     side = np.column_stack([np.tanh((roots[:, 0] - part) * 6), np.full_like(back, -0.1), back])
-    if look["bangs"] == "yes":
+    if appearance["bangs"] == "yes":
         side = np.where(is_bang(roots)[:, None], np.array([0, -0.15, 1]) + 0.25 * side, side)
     return unit(side + lift * normals)
 
@@ -123,32 +123,32 @@ def off_the_face(points: np.ndarray, free: np.ndarray) -> np.ndarray:
     return moved
 
 
-def grow(head: Head, look: dict[str, str], rng: np.random.Generator) -> np.ndarray:
+def grow(head: Head, appearance: dict[str, str], rng: np.random.Generator) -> np.ndarray:
     """Strand points (N, P, 3)."""
-    count = 2600 if look["hair_length"] in ("buzz", "short") else 3200
-    roots, normals, template = sample_roots(head, look, count, rng)
-    bangs = is_bang(template) & (look["bangs"] == "yes")
-    direction = comb(look, roots, normals, rng.uniform(-0.3, 0.3)) + rng.normal(0, 0.12, (count, 3))
-    style, texture = look["hair_style"], look["hair_texture"]
-    length = rng.uniform(0.35, 0.6) if style == "afro" else rng.uniform(*LENGTHS[look["hair_length"]])
+    count = 2600 if appearance["hair_length"] in ("buzz", "short") else 3200
+    roots, normals, template = sample_roots(head, appearance, count, rng)
+    bangs = is_bang(template) & (appearance["bangs"] == "yes")
+    direction = comb(appearance, roots, normals, rng.uniform(-0.3, 0.3)) + rng.normal(0, 0.12, (count, 3))
+    style, texture = appearance["hair_style"], appearance["hair_texture"]
+    length = rng.uniform(0.35, 0.6) if style == "afro" else rng.uniform(*LENGTHS[appearance["hair_length"]])
     lengths = length * rng.uniform(0.85, 1.05, count)
     if style in KNOTS:
         lengths = 1.15 * np.linalg.norm(KNOTS[style] - roots, axis=1)
     lengths[bangs] = np.minimum(lengths[bangs], rng.uniform(0.5, 0.62))
     gap = rng.uniform(0.01, 0.05 if style in (*KNOTS, "back") else 0.13, count)
-    strands = trace(head, roots, direction, lengths / (POINTS - 1), gap, pull_of(look, lengths), bangs)
+    strands = trace(head, roots, direction, lengths / (POINTS - 1), gap, pull_of(appearance, lengths), bangs)
     pitch = AFRO_PITCH if style == "afro" else CURL_PITCH[texture]
     return curl(strands, CURL_RADIUS[texture], max(1.0, lengths.mean() / pitch), rng)
 
 
-def pull_of(look: dict[str, str], lengths: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+def pull_of(appearance: dict[str, str], lengths: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """What bends strands of ``lengths`` (N,) at their ends (N, 3): knot, comb, their weight, or nothing."""
-    style = look["hair_style"]
+    style = appearance["hair_style"]
     if style in KNOTS:
         return lambda ends: 0.6 * unit(KNOTS[style] - ends)
     if style == "back":
         return lambda ends: 0.3 * unit(NAPE - ends)
-    if style == "afro" or look["hair_length"] == "buzz":
+    if style == "afro" or appearance["hair_length"] == "buzz":
         return np.zeros_like
     weight = 0.3 * np.minimum(lengths / (POINTS - 1) * 10, 1.5)
     return lambda ends: weight[:, None] * np.array([0, -1, 0])
@@ -183,15 +183,15 @@ def curl(strands: np.ndarray, radius: float, turns: float, rng: np.random.Genera
     return fine + np.moveaxis(swing, 0, 2)
 
 
-def add_hair(soup: Soup, head: Head, look: dict[str, str], view: np.ndarray,
+def add_hair(soup: Soup, head: Head, appearance: dict[str, str], view: np.ndarray,
              rng: np.random.Generator) -> None:
     """Add ribbons facing ``view`` (3,); extra holds (place along the strand, shade, clump shade)."""
-    if look["hair_length"] == "bald":
+    if appearance["hair_length"] == "bald":
         return
-    strands = grow(head, look, rng)
+    strands = grow(head, appearance, rng)
     count, points = strands.shape[:2]
     tangent = unit(np.gradient(strands, axis=1))
-    width = 0.022 if look["hair_length"] in ("buzz", "short") else 0.026
+    width = 0.022 if appearance["hair_length"] in ("buzz", "short") else 0.026
     side = unit(np.cross(tangent, view)) * (width * np.linspace(1, 0.6, points))[None, :, None] / 2
     position = np.stack([strands - side, strands + side], 2).reshape(-1, 3)
     cell = np.floor(strands[:, 0] * 6).astype(int) @ np.array([73, 179, 283])
@@ -199,7 +199,7 @@ def add_hair(soup: Soup, head: Head, look: dict[str, str], view: np.ndarray,
                                          ((cell * 0.7548) % 1)[:, None]), 2)
     soup.add(position, np.repeat(tangent.reshape(-1, 3), 2, 0), np.repeat(facts.reshape(-1, 3), 2, 0),
              ribbon_triangles(count, points), HAIR)
-    if look["hair_style"] == "bun" and look["hat"] == "none":
+    if appearance["hair_style"] == "bun" and appearance["hat"] == "none":
         add_bun(soup, head, rng)
 
 

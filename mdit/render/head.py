@@ -30,15 +30,15 @@ def three_way(level: float, stem: str) -> dict[str, float]:
             f"max{stem}": max(0.0, 2 * level - 1)}
 
 
-def macro_weights(look: dict[str, str], oldness: float, mix: np.ndarray,
+def macro_weights(appearance: dict[str, str], oldness: float, mix: np.ndarray,
                   rng: np.random.Generator) -> dict[str, float]:
     """Weights of the whole-head targets: sex, age, muscle, weight and ancestry."""
     strong = rng.uniform(0, 0.12)
-    sexes = {"male": 1 - strong, "female": strong} if look["sex"] == "man" else {"male": strong,
+    sexes = {"male": 1 - strong, "female": strong} if appearance["sex"] == "man" else {"male": strong,
                                                                                   "female": 1 - strong}
     ages = {"young": 1 - oldness, "old": oldness}
     muscles = three_way(float(np.clip(rng.normal(0.5, 0.2), 0, 1)), "muscle")
-    heavy = rng.uniform(0.85, 1.0) if look["chubby"] == "yes" else rng.uniform(0.15, 0.6)
+    heavy = rng.uniform(0.85, 1.0) if appearance["chubby"] == "yes" else rng.uniform(0.15, 0.6)
     loads = three_way(float(heavy), "weight")
     weights = {}
     for sex, s in sexes.items():
@@ -51,17 +51,17 @@ def macro_weights(look: dict[str, str], oldness: float, mix: np.ndarray,
     return weights
 
 
-def expression_units(look: dict[str, str], rng: np.random.Generator) -> dict[str, float]:
+def expression_units(appearance: dict[str, str], rng: np.random.Generator) -> dict[str, float]:
     """Strengths of the expression units."""
     units: dict[str, float] = {}
     strength = rng.uniform(0.7, 1.1)
-    if look["expression"] == "smiling":
+    if appearance["expression"] == "smiling":
         units = {"mouth-corner-puller": strength, "mouth-upward-retraction": 0.2,
                  "mouth-open": rng.choice([0.0, 0.25, 0.45]), "mouth-part-later": rng.choice([0.0, 0.5])}
-    elif look["expression"] == "frowning":
+    elif appearance["expression"] == "frowning":
         units = {"mouth-depression": 0.8 * strength}
         units.update({f"eyebrows-{s}-down": strength for s in SIDES})
-    elif look["expression"] == "surprised":
+    elif appearance["expression"] == "surprised":
         units = {"mouth-open": 0.75 * strength}
         units.update({f"eyebrows-{s}-up": strength for s in SIDES})
         units.update({f"eye-{s}-opened-up": 0.8 for s in SIDES})
@@ -86,14 +86,14 @@ def local_weights(bust: Bust, rng: np.random.Generator) -> dict[str, float]:
     return weights
 
 
-def build_head(look: dict[str, str], rng: np.random.Generator) -> Head:
-    """Deform the bust to a look."""
+def build_head(appearance: dict[str, str], rng: np.random.Generator) -> Head:
+    """Deform the bust to a appearance."""
     bust = load_bust()
-    low, high = AGE_OLDNESS[look["age"]]
+    low, high = AGE_OLDNESS[appearance["age"]]
     oldness = rng.uniform(low, high)
     mix = rng.dirichlet([0.6, 0.6, 0.6])
-    weights = macro_weights(look, oldness, mix, rng) | local_weights(bust, rng)
-    for unit, strength in expression_units(look, rng).items():
+    weights = macro_weights(appearance, oldness, mix, rng) | local_weights(bust, rng)
+    for unit, strength in expression_units(appearance, rng).items():
         weights.update({f"{a}/{unit}": strength * share for a, share in zip(ANCESTRIES, mix)})
     vertices = bust.vertices.copy()
     for name, weight in weights.items():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .look import COLORS
+from .appearance import COLORS
 from .paint import color
 from .raster import rasterise
 from .soup import EARRING, FRAME, HAIR, LEFT_EYE, RIGHT_EYE, SKIN, Mesh, Pixels
@@ -30,9 +30,9 @@ def sample_light(rotation: np.ndarray, rng: np.random.Generator) -> Light:
     return Light(direction / np.linalg.norm(direction), rng.uniform(0.58, 0.68), rng.uniform(0.42, 0.52))
 
 
-def background(size: int, look: dict[str, str], rng: np.random.Generator) -> np.ndarray:
+def background(size: int, appearance: dict[str, str], rng: np.random.Generator) -> np.ndarray:
     """Plain colour with a faint gradient, in a quarter of the pictures with soft blobs, (size, size, 3)."""
-    tone = np.clip(color(COLORS, look["background_color"]) + rng.normal(0, 0.02, 3), 0, 1)
+    tone = np.clip(color(COLORS, appearance["background_color"]) + rng.normal(0, 0.02, 3), 0, 1)
     row, column = np.mgrid[0:size, 0:size] / size - 0.5
     angle = rng.uniform(0, 2 * np.pi)
     shade = 1 + rng.uniform(0, 0.2) * (np.cos(angle) * row + np.sin(angle) * column)

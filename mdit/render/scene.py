@@ -1,4 +1,4 @@
-"""One training sample: look -> scene -> picture, label map, caption and attributes."""
+"""One training sample: appearance -> scene -> picture, label map, caption and attributes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .dress import add_earrings, add_glasses, add_hat, dressed_vertices
 from .hair import add_hair
 from .head import Head, build_head
 from .light import background, sample_light, shade, shadow
-from .look import sample_look, same_person
+from .appearance import sample_appearance, same_person
 from .mesh import BODY, L_EYE, LASHES, LOWER_TEETH, R_EYE, TONGUE, UPPER_TEETH, vertex_normals
 from .paint import Label, paint_surface
 from .raster import interpolate, rasterise
@@ -70,19 +70,19 @@ def sample_camera(hat: bool, rng: np.random.Generator) -> Camera:
     return Camera(turn, centre, rng.uniform(2.7, 3.3) + 0.24 * hat)
 
 
-def build_scene(head: Head, look: dict[str, str], view: np.ndarray,
+def build_scene(head: Head, appearance: dict[str, str], view: np.ndarray,
                 rng: np.random.Generator) -> tuple[Mesh, Mesh | None]:
     """The opaque mesh, strands facing ``view`` (3,), and the lenses if there are any."""
     soup, lenses = Soup(), Soup()
     bust = head.bust
-    vertices = dressed_vertices(head, look["clothes"])
+    vertices = dressed_vertices(head, appearance["clothes"])
     kinds = np.array([PART_MATERIALS[p] for p in range(7)], np.int8)[bust.parts]
     soup.add(vertices, vertex_normals(vertices, bust.triangles), bust.vertices, bust.triangles, kinds)
-    add_hat(soup, head, look, rng)
-    add_glasses(soup, lenses, head, look, rng)
-    add_earrings(soup, head, look, rng)
-    add_hair(soup, head, look, view, rng)
-    return soup.mesh(), lenses.mesh() if look["glasses"] != "none" else None
+    add_hat(soup, head, appearance, rng)
+    add_glasses(soup, lenses, head, appearance, rng)
+    add_earrings(soup, head, appearance, rng)
+    add_hair(soup, head, appearance, view, rng)
+    return soup.mesh(), lenses.mesh() if appearance["glasses"] != "none" else None
 
 
 def gather(head: Head, mesh: Mesh, owner: np.ndarray, weights: np.ndarray) -> Pixels:
@@ -133,24 +133,24 @@ def fill_holes(label: np.ndarray) -> np.ndarray:
     return out
 
 
-def render(head: Head, look: dict[str, str], size: int,
+def render(head: Head, appearance: dict[str, str], size: int,
            rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Picture uint8 (size, size, 3) and label map uint8 (size, size).
 
     The scene does not depend on ``size``: only the grain, which has a generator of its own, does.
     """
     grain, big = rng.spawn(1)[0], size * SUPERSAMPLING
-    camera = sample_camera(look["hat"] != "none", rng)
+    camera = sample_camera(appearance["hat"] != "none", rng)
     light = sample_light(camera.rotation, rng)
     gaze = np.array([rng.normal(0, 0.13), rng.normal(0, 0.06), 1.0])
-    dark = look["glasses"] == "sunglasses"
+    dark = appearance["glasses"] == "sunglasses"
     filled = rng.random() < 0.7 or dark
-    mesh, lenses = build_scene(head, look, camera.rotation[2], rng)
-    image, label = background(big, look, rng), np.zeros((big, big), np.uint8)
+    mesh, lenses = build_scene(head, appearance, camera.rotation[2], rng)
+    image, label = background(big, appearance, rng), np.zeros((big, big), np.uint8)
     near, owner, weights = rasterise(camera.screen(mesh.position, big), mesh.triangles, big, big)
     hit = owner >= 0
     seen = gather(head, mesh, owner[hit], weights[hit])
-    albedo, label[hit] = paint_surface(head, look, seen, gaze / np.linalg.norm(gaze), grain)
+    albedo, label[hit] = paint_surface(head, appearance, seen, gaze / np.linalg.norm(gaze), grain)
     lit = shadow(mesh, seen, light.direction, max(SMALLEST_SHADOW, size))
     image[hit] = shade(albedo, seen, camera.rotation[2], lit, light)
     if lenses is not None:
@@ -164,9 +164,9 @@ def make_sample(seed: int, index: int, size: int, views: int = 1) -> Sample:
     Each ``views`` samples in a row show one person, with other hair, clothes, pose and light.
     """
     rng = np.random.default_rng([seed, index])
-    look = sample_look(rng)
+    appearance = sample_appearance(rng)
     if later := index % views:
-        look = same_person(look, sample_look(np.random.default_rng([seed, index - later])))
-    head = build_head(look, rng)
-    image, label = render(head, look, size, rng)
-    return Sample(image, label, Caption()(look, rng), look)
+        appearance = same_person(appearance, sample_appearance(np.random.default_rng([seed, index - later])))
+    head = build_head(appearance, rng)
+    image, label = render(head, appearance, size, rng)
+    return Sample(image, label, Caption()(appearance, rng), appearance)

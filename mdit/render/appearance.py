@@ -1,4 +1,4 @@
-"""Random looks: the named attributes that both the picture and its caption are made from."""
+"""Random appearances: the named attributes that both the picture and its caption are made from."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def sample_wear(rng: np.random.Generator, woman: bool) -> dict[str, str]:
         necklace="yes" if rng.random() < (0.3 if woman else 0.1) else "no")
 
 
-def sample_look(rng: np.random.Generator) -> dict[str, str]:
+def sample_appearance(rng: np.random.Generator) -> dict[str, str]:
     """All attributes of one picture, every value a word of the caption vocabulary or none / yes / no."""
     woman = rng.random() < 0.5
     age = pick(rng, dict(young=0.5, **{"middle-aged": 0.28}, old=0.22))
@@ -87,7 +87,7 @@ def sample_look(rng: np.random.Generator) -> dict[str, str]:
         chubby="yes" if rng.random() < 0.15 else "no", freckles="yes" if rng.random() < 0.12 else "no")
 
 
-def same_person(look: dict[str, str], person: dict[str, str]) -> dict[str, str]:
-    """A look with what a picture shows of the person that another look shows."""
-    colors = {key: person[key] for key in PART_COLORS if "none" not in (look[key], person[key])}
-    return look | {key: person[key] for key in PERSON} | colors
+def same_person(appearance: dict[str, str], person: dict[str, str]) -> dict[str, str]:
+    """A appearance with what a picture shows of the person that another appearance shows."""
+    colors = {key: person[key] for key in PART_COLORS if "none" not in (appearance[key], person[key])}
+    return appearance | {key: person[key] for key in PERSON} | colors
