@@ -10,12 +10,13 @@ from .head import Head
 from .mesh import BODY
 from .soup import HAIR, Soup
 
-CENTRE = np.array([0, 7.3, 0.4], np.float32)
+CENTER = np.array([0, 7.3, 0.4], np.float32)
 LENGTHS = {"buzz": (0.06, 0.09), "short": (0.3, 0.5), "medium": (0.9, 1.3), "long": (1.8, 2.5)}
 POINTS = 15
 HAIRLINE_Z = (-0.6, 0.2, 0.33, 0.7, 0.85, 0.97, 1.15, 1.3, 1.5)
 HAIRLINE_Y = (6.55, 6.75, 7.3, 7.3, 7.38, 7.75, 7.97, 8.05, 8.2)
-FACE_CENTRE, FACE_HALF = np.array([0, 7.1], np.float32), np.array([0.78, 1.0], np.float32)
+FACE_CENTER = np.array([0, 7.1], np.float32)
+FACE_HALF = np.array([0.78, 1.0], np.float32)
 FACE_Z = 0.7
 TORSO_HALF_WIDTH = 0.95
 CURL_RADIUS = {"straight": 0.008, "wavy": 0.035, "curly": 0.05}
@@ -43,12 +44,12 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 class RadialMap:
-    """Largest head radius about CENTRE in each direction, as a longitude-latitude grid."""
+    """Largest head radius about CENTER in each direction, as a longitude-latitude grid."""
 
     SHAPE = (20, 36)
 
     def __init__(self, vertices: np.ndarray) -> None:
-        offset = vertices - CENTRE
+        offset = vertices - CENTER
         grid = np.zeros(self.SHAPE, np.float32)
         np.maximum.at(grid, self._bins(offset), np.linalg.norm(offset, axis=1))
         for _ in range(3):
@@ -66,10 +67,10 @@ class RadialMap:
 
     def push_out(self, points: np.ndarray, gap: np.ndarray) -> np.ndarray:
         """Move points (N, 3) that lie nearer than the head plus ``gap`` (N,) outwards."""
-        offset = points - CENTRE
+        offset = points - CENTER
         radius = np.linalg.norm(offset, axis=1)
         wanted = self._grid[self._bins(offset)] + gap
-        return CENTRE + offset * np.maximum(1, wanted / np.maximum(radius, 1e-6))[:, None]
+        return CENTER + offset * np.maximum(1, wanted / np.maximum(radius, 1e-6))[:, None]
 
 
 def sample_roots(head: Head, appearance: dict[str, str], count: int,
@@ -112,13 +113,13 @@ def is_bang(roots: np.ndarray) -> np.ndarray:
 
 
 def off_the_face(points: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Move points in front of the face to its oval outline, at its sides back, save those of ``free`` strands."""
-    offset = (points[:, :2] - FACE_CENTRE) / FACE_HALF
+    """Move points in front of the face to its oval outline, at its sides back, except points of ``free`` strands."""
+    offset = (points[:, :2] - FACE_CENTER) / FACE_HALF
     distance = np.maximum(np.linalg.norm(offset, axis=1), 1e-3)
     in_front = ~free & (points[:, 2] > FACE_Z) & (distance < 1)
     moved = points.copy()
     outward = (offset / distance[:, None])[in_front]
-    moved[in_front, :2] = FACE_CENTRE + FACE_HALF * outward
+    moved[in_front, :2] = FACE_CENTER + FACE_HALF * outward
     moved[in_front, 2] = np.minimum(moved[in_front, 2], 0.8 + 0.7 * np.maximum(outward[:, 1], 0))
     return moved
 
@@ -129,9 +130,10 @@ def grow(head: Head, appearance: dict[str, str], rng: np.random.Generator) -> np
     roots, normals, template = sample_roots(head, appearance, count, rng)
     bangs = is_bang(template) & (appearance["bangs"] == "yes")
     direction = comb(appearance, roots, normals, rng.uniform(-0.3, 0.3)) + rng.normal(0, 0.12, (count, 3))
-    style, texture = appearance["hair_style"], appearance["hair_texture"]
-    length = rng.uniform(0.35, 0.6) if style == "afro" else rng.uniform(*LENGTHS[appearance["hair_length"]])
-    lengths = length * rng.uniform(0.85, 1.05, count)
+    style = appearance["hair_style"]
+    texture = appearance["hair_texture"]
+    shortest, longest = (0.35, 0.6) if style == "afro" else LENGTHS[appearance["hair_length"]]
+    lengths = rng.uniform(shortest, longest) * rng.uniform(0.85, 1.05, count)
     if style in KNOTS:
         lengths = 1.15 * np.linalg.norm(KNOTS[style] - roots, axis=1)
     lengths[bangs] = np.minimum(lengths[bangs], rng.uniform(0.5, 0.62))
@@ -142,7 +144,7 @@ def grow(head: Head, appearance: dict[str, str], rng: np.random.Generator) -> np
 
 
 def pull_of(appearance: dict[str, str], lengths: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """What bends strands of ``lengths`` (N,) at their ends (N, 3): knot, comb, their weight, or nothing."""
+    """The force on the ends (N, 3) of strands of ``lengths`` (N,): knot, comb, weight, or none."""
     style = appearance["hair_style"]
     if style in KNOTS:
         return lambda ends: 0.6 * unit(KNOTS[style] - ends)
@@ -158,12 +160,13 @@ def trace(head: Head, roots: np.ndarray, direction: np.ndarray, step: np.ndarray
           pull: Callable[[np.ndarray], np.ndarray], bangs: np.ndarray) -> np.ndarray:
     """Let strands grow from ``roots`` (N, 3) by ``step`` (N,) a point, bent by ``pull`` -> (N, POINTS, 3)."""
     radial = RadialMap(head.vertices[np.abs(head.bust.vertices[:, 0]) < TORSO_HALF_WIDTH])
-    points, step = [roots], step[:, None]
+    points = [roots]
+    step = step[:, None]
     for k in range(1, POINTS):
         direction = unit(direction + pull(points[-1]))
         moved = radial.push_out(points[-1] + direction * step, gap * min(1, k / 4))
         shift = off_the_face(moved, bangs) - points[-1]
-        # The coarse map takes the shoulders for a part of the nape and would fling its strands out.
+        # The coarse map sees the shoulders as a part of the nape and would push its strands far out.
         shift *= np.minimum(1, 1.5 * step / np.maximum(np.linalg.norm(shift, axis=1, keepdims=True), 1e-6))
         direction = unit(0.5 * direction + 0.5 * unit(shift))
         points.append(points[-1] + shift)
@@ -185,7 +188,7 @@ def curl(strands: np.ndarray, radius: float, turns: float, rng: np.random.Genera
 
 def add_hair(soup: Soup, head: Head, appearance: dict[str, str], view: np.ndarray,
              rng: np.random.Generator) -> None:
-    """Add ribbons facing ``view`` (3,); extra holds (place along the strand, shade, clump shade)."""
+    """Add ribbons facing ``view`` (3,); extra holds (fraction along the strand, shade, clump shade)."""
     if appearance["hair_length"] == "bald":
         return
     strands = grow(head, appearance, rng)
@@ -219,13 +222,13 @@ def add_bun(soup: Soup, head: Head, rng: np.random.Generator) -> None:
     soup.add(position, tangent, facts, triangles, HAIR)
 
 
-def ball(centre: np.ndarray, radius: float, steps: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def ball(center: np.ndarray, radius: float, steps: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions, normals (v, 3) and triangles of a sphere."""
     latitude, longitude = np.meshgrid(np.linspace(0, np.pi, steps), np.linspace(0, 2 * np.pi, 2 * steps),
                                       indexing="ij")
     normal = np.stack([np.sin(latitude) * np.cos(longitude), np.cos(latitude),
                        np.sin(latitude) * np.sin(longitude)], 2)
-    return centre + radius * normal.reshape(-1, 3), normal.reshape(-1, 3), grid_triangles(steps, 2 * steps)
+    return center + radius * normal.reshape(-1, 3), normal.reshape(-1, 3), grid_triangles(steps, 2 * steps)
 
 
 def grid_triangles(rows: int, columns: int) -> np.ndarray:

@@ -37,7 +37,8 @@ def ramp(value: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def is_nose(p: np.ndarray) -> np.ndarray:
     """Nose region in template coordinates."""
-    x, y, z = np.abs(p[:, 0]), p[:, 1], p[:, 2]
+    x, y, z = p.T
+    x = np.abs(x)
     half = np.interp(y, (6.77, 6.8, 6.9, 7.0, 7.2, 7.32), (0.1, 0.19, 0.21, 0.16, 0.09, 0.075))
     return (y > 6.77) & (y < 7.32) & (x < half) & (z > 1.3)
 
@@ -50,16 +51,18 @@ def is_neck(p: np.ndarray, up: np.ndarray) -> np.ndarray:
 
 def brow_amount(p: np.ndarray, bushy: bool) -> np.ndarray:
     """Density of the eyebrows in [0, 1]."""
-    x, y = np.abs(p[:, 0]), p[:, 1]
-    centre = np.interp(x, (0.1, 0.2, 0.38, 0.54), (7.505, 7.52, 7.53, 7.45))
+    x = np.abs(p[:, 0])
+    y = p[:, 1]
+    center = np.interp(x, (0.1, 0.2, 0.38, 0.54), (7.505, 7.52, 7.53, 7.45))
     half = np.interp(x, (0.1, 0.2, 0.38, 0.54), (0.03, 0.036, 0.03, 0.012)) * (1.5 if bushy else 1.0)
     inside = (x > 0.11) & (x < 0.53) & (p[:, 2] > 0.9)
-    return inside * ramp(np.abs(y - centre), 1.15 * half, 0.85 * half)
+    return inside * ramp(np.abs(y - center), 1.15 * half, 0.85 * half)
 
 
 def beard_amount(p: np.ndarray, kind: str) -> np.ndarray:
     """Density of the facial hair in [0, 1]."""
-    x, y, z = np.abs(p[:, 0]), p[:, 1], p[:, 2]
+    x, y, z = p.T
+    x = np.abs(x)
     mustache = ramp(y, 6.64, 6.66) * ramp(y, 6.80, 6.775) * ramp(x, 0.32, 0.27) * (z > 1.2)
     chin = ramp(y, 6.56, 6.5) * ramp(x, 0.27, 0.22) * ramp(y, 6.02, 6.08) * (z > 0.95)
     corner = ramp(np.abs(x - 0.28), 0.07, 0.045) * ramp(y, 6.25, 6.3) * ramp(y, 6.78, 6.74) * (z > 1.1)
@@ -95,7 +98,8 @@ def complexion(p: np.ndarray, lids: np.ndarray, appearance: dict[str, str], oldn
 def paint_skin(seen: Pixels, appearance: dict[str, str], oldness: float,
                noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Albedo (N, 3) in [0, 1] and class (N,) of body pixels; ``noise`` (N,) in [0, 1] is their grain."""
-    p, (lips, ears, lids, inside) = seen.extra, seen.masks.T
+    p = seen.extra
+    lips, ears, lids, inside = seen.masks.T
     hair = facial_hair_color(appearance)
     albedo = complexion(p, lids, appearance, oldness, noise)
     beard = beard_amount(p, appearance["facial_hair"]) * (lips < 0.4)
@@ -179,9 +183,9 @@ def cloth_shade(p: np.ndarray, depth: np.ndarray, clothes: str) -> np.ndarray:
     return 1 - 0.2 * ((depth > 0.2) & (depth < 0.24)) * (clothes == "hoodie")
 
 
-def paint_eye(p: np.ndarray, centre: np.ndarray, gaze: np.ndarray, eye_color: str) -> np.ndarray:
+def paint_eye(p: np.ndarray, center: np.ndarray, gaze: np.ndarray, eye_color: str) -> np.ndarray:
     """Albedo (N, 3) of eyeball pixels: sclera, limbus, iris, pupil."""
-    out = p - centre
+    out = p - center
     cosine = (out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-6)) @ gaze
     angle = np.arccos(np.clip(cosine, -1, 1))
     iris = color(EYE_COLORS, eye_color)
@@ -211,16 +215,19 @@ def strand_color(extra: np.ndarray, appearance: dict[str, str]) -> np.ndarray:
 def paint_surface(head: Head, appearance: dict[str, str], seen: Pixels, gaze: np.ndarray,
                   grain: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Albedo (N, 3) and class (N,) of the covered pixels."""
-    albedo, label = np.zeros((len(seen.kind), 3)), np.zeros(len(seen.kind), np.uint8)
+    albedo = np.zeros((len(seen.kind), 3))
+    label = np.zeros(len(seen.kind), np.uint8)
 
     def put(material: int, colors: np.ndarray | tuple, classes: np.ndarray | int) -> None:
-        albedo[seen.kind == material], label[seen.kind == material] = colors, classes
+        albedo[seen.kind == material] = colors
+        label[seen.kind == material] = classes
 
     skin = seen[seen.kind == SKIN]
-    put(SKIN, *paint_skin(skin, appearance, head.oldness, grain.random(len(skin.kind))))
+    colors, classes = paint_skin(skin, appearance, head.oldness, grain.random(len(skin.kind)))
+    put(SKIN, colors, classes)
     for material, part, name in ((LEFT_EYE, L_EYE, Label.l_eye), (RIGHT_EYE, R_EYE, Label.r_eye)):
-        centre = head.bust.vertices[head.bust.part_vertices(part)].mean(0)
-        put(material, paint_eye(seen.extra[seen.kind == material], centre, gaze, appearance["eye_color"]), name)
+        center = head.bust.vertices[head.bust.part_vertices(part)].mean(0)
+        put(material, paint_eye(seen.extra[seen.kind == material], center, gaze, appearance["eye_color"]), name)
     put(LASH, 0.06, np.where(seen.extra[seen.kind == LASH, 0] > 0, Label.l_eye, Label.r_eye))
     for material, tone in MOUTH_TONES.items():
         put(material, tone, Label.mouth)

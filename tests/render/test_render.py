@@ -16,7 +16,7 @@ from mdit.render import dataset  # noqa: E402
 from mdit.render.caption import MAX_WORDS, VOCABULARY, Caption, words  # noqa: E402
 from mdit.render.dataset import write_set, write_shard  # noqa: E402
 from mdit.render.dress import cloth_height  # noqa: E402
-from mdit.render.hair import FACE_CENTRE, FACE_HALF, KNOTS, grow  # noqa: E402
+from mdit.render.hair import FACE_CENTER, FACE_HALF, KNOTS, grow  # noqa: E402
 from mdit.render.head import build_head  # noqa: E402
 from mdit.render.appearance import (  # noqa: E402
     BEARD_COLORS, CLOTHES, COLORS, HAIR_COLORS, PART_COLORS, PERSON, sample_appearance,
@@ -122,7 +122,7 @@ def strands_of(seed, **attributes):
 def test_no_loose_strand_hangs_over_the_face():
     for seed in range(4):
         strands = strands_of(seed, hair_length="long", hair_texture="curly")
-        oval = np.linalg.norm((strands[..., :2] - FACE_CENTRE) / FACE_HALF, axis=2)
+        oval = np.linalg.norm((strands[..., :2] - FACE_CENTER) / FACE_HALF, axis=2)
         assert not ((oval < 0.85) & (strands[..., 2] > 0.8)).any()
 
 
