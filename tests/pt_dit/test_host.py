@@ -17,13 +17,9 @@ from mditface.nodes.pt_dit import PTDiTCost, PTDiTShift, PTDiTSigmas, PTDiTWindo
 from mditface.tests.pt_dit import tiny
 from mditface.tests.pt_dit.tiny import CONFIG, normal
 
+pytestmark = pytest.mark.usefixtures("as_the_host_runs_nodes")
+
 BLOCK = "transformer_blocks.0."
-
-
-@pytest.fixture(scope="module", autouse=True)
-def as_the_host_runs_nodes():
-    with torch.inference_mode():
-        yield
 
 
 @pytest.fixture(scope="module")
