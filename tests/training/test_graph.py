@@ -265,7 +265,7 @@ def test_attention_without_gradients(base, monkeypatch):
 
 def test_a_loss_that_is_not_finite_ends_the_run(base, monkeypatch):
     plain = MaskedBase.velocity
-    monkeypatch.setattr(MaskedBase, "velocity", lambda *args: plain(*args) * float("nan"))
+    monkeypatch.setattr(MaskedBase, "velocity", lambda *args, **kwargs: plain(*args, **kwargs) * float("nan"))
     with pytest.raises(ValueError, match="learning_rate: the loss of step 1 is not finite"):
         run(base)
     assert comfy.model_management.in_training is False and files("mdit_adapters") == []
