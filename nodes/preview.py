@@ -6,9 +6,10 @@ import torch
 import comfy.model_management
 from comfy_api.latest import io, ui
 
-from ..mdit.labelmap import DISPLAY_NAMES, overlay, resize_nearest, shares, sheet, to_indices
+from ..mdit.labelmap import (
+    DEFAULT_ORDER, DEFAULT_PALETTE, DISPLAY_NAMES, draw_sheet, measure_classes, overlay, resize_nearest, to_indices)
 from ..mdit.mditface.inspection import contents
-from ..mdit.parsing import host, score
+from ..mdit.parsing import host, measure_agreement
 from .labelmap import CATEGORY, palette_inputs
 from .parsing import parser_input
 from .types import MDiTMask
@@ -27,8 +28,9 @@ def fitted(labels, picture):
 def agreements(labels, picture, parser) -> list[list[str]]:
     """How far a parser sees each label map in its picture, as two lines."""
     parsed, _ = parser.parse(picture)
-    scores = [score(found.cpu().numpy(), asked.cpu().numpy()) for found, asked in zip(parsed, labels)]
-    return [[f"label agreement {found['pixel_accuracy']:.3f}", f"mean IoU {found['mean_iou']:.3f}"] for found in scores]
+    scores = [measure_agreement(found.cpu().numpy(), asked.cpu().numpy()) for found, asked in zip(parsed, labels)]
+    return [[f"label agreement {found['pixel_accuracy']:.3f}", f"mean IoU {found['mean_iou_present']:.3f}"]
+            for found in scores]
 
 
 class PreviewLabelMap(io.ComfyNode):
@@ -58,19 +60,20 @@ class PreviewLabelMap(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, label_map, palette="colours", order="CelebAMask-HQ", picture=None, opacity=0.5,
+    def execute(cls, label_map, palette=DEFAULT_PALETTE, order=DEFAULT_ORDER, picture=None, opacity=0.5,
                 parser=None) -> io.NodeOutput:
         labels = to_indices(label_map, palette, order)
         panels, notes = [()] * len(labels), [[]] * len(labels)
         if picture is not None:
             labels, picture = fitted(labels, picture[..., :3])
             panels = zip(picture, overlay(picture, labels, opacity))
-            notes = agreements(labels, picture, parser or host.load())
+            notes = agreements(labels, picture, parser or host.load_patched_parser())
         sheets, lines = [], []
         for asked, beside, found in zip(labels, panels, notes):
             comfy.model_management.throw_exception_if_processing_interrupted()
-            sheets.append(sheet(asked, beside, found))
-            lines.append(", ".join([*(f"{DISPLAY_NAMES[k]} {share:.1%}" for k, share in shares(asked)), *found]))
+            sheets.append(draw_sheet(asked, beside, found))
+            classes = [f"{DISPLAY_NAMES[k]} {fraction:.1%}" for k, fraction in measure_classes(asked)]
+            lines.append(", ".join([*classes, *found]))
         preview, report = torch.stack(sheets), "\n".join(lines)
         return io.NodeOutput(preview, report, ui={**ui.PreviewImage(preview, cls=cls).as_dict(), "text": (report,)})
 

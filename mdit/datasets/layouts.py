@@ -9,7 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 from torch.utils.data import Dataset
 
-from ..labelmap import CLASSES, class_id
+from ..labelmap import CLASSES, find_class
 from .faces import FaceDataset, FileFace, MaskFace, PartFace, RenderedFace
 from .pictures import Size
 from .survey import refuse, survey
@@ -69,7 +69,7 @@ def read_order(source: Path, classes: Sequence[str] | None) -> tuple[int, ...]:
     if classes is None and not listed.is_file():
         return tuple(range(len(CLASSES)))
     names = listed.read_text().split("\n") if classes is None else classes
-    return tuple(class_id(name, str(listed) if classes is None else "classes") for name in names if name.strip())
+    return tuple(find_class(name, str(listed) if classes is None else "classes") for name in names if name.strip())
 
 
 def _open_files(source: Path, faces: list[FileFace], size: int | None) -> FaceDataset:
@@ -95,7 +95,7 @@ def part_faces(source: Path) -> list[PartFace]:
     parts = defaultdict(list)
     for file in (source / CELEBA_PARTS).glob("*/*_*.png"):
         number, part = file.stem.split("_", 1)
-        parts[number].append((class_id(part, str(file)), file))
+        parts[number].append((find_class(part, str(file)), file))
     pictures = _by_name(source / CELEBA_PICTURES)
     return [PartFace(name, pictures[name], _text(source, name), tuple(parts[name.zfill(5)]))
             for name in _in_order(pictures)]

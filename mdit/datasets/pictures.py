@@ -10,10 +10,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from ..labelmap import PALETTE, resize_nearest, to_indices
+from ..labelmap import PALETTE, find_entries, resize_nearest, to_indices
 
 Size = tuple[int, int]  # height, width
-ROWS = {colour: row for row, colour in enumerate(PALETTE)}
 
 
 def inspect_picture(file: Path) -> Size:
@@ -51,38 +50,40 @@ def read_labels(file: Path | io.BytesIO, order: tuple[int, ...]) -> Tensor:
     Raises ValueError for values without a class and for a picture in other colours.
     """
     with Image.open(file) as picture:
-        rows = _rows(picture)  # (H, W)
+        rows = _read_rows(picture)  # (H, W)
     if rows.max() >= len(order):
         raise ValueError(f"label values up to {rows.max()}, there are classes for 0 to {len(order) - 1}")
     return torch.tensor(order, dtype=torch.uint8)[torch.from_numpy(rows.astype(np.int64))]
 
 
-def _rows(picture: Image.Image) -> np.ndarray:
+def _read_rows(picture: Image.Image) -> np.ndarray:
     if picture.mode == "P":
-        return _palette_rows(np.asarray(picture), np.array(picture.getpalette("RGB")).reshape(-1, 3))
+        return _read_indexed(np.asarray(picture), np.array(picture.getpalette("RGB")).reshape(-1, 3))
     if picture.mode not in ("1", "L", "LA", "I", "I;16"):
-        colours = np.array(picture.convert("RGB"))  # (H, W, 3)
-        if (colours != colours[..., :1]).any():
-            return to_indices(torch.from_numpy(colours)[None] / 255)[0].numpy()
-        return colours[..., 0]
+        colors = np.array(picture.convert("RGB"))  # (H, W, 3)
+        if (colors != colors[..., :1]).any():
+            return to_indices(torch.from_numpy(colors)[None] / 255)[0].numpy()
+        return colors[..., 0]
     return np.asarray(picture.getchannel(0))
 
 
-def _palette_rows(indices: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """Label rows of a palette picture. Programs renumber palettes, so colours count where they have a meaning."""
+def _read_indexed(indices: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Label rows (H, W) of an indexed image and its color table (n, 3).
+
+    Programs renumber color tables, so the colors count where they are label colors or gray levels.
+    """
     used = np.unique(indices)
-    if used.max() >= len(palette):
+    if used.max() >= len(table):
         return indices
-    colours = [tuple(colour) for colour in palette[used].tolist()]
-    if all(colour in ROWS for colour in colours):
-        rows = [ROWS[colour] for colour in colours]
-    elif all(len(set(colour)) == 1 for colour in colours):
-        rows = [colour[0] for colour in colours]
-    else:
+    colors = [tuple(color) for color in table[used].tolist()]
+    rows = find_entries(colors)
+    if rows is None and all(len(set(color)) == 1 for color in colors):
+        rows = [color[0] for color in colors]
+    if rows is None:
         return indices
-    table = np.zeros(256, np.uint8)
-    table[used] = rows
-    return table[indices]
+    row_of = np.zeros(256, np.uint8)
+    row_of[used] = rows
+    return row_of[indices]
 
 
 def png(array: Tensor) -> bytes:

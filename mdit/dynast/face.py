@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ..labelmap import class_id
+from ..labelmap import find_class
 from .canny import canny
 from .label import Label, check_size, distances, stacked
 from .pictures import to_bytes
@@ -67,8 +67,8 @@ def from_label_maps(pictures: Tensor, maps: Tensor, size: int) -> Label:
 
 def parts_of(labels: np.ndarray, number: int) -> list[np.ndarray]:
     """The parts (h, w) bool of a label map; the skin lies under what is on it, as in the training data."""
-    skin = np.isin(labels, [class_id(name) for name in ON_SKIN])
+    skin = np.isin(labels, [find_class(name) for name in ON_SKIN])
     if not skin.any():
         raise ValueError(f"label_map: map {number} shows no face, no pixel of it is one of {', '.join(ON_SKIN)}: use a "
                          "picture of a face that the parser finds, or paint one")
-    return [skin, *(labels == class_id(name) for name in PARTS[1:])]
+    return [skin, *(labels == find_class(name) for name in PARTS[1:])]
