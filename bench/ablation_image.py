@@ -32,7 +32,7 @@ from mditface.mdit.training.trainer import Trainer, make_accelerator
 from .bundled import FIT_SEED
 from .quality import measure
 
-CONFIG = Path(measure.ROOT, "mdit", "training", "configs", "demo.yaml")
+CONFIG = Path(measure.ROOT, "mdit", "recipes", "configs", "demo.yaml")
 SMALL = ("model.width=128", "model.text_dim=128", "model.pooled_dim=128", "model.depth=4", "schedule.warmup=50",
          "ema=0", "every.metrics=1000000", "every.sheet=1000000")
 GUIDANCE = {"mask_scale": 2.0, "text_scale": 1.25}  # weak: strong text guidance hides what a part adds

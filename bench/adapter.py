@@ -27,8 +27,9 @@ from mditface.mdit.mditface.adapter.reader import apply_adapter
 from mditface.mdit.mditface.adapter.weights import Adapter, load_adapter
 from mditface.mdit.mditface.host import LoadedMDiT
 from mditface.mdit.mditface.mask import MaskInput
+from mditface.mdit.mditface.reductions import REDUCTIONS
 from mditface.mdit.parsing import load_parser, measure_agreement
-from mditface.mdit.training.data import Faces
+from mditface.mdit.datasets import Renders
 from mditface.mdit.training.settings import read_settings
 from mditface.mdit.training.sampling import save_sheet
 from mditface.mdit.training.targets.adapter import AdapterSettings
@@ -36,7 +37,7 @@ from mditface.mdit.recipes.encode import load_base
 
 from .reductions import GUIDANCE, draw
 
-CONFIG = Path("mdit", "training", "configs", "proof-adapter.yaml")
+CONFIG = Path("mdit", "recipes", "configs", "proof-adapter.yaml")
 SHEET_SIDE = 128
 BASE, EXACT, TRUE, DECODED = "base alone", "exact", "true picture", "true picture, decoded"
 
@@ -59,8 +60,9 @@ class Form(NamedTuple):
 
 def make_forms(settings: AdapterSettings, half: Path | None, window: Path | None) -> dict[str, Form]:
     base, vae, clip = load_base(settings)
-    files = {EXACT: (settings.weights, "off"), "merge": (settings.weights, "merge"), "half": (half, "half"),
-             "window": (window, "off")}
+    files = {EXACT if name == "off" else name: (half if reduction.half else settings.weights, name)
+             for name, reduction in REDUCTIONS.items()}
+    files["window"] = window, "off"
     made = {}
     for name, (path, reduction) in files.items():
         if path is not None:
@@ -92,7 +94,7 @@ def true_pictures(image: torch.Tensor, vae, size: int) -> dict[str, np.ndarray]:
             for name, x in ((TRUE, picture), (DECODED, vae.decode(vae.encode(picture))))}
 
 
-def measure(settings: AdapterSettings, forms: dict[str, Form], faces: Faces, count: int, steps: int,
+def measure(settings: AdapterSettings, forms: dict[str, Form], faces: Renders, count: int, steps: int,
             guidance: dict[str, float]) -> tuple[dict[str, dict[str, float]], dict[str, list[np.ndarray]]]:
     """Means over the label maps of each picture's figures, and the pictures."""
     parser, rows, shown, size = load_parser(), {}, {}, settings.size
@@ -144,7 +146,7 @@ def main(argv: list[str] | None = None):
     comfy.utils.set_progress_bar_enabled(False)
     try:
         settings = read_settings(options.config, options.changes, {"adapter": AdapterSettings})
-        faces, forms = Faces(settings.heldout), make_forms(settings, options.half, options.window)
+        faces, forms = Renders(settings.heldout), make_forms(settings, options.half, options.window)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f"{error}\n")
     guidance = {"text_scale": options.cfg, "mask_scale": options.mask_cfg}

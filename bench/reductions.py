@@ -24,12 +24,14 @@ from mditface.mdit.mditface import host
 from mditface.mdit.mditface.mask import CONDITIONING_KEY, MaskInput, MaskReference
 from mditface.mdit.mditface.sample import sample
 from mditface.mdit.mditface.reader import CacheOptions
+from mditface.mdit.mditface.reductions import REDUCTIONS
 from mditface.mdit.parsing import load_parser, measure_agreement
 from mditface.mdit.render.caption import Caption
 from mditface.mdit.render.scene import make_sample
 from mditface.nodes.loading import BUNDLED
 
-FORMS = {"exact": ("off", "auto"), "8-bit": ("off", "8-bit"), "merge": ("merge", "auto"), "half": ("half", "auto")}
+FORMS = {"exact": ("off", "auto"), "8-bit": ("off", "8-bit"),  # a mask's reduction, and the mode of the cache
+         **{name: (name, "auto") for name in REDUCTIONS if name != "off"}}
 SEED = 2
 GUIDANCE = {"text_scale": 3.0, "mask_scale": 1.5}
 
@@ -86,9 +88,9 @@ def main(argv: list[str] | None = None):
     comfy.utils.set_progress_bar_enabled(False)
     results = measure(options.count, options.steps, options.pixels)
     print(f"{options.count} held-out label maps, {options.pixels} px, {options.steps} steps\n")
-    print(f"{'form':8}{'keys':>8}{'pixels':>9}{'mean IoU':>10}{'difference':>12}")
+    print(f"{'form':14}{'keys':>8}{'pixels':>9}{'mean IoU':>10}{'difference':>12}")
     for name, row in results.items():
-        print(f"{name:8}{row['keys']:8.2f}{row['pixel_accuracy']:9.3f}{row['mean_iou_present']:10.3f}"
+        print(f"{name:14}{row['keys']:8.2f}{row['pixel_accuracy']:9.3f}{row['mean_iou_present']:10.3f}"
               f"{100 * row['difference']:11.2f} %")
     print("\n" + json.dumps({"bench": "reductions", "count": options.count, "steps": options.steps,
                               "pixels": options.pixels,

@@ -1,4 +1,4 @@
-"""Adapters: masks for the host's SD3, SD3.5 and FLUX models."""
+"""Nodes that load and apply mask adapters for models of the host."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from .types import MDiTAdapter
 FOLDERS = ("mdit_adapters", "loras")
 
 add_folder(FOLDERS[0], *(Path(parent, FOLDERS[0]) for parent in (
-    folder_paths.models_dir, folder_paths.get_output_directory())))  # where adapters are trained to
+    folder_paths.models_dir, folder_paths.get_output_directory())))  # trained adapters are saved to the second
 
 
 class LoadAdapter(io.ComfyNode):
@@ -24,14 +24,15 @@ class LoadAdapter(io.ComfyNode):
             node_id="MDiT_LoadAdapter",
             display_name="Load MDiT Adapter",
             category="MDiTFace",
-            description="Loads a mask adapter for SD3, SD3.5 or FLUX: a file of this pack's own format, or a condition "
-                        "adapter of EasyControl for FLUX. Which it is shows in the file.",
+            description="Loads a mask adapter for SD3, SD3.5 or FLUX: a file in the format of this pack, or an "
+                        "EasyControl condition adapter for FLUX. The format is detected from the file.",
             search_aliases=["EasyControl", "mask adapter", "mask lora", "load adapter"],
             inputs=[
                 io.Combo.Input("adapter_name", options=list_files(*FOLDERS),
-                               tooltip="A safetensors file from models/mdit_adapters or models/loras."),
+                               tooltip="Safetensors file in models/mdit_adapters, output/mdit_adapters or "
+                                       "models/loras."),
             ],
-            outputs=[MDiTAdapter.Output(display_name="adapter", tooltip="For Apply MDiT Adapter.")],
+            outputs=[MDiTAdapter.Output(display_name="adapter", tooltip="Adapter for 'Apply MDiT Adapter'.")],
         )
 
     @classmethod
@@ -46,22 +47,21 @@ class ApplyAdapter(io.ComfyNode):
             node_id="MDiT_ApplyAdapter",
             display_name="Apply MDiT Adapter",
             category="MDiTFace",
-            description="Lets an SD3, SD3.5 or FLUX model read label maps. The mask's own computation happens once and "
-                        "is kept with the mask. Without a mask on the conditioning the model is unchanged. LoRA, "
-                        "ControlNet and other patches go before or after this node.",
+            description="Lets an SD3, SD3.5 or FLUX model read label maps. The keys and values of a mask are computed "
+                        "once and stored with the mask. Without a mask in the conditioning the model is unchanged. "
+                        "LoRA, ControlNet and other patches work before or after this node.",
             search_aliases=["EasyControl", "mask adapter", "apply mask", "face mask FLUX", "face mask SD3"],
             inputs=[
-                io.Model.Input("model", tooltip="SD3, SD3.5 or FLUX.1 model that the adapter was made for."),
-                MDiTAdapter.Input("adapter", tooltip="Adapter from Load MDiT Adapter."),
+                io.Model.Input("model", tooltip="SD3, SD3.5 or FLUX.1 model for which the adapter was made."),
+                MDiTAdapter.Input("adapter", tooltip="Adapter from 'Load MDiT Adapter'."),
                 io.Float.Input("weight", default=1.0, min=0.0, max=5.0, step=0.05,
-                               tooltip="Multiplies the adapter's weights; 1 as trained. How strongly the mask is read "
-                                       "is set where it is attached to the conditioning."),
+                               tooltip="Factor of the adapter's weights. 1: as trained. The strength of a mask is set "
+                                       "in 'Apply MDiT Mask'."),
                 io.Int.Input("condition_size", default=0, min=0, max=2048, step=16, optional=True, advanced=True,
-                             tooltip="Side of the square, in pixels, that label maps are stretched to before they are "
-                                     "encoded. 0: as the adapter was trained, for EasyControl 512, for others the "
-                                     "picture's own size."),
+                             tooltip="Side in pixels of the square to which label maps are stretched before encoding. "
+                                     "0: as in training (EasyControl: 512; other adapters: the size of the image)."),
             ],
-            outputs=[io.Model.Output(display_name="model", tooltip="The model, reading masks.")],
+            outputs=[io.Model.Output(display_name="model", tooltip="Model that reads masks.")],
         )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Masks and text as conditions."""
+"""Nodes that attach text, masks and exemplars to a conditioning."""
 from __future__ import annotations
 
 import math
@@ -11,58 +11,61 @@ from comfy_api.latest import io
 from ..mdit.labelmap import (
     CLASSES, DEFAULT_ORDER, DEFAULT_PALETTE, DISPLAY_NAMES, find_classes, measure_classes, to_indices)
 from ..mdit.mditface.adapter.reader import mask_key
-from ..mdit.mditface.mask import CONDITIONING_KEY, REDUCTIONS, ExemplarInput, MaskInput, MaskReference
+from ..mdit.mditface.mask import CONDITIONING_KEY, ExemplarInput, MaskInput, MaskReference
+from ..mdit.mditface.reductions import REDUCTIONS, describe_reductions
 from .labelmap import palette_inputs
 from .types import MDiTAdapter, MDiTMask
 
 
-def attach(conditioning, mask: MaskInput, strength: float, start: float = 0.0, end: float = 1.0, adapter=None):
+def attach_mask(conditioning, mask: MaskInput, strength: float, start: float = 0.0, end: float = 1.0, adapter=None):
     if start >= end:
-        raise ValueError(f"start: {start:g} is not before end {end:g}: the mask would never be read; raise 'end'")
+        raise ValueError(f"start: {start:g} is not below end {end:g}, so no step would read the mask: raise 'end'")
     key = CONDITIONING_KEY if adapter is None else mask_key(adapter)
     return node_helpers.conditioning_set_values(conditioning, {key: MaskReference(mask, strength, start, end)})
 
 
-def exemplar_of(pictures, label_map, palette: str, order: str, vae) -> ExemplarInput:
-    """Raises ValueError where the label map cannot be that of the pictures."""
-    labels = to_indices(label_map, palette, order)
-    (height, width), (h, w) = pictures.shape[1:3], labels.shape[1:]
-    if len(labels) != len(pictures):
-        raise ValueError(f"label_map: {len(labels)} label maps for {len(pictures)} pictures at 'exemplar': give each "
-                         "picture its own")
-    if not math.isclose(height / width, h / w, rel_tol=ASPECT):
-        raise ValueError(f"label_map: it is {w} x {h} pixels, the exemplar {width} x {height}: connect the label map "
-                         "of the same picture, such as Parse Face makes it")
+def make_exemplar(images, label_map, palette: str, order: str, vae) -> ExemplarInput:
+    """Raises ValueError if the label map cannot belong to the images (B, H, W, C)."""
+    labels = to_indices(label_map, palette, order)  # (B, h, w)
+    height, width = images.shape[1:3]
+    h, w = labels.shape[1:]
+    if len(labels) != len(images):
+        raise ValueError(f"label_map: {len(labels)} label maps for {len(images)} images at 'exemplar': connect one "
+                         "label map for each image")
+    if not math.isclose(height / width, h / w, rel_tol=ASPECT_TOLERANCE):
+        raise ValueError(f"label_map: {w} x {h} pixels have another aspect ratio than the exemplar's {width} x "
+                         f"{height}: connect the label map of the same image, for example from 'Parse Face'")
     if not labels.flatten(1).any(1).all():
-        raise ValueError("label_map: it shows background and no face: connect the label map of the exemplar, such as "
-                         "Parse Face makes it")
-    return ExemplarInput(pictures[..., :3], labels, vae)
+        raise ValueError("label_map: it contains only background: connect the label map of the exemplar, for example "
+                         "from 'Parse Face'")
+    return ExemplarInput(images[..., :3], labels, vae)
 
 
 def attach_exemplar(conditioning, exemplar: ExemplarInput, strength: float):
-    """The conditioning with the exemplar on each of its masks that is for all readers."""
-    def with_exemplar(options: dict) -> dict:
+    """Adds the exemplar to each mask that every reader may read; masks for one adapter stay as they are."""
+    def extend(options: dict) -> dict:
         reference = options.get(CONDITIONING_KEY)
-        return options if reference is None else {
-            **options, CONDITIONING_KEY: reference.with_exemplar(exemplar, strength)}
+        if reference is None:
+            return options
+        return {**options, CONDITIONING_KEY: reference.with_exemplar(exemplar, strength)}
 
     if not any(CONDITIONING_KEY in options for _, options in conditioning):
-        raise ValueError("conditioning: it has no mask to place the exemplar by: connect the output of 'Apply MDiT "
-                         "Mask' or 'Encode Text and MDiT Mask', made without an adapter")
-    return [[text, with_exemplar(options)] for text, options in conditioning]
+        raise ValueError("conditioning: it has no mask that an exemplar can follow: connect 'Encode Text and MDiT "
+                         "Mask', or 'Apply MDiT Mask' without an adapter")
+    return [[text, extend(options)] for text, options in conditioning]
 
 
-def describe(mask: MaskInput) -> str:
-    """One line on size and reduction, one on the shares of the classes."""
+def describe_mask(mask: MaskInput) -> str:
+    """Two lines: size and token reduction, then the share of each class."""
     batch, height, width = mask.labels.shape
-    parts = [f"{DISPLAY_NAMES[k]} {share:.1%}" + ("" if mask.visible[k] else " (hidden)")
-             for k, share in measure_classes(mask.labels)]
-    return f"{batch} label map(s) of {width} x {height}, token reduction {mask.reduction}\n{', '.join(parts)}"
+    classes = [f"{DISPLAY_NAMES[k]} {share:.1%}" + ("" if mask.visible[k] else " (hidden)")
+               for k, share in measure_classes(mask.labels)]
+    return f"{batch} label map(s) of {width} x {height}, token reduction {mask.reduction}\n{', '.join(classes)}"
 
 
-ASPECT = 0.02  # how far the sides of a label map may be from those of its picture
+ASPECT_TOLERANCE = 0.02  # relative difference between the aspect ratios of an exemplar and its label map
 STRENGTH = dict(default=1.0, min=0.0, max=10.0, step=0.05)
-STRENGTH_TIP = "How strongly image and text read the mask. 1 as trained, 0 not at all, above 1 more than trained."
+STRENGTH_TIP = "Strength with which image and text read the mask. 0: no effect. 1: as trained. Above 1: stronger."
 
 
 class MaskTokenizer(io.ComfyNode):
@@ -72,27 +75,27 @@ class MaskTokenizer(io.ComfyNode):
             node_id="MDiT_MaskTokenizer",
             display_name="Encode Label Map as MDiT Mask",
             category="MDiTFace",
-            description="Reads a face label map (a picture with one colour a class) and prepares it as a mask for MDiT "
-                        "models. The mask's own computation happens once per model and size and is kept with this "
-                        "output: other seeds, prompts and guidance values reuse it.",
+            description="Prepares a face label map (an image with one colour for each class) as a mask for MDiT "
+                        "models. A model computes the keys and values of the mask once for each image size and "
+                        "stores them with this output. Other seeds, prompts and guidance scales reuse the stored "
+                        "values.",
             search_aliases=["semantic mask", "segmentation map", "face parsing", "mask tokens"],
             inputs=[
-                io.Image.Input("label_map", tooltip="Label map; colours are snapped to the nearest palette entry."),
+                io.Image.Input("label_map", tooltip="Label map. Each pixel takes the class of the nearest palette "
+                                                    "colour."),
                 *palette_inputs(),
-                io.Vae.Input("vae", optional=True, tooltip="The model's VAE. Only models that read the mask as an "
-                                                           "encoded picture need it; the bundled model does not."),
+                io.Vae.Input("vae", optional=True, tooltip="VAE of the model, for models that read the mask as an "
+                                                           "encoded image. The bundled model needs no VAE."),
                 io.String.Input("hidden_classes", default="", optional=True, advanced=True,
-                                tooltip="Classes that the model shall not see, such as 'hair, hat'; it then fills "
-                                        "these places freely. Empty: it sees all."),
+                                tooltip="Classes to hide from the model, such as 'hair, hat'. The model fills hidden "
+                                        "areas freely. Empty: no hidden class."),
                 io.Combo.Input("token_reduction", options=list(REDUCTIONS), default="merge", optional=True,
-                               advanced=True,
-                               tooltip="off: exact. merge: keys of flat regions become one each, close to exact and "
-                                       "faster to read. half: a mask of half the resolution, a quarter of the tokens, "
-                                       "for models trained so."),
+                               advanced=True, tooltip=f"Reduction of the mask tokens. {describe_reductions()}"),
             ],
             outputs=[
-                MDiTMask.Output(display_name="mask", tooltip="The mask for the text or mask conditioning nodes."),
-                io.String.Output(display_name="report", tooltip="Size of the map and share of each class."),
+                MDiTMask.Output(display_name="mask", tooltip="Mask for 'Encode Text and MDiT Mask' or "
+                                                              "'Apply MDiT Mask'."),
+                io.String.Output(display_name="report", tooltip="Size of the label map and share of each class."),
             ],
         )
 
@@ -103,7 +106,7 @@ class MaskTokenizer(io.ComfyNode):
         if hidden_classes.strip():
             visible[find_classes(hidden_classes, "hidden_classes")] = 0
         mask = MaskInput(to_indices(label_map, palette, order), visible, token_reduction, vae)
-        return io.NodeOutput(mask, describe(mask))
+        return io.NodeOutput(mask, describe_mask(mask))
 
 
 class TextConditioning(io.ComfyNode):
@@ -113,26 +116,26 @@ class TextConditioning(io.ComfyNode):
             node_id="MDiT_TextConditioning",
             display_name="Encode Text and MDiT Mask",
             category="MDiTFace",
-            description="Encodes a prompt and, if one is connected, attaches a mask. An empty text with a mask "
-                        "generates from the mask alone; a text without a mask from the text alone.",
+            description="Encodes a prompt and attaches the connected mask. With an empty text the image follows the "
+                        "mask alone. Without a mask the image follows the text alone.",
             search_aliases=["prompt", "clip text encode", "mask prompt"],
             inputs=[
-                io.Clip.Input("clip", tooltip="Text encoder, from Load MDiT Model."),
+                io.Clip.Input("clip", tooltip="Text encoder from 'Load MDiT Model'."),
                 io.String.Input("text", multiline=True, dynamic_prompts=True,
-                                tooltip="What the face should look like. The bundled model knows short phrases: "
+                                tooltip="Description of the face. The bundled model knows short phrases, such as "
                                         "'young woman, blond hair, red shirt, blue background, light skin'."),
-                MDiTMask.Input("mask", optional=True, tooltip="Mask from Encode Label Map as MDiT Mask."),
+                MDiTMask.Input("mask", optional=True, tooltip="Mask from 'Encode Label Map as MDiT Mask'."),
                 io.Float.Input("mask_strength", optional=True, tooltip=STRENGTH_TIP, **STRENGTH),
             ],
-            outputs=[io.Conditioning.Output(display_name="conditioning", tooltip="Text, with the mask if connected.")],
+            outputs=[io.Conditioning.Output(display_name="conditioning", tooltip="Encoded text with the mask.")],
         )
 
     @classmethod
     def execute(cls, clip, text, mask=None, mask_strength=1.0) -> io.NodeOutput:
         if clip is None:
-            raise ValueError("clip: the loaded file holds no text encoder: connect another CLIP")
+            raise ValueError("clip: the model file contains no text encoder: connect another CLIP, such as 'Load CLIP'")
         conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(text))
-        return io.NodeOutput(conditioning if mask is None else attach(conditioning, mask, mask_strength))
+        return io.NodeOutput(conditioning if mask is None else attach_mask(conditioning, mask, mask_strength))
 
 
 class ApplyMask(io.ComfyNode):
@@ -142,26 +145,28 @@ class ApplyMask(io.ComfyNode):
             node_id="MDiT_ApplyMask",
             display_name="Apply MDiT Mask",
             category="MDiTFace",
-            description="Attaches a mask to a conditioning from any text encoder, for all or part of the schedule.",
+            description="Attaches a mask to a conditioning from any text encoder, for the whole schedule or a part.",
             search_aliases=["mask conditioning", "face mask", "semantic control"],
             inputs=[
-                io.Conditioning.Input("conditioning", tooltip="The text to generate from."),
-                MDiTMask.Input("mask", tooltip="Mask from Encode Label Map as MDiT Mask."),
+                io.Conditioning.Input("conditioning", tooltip="Conditioning to which the mask is attached."),
+                MDiTMask.Input("mask", tooltip="Mask from 'Encode Label Map as MDiT Mask'."),
                 io.Float.Input("strength", tooltip=STRENGTH_TIP, **STRENGTH),
                 io.Float.Input("start", default=0.0, min=0.0, max=1.0, step=0.001, advanced=True,
-                               tooltip="Part of the schedule where the mask begins to be read; 0 is pure noise."),
+                               tooltip="Fraction of the schedule at which the model begins to read the mask. 0: pure "
+                                       "noise."),
                 io.Float.Input("end", default=1.0, min=0.0, max=1.0, step=0.001, advanced=True,
-                               tooltip="Part of the schedule after which the mask is read no more; 1 is the picture."),
+                               tooltip="Fraction of the schedule at which the model stops reading the mask. 1: "
+                                       "finished image."),
                 MDiTAdapter.Input("adapter", optional=True,
-                                  tooltip="The adapter that reads this mask, where a model has several. Unconnected: "
-                                          "every one that has no mask of its own."),
+                                  tooltip="Adapter that reads this mask, for a model with several adapters. "
+                                          "Unconnected: each adapter without a mask of its own reads this mask."),
             ],
-            outputs=[io.Conditioning.Output(display_name="conditioning", tooltip="The same text with the mask.")],
+            outputs=[io.Conditioning.Output(display_name="conditioning", tooltip="Conditioning with the mask.")],
         )
 
     @classmethod
     def execute(cls, conditioning, mask, strength=1.0, start=0.0, end=1.0, adapter=None) -> io.NodeOutput:
-        return io.NodeOutput(attach(conditioning, mask, strength, start, end, adapter))
+        return io.NodeOutput(attach_mask(conditioning, mask, strength, start, end, adapter))
 
 
 class ApplyExemplar(io.ComfyNode):
@@ -172,30 +177,31 @@ class ApplyExemplar(io.ComfyNode):
             display_name="Apply MDiT Exemplar",
             category="MDiTFace",
             is_experimental=True,
-            description="Gives the masks of a conditioning an exemplar: a face whose colours and texture the generated "
-                        "one takes over, each part from the part that the exemplar's own label map shows. Needs a "
-                        "model trained with an exemplar branch; the bundled model has none.",
+            description="Attaches an exemplar to the masks of a conditioning. The generated face takes over colours "
+                        "and texture of the exemplar, class by class: hair from hair, skin from skin. Only models "
+                        "trained with an exemplar branch read exemplars. The bundled model has no exemplar branch.",
             search_aliases=["exemplar", "reference face", "style reference", "DynaST", "colour transfer"],
             inputs=[
-                io.Conditioning.Input("conditioning", tooltip="Text with a mask: the exemplar is placed by it, and "
-                                                              "read where and when the mask is."),
-                io.Image.Input("exemplar", tooltip="The face to look like: one picture, or one for each latent. It is "
-                                                   "stretched to the size of the generated picture."),
-                io.Image.Input("label_map", tooltip="The label map of the exemplar, not of the target; Parse Face "
-                                                    "makes one."),
-                io.Vae.Input("vae", tooltip="The model's VAE, which encodes the exemplar."),
+                io.Conditioning.Input("conditioning", tooltip="Conditioning with a mask. The exemplar acts in the "
+                                                              "same area and the same steps as the mask."),
+                io.Image.Input("exemplar", tooltip="Face whose appearance is taken over: one image, or one for each "
+                                                   "latent. The image is stretched to the generated size."),
+                io.Image.Input("label_map", tooltip="Label map of the exemplar, not of the generated face, for "
+                                                    "example from 'Parse Face'."),
+                io.Vae.Input("vae", tooltip="VAE of the model, which encodes the exemplar."),
                 io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.05,
-                               tooltip="How strongly the exemplar is read. 1 as trained, 0 not at all."),
+                               tooltip="Strength with which the image reads the exemplar. 0: no effect. 1: as "
+                                       "trained."),
                 *palette_inputs(),
             ],
-            outputs=[io.Conditioning.Output(display_name="conditioning", tooltip="The same, with the exemplar.")],
+            outputs=[io.Conditioning.Output(display_name="conditioning", tooltip="Conditioning with the exemplar.")],
         )
 
     @classmethod
     def execute(cls, conditioning, exemplar, label_map, vae, strength=1.0, palette=DEFAULT_PALETTE,
                 order=DEFAULT_ORDER) -> io.NodeOutput:
-        made = exemplar_of(exemplar, label_map, palette, order, vae)
-        return io.NodeOutput(attach_exemplar(conditioning, made, strength))
+        encoded = make_exemplar(exemplar, label_map, palette, order, vae)
+        return io.NodeOutput(attach_exemplar(conditioning, encoded, strength))
 
 
 NODES = (MaskTokenizer, TextConditioning, ApplyMask, ApplyExemplar)

@@ -1,4 +1,4 @@
-"""Loading models."""
+"""Node that loads stand-alone MDiT models."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -25,21 +25,21 @@ class LoadModel(io.ComfyNode):
             node_id="MDiT_LoadModel",
             display_name="Load MDiT Model",
             category="MDiTFace",
-            description="Loads a stand-alone MDiT model from one file: the diffusion transformer and, where the file "
-                        "holds them, its text encoder and its VAE. The bundled mditface-demo draws small faces.",
+            description="Loads a stand-alone MDiT model from one file: the diffusion transformer, and the text encoder "
+                        "and the VAE if the file contains them. The bundled mditface-demo generates small faces.",
             search_aliases=["MDiTFace loader", "face model", "load face diffusion", "mask to face"],
             inputs=[
                 io.Combo.Input("model_name", options=list_files(*FOLDERS),
-                               tooltip="A safetensors file from models/mdit or models/diffusion_models, or the "
-                                       "bundled mditface-demo."),
+                               tooltip="Safetensors file in models/mdit or models/diffusion_models, or the bundled "
+                                       "mditface-demo."),
                 io.Combo.Input("weight_dtype", options=list(DTYPES), default="default", advanced=True,
-                               tooltip="Number type of the weights. 'default' lets the host choose."),
+                               tooltip="Data type of the weights. default: ComfyUI chooses."),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="The diffusion model; reads masks and text."),
-                io.Clip.Output(display_name="clip", tooltip="Its text encoder; empty if the file has none."),
+                io.Model.Output(display_name="model", tooltip="Diffusion model, which reads text and masks."),
+                io.Clip.Output(display_name="clip", tooltip="Text encoder of the model; empty if the file has none."),
                 io.Vae.Output(display_name="vae",
-                              tooltip="Its VAE; for pixel-space models the host's pixel-space VAE."),
+                              tooltip="VAE of the model; for pixel-space models ComfyUI's pixel-space VAE."),
             ],
         )
 

@@ -1,4 +1,4 @@
-"""Nodes that show what a graph holds: label maps, and the cache of a mask."""
+"""Nodes that show label maps and the cache of a mask."""
 from __future__ import annotations
 
 import torch
@@ -15,19 +15,20 @@ from .parsing import parser_input
 from .types import MDiTMask
 
 
-def fitted(labels, picture):
-    """Label maps (B, H, W) and pictures (B, h, w, 3) as two batches of one length, the maps of the pictures' size."""
-    batch = max(len(labels), len(picture))
-    if {len(labels), len(picture)} - {1, batch} or 0 in picture.shape:
-        raise ValueError(f"picture: {len(picture)} pictures for {len(labels)} label maps: give one picture for all, or "
-                         "one for each")
-    labels = resize_nearest(labels, *picture.shape[1:3]).expand(batch, -1, -1)
-    return labels, picture.expand(batch, -1, -1, -1)
+def match_batches(labels, images):
+    """Label maps (B, H, W) and images (B, h, w, 3) -> the same number of both, the label maps resized to the images."""
+    batch = max(len(labels), len(images))
+    if {len(labels), len(images)} - {1, batch} or 0 in images.shape:
+        raise ValueError(f"picture: {len(images)} images for {len(labels)} label maps: connect one image for all label "
+                         "maps, or one for each")
+    height, width = images.shape[1:3]
+    labels = resize_nearest(labels, height, width).expand(batch, -1, -1)
+    return labels, images.expand(batch, -1, -1, -1)
 
 
-def agreements(labels, picture, parser) -> list[list[str]]:
-    """How far a parser sees each label map in its picture, as two lines."""
-    parsed, _ = parser.parse(picture)
+def describe_agreement(labels, images, parser) -> list[list[str]]:
+    """Two lines for each image: pixel accuracy and mean IoU of the parsed image with its label map."""
+    parsed, _ = parser.parse(images)
     scores = [measure_agreement(found.cpu().numpy(), asked.cpu().numpy()) for found, asked in zip(parsed, labels)]
     return [[f"label agreement {found['pixel_accuracy']:.3f}", f"mean IoU {found['mean_iou_present']:.3f}"]
             for found in scores]
@@ -40,22 +41,24 @@ class PreviewLabelMap(io.ComfyNode):
             node_id="MDiT_PreviewLabelMap",
             display_name="Preview Label Map",
             category=CATEGORY,
-            description="Shows a label map with the names and shares of its parts; with a picture, also that, the "
-                        "label map laid over it, and how far a face parser sees the label map in it.",
+            description="Shows a label map with the name and the share of each class. With an image, the preview also "
+                        "shows the image, the label map over the image, and the label agreement: the share of pixels "
+                        "in which a face parser finds the class of the label map.",
             search_aliases=["legend", "overlay", "compare", "label agreement", "judge", "view mask"],
             is_output_node=True,
             inputs=[
-                io.Image.Input("label_map", tooltip="Label map, or a batch of them."),
+                io.Image.Input("label_map", tooltip="Label map, or a batch of label maps."),
                 *palette_inputs(),
                 io.Image.Input("picture", optional=True,
-                               tooltip="The generated face, or the photograph that the label map was made from."),
+                               tooltip="Generated face, or the photograph from which the label map was made."),
                 io.Float.Input("opacity", default=0.5, min=0.0, max=1.0, step=0.05, optional=True,
-                               tooltip="How strongly the label map covers the picture."),
+                               tooltip="Opacity of the label map over the image."),
                 parser_input(),
             ],
             outputs=[
-                io.Image.Output(display_name="preview", tooltip="Label map, picture, overlay and legend side by side."),
-                io.String.Output(display_name="report", tooltip="One line a label map: shares and label agreement."),
+                io.Image.Output(display_name="preview", tooltip="Label map, image, overlay and legend side by side."),
+                io.String.Output(display_name="report", tooltip="One line per label map: share of each class and label "
+                                                                "agreement."),
             ],
         )
 
@@ -63,17 +66,18 @@ class PreviewLabelMap(io.ComfyNode):
     def execute(cls, label_map, palette=DEFAULT_PALETTE, order=DEFAULT_ORDER, picture=None, opacity=0.5,
                 parser=None) -> io.NodeOutput:
         labels = to_indices(label_map, palette, order)
-        panels, notes = [()] * len(labels), [[]] * len(labels)
+        panels = [()] * len(labels)
+        notes = [[]] * len(labels)
         if picture is not None:
-            labels, picture = fitted(labels, picture[..., :3])
-            panels = zip(picture, overlay(picture, labels, opacity))
-            notes = agreements(labels, picture, parser or host.load_patched_parser())
+            labels, images = match_batches(labels, picture[..., :3])
+            panels = zip(images, overlay(images, labels, opacity))
+            notes = describe_agreement(labels, images, parser or host.load_patched_parser())
         sheets, lines = [], []
-        for asked, beside, found in zip(labels, panels, notes):
+        for asked, views, agreement in zip(labels, panels, notes):
             comfy.model_management.throw_exception_if_processing_interrupted()
-            sheets.append(draw_sheet(asked, beside, found))
-            classes = [f"{DISPLAY_NAMES[k]} {fraction:.1%}" for k, fraction in measure_classes(asked)]
-            lines.append(", ".join([*classes, *found]))
+            sheets.append(draw_sheet(asked, views, agreement))
+            classes = [f"{DISPLAY_NAMES[k]} {share:.1%}" for k, share in measure_classes(asked)]
+            lines.append(", ".join(classes + agreement))
         preview, report = torch.stack(sheets), "\n".join(lines)
         return io.NodeOutput(preview, report, ui={**ui.PreviewImage(preview, cls=cls).as_dict(), "text": (report,)})
 
@@ -85,29 +89,31 @@ class CacheInfo(io.ComfyNode):
             node_id="MDiT_CacheInfo",
             display_name="Show MDiT Mask Cache",
             category="MDiTFace",
-            description="Says what is kept of a mask and its exemplar at this moment: entries, bytes, how often they "
-                        "were read again, and the device they lie on. Looks anew at every run.",
+            description="Reports what is stored for a mask and its exemplar: entries, bytes, cache hits and device. "
+                        "Runs every time.",
             search_aliases=["cache info", "cache statistics", "static pass", "memory"],
             is_output_node=True,
             inputs=[
                 io.MultiType.Input("source", types=[MDiTMask, io.Conditioning],
-                                   tooltip="A mask, or a conditioning with masks."),
+                                   tooltip="Mask, or a conditioning with masks."),
                 io.AnyType.Input("after", optional=True,
-                                 tooltip="Connect what shall be done first, such as the sampler's latent. Unconnected, "
-                                         "the cache may be read before the sampler has run."),
+                                 tooltip="Output of the node that must run first, such as the latent of the sampler. "
+                                         "Unconnected: this node may run before the sampler."),
             ],
             outputs=[
-                io.String.Output(display_name="report", tooltip="One line on all, and one an entry."),
-                io.Int.Output(display_name="entries", tooltip="Results kept: one for each model, size and setting."),
-                io.Int.Output(display_name="bytes", tooltip="What they take in memory."),
-                io.Int.Output(display_name="hits", tooltip="How often they were read in place of being computed."),
-                io.String.Output(display_name="device", tooltip="Where they lie; empty without an entry."),
+                io.String.Output(display_name="report", tooltip="One line for all entries, and one for each entry."),
+                io.Int.Output(display_name="entries", tooltip="Number of entries: one for each model, size and "
+                                                              "setting."),
+                io.Int.Output(display_name="bytes", tooltip="Memory of the entries in bytes."),
+                io.Int.Output(display_name="hits", tooltip="Number of cache hits."),
+                io.String.Output(display_name="device", tooltip="Device that holds the entries; empty without "
+                                                                "entries."),
             ],
         )
 
     @classmethod
     def fingerprint_inputs(cls, **kwargs) -> float:
-        return float("nan")  # equal to nothing: the host runs the node each time
+        return float("nan")  # NaN equals nothing: the host runs the node every time
 
     @classmethod
     def execute(cls, source, after=None) -> io.NodeOutput:

@@ -1,4 +1,4 @@
-"""Sampling with a mask."""
+"""Nodes that sample with separate guidance for text and mask."""
 from __future__ import annotations
 
 import comfy.samplers
@@ -9,9 +9,11 @@ from ..mdit.mditface.sample import require_mdit, sample
 from ..mdit.mditface.reader import CACHE_MODES, CacheOptions
 
 SCALE = dict(min=0.0, max=100.0, step=0.1, round=0.01)
-TEXT_TIP = "How far the picture is pushed towards the text. 1.5 for the bundled model, 1 for no push."
-MASK_TIP = "How far the picture is pushed towards the mask. 2 for the bundled model; 1 leaves out one of three " \
-           "evaluations a step."
+TEXT_TIP = "Guidance scale of the text. 1: no guidance. Recommended for the bundled model: 1.5."
+MASK_TIP = ("Guidance scale of the mask. 1: no guidance, and two model evaluations per step instead of three. "
+            "Recommended for the bundled model: 2.")
+POSITIVE_TIP = "Conditioning with the text and the mask that the image follows."
+NEGATIVE_TIP = "Conditioning with the text that the image avoids. An empty text is fine; a mask is not needed."
 
 
 class Sampler(io.ComfyNode):
@@ -21,34 +23,36 @@ class Sampler(io.ComfyNode):
             node_id="MDiT_Sampler",
             display_name="Sample MDiT Face",
             category="MDiTFace",
-            description="Samples with separate guidance for text and mask, and reports what the static mask cache did. "
-                        "The stock KSampler works too, with one guidance scale for both.",
+            description="Samples with one guidance scale for the text and one for the mask. Reports how often the "
+                        "stored mask was reused. 'KSampler' also works, with one scale for text and mask together.",
             search_aliases=["KSampler", "mask sampler", "face sampler"],
             inputs=[
-                io.Model.Input("model", tooltip="Model from Load MDiT Model."),
+                io.Model.Input("model", tooltip="Model from 'Load MDiT Model' or 'Apply MDiT Adapter'."),
                 io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
-                             tooltip="Start of the noise; the same seed gives the same picture."),
+                             tooltip="Seed of the noise. The same seed gives the same image."),
                 io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Number of denoising steps."),
                 io.Float.Input("cfg", default=1.5, tooltip=TEXT_TIP, **SCALE),
                 io.Float.Input("mask_cfg", default=2.0, tooltip=MASK_TIP, **SCALE),
                 io.Combo.Input("sampler_name", options=comfy.samplers.SAMPLER_NAMES, default="euler",
-                               tooltip="Solver of the sampling equation."),
+                               tooltip="Numerical solver of the denoising equation."),
                 io.Combo.Input("scheduler", options=comfy.samplers.SCHEDULER_NAMES, default="simple",
-                               tooltip="How the noise levels are spread over the steps."),
-                io.Conditioning.Input("positive", tooltip="Text and mask to generate from."),
-                io.Conditioning.Input("negative", tooltip="Text to stay away from; may be empty. Needs no mask."),
-                io.Latent.Input("latent_image", tooltip="Empty latent, or an encoded picture to start from."),
+                               tooltip="Distribution of the noise levels over the steps."),
+                io.Conditioning.Input("positive", tooltip=POSITIVE_TIP),
+                io.Conditioning.Input("negative", tooltip=NEGATIVE_TIP),
+                io.Latent.Input("latent_image", tooltip="Empty latent, or an encoded image to start from."),
                 io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01,
-                               tooltip="1 starts from noise alone, less keeps more of the latent."),
+                               tooltip="Strength of denoising. 1: pure noise at the start. Lower: more of the latent "
+                                       "is kept."),
                 io.Combo.Input("cache", options=list(CACHE_MODES), default="auto", optional=True, advanced=True,
-                               tooltip="auto: the mask's keys and values are computed once and kept. 8-bit: kept in "
-                                       "half the memory, close to exact. off: computed at every step."),
+                               tooltip="Storage of the mask's keys and values. auto: computed once and stored. 8-bit: "
+                                       "stored in half the memory, close to exact. off: computed at every step."),
                 io.Boolean.Input("offload", default=False, optional=True, advanced=True,
-                                 tooltip="Keep the cache in RAM and fetch it block by block: slower, saves VRAM."),
+                                 tooltip="Storage of the cache in RAM, read block by block: slower, but saves VRAM."),
             ],
             outputs=[
-                io.Latent.Output(display_name="latent", tooltip="The sampled latent."),
-                io.String.Output(display_name="report", tooltip="Static passes, cache hits, bytes, seconds."),
+                io.Latent.Output(display_name="latent", tooltip="Sampled latent."),
+                io.String.Output(display_name="report", tooltip="Static passes, cache hits, cache bytes and static "
+                                                                "seconds."),
             ],
         )
 
@@ -67,16 +71,16 @@ class DualGuiderNode(io.ComfyNode):
             node_id="MDiT_DualGuider",
             display_name="Guide by Text and MDiT Mask",
             category="MDiTFace",
-            description="A guider for SamplerCustomAdvanced with one scale for the text and one for the mask.",
+            description="Guider for 'SamplerCustomAdvanced' with one scale for the text and one for the mask.",
             search_aliases=["dual cfg", "mask guidance", "cfg guider"],
             inputs=[
-                io.Model.Input("model", tooltip="Model from Load MDiT Model."),
-                io.Conditioning.Input("positive", tooltip="Text and mask to generate from."),
-                io.Conditioning.Input("negative", tooltip="Text to stay away from; may be empty. Needs no mask."),
+                io.Model.Input("model", tooltip="Model from 'Load MDiT Model' or 'Apply MDiT Adapter'."),
+                io.Conditioning.Input("positive", tooltip=POSITIVE_TIP),
+                io.Conditioning.Input("negative", tooltip=NEGATIVE_TIP),
                 io.Float.Input("text_scale", default=1.5, tooltip=TEXT_TIP, **SCALE),
                 io.Float.Input("mask_scale", default=2.0, tooltip=MASK_TIP, **SCALE),
             ],
-            outputs=[io.Guider.Output(display_name="guider", tooltip="Connect to SamplerCustomAdvanced.")],
+            outputs=[io.Guider.Output(display_name="guider", tooltip="Guider for 'SamplerCustomAdvanced'.")],
         )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Training on the data that the host's data-set nodes make."""
+"""Node that trains mask adapters on data from the data-set nodes of the host."""
 from __future__ import annotations
 
 import importlib.util
@@ -12,7 +12,7 @@ import folder_paths
 from comfy_api.latest import io, ui
 
 from ..mdit.labelmap import to_indices
-from ..mdit.mditface.mask import REDUCTIONS
+from ..mdit.mditface.reductions import REDUCTIONS, describe_reductions
 from .adapter import FOLDERS
 from .labelmap import palette_inputs
 from .types import MDiTAdapter
@@ -21,7 +21,7 @@ NEEDED = "accelerate"
 PRECISIONS = {"bf16": "bf16", "fp32": "no"}
 DEFAULTS = {"drop_text": 0.1, "drop_mask": 0.1, "token_reduction": "off", "window": 0, "precision": "bf16",
             "gradient_checkpointing": True, "preview_steps": 250, "checkpoint_steps": 250}
-SHARE = dict(min=0.0, max=1.0, step=0.01, optional=True, advanced=True)
+FRACTION = dict(min=0.0, max=1.0, step=0.01, optional=True, advanced=True)
 INTERVAL = dict(max=1000000, optional=True, advanced=True)
 
 
@@ -32,66 +32,71 @@ class TrainAdapter(io.ComfyNode):
             node_id="MDiT_TrainAdapter",
             display_name="Train MDiT Adapter",
             category="MDiTFace",
-            description="Trains an adapter that lets an SD3, SD3.5 or FLUX model read label maps, on pictures with "
-                        "their label maps and captions. The adapter is saved to output/mdit_adapters, where Load MDiT "
-                        "Adapter finds it. A cancelled run goes on where it was when it is queued again.",
+            description="Trains an adapter that lets an SD3, SD3.5 or FLUX model read label maps. The training data "
+                        "are images with label maps and captions. The adapter is saved in output/mdit_adapters, where "
+                        "'Load MDiT Adapter' finds it. Queue the same graph again to resume a cancelled run.",
             search_aliases=["train mask adapter", "train LoRA", "train ControlNet", "fine-tune"],
             is_input_list=True,
             is_output_node=True,
             is_experimental=True,
             inputs=[
-                io.Model.Input("model", tooltip="SD3, SD3.5 or FLUX.1 model to train for, from the host's loaders. It "
-                                                "stays as it is."),
-                io.Latent.Input("latents", tooltip="The encoded pictures, from Make Training Dataset."),
-                io.Conditioning.Input("conditioning", tooltip="The captions: one for each picture in the same order, "
-                                                              "or one for all."),
-                io.Image.Input("label_maps", tooltip="One label map for each picture in the same order, showing the "
-                                                     "same part of it."),
-                io.Vae.Input("vae", tooltip="The VAE that made the latents; it encodes the label maps."),
+                io.Model.Input("model", tooltip="SD3, SD3.5 or FLUX.1 model that the adapter will serve. The model "
+                                                "itself is not changed."),
+                io.Latent.Input("latents", tooltip="Encoded images from 'Make Training Dataset'."),
+                io.Conditioning.Input("conditioning", tooltip="Encoded captions: one for each image in the same "
+                                                              "order, or one for all images."),
+                io.Image.Input("label_maps", tooltip="Label maps: one for each image in the same order, with the same "
+                                                     "crop as the image."),
+                io.Vae.Input("vae", tooltip="VAE that encoded the images. The same VAE encodes the label maps."),
                 *palette_inputs(),
                 io.Int.Input("steps", default=2000, min=1, max=1000000, tooltip="Number of training steps."),
                 io.Int.Input("batch_size", default=1, min=1, max=1024,
-                             tooltip="Pictures in a step. More make training steadier and take more memory."),
+                             tooltip="Number of images in a step. Larger batches train more steadily and need more "
+                                     "memory."),
                 io.Float.Input("learning_rate", default=0.0002, min=1e-7, max=1.0, step=1e-7,
-                               tooltip="Size of the steps. It rises at the start and falls to zero at the end."),
+                               tooltip="Largest learning rate. The rate rises at the start and falls to zero at the "
+                                       "end."),
                 io.Int.Input("rank", default=16, min=1, max=256,
-                             tooltip="Size of the adapter: how much it can learn, and its file's size."),
+                             tooltip="Rank of the adapter's weights. A higher rank learns more and makes a larger "
+                                     "file."),
                 io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
-                             tooltip="The same seed and data make the same adapter on the same device."),
+                             tooltip="Seed of the training. The same seed and data give the same adapter on one "
+                                     "device."),
                 io.String.Input("filename_prefix", default="adapter",
-                                tooltip="Name of the file in output/mdit_adapters; a number is added, no file is "
+                                tooltip="Name of the file in output/mdit_adapters. A number is appended; no file is "
                                         "overwritten."),
                 io.Conditioning.Input("empty_text", optional=True,
-                                      tooltip="The empty prompt, encoded: what stands for dropped captions. Zeros "
-                                              "without."),
-                io.Float.Input("drop_text", default=DEFAULTS["drop_text"], **SHARE,
-                               tooltip="Share of the samples that are shown without their caption, for a mask alone "
-                                       "and for guidance."),
-                io.Float.Input("drop_mask", default=DEFAULTS["drop_mask"], **SHARE,
-                               tooltip="Share of the samples that are shown an empty label map."),
+                                      tooltip="Encoded empty prompt, which replaces dropped captions. Unconnected: "
+                                              "zeros."),
+                io.Float.Input("drop_text", default=DEFAULTS["drop_text"], **FRACTION,
+                               tooltip="Fraction of the samples without a caption, for guidance and for generation "
+                                       "from the mask alone."),
+                io.Float.Input("drop_mask", default=DEFAULTS["drop_mask"], **FRACTION,
+                               tooltip="Fraction of the samples with an empty label map."),
                 io.Combo.Input("token_reduction", options=list(REDUCTIONS), default=DEFAULTS["token_reduction"],
                                optional=True, advanced=True,
-                               tooltip="How the mask is read; set Encode Label Map as MDiT Mask to the same. half: "
-                                       "faster, a quarter of the tokens. An adapter trained with off reads merge, "
-                                       "too."),
+                               tooltip="Reduction of the mask tokens in training. Choose the same value in 'Encode "
+                                       f"Label Map as MDiT Mask'. {describe_reductions()} An adapter trained with off "
+                                       "also reads merge."),
                 io.Int.Input("window", default=DEFAULTS["window"], min=0, max=64, optional=True, advanced=True,
-                             tooltip="Above 0, a place of the picture reads the mask only so many tokens around it: "
-                                     "faster. 0: all of it."),
+                             tooltip="Radius, in tokens, around an image position in which the position reads the "
+                                     "mask. Smaller is faster. 0: no limit."),
                 io.Combo.Input("precision", options=list(PRECISIONS), default=DEFAULTS["precision"], optional=True,
-                               advanced=True, tooltip="Number type of the model's computation. The adapter itself is "
-                                                      "kept in fp32."),
+                               advanced=True, tooltip="Data type of the model's computation. The adapter itself is "
+                                                      "trained in fp32."),
                 io.Boolean.Input("gradient_checkpointing", default=DEFAULTS["gradient_checkpointing"], optional=True,
-                                 advanced=True, tooltip="Takes far less memory and about a third more time."),
+                                 advanced=True, tooltip="Recomputation of layers: far less memory, a third more time."),
                 io.Int.Input("preview_steps", default=DEFAULTS["preview_steps"], min=0, **INTERVAL,
-                             tooltip="Steps between two previews: label maps, what the adapter makes of them, and the "
-                                     "true pictures. 0: none."),
+                             tooltip="Steps between previews. A preview shows label maps, generated images and true "
+                                     "images. 0: no previews."),
                 io.Int.Input("checkpoint_steps", default=DEFAULTS["checkpoint_steps"], min=1, **INTERVAL,
-                             tooltip="Steps between two checkpoints, from which a run goes on that was broken off."),
+                             tooltip="Steps between checkpoints. An interrupted run resumes from the last one."),
             ],
             outputs=[
-                MDiTAdapter.Output(display_name="adapter", tooltip="The trained adapter, for Apply MDiT Adapter."),
-                io.Image.Output(display_name="loss_curve", tooltip="The loss of each step and its running mean."),
-                io.Int.Output(display_name="steps", tooltip="Number of steps that the adapter was trained for."),
+                MDiTAdapter.Output(display_name="adapter", tooltip="Trained adapter for 'Apply MDiT Adapter'."),
+                io.Image.Output(display_name="loss_curve", tooltip="Plot of the loss at each step and its running "
+                                                                   "mean."),
+                io.Int.Output(display_name="steps", tooltip="Number of steps for which the adapter was trained."),
             ],
         )
 
@@ -106,7 +111,7 @@ class TrainAdapter(io.ComfyNode):
         base = graph.file_of(model)
         samples = graph.samples_of(model, latents, conditioning, labels)
         empty = graph.text_of(model, empty_text[0][0]) if empty_text else None
-        path = new_file(chosen["filename_prefix"])
+        path = choose_path(chosen["filename_prefix"])
         runs = Path(folder_paths.get_output_directory(), "mdit_training")
         settings = graph.settings_of(chosen, base, runs, path, PRECISIONS[chosen["precision"]])
         losses = graph.train(model, settings, samples, chosen["vae"], empty)
@@ -114,18 +119,18 @@ class TrainAdapter(io.ComfyNode):
         return io.NodeOutput(load_adapter(str(path)), curve, len(losses), ui=ui.PreviewImage(curve, cls=cls))
 
 
-def new_file(prefix: str) -> Path:
-    """Where a new adapter goes below the folder output/mdit_adapters."""
+def choose_path(prefix: str) -> Path:
+    """The path of a new adapter in the folder output/mdit_adapters."""
     folder = Path(folder_paths.get_output_directory(), FOLDERS[0])
     if not Path(prefix).name or not folder_paths.is_within_directory(str(folder), str(folder / prefix)):
-        raise ValueError(f"filename_prefix: '{prefix}' names no file below {folder}: give a plain name, such as "
+        raise ValueError(f"filename_prefix: '{prefix}' does not name a file in {folder}: enter a plain name, such as "
                          "'faces'")
-    place, name, counter, _, _ = folder_paths.get_save_image_path(prefix, str(folder))
-    return Path(place, f"{name}_{counter:05}_.safetensors")
+    directory, name, counter, _, _ = folder_paths.get_save_image_path(prefix, str(folder))
+    return Path(directory, f"{name}_{counter:05}_.safetensors")
 
 
 if importlib.util.find_spec(NEEDED):
     NODES = (TrainAdapter,)
 else:
     NODES = ()
-    logging.warning("Train MDiT Adapter is not available: install the package '%s'", NEEDED)
+    logging.warning("The node 'Train MDiT Adapter' is not available: install the Python package '%s'", NEEDED)

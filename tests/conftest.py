@@ -40,3 +40,12 @@ def root() -> Path:
 def golden() -> Path:
     """The folder of golden data, with one sub-folder a system."""
     return Path(os.environ.get("MDIT_GOLDEN", ROOT / "tests" / "golden"))
+
+
+@pytest.fixture(scope="module")
+def as_the_host_runs_nodes():
+    """The inference mode in which the host runs nodes. A module takes it with
+    `pytestmark = pytest.mark.usefixtures("as_the_host_runs_nodes")`, a folder with a fixture of its conftest."""
+    import torch
+    with torch.inference_mode():
+        yield

@@ -11,8 +11,10 @@ from mditface.mdit import labelmap
 from mditface.mdit.mditface.adapter.reader import AdapterReader
 from mditface.mdit.mditface.adapter.weights import Adapter, AdapterConfig
 from mditface.mdit.mditface.attention import MaskRows
+from mditface.mdit.mditface.entries import key_bias
 from mditface.mdit.mditface.mask import BoundMask, MaskInput, MaskReference
-from mditface.mdit.mditface.reader import OPTIONS_KEY, CacheOptions, key_bias
+from mditface.mdit.mditface.reader import OPTIONS_KEY, CacheOptions
+from mditface.mdit.mditface.reductions import REDUCTIONS
 from mditface.mdit.mditface.tokens import MaskTokens, flat_regions
 
 from .hosts import BACKBONES, CELL, CHANNELS, TEXT_WIDTH, Control, FluxSizes, SD3Sizes
@@ -22,8 +24,8 @@ from .measure import Meter
 PICTURE = "woman.png"
 RANK = 16
 RADIUS = 3
-MODES = {"exact": "off", "merge": "merge", "half": "half", "half_merge": "half, merged",
-         "window": "off"}  # to the mask tokenizer's reduction
+NAMES = {"off": "exact", "half, merged": "half_merge"}
+MODES = {NAMES.get(name, name): name for name in REDUCTIONS} | {"window": "off"}  # to the reduction of the mask
 BF16 = 2  # bytes
 
 

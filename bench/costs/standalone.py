@@ -23,6 +23,7 @@ from mditface.mdit.mditface.cache import StaticEntry
 from mditface.mdit.mditface.config import MDiTConfig
 from mditface.mdit.mditface.layers import MDiTBlock
 from mditface.mdit.mditface.model import MDiT
+from mditface.mdit.mditface.reductions import REDUCTIONS
 from mditface.mdit.mditface.tokens import MaskTokens, mask_tokens
 
 from . import measure
@@ -103,7 +104,7 @@ class Joint:
 
     def start(self, img: Tensor, txt: Tensor, vec: Tensor, **_):
         tokens, self.bias = self.model.mask_embed(self.tokens.tokens), None
-        msk, self.pe = self.model.add_position(tokens, self.tokens.places(), {})
+        msk, self.pe = self.model.add_position(tokens, self.tokens.positions(), {})
         self.mask = [msk.expand(img.shape[0], -1, -1)]  # (B, M, d)
         if self.decoupled:
             own, M = txt.shape[1] + img.shape[1], tokens.shape[1]
@@ -136,11 +137,12 @@ class Case:
         self.step = [x.to(dtype) for x in self.step]
 
     def tokens(self, half: bool = False) -> MaskTokens:
-        found = mask_tokens(self.labels, None, torch.ones(len(CLASSES)), self.config.mask_layout, CELL, half)
+        found = mask_tokens(self.labels, None, torch.ones(len(CLASSES)), self.config.mask_layout, CELL,
+                            REDUCTIONS["half" if half else "off"])
         return found._replace(tokens=found.tokens.to(self.step[0]))
 
     def static(self, tokens: MaskTokens) -> StaticEntry:
-        return StaticEntry(self.model.static_path(tokens.tokens, tokens.places()), None, eight_bit=False)
+        return StaticEntry(self.model.static_path(tokens.tokens, tokens.positions()), None, eight_bit=False)
 
     def cached(self, entry: StaticEntry) -> Tensor:
         return self.model(*self.step, masks=(MaskRows(slice(0, HALVES), entry),))

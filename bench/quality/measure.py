@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from devtools.host import ROOT
 from mditface.mdit.labelmap import resize_nearest
-from mditface.mdit.training.data import Faces, swap_sides
+from mditface.mdit.datasets import Renders
+from mditface.mdit.datasets.augment import swap_sides
 from mditface.mdit.evaluation.generate import Generator
 from mditface.mdit.evaluation.metrics.agreement import LabelAgreement, Parser
 from mditface.mdit.evaluation.metrics.attributes import AttributeAccuracy, AttributeRules
@@ -24,13 +25,13 @@ from mditface.mdit.render.caption import Caption
 
 from .painted import painted_masks
 
-RENDERER = ROOT / "mdit" / "training" / "render"
+RENDERER = ROOT / "mdit" / "render"
 SHARD = 50  # renders in a file: what an interrupted run loses at most
 PAINTED_SEEDS = 4  # pictures of each painted mask
 ROUNDS = 7
 
 
-def renders(seed: int, size: int, count: int, workers: int) -> Faces:
+def renders(seed: int, size: int, count: int, workers: int) -> Renders:
     """Samples by the pack's renderer, kept in the system's temporary folder until the renderer changes."""
     version = hashlib.blake2b(digest_size=6)
     for path in sorted(path for path in RENDERER.rglob("*") if path.suffix in (".py", ".npz")):
@@ -38,7 +39,7 @@ def renders(seed: int, size: int, count: int, workers: int) -> Faces:
     folder = Path(tempfile.gettempdir(), f"mditface-renders-{version.hexdigest()}", f"{seed}-{size}-{count}")
     subprocess.run([sys.executable, "-m", "mdit.render", folder, "--seed", str(seed), "--size", str(size),
                     "--count", str(count), "--shard", str(SHARD), "--workers", str(workers)], cwd=ROOT, check=True)
-    return Faces(folder)
+    return Renders(folder)
 
 
 def draw(generator: Generator, labels: Tensor, captions: list[str], batch: int, what: str) -> np.ndarray:
@@ -48,7 +49,7 @@ def draw(generator: Generator, labels: Tensor, captions: list[str], batch: int, 
                       for i in starts]).numpy()
 
 
-def held_out(pictures: np.ndarray, heldout: Faces, parser: Parser, rules: AttributeRules) -> tuple[dict, dict]:
+def held_out(pictures: np.ndarray, heldout: Renders, parser: Parser, rules: AttributeRules) -> tuple[dict, dict]:
     """Label agreement and the looks' accuracies of pictures of the held-out maps, in their order."""
     labels, looks = LabelAgreement(parser), AttributeAccuracy(rules)
     for picture, asked, look in zip(pictures, heldout.labels.numpy(), heldout.attributes):
@@ -85,5 +86,5 @@ def seconds_per_image(generator: Generator, labels: Tensor, caption: str) -> flo
     return statistics.median(spans)
 
 
-def short_captions(faces: Faces) -> list[str]:
+def short_captions(faces: Renders) -> list[str]:
     return [Caption.short(look) for look in faces.attributes]

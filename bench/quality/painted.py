@@ -1,4 +1,4 @@
-"""The ten crude label maps of tests/painted: polygons, ellipses and lines in class colours, as a hand paints them.
+"""The ten crude label maps of painted.json: polygons, ellipses and lines in class colours, as a hand paints them.
 
     python -m bench.quality.painted SHEET.png
 """
@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from mditface.mdit.labelmap import PALETTE, find_class
 
-MASKS = Path(__file__).parents[2] / "tests" / "painted" / "masks.json"
+MASKS = Path(__file__).with_name("painted.json")
 CANVAS = 512  # pixels, in which the shapes are given
 
 

@@ -1,8 +1,8 @@
-"""Faces with label maps and captions, from every layout that they come in (docs: `open_dataset`)."""
-from .buckets import Buckets, BucketSampler, batches, collate
+"""Faces with label maps and captions, in every layout that `open_dataset` reads."""
+from .buckets import bucket_sizes
 from .cache import CachedDataset, file_digest
-from .faces import FaceDataset, mirrored
+from .faces import FaceDataset
 from .layouts import open_dataset, open_faces
+from .renders import Renders
 
-__all__ = ["Buckets", "BucketSampler", "CachedDataset", "FaceDataset", "batches", "collate", "file_digest",
-           "mirrored", "open_dataset", "open_faces"]
+__all__ = ["CachedDataset", "FaceDataset", "Renders", "bucket_sizes", "file_digest", "open_dataset", "open_faces"]

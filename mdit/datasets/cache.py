@@ -1,4 +1,4 @@
-"""Encoded samples on disk: latents and text embeddings that the models need not compute again."""
+"""Encoded samples on disk: latents and text embeddings that need not be computed again."""
 from __future__ import annotations
 
 import hashlib
@@ -20,37 +20,40 @@ from .faces import FaceDataset
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
+        digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
 
 
 class CachedDataset(Dataset):
-    """What `encode` makes of each sample, from one safetensors file a sample, and its name.
+    """Encoded samples, each with its name, in one safetensors file a sample.
 
     dataset: samples by index, with `names` and `sizes`.
-    encode: sample -> dict of tensors of any shape. Everything that training reads must be among them.
-    folder: of the files; each data set needs its own, since samples are told apart by name and size.
+    encode: sample -> dict of tensors of any shape. Training reads these tensors alone.
+    folder: of the files. Each data set needs its own, because a file is known by its sample's name and size.
     key: what else the tensors depend on, as JSON values: digests of the model files, settings of the encoding.
-        Another key means other files: none is ever stale.
-    Without `fill` a sample is encoded when it is first read, in the process that reads it.
+        Another key means other files, so no file is ever stale.
+    Unless `fill` was called, a sample is encoded when it is first read, in the process that reads it.
     """
 
     def __init__(self, dataset: FaceDataset, encode: Callable[[dict[str, Any]], dict[str, Tensor]], folder: Path | str,
                  key: Mapping[str, Any]):
-        self.dataset, self.encode, self.folder = dataset, encode, Path(folder)
+        self.dataset = dataset
+        self.encode = encode
+        self.folder = Path(folder)
         self.key = json.dumps(key, sort_keys=True)
-        self.names, self.sizes = dataset.names, dataset.sizes
+        self.names = dataset.names
+        self.sizes = dataset.sizes
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def path(self, index: int) -> Path:
-        told = json.dumps([self.names[index], *self.sizes[index], self.key])
-        return self.folder / f"{hashlib.sha256(told.encode()).hexdigest()}.safetensors"
+        identity = json.dumps([self.names[index], *self.sizes[index], self.key])
+        return self.folder / f"{hashlib.sha256(identity.encode()).hexdigest()}.safetensors"
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         path = self.path(index)
@@ -59,10 +62,10 @@ class CachedDataset(Dataset):
         return {**load_file(path), "name": self.names[index]}
 
     def store(self, index: int) -> None:
-        """Encodes a sample to its file, written whole or not at all."""
+        """Encodes a sample into its file. The file appears when it is complete."""
         with torch.no_grad():
             tensors = self.encode(self.dataset[index])
-        # The file format has no strides and no two names for one memory.
+        # The file format has no strides, and no two names for one memory.
         tensors = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
                    for name, tensor in tensors.items()}
         path = self.path(index)
@@ -70,8 +73,8 @@ class CachedDataset(Dataset):
         save_file(tensors, scratch, {"name": self.names[index], "key": self.key})
         os.replace(scratch, path)
 
-    def fill(self, rank: int = 0, ranks: int = 1) -> None:
-        """Encodes this process's share of the samples not there yet: the models can be unloaded before training."""
-        missing = [index for index in range(rank, len(self), ranks) if not self.path(index).exists()]
+    def fill(self) -> None:
+        """Encodes every missing sample. The models can be unloaded after it."""
+        missing = [index for index in range(len(self)) if not self.path(index).exists()]
         for index in tqdm(missing, "encoding", unit="sample", disable=None):
             self.store(index)

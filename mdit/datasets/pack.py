@@ -1,4 +1,4 @@
-"""Webdataset's tar shards from a data set of any layout."""
+"""Writes a data set of any layout into webdataset's tar shards."""
 from __future__ import annotations
 
 import hashlib
@@ -18,10 +18,10 @@ MANIFEST = "pack.json"
 
 
 def pack(source: Path, out: Path, shard: int) -> None:
-    """Writes `shard` samples a file to `out`; pictures keep their bytes, label maps become palette pictures.
+    """Writes `shard` samples a file to `out`. Images keep their bytes, label maps become palette images.
 
-    Each file is written whole or not at all, and a later call goes on behind the finished ones.
-    Raises ValueError as `open_dataset`, for names with a dot and where `out` holds shards of something else.
+    A file appears when it is complete, and a later call resumes after the finished files.
+    Raises ValueError as `open_dataset` does, for names with a dot, and if `out` holds shards of other samples.
     """
     if shard < 1:
         raise ValueError(f"--shard {shard}: a shard has at least one sample")
@@ -32,31 +32,35 @@ def pack(source: Path, out: Path, shard: int) -> None:
     claim(out, dataset.names, shard)
     files = [out / f"{k:05d}.tar" for k in range(-(-len(dataset.names) // shard))]
     finished = len(list(itertools.takewhile(Path.exists, files)))
-    entries = dataset.entries(finished * shard)
+    samples = dataset.tar_samples(finished * shard)
     with tqdm(total=len(dataset.names), initial=finished * shard, unit="sample", disable=None) as bar:
         for file in files[finished:]:
-            bar.update(write_tar(file, itertools.islice(entries, shard)))
+            bar.update(write_tar(file, itertools.islice(samples, shard)))
 
 
 def claim(out: Path, names: list[str], shard: int) -> None:
-    """Notes in the folder what its shards are of."""
-    told = {"samples": len(names), "shard": shard, "names": hashlib.sha256("\n".join(names).encode()).hexdigest()}
+    """Writes into the folder which samples its shards hold."""
+    content = {"samples": len(names), "shard": shard, "names": hashlib.sha256("\n".join(names).encode()).hexdigest()}
     manifest = out / MANIFEST
     out.mkdir(parents=True, exist_ok=True)
-    if manifest.exists() and json.loads(manifest.read_text()) != told or (
-            not manifest.exists() and any(out.glob("*.tar"))):
+    if manifest.exists():
+        foreign = json.loads(manifest.read_text()) != content
+    else:
+        foreign = any(out.glob("*.tar"))
+    if foreign:
         raise ValueError(f"{out} holds shards of other samples or of another --shard: choose an empty folder")
     scratch = manifest.with_suffix(".part")
-    scratch.write_text(json.dumps(told))
+    scratch.write_text(json.dumps(content))
     os.replace(scratch, manifest)
 
 
-def write_tar(file: Path, entries: Iterable[dict[str, Any]]) -> int:
+def write_tar(file: Path, samples: Iterable[dict[str, Any]]) -> int:
     """Returns the number of samples. The same samples make the same bytes."""
-    scratch, count = file.with_suffix(".tar.part"), 0
+    scratch = file.with_suffix(".tar.part")
+    count = 0
     with open(scratch, "wb") as stream, TarWriter(stream, encoder=False, mtime=0) as tar:
-        for entry in entries:
-            tar.write(entry)
+        for sample in samples:
+            tar.write(sample)
             count += 1
     os.replace(scratch, file)
     return count

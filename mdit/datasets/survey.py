@@ -1,4 +1,4 @@
-"""Looking at every sample before work starts."""
+"""Checks of every sample before work starts."""
 from __future__ import annotations
 
 import os
@@ -14,10 +14,10 @@ LISTED = 10
 
 
 def survey(source: Path, items: Sequence[T], check: Callable[[T], R], unit: str = "sample") -> list[R]:
-    """`check` of every item, in threads.
+    """The results of `check` for every item, computed in threads.
 
-    check: raises ValueError that names the file.
-    Raises one ValueError with the first ten faults and their number.
+    check: raises ValueError, naming the file, for a fault.
+    Raises one ValueError with the first ten faults and the number of all.
     """
     def attempt(item: T) -> tuple[R | None, str]:
         try:
@@ -28,16 +28,16 @@ def survey(source: Path, items: Sequence[T], check: Callable[[T], R], unit: str 
     with ThreadPoolExecutor(min(32, (os.cpu_count() or 1) + 4)) as pool:
         outcomes = list(tqdm(pool.map(attempt, items), f"checking {source}", len(items), unit=unit, delay=2,
                              disable=None))
-    refuse(source, [fault for _, fault in outcomes if fault], len(items), unit)
+    raise_faults(source, [fault for _, fault in outcomes if fault], len(items), unit)
     return [found for found, _ in outcomes]
 
 
-def refuse(source: Path, faults: Sequence[str], count: int, unit: str = "sample") -> None:
-    """Raises ValueError where there are faults."""
+def raise_faults(source: Path, faults: Sequence[str], count: int, unit: str = "sample") -> None:
+    """Raises ValueError if there are faults in the `count` items."""
     if not faults:
         return
     shown = [f"  {fault.replace(f'{source}{os.sep}', '')}" for fault in faults[:LISTED]]
     if len(faults) > LISTED:
         shown.append(f"  ... and {len(faults) - LISTED} more")
     raise ValueError("\n".join([f"{source}: {len(faults)} of {count} {unit}s cannot be used:", *shown,
-                                "Mend these files, or take all files of these samples away, and start again."]))
+                                "Repair these files or remove all files of these samples, then start again."]))

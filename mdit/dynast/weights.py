@@ -6,7 +6,7 @@ import re
 import torch
 from torch import Tensor
 
-from ..shared.weight_files import check_finite, listed, tensors
+from ..shared.weight_files import check_finite, check_layout, read_state_dict
 from .config import DynaSTConfig, read_config
 from .model import DynaST
 
@@ -21,17 +21,16 @@ def read(path: str, top_k: int, smooth: float) -> tuple[DynaSTConfig, dict[str, 
 
     Raises ValueError, naming the file and what is wrong, for anything but a whole generator. No code in it is run.
     """
-    found, _ = tensors(path, SOURCE)
-    if not isinstance(found, dict) or not all(isinstance(weight, Tensor) for weight in found.values()):
-        raise ValueError(f"{SOURCE}: '{path}' holds something else than weights: take latest_net_G.pth")
+    found = read_state_dict(path, SOURCE, PREFIXES)
     check_finite(found, path, SOURCE)
-    for prefix in PREFIXES:
-        found = {name.removeprefix(prefix): weight for name, weight in found.items()}
     try:
         config = read_config(found, top_k, smooth)
-        return config, folded(complete(found, published_shapes(config)))
     except ValueError as error:
         raise ValueError(f"{SOURCE}: '{path}': {error}") from error
+    shapes = published_shapes(config)
+    found = add_twins(found, shapes)
+    check_layout(found, shapes, path, SOURCE)
+    return config, folded(found)
 
 
 def published_shapes(config: DynaSTConfig) -> dict[str, torch.Size]:
@@ -49,20 +48,13 @@ def published_shapes(config: DynaSTConfig) -> dict[str, torch.Size]:
     return shapes
 
 
-def complete(weights: dict[str, Tensor], shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
-    """The weights with both names of what is saved twice. Raises ValueError, with names, where they are others than
-    expected or of other shapes."""
+def add_twins(weights: dict[str, Tensor], shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
+    """The weights with both names of what a network saves under two."""
     weights = dict(weights)
     for name in shapes.keys() - weights.keys():
         for one, other in (TWINS, TWINS[::-1]):
             if name.endswith(one) and (twin := name.removesuffix(one) + other) in weights:
                 weights[name] = weights[twin]
-    wrong = {"it lacks": [name for name in shapes if name not in weights],
-             "it has besides": [name for name in weights if name not in shapes],
-             "of another shape than the others tell are": [
-                 name for name, shape in shapes.items() if name in weights and weights[name].shape != shape]}
-    if problems := [f"{what} {listed(names)}" for what, names in wrong.items() if names]:
-        raise ValueError("; ".join(problems) + ": take the generator's own file, such as latest_net_G.pth")
     return weights
 
 

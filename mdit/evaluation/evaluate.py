@@ -21,10 +21,9 @@ from ..training import host  # noqa: F401  (before any other module of the host)
 import comfy.model_management
 import comfy.utils
 
-from ..mditface.mask import REDUCTIONS
+from ..mditface.reductions import REDUCTIONS
 from ..parsing import WEIGHTS as PARSER_WEIGHTS
-from ..training.data import Faces
-from ..datasets import open_dataset
+from ..datasets import Renders, open_dataset
 from .generate import Generator, Options, fill_folder, load_models, picture_folder, picture_path
 from .metrics.agreement import LabelAgreement, Parser, open_parser
 from .metrics.attributes import AttributeAccuracy, AttributeRules
@@ -65,7 +64,7 @@ class Samples:
 
 def rendered_looks(source: Path) -> list[dict] | None:
     """The looks of a folder of renders, in the data set's order; None for any other folder."""
-    return Faces(source).attributes if any(source.glob("*.npz")) else None
+    return Renders(source).attributes if any(source.glob("*.npz")) else None
 
 
 def score_networks(pairs: Iterator[tuple[np.ndarray, dict]], scores: list[Score]) -> dict:
@@ -119,7 +118,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--seed", type=int, default=defaults.seed)
     add("--sampler-name", default=defaults.sampler_name)
     add("--scheduler", default=defaults.scheduler)
-    add("--token-reduction", choices=REDUCTIONS, default=defaults.token_reduction)
+    add("--token-reduction", choices=list(REDUCTIONS), default=defaults.token_reduction)
     add("--weights", type=Path, help="folder of the measures' networks (see mdit/evaluation/metrics/scores.py)")
     add("--parser", default=str(PARSER_WEIGHTS), help="weights or module:function (default: the bundled judge)")
     add("--fit", type=Path, help="folder of renders to fit the rules for colours and looks on")
@@ -137,7 +136,7 @@ def main(argv: list[str] | None = None) -> None:
     size = args.size or models.size or DEFAULT_SIZE
     samples = Samples(open_dataset(args.source, size), args.first, args.count, rendered_looks(args.source))
     scores, skipped = open_scores(args.weights, size, comfy.model_management.get_torch_device())
-    rules = AttributeRules(Faces(args.fit), parser) if args.fit and samples.looks else None
+    rules = AttributeRules(Renders(args.fit), parser) if args.fit and samples.looks else None
     if rules is None:
         skipped["attributes"] = "they need renders in --source and --fit"
     options = Options(**{name: getattr(args, name) for name in Options.__dataclass_fields__})

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import comfy.sd
 
+from ..datasets import file_digest
 from ..labelmap import CLASSES
 from ..mditface import host
 from ..mditface.adapter.reader import apply_adapter
@@ -25,7 +26,6 @@ from ..mditface.sample import require_mdit, sample
 from ..mditface.reader import CacheOptions
 
 NOISE_BLOCK = 64  # pictures that draw their noise from one seed, one after the other
-DIGEST_CHUNK = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -113,14 +113,6 @@ class Generator:
                         CacheOptions())
         pictures = self.models.vae.decode(out["samples"])  # (b, S, S, 3) in 0..1
         return (pictures * 255).round().clamp(0, 255).to(torch.uint8).cpu()
-
-
-def file_digest(path: Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
-        while chunk := file.read(DIGEST_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def picture_folder(out: Path, files: Iterable[Path], source: str, size: int, options: Options) -> Path:

@@ -11,7 +11,7 @@ import comfy.model_patcher
 import comfy.ops
 import comfy.sd
 
-from ..shared.weight_files import check_finite, listed, tensors
+from ..shared.weight_files import check_finite, join_names, read_tensors
 from .subject import FaceDiffuserSubject, SubjectEncoder, read_config
 
 SOURCE = "weights_name"
@@ -51,7 +51,7 @@ def load(path: str, dtype: torch.dtype | None = None, embeddings: list[str] | No
 
 
 def read(path: str) -> dict[str, Tensor]:
-    found, _ = tensors(path, SOURCE)
+    found, _ = read_tensors(path, SOURCE)
     if not isinstance(found, dict):
         raise ValueError(f"{SOURCE}: '{path}' holds a {type(found).__name__}, not weights: take the original file")
     return {key.removeprefix("module."): weight for key, weight in found.items() if isinstance(weight, Tensor)}
@@ -66,7 +66,7 @@ def split(weights: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
             parts.setdefault(part, {})[key.removeprefix(part)] = weight
     expected = MODEL_PARTS + SUBJECT_PARTS * any(part in parts for part in SUBJECT_PARTS)
     if missing := [part.rstrip(".") for part in expected if part not in parts]:
-        raise ValueError(f"it lacks {listed(missing)}: it is truncated, or no file of Face-diffuser; take "
+        raise ValueError(f"it lacks {join_names(missing)}: it is truncated, or no file of Face-diffuser; take "
                          "SDM/pytorch_model.bin or TDM/pytorch_model.bin")
     return parts
 

@@ -13,7 +13,7 @@ import comfy.model_patcher
 import comfy.ops
 import comfy.utils
 
-from ..shared.weight_files import check_finite, listed, tensors
+from ..shared.weight_files import check_finite, join_names, read_tensors
 from .model import COORDINATES, HEADS, InteractDiffusion, Sizes
 
 SOURCE = "weights_name"
@@ -61,7 +61,7 @@ def load_weights(path: str) -> Loaded:
 
     Raises ValueError, naming the file and what is wrong, for anything else. No code in the file is run.
     """
-    found = tensors(path, SOURCE)[0] if path.lower().endswith((".safetensors", ".sft")) else unpickled(path)
+    found = read_tensors(path, SOURCE)[0] if path.lower().endswith((".safetensors", ".sft")) else unpickled(path)
     try:
         plugin, base = split(flattened(found))
         weights = build(plugin)
@@ -189,10 +189,10 @@ def check_layout(network: InteractDiffusion, keys: dict[str, str], plugin: dict[
     missing, unknown = ([in_file(name) for name in sorted(names)]
                         for names in (expected.keys() - keys.keys(), keys.keys() - expected.keys()))
     if missing or unknown:
-        raise ValueError(f"it lacks [{listed(missing)}] and holds the unknown [{listed(unknown)}]: it is truncated, or "
-                         "belongs to another model")
+        raise ValueError(f"it lacks [{join_names(missing)}] and holds the unknown [{join_names(unknown)}]: it is "
+                         "truncated, or belongs to another model")
     wrong = [f"{keys[name]} is {tuple(plugin[keys[name]].shape)}, must be {shape}" for name, shape in expected.items()
              if tuple(plugin[keys[name]].shape) != shape]
     if wrong:
-        raise ValueError(f"its parts do not fit each other: {listed(wrong)}; it is damaged, or belongs to another "
+        raise ValueError(f"its parts do not fit each other: {join_names(wrong)}; it is damaged, or belongs to another "
                          "model")

@@ -15,7 +15,8 @@ import comfy.supported_models_base
 import comfy.utils
 from comfy.model_base import BaseModel, ModelType
 
-from ..shared.weight_files import listed, read
+from ..shared.base_model import build_patcher, set_dtype
+from ..shared.weight_files import check_layout, read_weights, shapes_of
 from .config import MDiTConfig
 from .mask import CONDITIONING_KEY
 from .model import MDiT
@@ -29,6 +30,7 @@ LATENT_FORMATS = {
     "sd3": comfy.latent_formats.SD3,
     "flux": comfy.latent_formats.Flux,
 }
+SOURCE = "model_name"  # the input that names the file
 TEXT_PREFIX, VAE_PREFIX = "text_encoder.", "vae."
 
 
@@ -81,25 +83,25 @@ def load(path: str, dtype: torch.dtype | None = None) -> LoadedMDiT:
 
     Raises ValueError, naming the file and what is wrong, for anything but a complete and sound MDiT file.
     """
-    weights, metadata = read(path, "model_name")
+    weights, metadata = read_weights(path, SOURCE)
     config = read_header(metadata, path)
     clip = load_text_encoder(split(weights, TEXT_PREFIX), metadata, path)
     vae = load_vae(split(weights, VAE_PREFIX), config)
-    return LoadedMDiT(build_patcher(weights, config, dtype, path), clip, vae)
+    return LoadedMDiT(build_mdit(weights, config, dtype, path), clip, vae)
 
 
 def load_patcher(path: str, dtype: torch.dtype | None, disable_dynamic: bool = False):
     """The MODEL alone; the host calls it again for a second copy of the weights."""
-    weights, metadata = read(path, "model_name")
+    weights, metadata = read_weights(path, SOURCE)
     split(weights, TEXT_PREFIX), split(weights, VAE_PREFIX)
-    return build_patcher(weights, read_header(metadata, path), dtype, path, disable_dynamic)
+    return build_mdit(weights, read_header(metadata, path), dtype, path, disable_dynamic)
 
 
 def read_header(metadata: dict, path: str) -> MDiTConfig:
     try:
         return MDiTConfig.from_metadata(metadata)
     except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise ValueError(f"model_name: '{path}': {error}") from error
+        raise ValueError(f"{SOURCE}: '{path}': {error}") from error
 
 
 def split(weights: dict, prefix: str) -> dict:
@@ -107,35 +109,12 @@ def split(weights: dict, prefix: str) -> dict:
     return {name[len(prefix):]: weights.pop(name) for name in list(weights) if name.startswith(prefix)}
 
 
-def check_weights(module: torch.nn.Module, weights: dict, path: str):
-    """Raises ValueError unless `weights` are exactly the module's parameters."""
-    expected = {name: tuple(weight.shape) for name, weight in module.state_dict().items()}
-    missing, unknown = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
-    if missing or unknown:
-        raise ValueError(f"model_name: '{path}' does not fit its own header: "
-                         f"missing [{listed(missing)}], unknown [{listed(unknown)}]; it was renamed or cut")
-    wrong = [f"{name} is {tuple(weights[name].shape)}, must be {shape}" for name, shape in expected.items()
-             if tuple(weights[name].shape) != shape]
-    if wrong:
-        raise ValueError(f"model_name: '{path}' does not fit its own header: {listed(wrong)}")
-
-
-def build_patcher(weights: dict, config: MDiTConfig, dtype, path: str, disable_dynamic: bool = False):
-    management = comfy.model_management
-    load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
+def build_mdit(weights: dict, config: MDiTConfig, dtype, path: str, disable_dynamic: bool = False):
     model_config = MDiTModelConfig(config)
-    supported = model_config.supported_inference_dtypes
-    if dtype is None:
-        dtype = management.unet_dtype(model_params=comfy.utils.calculate_parameters(weights),
-                                      supported_dtypes=supported, weight_dtype=comfy.utils.weight_dtype(weights))
-    model_config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, load_device, supported))
-    model = MDiTBaseModel(model_config, device=offload_device)
-    check_weights(model.diffusion_model, weights, path)
-    Patcher = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
-    patcher = Patcher(model, load_device=load_device, offload_device=offload_device)
-    if not management.is_device_cpu(offload_device):
-        model.to(offload_device)
-    model.load_model_weights(weights, "", assign=patcher.is_dynamic())
+    dtype = set_dtype(model_config, weights, dtype)
+    model = MDiTBaseModel(model_config, device=comfy.model_management.unet_offload_device())
+    check_layout(weights, shapes_of(model.diffusion_model), path, SOURCE)
+    patcher = build_patcher(model, weights, disable_dynamic)
     StandAloneReader().install(patcher)
     patcher.cached_patcher_init = (load_patcher, (path, dtype))
     return patcher
@@ -145,7 +124,7 @@ def load_text_encoder(weights: dict, metadata: dict, path: str) -> comfy.sd.CLIP
     if TEXT_KEY not in metadata:
         return None
     config = TextConfig.from_metadata(metadata)
-    check_weights(TextEncoder(config, device="meta"), weights, path)
+    check_layout(weights, shapes_of(TextEncoder(config, device="meta")), path, SOURCE)
     target = comfy.supported_models_base.ClipTarget(WordTokenizer, TextEncoder)
     target.params["config"] = config
     return comfy.sd.CLIP(target, tokenizer_data={"mdit_text": config}, state_dict=[weights],

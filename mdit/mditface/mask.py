@@ -15,10 +15,10 @@ from .cache import StaticStore
 from .config import MaskLayout
 from .exemplar_branch import ExemplarTokens, MatchSide
 from .model import patchify
+from .reductions import EXACT, REDUCTIONS, Reduction
 from .tokens import MaskTokens, mask_tokens
 
 CONDITIONING_KEY = "mdit_mask"
-REDUCTIONS = ("off", "merge", "half", "half, merged")
 
 
 def is_mask(key: str) -> bool:
@@ -144,13 +144,13 @@ class BoundMask:
             return None
         return f"label map {w} x {h} resized to {width} x {height} by nearest neighbour: another aspect than the latent"
 
-    def tokens(self, area: tuple | None, half: bool | None = None) -> tuple[MaskTokens, bytes]:
+    def tokens(self, area: tuple | None, reduction: Reduction | None = None) -> tuple[MaskTokens, bytes]:
         """Tokens for the region `area` (h, w, y, x in latent cells; None for all) and their digest.
 
-        A condition of fixed size is shown whole to each region, at its place. `half` is the reduction's if None.
+        A condition of fixed size is shown whole to each region, at its place. `reduction` is the mask's if None.
         """
-        half = "half" in self.reference.mask.reduction if half is None else half
-        if (area, half) not in self.regions:
+        reduction = reduction or REDUCTIONS[self.reference.mask.reduction]
+        if (area, reduction.half) not in self.regions:
             h, w, y, x = area or (*self.latents[-2:], 0, 0)
             p, labels, latent, where = self.pixels, self.labels, self.latent, {}
             if self.layout.condition:
@@ -161,9 +161,9 @@ class BoundMask:
                 labels = labels[:, y * p:(y + h) * p, x * p:(x + w) * p]
                 latent = None if latent is None else latent[:, :, y:y + h, x:x + w]
             tokens = mask_tokens(labels, latent, self.reference.mask.visible, self.layout, p,
-                                 half, **where)
-            self.regions[area, half] = tokens, tokens.digest()
-        return self.regions[area, half]
+                                 reduction, **where)
+            self.regions[area, reduction.half] = tokens, tokens.digest()
+        return self.regions[area, reduction.half]
 
     def planned_bytes(self, dtype: torch.dtype) -> int:
         """Bytes of the keys and values to come (spec section 6.3)."""
@@ -195,14 +195,14 @@ class BoundExemplar:
 
     def tokens(self, area: tuple | None) -> tuple[ExemplarTokens, tuple]:
         """For the region `area` of the target, whose tokens may come from all of the exemplar, and their digest."""
-        (target, *digests), (labels, digest) = self.mask.tokens(area, half=False), self.labels.tokens(None)
+        (target, *digests), (labels, digest) = self.mask.tokens(area, EXACT), self.labels.tokens(None)
         tokens = ExemplarTokens(self.side(target, area), self.side(labels, None), self.picture)
         return tokens, (*digests, area, digest, self.digest)
 
     def side(self, tokens: MaskTokens, area: tuple | None) -> MatchSide:
         """With places as shares of the whole picture."""
         corner = torch.tensor([0.0, 0.0] if area is None else area[2:])
-        cells = (tokens.places() + 0.5) * self.mask.layout.patch + corner
+        cells = (tokens.positions() + 0.5) * self.mask.layout.patch + corner
         return MatchSide(tokens.tokens, cells / torch.tensor(self.mask.latents[-2:]), tokens.grid)
 
     def planned_bytes(self, dtype: torch.dtype) -> int:

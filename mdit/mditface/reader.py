@@ -6,8 +6,7 @@ import contextlib
 import hashlib
 import itertools
 import logging
-import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,16 +15,16 @@ import torch
 from torch import Tensor
 
 import comfy.patcher_extension
-from comfy.ldm.flux.math import apply_rope1
 
 from ..shared.conds import CarriedCond
-from . import local_window
 from .attention import ExemplarKeys, MaskRows
 from .cache import REPORT_KEY, RunReport, StaticEntry, StaticStore, timed
 from .config import MaskLayout
+from .entries import key_bias, model_state, reduce_entry
 from .exemplar_branch import ExemplarTokens
 from .mask import CONDITIONING_KEY, BoundExemplar, BoundMask, is_mask
-from .tokens import MaskTokens, flat_regions, merge_leaves
+from .reductions import REDUCTIONS
+from .tokens import MaskTokens
 
 OPTIONS_KEY = "mdit_cache"
 CACHE_MODES = ("auto", "8-bit", "off")
@@ -206,11 +205,8 @@ class MaskReader:
 
         def compute() -> StaticEntry:
             kv = self.static_path(model, tokens, device, dtype, prompt[0], transformer_options)
-            if self.radius:
-                return windowed(kv, tokens.grid, self.radius, options)
-            if "merge" in reduction:
-                return merged(kv, tokens, partial(self.rotation, model, device, transformer_options), options)
-            return StaticEntry(kv, None, options.mode == "8-bit")
+            rotation = partial(self.rotation, model, device, transformer_options)
+            return reduce_entry(kv, tokens, REDUCTIONS[reduction], self.radius, rotation, options.mode == "8-bit")
 
         rope = tuple(sorted((transformer_options.get("rope_options") or {}).items()))
         return self.kept(model, mask.store, digest, (device, reduction, rope, prompt[1]), compute, transformer_options)
@@ -257,7 +253,7 @@ class StandAloneReader(MaskReader):
         return model.diffusion_model.config.mask_layout
 
     def static_path(self, model, tokens, device, dtype, prompt, transformer_options):
-        return model.diffusion_model.static_path(tokens.tokens.to(device, dtype), tokens.places().to(device),
+        return model.diffusion_model.static_path(tokens.tokens.to(device, dtype), tokens.positions().to(device),
                                                  transformer_options)
 
     def rotation(self, model, device, transformer_options, places) -> Tensor | None:
@@ -292,49 +288,3 @@ def check_size(mask: BoundMask, area: tuple | None, x: Tensor):
     if tuple(x.shape[-2:]) != expected:
         raise ValueError(f"another node changed the latent from {expected} to {tuple(x.shape[-2:])} inside the "
                          "model call (tiled sampling?): a mask cannot follow it; sample without that node")
-
-
-def merged(kv, tokens: MaskTokens, rotation: Callable[[Tensor], Tensor | None], options: CacheOptions) -> StaticEntry:
-    """Flat regions' keys and values become one each, with the bias log n (spec section 8.1).
-
-    A mean of keys that are rotated each by its own place would be short: they are turned back before, and their mean
-    is turned to the mean place. `rotation` gives the rotation for places (M, 2), None for a model without.
-    """
-    leaves, places = flat_regions(tokens.classes, *tokens.grid), tokens.places()
-    if leaves.max() + 1 == len(leaves):  # nothing is flat: exact
-        return StaticEntry(kv, None, options.mode == "8-bit")
-    turn = rotation(places), rotation(merge_leaves(places, leaves))
-
-    def merge_keys(k: Tensor) -> Tensor:
-        if turn[0] is None:
-            return merge_leaves(k, leaves)
-        k = apply_rope1(k, turn[0].transpose(-1, -2).contiguous())
-        return apply_rope1(merge_leaves(k, leaves), turn[1])  # (b, H, leaves, D)
-
-    kv = [(merge_keys(k), merge_leaves(v, leaves)) for k, v in kv]
-    bias = leaves.bincount().to(kv[0][0]).log()[None]  # (1, leaves)
-    return StaticEntry(kv, bias, options.mode == "8-bit")
-
-
-def windowed(kv: Sequence[tuple[Tensor, Tensor]], grid: tuple[int, int], radius: int, options: CacheOptions
-             ) -> StaticEntry:
-    kv = [tuple(local_window.strips(x, grid, radius) for x in pair) for pair in kv]
-    heads = kv[0][0].shape[1] // local_window.tiles(grid)[1]
-    return StaticEntry(kv, local_window.strip_bias(grid, radius, heads, kv[0][0]), options.mode == "8-bit")
-
-
-def key_bias(entry: StaticEntry, strength: float) -> Tensor | None:
-    """log n of merged tokens plus log w of the strength (spec sections 5.3 and 8.1), (1 or b, M)."""
-    if strength == 1:
-        return entry.bias
-    if entry.bias is None:
-        return entry[0][0].new_full((1, entry[0][0].shape[2]), math.log(strength))
-    return entry.bias + math.log(strength)
-
-
-def model_state(patcher) -> tuple:
-    """What changes the weights without changing `patches_uuid`. The key holds the objects, so ids stay unique."""
-    hooks = patcher.current_hooks.hooks if patcher.current_hooks is not None else []
-    objects = [item for item in patcher.object_patches.items() if item[0].startswith("diffusion_model")]
-    return (tuple((hook.hook_ref, hook.strength) for hook in hooks),
-            tuple((name, *injections) for name, injections in patcher.injections.items()), tuple(objects))

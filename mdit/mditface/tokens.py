@@ -14,22 +14,30 @@ import comfy.ldm.common_dit
 from ..labelmap import resize_nearest
 from .config import MaskLayout
 from .model import patchify
-
+from .reductions import Reduction
 
 LEAF_SHARE = 1 / 8  # `dev.py bench reductions`: pictures change visibly with larger leaves
 
 
 class MaskTokens(NamedTuple):
-    """tokens (b, M, features) on their grid (h, w), M = h * w; rows (h,) and cols (w,), their places on the image's
-    grid `extent`, in its tokens; classes (b, M), -1 where a token covers several."""
+    """The mask stream's input.
+
+    tokens: (b, M, features), M = h * w.
+    grid: sides (h, w) of the tokens' grid.
+    rows, cols: (h,) and (w,), the positions of the tokens on the image's grid.
+    extent: sides of the image's grid in tokens.
+    classes: (b, M), the class that a token shows; -1 where it shows several.
+    latent: (b, C, h * patch, w * patch) whose patches the tokens are; None for class tokens.
+    """
     tokens: Tensor
     grid: tuple[int, int]
     rows: Tensor
     cols: Tensor
     extent: tuple[int, int]
     classes: Tensor
+    latent: Tensor | None = None
 
-    def places(self) -> Tensor:
+    def positions(self) -> Tensor:
         """Row and column of each token, (M, 2)."""
         return torch.cartesian_prod(self.rows, self.cols)
 
@@ -72,29 +80,32 @@ def pad_labels(labels: Tensor, label_patch: int) -> Tensor:
     return padded[:, 0].to(labels.dtype)
 
 
-def mask_tokens(labels: Tensor, latent: Tensor | None, visible: Tensor, layout: MaskLayout, pixels: int, half: bool,
-                extent: tuple[int, int] | None = None, offset: tuple[float, float] = (0, 0)) -> MaskTokens:
+def mask_tokens(labels: Tensor, latent: Tensor | None, visible: Tensor, layout: MaskLayout, pixels: int,
+                reduction: Reduction, extent: tuple[int, int] | None = None, offset: tuple[float, float] = (0, 0)
+                ) -> MaskTokens:
     """Tokens of one region.
 
     labels: (b, H * pixels, W * pixels) class indices at the condition's size, `pixels` a latent cell.
     latent: (b, C, H, W), the encoded palette picture; needed by `vae_palette` models only.
-    half: quarter as many tokens.
+    reduction: of which `half` leaves a quarter of the tokens.
     extent, offset: the image's grid in tokens, where it is not the condition's, and the region's place on it.
     """
     label_patch = layout.patch * pixels
     extent = extent or tuple(-(-side // label_patch) for side in labels.shape[-2:])
-    if half:
+    if reduction.half:
         H, W = (-(-side // (2 * label_patch)) * layout.patch for side in labels.shape[-2:])
         labels = resize_nearest(labels, H * pixels, W * pixels)
         latent = None if latent is None else F.interpolate(latent, (H, W), mode="area")
     labels = pad_labels(labels, label_patch)
     if layout.tokenizer == "class_embed":
+        latent = None
         tokens = class_cells(labels, visible, layout.cells, label_patch)
     else:
-        tokens = patchify(comfy.ldm.common_dit.pad_to_patch_size(latent, (layout.patch, layout.patch)), layout.patch)
+        latent = comfy.ldm.common_dit.pad_to_patch_size(latent, (layout.patch, layout.patch))
+        tokens = patchify(latent, layout.patch)
     grid = tuple(side // label_patch for side in labels.shape[-2:])
     rows, cols = (places(*axis, layout.corner) for axis in zip(extent, grid, offset))
-    return MaskTokens(tokens, grid, rows, cols, extent, patch_classes(labels, label_patch))
+    return MaskTokens(tokens, grid, rows, cols, extent, patch_classes(labels, label_patch), latent)
 
 
 def flat_regions(classes: Tensor, h: int, w: int) -> Tensor:

@@ -6,13 +6,12 @@ import torch
 import comfy.conds
 import comfy.latent_formats
 import comfy.model_management
-import comfy.model_patcher
 import comfy.supported_models_base
-import comfy.utils
 from comfy.model_base import BaseModel, ModelType
 
+from ..shared.base_model import build_patcher, set_dtype
+from ..shared.weight_files import check_finite, check_layout, read_state_dict, shapes_of
 from .config import PTDiTConfig, Setting, read_config
-from .files import check_weights, read_weights
 from .model import OPTIONS_KEY, PTDiT
 
 SOURCE = "model_name"
@@ -55,28 +54,18 @@ def load(path: str, dtype: torch.dtype | None = None, disable_dynamic: bool = Fa
 
     Raises ValueError, naming the file and what is wrong, for anything but a complete PT-DiT.
     """
-    weights = read_weights(path, SOURCE)
+    weights = read_state_dict(path, SOURCE)
     try:
         config = read_config(weights, path)
     except ValueError as error:
         raise ValueError(f"{SOURCE}: '{path}': {error}") from error
     weights.pop(STORED_TABLE, None)
-    management = comfy.model_management
-    load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
     model_config = PTDiTModelConfig(config)
-    supported = model_config.supported_inference_dtypes
-    if dtype is None:
-        dtype = management.unet_dtype(model_params=comfy.utils.calculate_parameters(weights),
-                                      supported_dtypes=supported, weight_dtype=comfy.utils.weight_dtype(weights))
-    cast = management.unet_manual_cast(dtype if dtype in supported else None, load_device, supported)
-    model_config.set_inference_dtype(dtype, cast)
-    model = PTDiTBaseModel(model_config, device=offload_device)
-    check_weights(model.diffusion_model, weights, path, SOURCE)
-    Patcher = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
-    patcher = Patcher(model, load_device=load_device, offload_device=offload_device)
-    if not management.is_device_cpu(offload_device):
-        model.to(offload_device)
-    model.load_model_weights(weights, "", assign=patcher.is_dynamic())
+    dtype = set_dtype(model_config, weights, dtype)
+    model = PTDiTBaseModel(model_config, device=comfy.model_management.unet_offload_device())
+    check_layout(weights, shapes_of(model.diffusion_model), path, SOURCE, allow_unknown=True)
+    check_finite(weights, path, SOURCE)
+    patcher = build_patcher(model, weights, disable_dynamic)
     patcher.cached_patcher_init = (load, (path, dtype))
     return patcher
 

@@ -11,7 +11,7 @@ from torch import Tensor
 import comfy.sd
 from comfy.ldm.models.autoencoder import AutoencoderKL
 
-from .files import check_weights, read_weights
+from ..shared.weight_files import check_finite, check_layout, read_state_dict, shapes_of
 
 SOURCE = "vae_name"
 MARKS = ("decoder.conv_in.conv.weight", "encoder.conv_in.weight", "post_quant_conv.conv.weight")
@@ -35,7 +35,7 @@ def load_vae(path: str) -> comfy.sd.VAE:
 
     Raises ValueError, naming the file and what is wrong, for anything but the published layout.
     """
-    weights = read_weights(path, SOURCE)
+    weights = read_state_dict(path, SOURCE)
     if absent := [mark for mark in MARKS if mark not in weights]:
         raise ValueError(f"{SOURCE}: '{path}' is not the VAE of PT-DiT (no {absent[0]}): take checkpoint.ckpt of "
                          "Open-Sora-Plan v1.2. VAEs of other families, Stable Diffusion's among them, do not fit "
@@ -43,7 +43,9 @@ def load_vae(path: str) -> comfy.sd.VAE:
     weights = flattened(weights)
     params = read_params(weights)
     with torch.device("meta"):
-        check_weights(AutoencoderKL(**params), weights, path, SOURCE)
+        shapes = shapes_of(AutoencoderKL(**params))
+    check_layout(weights, shapes, path, SOURCE, allow_unknown=True)
+    check_finite(weights, path, SOURCE)
     vae = comfy.sd.VAE(sd=weights, config={"params": params})
     for level in BILINEAR_LEVELS:
         up = vae.first_stage_model.decoder.up[level]

@@ -14,7 +14,7 @@ from comfy.model_patcher import ModelPatcher
 from ..labelmap import to_image
 from ..mditface.host import load as load_mdit
 from ..mditface.text import TEXT_KEY
-from ..datasets import Buckets, CachedDataset, file_digest, open_faces
+from ..datasets import CachedDataset, bucket_sizes, file_digest, open_faces
 from .patches import PATCHES_KEY, PatchVAE
 from ..training.targets.adapter import AdapterSettings
 from ..training.targets.lowrank import base_of
@@ -82,8 +82,8 @@ def load_clip(paths: tuple[Path, ...], kind: comfy.sd.CLIPType) -> comfy.sd.CLIP
 def encoded(folder: Path, settings: AdapterSettings | SD3Settings, encoder: Encoder, key: dict) -> CachedDataset:
     """The samples of a folder, encoded into the cache before training starts."""
     faces = open_faces(folder)
-    shapes = Buckets(faces.sizes, settings.size ** 2, MULTIPLE).shapes
-    dataset = CachedDataset(faces.resized(shapes), encoder, settings.cache or settings.output / "cache",
+    sizes = bucket_sizes(faces.sizes, settings.size ** 2, MULTIPLE)
+    dataset = CachedDataset(faces.resized(sizes), encoder, settings.cache or settings.output / "cache",
                             {**key, "source": str(folder.resolve())})
     dataset.fill()
     return dataset

@@ -10,7 +10,7 @@ from ..mditface.attention import ExemplarKeys
 from ..mditface.exemplar_branch import ExemplarTokens, MatchSide
 from ..mditface.model import MDiT, patchify
 from ..evaluation.colors import MIN_PIXELS, PARTS, part_pixels
-from ..training.data import mirror, normalise
+from ..datasets.augment import mirror, normalize
 from ..training.sampling import mask_inputs
 
 SMALLEST = 0.6  # side of a crop, as a share of the picture's
@@ -42,7 +42,7 @@ def exemplar_keys(model: MDiT, labels: Tensor, images: Tensor, image_labels: Ten
     def side(labels: Tensor) -> MatchSide:
         tokens, places = mask_inputs(labels, model)
         return MatchSide(tokens, (places + 0.5) / grid[0], grid)
-    tokens = ExemplarTokens(side(labels), side(image_labels), patchify(normalise(images), patch))
+    tokens = ExemplarTokens(side(labels), side(image_labels), patchify(normalize(images), patch))
     (candidates, match), kv = model.exemplar.static_path(tokens)
     return ExemplarKeys(candidates, match, list(kv), strength)
 

@@ -20,7 +20,7 @@ from ..training import host  # noqa: F401  (before any other module of the host)
 from ..mditface.text import PAD
 from ..parsing import load_parser
 from ..evaluation.colors import PARTS
-from ..training.data import Faces
+from ..datasets import Renders
 from .exemplar import colour_distances, exemplar_keys
 from ..training.sampling import sample, save_sheet
 from .targets.demo import Demo
@@ -34,7 +34,7 @@ class Likeness:
     """Pictures of the first `count` label maps of a folder of renders, with exemplars (`drawn`) and without (`plain`),
     (count, S, S, 3) uint8."""
 
-    def __init__(self, demo: Demo, faces: Faces, count: int, steps: int):
+    def __init__(self, demo: Demo, faces: Renders, count: int, steps: int):
         self.faces, self.count = faces, min(count, len(faces))
         self.index = torch.arange(self.count)
         chunks = list(self.index.split(BATCH))
@@ -48,7 +48,7 @@ class Likeness:
         labels, other = self.faces.labels[index], self.exemplar(index)
         keys = None
         if looks:
-            keys = exemplar_keys(demo.model, labels, self.faces.pictures(other), self.faces.labels[other])
+            keys = exemplar_keys(demo.model, labels, self.faces.channels_first(other), self.faces.labels[other])
         ids = torch.full((len(index), demo.text_config.length), PAD)
         return sample(demo.model, demo.text_encoder, labels, ids, seed=int(index[0]), steps=steps, exemplar=keys)
 
@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
     demo = Demo.load(options.model)
     if not demo.model.config.exemplar_blocks:
         parser.exit(2, f"model: {options.model} has no exemplar_blocks: train one with configs/exemplar.yaml\n")
-    likeness = Likeness(demo, Faces(options.source), options.count, options.steps)
+    likeness = Likeness(demo, Renders(options.source), options.count, options.steps)
     if options.sheet:
         likeness.save_sheet(options.sheet)
     report = likeness.report()

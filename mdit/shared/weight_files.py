@@ -1,17 +1,23 @@
-"""Reading files of weights, with words for what is wrong in them."""
+"""Reading files of weights. Every error names the node's input, the file, what was found and what to do."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+import torch.nn as nn
 from torch import Tensor
 
 import comfy.utils
 
+CONTAINERS = ("model", "state_dict")  # keys under which trainers save the weights
 
-def tensors(path: str, source: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the header of a file, such as a safetensors file, that the node's input `source` names."""
+
+def read_tensors(path: str, source: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the header of a file that the node's input `source` names.
+
+    A pickled file may hold anything else instead. Raises ValueError for a file that cannot be read.
+    """
     try:
         weights, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
     except Exception as error:
@@ -20,21 +26,62 @@ def tensors(path: str, source: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     return weights, metadata or {}
 
 
-def check_finite(weights: dict[str, Tensor], path: str, source: str):
-    """Raises ValueError where a weight is NaN or infinite."""
-    broken = [name for name, weight in weights.items()
-              if weight.is_floating_point() and not torch.isfinite(weight.float()).all()]
-    if broken:
-        raise ValueError(f"{source}: '{path}' holds NaN or infinite numbers in {listed(broken)}: "
-                         "it is damaged; download it again")
-
-
-def read(path: str, source: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors, all of them finite, and the header of a safetensors file that the node's input `source` names."""
-    weights, metadata = tensors(path, source)
+def read_weights(path: str, source: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors, all of them finite, and the header of a safetensors file."""
+    weights, metadata = read_tensors(path, source)
     check_finite(weights, path, source)
     return weights, metadata
 
 
-def listed(names: Sequence[str]) -> str:
+def read_state_dict(path: str, source: str, prefixes: Sequence[str] = ()) -> dict[str, Tensor]:
+    """The tensors of a safetensors file or of a pickle, whether bare or in one of the CONTAINERS.
+
+    `prefixes` are taken off the names, one after the other. Raises ValueError for a file without tensors.
+    """
+    found, _ = read_tensors(path, source)
+    for key in CONTAINERS:
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict):
+        raise ValueError(f"{source}: '{path}' holds a {type(found).__name__}, not weights: take the original file")
+    weights = {name: weight for name, weight in found.items() if isinstance(weight, Tensor)}
+    if not weights:
+        raise ValueError(f"{source}: '{path}' holds no weights: take the original file")
+    for prefix in prefixes:
+        weights = {name.removeprefix(prefix): weight for name, weight in weights.items()}
+    return weights
+
+
+def shapes_of(module: nn.Module) -> dict[str, torch.Size]:
+    """The shapes of a module's parameters and buffers, by name: what `check_layout` expects in a file."""
+    return {name: weight.shape for name, weight in module.state_dict().items()}
+
+
+def check_layout(weights: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], path: str, source: str, *,
+                 allow_unknown: bool = False):
+    """Raises ValueError unless `weights` has exactly the names and shapes of `shapes`.
+
+    `allow_unknown` accepts further weights.
+    """
+    missing = sorted(shapes.keys() - weights.keys())
+    unknown = [] if allow_unknown else sorted(weights.keys() - shapes.keys())
+    misshapen = [f"{name} is {tuple(weights[name].shape)}, must be {tuple(shape)}" for name, shape in shapes.items()
+                 if name in weights and tuple(weights[name].shape) != tuple(shape)]
+    found = {"missing": missing, "unknown": unknown, "of another shape": misshapen}
+    if problems := [f"{what} [{join_names(names)}]" for what, names in found.items() if names]:
+        raise ValueError(f"{source}: '{path}' does not fit its model: {', '.join(problems)}; it is cut, renamed or of "
+                         "another model: take the original file")
+
+
+def check_finite(weights: Mapping[str, Tensor], path: str, source: str):
+    """Raises ValueError where a weight is NaN or infinite."""
+    broken = [name for name, weight in weights.items()
+              if weight.is_floating_point() and not torch.isfinite(weight.float()).all()]
+    if broken:
+        raise ValueError(f"{source}: '{path}' holds NaN or infinite numbers in {join_names(broken)}: "
+                         "it is damaged; download it again")
+
+
+def join_names(names: Sequence[str]) -> str:
+    """The first four names, and how many more there are."""
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -5,10 +5,8 @@ FAMILIES = ("sd3", "sd35", "flux")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def as_the_host_runs_nodes():
-    import torch
-    with torch.inference_mode():
-        yield
+def inference_mode(as_the_host_runs_nodes):
+    """For every module of this folder."""
 
 
 @pytest.fixture(autouse=True)

@@ -31,6 +31,11 @@ SPEC = {  # spec section 7.3 in per cent: R with guidance after 28 steps, and wa
 KEYS = {"R_cold", "R_warm", "R_cold_flops", "R_warm_flops", "base_s", "naive_s", "cached_s", "cache_bytes", "error"}
 
 
+@pytest.fixture(scope="module")
+def as_the_host_runs_nodes():
+    """A bench chooses inference mode itself."""
+
+
 @pytest.fixture(autouse=True)
 def tiny_host(monkeypatch):
     """Tiny models, and the attention that the bench asks the host for when it runs by itself."""

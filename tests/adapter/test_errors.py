@@ -18,10 +18,9 @@ from mditface.tests.adapter import bases
 from mditface.tests.mditface import runs, tiny
 
 
-@pytest.fixture(scope="module", autouse=True)
-def as_the_host_runs_nodes():
-    with torch.inference_mode():
-        yield
+@pytest.fixture
+def kernel():
+    """The attention function that the host chooses itself."""
 
 
 @pytest.fixture(scope="module")

@@ -45,9 +45,14 @@ def sinusoids(t, dim, max_period=10000, time_factor=1000.0):
     return torch.cat((phases.cos(), phases.sin()), dim=-1).to(t)
 
 
+@pytest.fixture
+def kernel():
+    """The attention function that the host chooses itself."""
+
+
 @pytest.fixture(scope="module", autouse=True)
-def as_the_host_runs_nodes():
-    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+def frequencies():
+    with pytest.MonkeyPatch.context() as patch:
         for module in (flux_model, streams):
             patch.setattr(module, "timestep_embedding", sinusoids, raising=False)
         yield

@@ -9,7 +9,7 @@ import pytest
 from bench import bundled
 from bench.quality import measure, painted
 from mditface.mdit.labelmap import CLASSES, PALETTE
-from mditface.mdit.training.data import Faces
+from mditface.mdit.datasets import Renders
 from mditface.mdit.render.caption import VOCABULARY, Caption, words
 from mditface.mdit.render.look import sample_look
 
@@ -62,7 +62,7 @@ def test_shapes_lie_on_top_of_earlier_ones():
 @pytest.fixture
 def samples(tmp_path, monkeypatch):
     """Stands for the renderer: pictures that show their label map's colours."""
-    def renders(seed: int, size: int, count: int, workers: int) -> Faces:
+    def renders(seed: int, size: int, count: int, workers: int) -> Renders:
         rng = np.random.default_rng(seed)
         labels = rng.integers(0, 19, (count, 8, 8), dtype=np.uint8).repeat(size // 8, 1).repeat(size // 8, 2)
         looks = [sample_look(rng) for _ in labels]
@@ -70,7 +70,7 @@ def samples(tmp_path, monkeypatch):
         folder.mkdir()
         np.savez(folder / "0.npz", image=np.array(PALETTE, np.uint8)[labels], label=labels,
                  caption=[Caption.short(look) for look in looks], attributes=[json.dumps(look) for look in looks])
-        return Faces(folder)
+        return Renders(folder)
 
     monkeypatch.setattr(measure, "renders", renders)
     monkeypatch.setattr(measure, "ROUNDS", 1)

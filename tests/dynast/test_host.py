@@ -9,11 +9,7 @@ from mditface.mdit.shared import sparse_attention
 from mditface.mdit.dynast.label import Label
 from mditface.tests.dynast import tiny
 
-
-@pytest.fixture(scope="module", autouse=True)
-def as_the_host_runs_nodes():
-    with torch.inference_mode():
-        yield
+pytestmark = pytest.mark.usefixtures("as_the_host_runs_nodes")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from mditface.mdit.dynast.config import DynaSTConfig
 from mditface.mdit.dynast.host import PatchedDynaST
 from mditface.mdit.dynast.label import Label
 from mditface.mdit.dynast.model import DynaST
-from mditface.mdit.dynast.weights import complete, folded, published_shapes
+from mditface.mdit.dynast.weights import add_twins, folded, published_shapes
 
 CONFIG = DynaSTConfig(nc=15, ngf=4, max_multi=4, pos_dim=2, prune_dim=3, blocks=2, size=32)
 PERSON = replace(CONFIG, nc=20)
@@ -32,7 +32,7 @@ def published(config: DynaSTConfig = CONFIG, seed: int = 0) -> dict[str, torch.T
         v = torch.nn.functional.normalize(flat.mT @ u, dim=0)  # as one power iteration leaves them
         weights |= {name.removesuffix("orig") + "u": torch.nn.functional.normalize(flat @ v, dim=0),
                     name.removesuffix("orig") + "v": v}
-    return complete(weights, published_shapes(config))
+    return add_twins(weights, published_shapes(config))
 
 
 def network(config: DynaSTConfig = CONFIG, seed: int = 0) -> DynaST:

@@ -102,9 +102,10 @@ def test_a_conditioning_without_a_mask(graph, refused):
 
 def test_a_label_map_of_another_picture(graph, label_map_file, refused):
     wide = node("LoadImage", image=label_map_file("wide", 96, 32))
-    refused(graph(own=wide), "positive", "label_map: it is 96 x 32 pixels, the exemplar 64 x 64")
+    refused(graph(own=wide), "positive",
+            "label_map: 96 x 32 pixels have another aspect ratio than the exemplar's 64 x 64")
     refused(graph(own=node("EmptyImage", width=64, height=64, batch_size=1, color=0)), "positive",
-            "label_map: it shows background and no face")
+            "label_map: it contains only background")
 
 
 def test_a_vae_of_another_model(graph, refused):

@@ -14,7 +14,7 @@ from transformers import (CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcess
 
 from mditface.mdit.labelmap import CLASSES, PALETTE
 from mditface.mdit.evaluation import evaluate, generate, report
-from mditface.mdit.training.data import Faces
+from mditface.mdit.datasets import Renders
 from mditface.mdit.evaluation.metrics import attributes
 from mditface.mdit.evaluation.metrics.agreement import LabelAgreement, open_parser
 from mditface.mdit.parsing import measure_agreement
@@ -346,7 +346,7 @@ def write_shard(folder, count, seed):
 
 def test_picture_does_not_depend_on_those_it_is_drawn_with(models, shard):
     generator = generate.Generator(models, generate.Options(steps=2), SIDE)
-    labels, captions = Faces(shard).labels[:3], ["young woman, red hair", "old man " * 30, "old man, bald"]
+    labels, captions = Renders(shard).labels[:3], ["young woman, red hair", "old man " * 30, "old man, bald"]
     numbers = [3, 64, 65]
     together = generator(labels, captions, numbers)
     assert together.shape == (3, SIDE, SIDE, 3) and together.dtype == torch.uint8
@@ -394,7 +394,7 @@ def test_samples_have_numbers_captions_and_looks(shard):
     chosen = list(evaluate.Samples(dataset, 2, 3, looks))
     assert [number for number, _ in chosen] == [2, 3, 4]
     assert chosen[0][1]["caption"] == Caption.short(looks[2])
-    assert torch.equal(chosen[2][1]["labels"], Faces(shard).labels[4])
+    assert torch.equal(chosen[2][1]["labels"], Renders(shard).labels[4])
     with pytest.raises(ValueError, match="none from number 60"):
         evaluate.Samples(dataset, 60)
 

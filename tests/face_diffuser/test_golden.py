@@ -24,12 +24,6 @@ EXACT = dict(rtol=0, atol=0)
 SIDES = "TS"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def as_the_host_runs_nodes():
-    with torch.inference_mode():
-        yield
-
-
 @pytest.fixture(scope="module")
 def folder(golden):
     return golden / "face-diffuser"

@@ -3,10 +3,8 @@ import pytest
 
 
 @pytest.fixture(scope="module", autouse=True)
-def as_the_host_runs_nodes():
-    import torch
-    with torch.inference_mode():
-        yield
+def inference_mode(as_the_host_runs_nodes):
+    """For every module of this folder."""
 
 
 @pytest.fixture(scope="session")

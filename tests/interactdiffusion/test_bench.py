@@ -8,6 +8,11 @@ from bench import interactdiffusion
 from mditface.tests.interactdiffusion import tiny
 
 
+@pytest.fixture(scope="module")
+def as_the_host_runs_nodes():
+    """A bench chooses inference mode itself."""
+
+
 @pytest.fixture
 def case():
     with torch.inference_mode():

@@ -25,12 +25,6 @@ EXACT = dict(rtol=0, atol=0)
 SCHEDULE = dict(rtol=1e-6, atol=1e-6)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def as_the_host_runs_nodes():
-    with torch.inference_mode():
-        yield
-
-
 @pytest.fixture(scope="module")
 def folder(golden):
     return golden / "interactdiffusion"

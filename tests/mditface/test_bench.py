@@ -18,6 +18,11 @@ LAST = pytest.mark.parametrize("last", [False, True])
 
 
 @pytest.fixture(scope="module")
+def as_the_host_runs_nodes():
+    """A bench chooses inference mode itself."""
+
+
+@pytest.fixture(scope="module")
 def block() -> MDiTBlock:
     config = MDiTConfig(width=D, depth=1, heads=2, patch=2, in_channels=4, text_dim=8, pooled_dim=8)
     block = MDiTBlock(config, dtype=torch.float32, operations=comfy.ops.disable_weight_init)

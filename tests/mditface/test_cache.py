@@ -17,8 +17,9 @@ import comfy.samplers
 from comfy.ldm.flux.math import apply_rope1
 from comfy.model_management import InterruptProcessingException, LoadedModel
 from mditface.mdit.labelmap import CLASSES
-from mditface.mdit.mditface import host, reader
+from mditface.mdit.mditface import host
 from mditface.mdit.mditface.cache import CAPACITY, CachePatcher, RunReport, StaticEntry, StaticMaskCache, StaticStore
+from mditface.mdit.mditface.entries import merge_entry
 from mditface.mdit.mditface.mask import MaskInput, MaskReference
 from mditface.mdit.mditface.reader import CacheOptions
 from mditface.mdit.mditface.tokens import MaskTokens, flat_regions, merge_leaves
@@ -160,7 +161,7 @@ def test_merged_keys_are_as_long_as_the_keys_they_stand_for():
         return net.position(places, {})[1]
     key = torch.randn(1, 2, 1, 16, generator=torch.Generator().manual_seed(0))
     keys = apply_rope1(key.expand(-1, -1, 256, -1), rotation(places))
-    entry = reader.merged(iter([(keys, keys)]), tokens, rotation, EXACT)
+    entry = merge_entry(iter([(keys, keys)]), tokens, rotation, eight_bit=False)
     leaves = flat_regions(tokens.classes, 16, 16)
     expected = apply_rope1(key.expand(-1, -1, 64, -1), rotation(merge_leaves(places, leaves)))
     torch.testing.assert_close(entry[0][0], expected, rtol=0, atol=1e-5)

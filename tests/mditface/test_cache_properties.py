@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import comfy.model_management
 from comfy_extras.nodes_hooks import PairConditioningSetProperties
 from mditface.mdit.mditface import cache
-from mditface.mdit.mditface.mask import REDUCTIONS
+from mditface.mdit.mditface.reductions import REDUCTIONS
 from mditface.mdit.mditface.reader import CacheOptions
 from mditface.tests.mditface import tiny
 from mditface.tests.mditface.runs import (
@@ -84,7 +84,7 @@ def result(loaded, texts, step, mask, options):
 
 @settings(max_examples=25, deadline=None, database=None, derandomize=True)
 @given(runs=st.lists(steps, min_size=1, max_size=3), capacity=st.integers(1, 3), maps=st.sampled_from([1, 1, 2]),
-       reduction=st.sampled_from(REDUCTIONS), offload=st.booleans())
+       reduction=st.sampled_from(list(REDUCTIONS)), offload=st.booleans())
 def test_never_stale_never_leaking(loaded, runs, capacity, maps, reduction, offload):
     texts = tiny.conditioning(loaded.clip, "man, red hair"), tiny.conditioning(loaded.clip, "")
     mask = tiny.mask(maps, reduction=reduction)

@@ -52,11 +52,11 @@ def test_a_conditioning_without_a_mask_is_refused():
 
 
 @pytest.mark.parametrize("picture, labels, message", [
-    (torch.rand(2, 32, 32, 3), None, "label_map: 1 label maps for 2 pictures"),
-    (torch.rand(1, 32, 48, 3), None, "label_map: it is 32 x 32 pixels, the exemplar 48 x 32"),
-    (PICTURE, torch.zeros(1, 32, 32, dtype=torch.uint8), "label_map: it shows background and no face"),
+    (torch.rand(2, 32, 32, 3), None, "label_map: 1 label maps for 2 images"),
+    (torch.rand(1, 32, 48, 3), None, "label_map: 32 x 32 pixels have another aspect ratio than the exemplar's 48 x 32"),
+    (PICTURE, torch.zeros(1, 32, 32, dtype=torch.uint8), "label_map: it contains only background"),
     (torch.rand(2, 32, 32, 3), torch.cat((tiny.labels(), torch.zeros(1, 32, 32, dtype=torch.uint8))),
-     "label_map: it shows background"),
+     "label_map: it contains only background"),
 ])
 def test_a_label_map_of_something_else_is_refused(picture, labels, message):
     with pytest.raises(ValueError, match=message):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mditface.mdit.mditface import cache, host
-from mditface.mdit.mditface.mask import REDUCTIONS
+from mditface.mdit.mditface.reductions import REDUCTIONS
 from mditface.mdit.mditface.reader import CacheOptions
 from mditface.tests.mditface import tiny
 from mditface.tests.mditface.runs import OFF, TOLERANCE, hooked, run, with_bypass_lora, with_lora
@@ -49,7 +49,7 @@ def result(reader, texts, step, mask, exemplar, options):
 
 @settings(max_examples=15, deadline=None, database=None, derandomize=True)
 @given(runs=st.lists(steps, min_size=1, max_size=3), capacity=st.integers(1, 3), pictures=st.sampled_from([1, 1, 2]),
-       reduction=st.sampled_from(REDUCTIONS), offload=st.booleans())
+       reduction=st.sampled_from(list(REDUCTIONS)), offload=st.booleans())
 def test_never_stale_never_leaking(reader, runs, capacity, pictures, reduction, offload):
     texts = given_texts(reader)
     masks = [tiny.mask(seed=seed, reduction=reduction) for seed in (0, 1)]

@@ -86,7 +86,7 @@ def test_damaged_headers_are_named(tmp_path, changes, message):
 def test_a_header_that_does_not_fit_the_weights_is_refused(tmp_path, changes):
     path = tiny.write(tmp_path / "header.safetensors")
     save_file(load_file(path), path, tiny.config(**changes).to_metadata() | tiny.TEXT.to_metadata())
-    with pytest.raises(ValueError, match="does not fit its own header"):
+    with pytest.raises(ValueError, match="does not fit its model"):
         host.load(path)
 
 

@@ -6,6 +6,7 @@ import torch
 
 from mditface.mdit.labelmap import CLASSES, PALETTE
 from mditface.mdit.mditface.mask import BoundMask, MaskInput, MaskReference
+from mditface.mdit.mditface.reductions import EXACT, REDUCTIONS
 from mditface.mdit.mditface.tokens import class_cells, mask_tokens, patch_classes
 from mditface.tests.mditface import tiny
 
@@ -75,8 +76,8 @@ def test_the_digest_tells_contents_apart(model):
 
 def test_half_tokens_are_of_a_map_of_half_the_size():
     labels = tiny.labels(side=32)
-    half = mask_tokens(labels, None, ALL, tiny.CONFIG.mask_layout, 1, half=True)
-    expected = mask_tokens(labels[:, ::2, ::2], None, ALL, tiny.CONFIG.mask_layout, 1, half=False)
+    half = mask_tokens(labels, None, ALL, tiny.CONFIG.mask_layout, 1, REDUCTIONS["half"])
+    expected = mask_tokens(labels[:, ::2, ::2], None, ALL, tiny.CONFIG.mask_layout, 1, EXACT)
     assert torch.equal(half.tokens, expected.tokens)
     assert half.grid == (4, 4)
     assert half.rows.tolist() == half.cols.tolist() == [0.5, 2.5, 4.5, 6.5]

@@ -11,7 +11,7 @@ from mditface.mdit.labelmap import CLASSES, PALETTE, landmarks, to_image, to_ind
 from mditface.mdit.mditface.cache import RunReport, StaticEntry
 from mditface.mdit.mditface.mask import MaskInput, MaskReference
 from mditface.nodes import parsing, preview
-from mditface.nodes.conditioning import attach
+from mditface.nodes.conditioning import attach_mask
 from mditface.nodes.labelmap import LabelMapFromMasks
 from mditface.nodes.parsing import CropFace, LabelMapFromLandmarks, ParseFace, PasteFace
 from mditface.nodes.preview import CacheInfo, PreviewLabelMap
@@ -217,7 +217,7 @@ def test_the_bundled_parser_judges_by_default(shown, labels):
 
 @pytest.mark.parametrize("count", [3, 0])
 def test_pictures_that_do_not_fit_are_refused(shown, labels, count):
-    with pytest.raises(ValueError, match=f"picture: {count} pictures for 2 label maps"):
+    with pytest.raises(ValueError, match=f"picture: {count} images for 2 label maps"):
         shown(to_image(labels).repeat(2, 1, 1, 1), picture=torch.rand(count, 20, 40, 3))
 
 
@@ -248,7 +248,7 @@ def test_cache_info_finds_the_masks_of_a_conditioning_once():
     masks = [MaskInput(torch.zeros(1, 4, 4, dtype=torch.uint8), torch.ones(len(CLASSES))) for _ in range(2)]
     kept(masks[0], "a", 4), kept(masks[1], "a", 8)
     text = [[torch.zeros(1, 2, 3), {"pooled_output": None}]]
-    both = attach(text, masks[0], 1.0) + attach(text, masks[0], 0.5)
+    both = attach_mask(text, masks[0], 1.0) + attach_mask(text, masks[0], 0.5)
     both[1][1]["mdit_mask.other"] = MaskReference(masks[1])
     assert CacheInfo.execute(both).args[1] == 2
     assert CacheInfo.execute(text).args[1] == 0

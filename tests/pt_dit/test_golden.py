@@ -19,16 +19,12 @@ from mditface.mdit.pt_dit.config import POSITIONS, Setting, setting
 from mditface.mdit.pt_dit.schedule import exact_sigmas, shift_of
 from mditface.mdit.pt_dit.vae import load_vae
 
+pytestmark = pytest.mark.usefixtures("as_the_host_runs_nodes")
+
 CLOSE = dict(rtol=1e-4, atol=2e-5)
 EXACT = dict(rtol=0, atol=0)
 PARTS = ("input", "proxy_tokens", "proxy_after_self_attn", "after_inject", "after_window_attn",
          "after_shift_window_attn", "after_text_attn", "output")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def as_the_host_runs_nodes():
-    with torch.inference_mode():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,9 @@ from mditface.mdit.pt_dit.model import OPTIONS_KEY
 from mditface.mdit.shared.windows import lay_out
 from mditface.tests.pt_dit.tiny import CONFIG, network, normal
 
+pytestmark = pytest.mark.usefixtures("as_the_host_runs_nodes")
+
 TOLERANCE = dict(rtol=0, atol=1e-5)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def as_the_host_runs_nodes():
-    with torch.inference_mode():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -209,7 +209,7 @@ def test_settings_that_cannot_be(paths, tmp_path, root):
     with pytest.raises(ValueError, match="load: faces of 40 pixels hold no picture of size 48"):
         DynaSTTarget(DynaSTSettings(**DYNAST | {"load": 40}, **paths))
     for name in ("dynast", "proof-dynast"):
-        assert read_settings(root / "mdit" / "training" / "configs" / f"{name}.yaml", [], SETTINGS)
+        assert read_settings(root / "mdit" / "recipes" / "configs" / f"{name}.yaml", [], SETTINGS)
 
 
 def test_agreement_tells_the_own_exemplar_from_the_others():

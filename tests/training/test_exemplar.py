@@ -10,7 +10,7 @@ from mditface.mdit.labelmap import CLASSES
 from mditface.mdit.mditface.config import MDiTConfig
 from mditface.mdit.mditface.mask import BoundMask, ExemplarInput, MaskInput, MaskReference
 from mditface.mdit.recipes import likeness
-from mditface.mdit.training.data import Faces
+from mditface.mdit.datasets import Renders
 from mditface.mdit.recipes.exemplar import colour_distances, exemplar_keys, other_view
 from mditface.mdit.training.sampling import sample
 from mditface.mdit.training.settings import read_settings
@@ -79,7 +79,7 @@ def test_an_untrained_branch_is_the_file_that_it_started_from(base, paths):
     plain, faces = Demo.load(base), target.faces
     ids = target.writer.encode(faces.captions[:2])
     labels = faces.labels[:2]
-    keys = exemplar_keys(target.module.model, labels, faces.pictures(torch.tensor([2, 3])), faces.labels[2:4])
+    keys = exemplar_keys(target.module.model, labels, faces.channels_first(torch.tensor([2, 3])), faces.labels[2:4])
     pictures = [sample(demo.model, demo.text_encoder, labels, ids, seed=0, steps=2, exemplar=exemplar)
                 for demo, exemplar in ((target.module, keys), (plain, None))]
     assert torch.equal(*pictures)
@@ -87,7 +87,7 @@ def test_an_untrained_branch_is_the_file_that_it_started_from(base, paths):
 
 def test_the_host_shows_the_branch_what_the_trainer_does(target):
     model, faces = target.module.model, target.faces
-    keys = exemplar_keys(model, faces.labels[:1], faces.pictures(torch.tensor([1])), faces.labels[1:2])
+    keys = exemplar_keys(model, faces.labels[:1], faces.channels_first(torch.tensor([1])), faces.labels[1:2])
     seen = torch.ones(len(CLASSES))
     reference = MaskReference(MaskInput(faces.labels[:1], seen)).with_exemplar(
         ExemplarInput(faces.images[1:2] / 255, faces.labels[1:2], PixelVAE()), 1.0)
@@ -125,7 +125,7 @@ def test_wrong_starts_are_refused(base, paths):
 
 
 def test_the_shipped_configuration_starts_from_the_bundled_file(root):
-    settings = read_settings(root / "mdit" / "training" / "configs" / "exemplar.yaml", [], SETTINGS)
+    settings = read_settings(root / "mdit" / "recipes" / "configs" / "exemplar.yaml", [], SETTINGS)
     demo = DemoTarget.__new__(DemoTarget)
     demo.module = Demo(MDiTConfig(**{**vars(settings.model), "palette": Demo.load(root / settings.init).model.config
                                      .palette}), Demo.load(root / settings.init).text_config)
@@ -150,4 +150,4 @@ def test_likeness_reports(target, paths, tmp_path, capsys, monkeypatch):
     likeness.main([str(part) for part in command])
     out = capsys.readouterr().out
     assert "own exemplar" in out and '"count": 4' in out and (tmp_path / "sheet.png").is_file()
-    assert len(Faces(paths["heldout"])) == 16
+    assert len(Renders(paths["heldout"])) == 16

@@ -24,7 +24,7 @@ class Proof:
     """The proof's commands on tiny data."""
 
     def __init__(self, root, folder, shards):
-        self.configs, self.folder = root / "mdit" / "training" / "configs", folder
+        self.configs, self.folder = root / "mdit" / "recipes" / "configs", folder
         patches.main([str(shards), str(folder / "patches.safetensors"), "--size", str(SIZE)])
         clip = root / "mdit" / "mditface" / "weights" / "mditface-demo.safetensors"
         self.common = [f"data={shards}", f"heldout={shards}", f"vae={folder}/patches.safetensors", f"clip=[{clip}]",

@@ -17,9 +17,9 @@ from mditface.mdit.parsing import FaceParser, load_parser
 from mditface.mdit.recipes import train
 from mditface.mdit.training.average import Average
 from mditface.mdit.evaluation.colors import ColorRule
-from mditface.mdit.training.data import (
-    HIDDEN, SIDES, BatchOrder, Faces, LabelNoise, mirror, swap_sides,
-)
+from mditface.mdit.training.data import BatchOrder
+from mditface.mdit.datasets import Renders
+from mditface.mdit.datasets.augment import HIDDEN, SIDES, LabelNoise, mirror, swap_sides
 from mditface.mdit.render.caption import VOCABULARY
 from mditface.mdit.render.look import sample_look
 from mditface.mdit.training.sampling import mask_inputs, sample
@@ -152,7 +152,7 @@ def test_command_line_changes_the_configuration(paths, tmp_path):
 
 @pytest.mark.parametrize("name", ["demo", "demo-fine", "judge", "adapter-sd35", "adapter-flux"])
 def test_shipped_configurations_are_sound(name, root):
-    assert read_settings(root / "mdit" / "training" / "configs" / f"{name}.yaml", [], SETTINGS)
+    assert read_settings(root / "mdit" / "recipes" / "configs" / f"{name}.yaml", [], SETTINGS)
 
 
 def test_command_reports_errors_in_one_line(paths, tmp_path, capsys):
@@ -283,15 +283,15 @@ def test_label_noise_hides_whole_classes():
 
 def test_folder_without_shards(tmp_path):
     (tmp_path / "00000.part.npz").touch()
-    with pytest.raises(FileNotFoundError, match="mdit.render"):
-        Faces(tmp_path)
+    with pytest.raises(FileNotFoundError, match="dev.py render"):
+        Renders(tmp_path)
 
 
 def test_broken_shards_are_named(shards):
     (shards / "00001.npz").write_bytes(b"PK cut off")
     np.savez(shards / "00002.npz", image=np.zeros((1, 4, 4, 3), np.uint8), label=np.zeros((1, 4, 4), np.uint8))
     with pytest.raises(ValueError) as caught:
-        Faces(shards)
+        Renders(shards)
     assert "2 of 3 shards" in str(caught.value) and "00001.npz" in str(caught.value)
     assert "00002.npz: it lacks caption, attributes" in str(caught.value)
 

@@ -5,7 +5,7 @@ import numpy as np
 
 from ...labelmap import CLASSES
 from ..colors import PARTS, ColorRule
-from ...training.data import Faces
+from ...datasets import Renders
 from .agreement import Parser
 
 FACE = [CLASSES.index(name) for name in ("skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "mouth",
@@ -79,7 +79,7 @@ class LookRules:
 class AttributeRules:
     """All rules, fitted on the same renders: colours of the asked parts, and looks of the parsed ones."""
 
-    def __init__(self, renders: Faces, parser: Parser):
+    def __init__(self, renders: Renders, parser: Parser):
         images, labels = renders.images.numpy(), renders.labels.numpy()
         self.colors = [ColorRule(name, images, labels, renders.attributes) for name in PARTS]
         self.looks = LookRules(images, np.stack([parser(image) for image in images]), renders.attributes)

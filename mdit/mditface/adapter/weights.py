@@ -15,7 +15,7 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
 
-from ...shared.weight_files import listed, read
+from ...shared.weight_files import join_names, read_weights
 from ..layers import LowRank
 
 METADATA_KEY = "mdit.adapter"
@@ -112,7 +112,7 @@ def load_adapter(path: str) -> Adapter:
 
     Raises ValueError, naming the file and what is wrong, for anything else.
     """
-    weights, metadata = read(path, SOURCE)
+    weights, metadata = read_weights(path, SOURCE)
     try:
         if METADATA_KEY in metadata or any(OWN_KEY.fullmatch(key) for key in weights):
             config, terms = read_own(weights, metadata)
@@ -155,7 +155,7 @@ def read_easycontrol(weights: dict) -> tuple[AdapterConfig, dict]:
     expected = {f"double.{i}.{layer}" for i in range(depth[0]) for layer in ("qkv_q", "qkv_k", "qkv_v", "proj")}
     expected |= {f"single.{i}.linear1_{part}" for i in range(depth[1]) for part in "qkv"}
     if missing := sorted(expected - set(terms)):
-        raise ValueError(f"it lacks the layers {listed(missing)}: it is truncated; download it again")
+        raise ValueError(f"it lacks the layers {join_names(missing)}: it is truncated; download it again")
     first = next(iter(terms.values())).get("down")
     if first is None or first.ndim != 2:
         raise ValueError("it lacks the 'down' half of a layer: it is truncated; download it again")

@@ -14,7 +14,7 @@ from torch.nn.utils import spectral_norm
 from ...dynast.config import DynaSTConfig
 from ...dynast.model import DynaST
 from ...dynast.weights import SPECTRAL
-from ...training.data import normalise
+from ...datasets.augment import normalize
 from ...training.settings import Section, Weight
 from . import losses
 from .discriminator import Discriminator
@@ -86,8 +86,8 @@ class Adversaries(nn.Module):
         image, ref_image: (B, 3, S, S), seg, ref_seg: (B, nc, S, S), uint8. known: (B,), 1 where `image` is how the
         exemplar looks in this layout, else 0.
         """
-        real, seg = normalise(image), seg / 255
-        made = self.generator(seg, normalise(ref_image), ref_seg / 255, warp_all=True)
+        real, seg = normalize(image), seg / 255
+        made = self.generator(seg, normalize(ref_image), ref_seg / 255, warp_all=True)
         self.discriminator.requires_grad_(False)
         terms = self.generator_terms(made.image, made.warped, real, seg, known)
         self.discriminator.requires_grad_(True)
@@ -122,7 +122,7 @@ class Adversaries(nn.Module):
         """
         device = self.generator.pos_embed.device
         self.generator.eval()
-        made = self.generator(seg.to(device) / 255, normalise(ref_image.to(device)), ref_seg.to(device) / 255)
+        made = self.generator(seg.to(device) / 255, normalize(ref_image.to(device)), ref_seg.to(device) / 255)
         self.generator.train()
         return tuple(((x.cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
                      for x in (made.image, made.warped[-1]))

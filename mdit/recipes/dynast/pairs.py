@@ -12,7 +12,8 @@ from pydantic import model_validator
 from torch import Tensor
 
 from ...dynast.face import face_label, parts_of
-from ...datasets import FaceDataset, mirrored
+from ...datasets import FaceDataset
+from ...datasets.augment import mirror_sample
 from ...training.settings import Section, Share
 
 PEOPLE_FILE = "people.txt"
@@ -84,7 +85,7 @@ class Pairs:
         """A crop of a face and of its label."""
         sample = self.faces[index]
         if rng.random() < self.flip:
-            sample = mirrored(sample)
+            sample = mirror_sample(sample)
         image, label = sample["image"], edge_label(sample, index)
         top, left = rng.integers(image.shape[-1] - self.size + 1, size=2)
         window = ..., slice(top, top + self.size), slice(left, left + self.size)

@@ -9,7 +9,7 @@ import torch.nn as nn
 from torch import Tensor
 from torchvision.models.vgg import make_layers
 
-from ...shared.weight_files import listed, read
+from ...shared.weight_files import join_names, read_weights
 
 CONVS = (2, 2, 4, 4, 2)  # of each block, as far as the losses look
 NAMES = tuple(f"conv{block}_{i}" for block, count in enumerate(CONVS, 1) for i in range(1, count + 1))
@@ -46,10 +46,10 @@ class VGG(nn.Module):
         """
         if not path.is_file():
             raise FileNotFoundError(f"vgg: no file at {path}: name vgg19_conv.pth, or leave vgg out to train without")
-        weights, _ = read(str(path), "vgg")
+        weights, _ = read_weights(str(path), "vgg")
         if missing := [f"{name}.{part}" for name in NAMES for part in ("weight", "bias")
                        if f"{name}.{part}" not in weights]:
-            raise ValueError(f"vgg: {path} lacks {listed(missing)}: it must hold VGG-19 as conv1_1.weight ...")
+            raise ValueError(f"vgg: {path} lacks {join_names(missing)}: it must hold VGG-19 as conv1_1.weight ...")
         return cls(weights)
 
     def forward(self, images: Tensor) -> list[Tensor]:

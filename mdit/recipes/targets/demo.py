@@ -25,7 +25,9 @@ from ...mditface.model import MIN_SIGMA, MDiT
 from ...mditface.text import PAD, TextConfig, TextEncoder
 from ...parsing import WEIGHTS as PARSER_WEIGHTS
 from ...parsing import load_parser
-from ...training.data import BatchOrder, Faces, LabelNoise, mirror, normalise, step_rng, torch_rng
+from ...datasets import Renders
+from ...datasets.augment import LabelNoise, mirror, normalize
+from ...training.data import BatchOrder, step_rng, torch_rng
 from ..exemplar import exemplar_keys, other_view
 from ..initialize import initialise_model, initialise_text
 from ...training.sampling import mask_inputs, sample, sheet_picture
@@ -129,7 +131,7 @@ class Demo(nn.Module):
         images, exemplars: (B, 3, S, S) uint8; labels, exemplar_labels: (B, S, S) uint8; ids: (B, L); read_mask,
         read_exemplar: (B,) bool.
         """
-        model, images = self.model, normalise(images)
+        model, images = self.model, normalize(images)
         random = dict(generator=rng, device=images.device)
         sigma = 1 - torch.sigmoid(torch.randn(images.shape[0], **random) + self.noise)
         level = sigma.view(-1, 1, 1, 1)
@@ -169,7 +171,7 @@ class DemoTarget:
     def __init__(self, settings: DemoSettings):
         torch.manual_seed(settings.seed)
         self.settings = settings
-        self.faces, self.heldout = Faces(settings.data), Faces(settings.heldout)
+        self.faces, self.heldout = Renders(settings.data), Renders(settings.heldout)
         text = text_config(settings.model.text_dim)
         self.module = Demo(dataclasses.replace(settings.model, palette=PALETTE), text, settings.noise)
         if settings.init:
@@ -205,7 +207,7 @@ class DemoTarget:
         def chance(p: float) -> Tensor:
             return torch.rand(size, generator=rng) < p
 
-        images, labels = mirror(self.faces.pictures(index), self.faces.labels[index], chance(0.5))
+        images, labels = mirror(self.faces.channels_first(index), self.faces.labels[index], chance(0.5))
         self.writer.rng = draws
         ids = self.writer([self.faces.attributes[i] for i in index.tolist()])
         ids[chance(settings.drop.text)] = PAD

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from ...labelmap import CLASSES, to_image
 from ...parsing import FaceParser, measure_agreement
-from ...training.data import BatchOrder, Faces, mirror, normalise, step_rng, torch_rng
+from ...datasets import Renders
+from ...datasets.augment import mirror, normalize
+from ...training.data import BatchOrder, step_rng, torch_rng
 from ...training.sampling import sheet_picture
 from ...training.settings import Settings, Share
 from ...training.targets.base import make_optimisers
@@ -53,7 +55,7 @@ class Judge(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
         """Cross entropy for images (B, 3, S, S) uint8 and labels (B, S, S) uint8."""
-        logits = self.parser(vary(normalise(images), rng).to(memory_format=torch.channels_last))
+        logits = self.parser(vary(normalize(images), rng).to(memory_format=torch.channels_last))
         return F.cross_entropy(logits.float(), labels.long(), self.weights)
 
 
@@ -63,7 +65,7 @@ class JudgeTarget:
     def __init__(self, settings: JudgeSettings):
         torch.manual_seed(settings.seed)
         self.settings = settings
-        self.faces, self.heldout = Faces(settings.data), Faces(settings.heldout)
+        self.faces, self.heldout = Renders(settings.data), Renders(settings.heldout)
         self.module = Judge(class_weights(self.faces.labels[:WEIGHED_COUNT], settings.rarity))
         self.orders: dict[int, BatchOrder] = {}
 
@@ -78,7 +80,7 @@ class JudgeTarget:
         order = self.orders.setdefault(processes, BatchOrder([0] * len(self.faces), size * processes, seed))
         index = order(step)[process::processes]
         chosen = torch.rand(size, generator=torch_rng(step_rng(seed, step, process))) < 0.5
-        images, labels = mirror(self.faces.pictures(index), self.faces.labels[index], chosen)
+        images, labels = mirror(self.faces.channels_first(index), self.faces.labels[index], chosen)
         return {"images": images, "labels": labels}
 
     def parsed(self, count: int | None = None) -> np.ndarray:

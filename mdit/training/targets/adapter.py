@@ -19,7 +19,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ...labelmap import PALETTE, to_image
 from ...mditface.adapter.weights import KINDS, Adapter, AdapterConfig
-from ...mditface.mask import REDUCTIONS
+from ...mditface.reductions import REDUCTIONS
 from ..data import BatchOrder, step_rng, torch_rng
 from ..sampling import sheet_picture
 from ..settings import Positive, Section, Settings, Share
@@ -60,7 +60,7 @@ class AdapterSettings(Settings):
     layers: tuple[Literal[tuple(dict.fromkeys(KINDS["double"] + KINDS["single"]))], ...] = (
         "qkv", "proj", "fc1", "fc2", "linear1", "linear2")
     window: Annotated[int, Field(ge=0)] = 0
-    reduction: Literal[REDUCTIONS] = "off"
+    reduction: Literal[tuple(REDUCTIONS)] = "off"
     mask_vec: Literal["zero_pooled", "prompt_pooled"] = "zero_pooled"
     text_reads_mask: bool = True
     guidance: float = 1.0
@@ -112,7 +112,7 @@ class AdapterTarget:
                              "to 0 to train without")
         if (drop.mask or drop.classes) and self.settings.workers:
             raise ValueError("workers: maps with hidden classes are encoded in the main process; set workers: 0")
-        if "merge" in self.settings.reduction and "labels" not in sample:
+        if REDUCTIONS[self.settings.reduction].merge and "labels" not in sample:
             raise ValueError("reduction: merging needs the samples' labels")
 
     def start(self) -> None:

@@ -18,8 +18,9 @@ from ...mditface.adapter.reader import AdapterReader
 from ...mditface.adapter.streams import Inputs, MaskStream
 from ...mditface.adapter.weights import Adapter
 from ...mditface.attention import MaskRows
-from ...mditface.mask import REDUCTIONS
-from ...mditface.reader import CacheOptions, Prompt, merged, windowed
+from ...mditface.entries import reduce_entry
+from ...mditface.reader import Prompt
+from ...mditface.reductions import REDUCTIONS
 from ...mditface.tokens import MaskTokens, mask_tokens
 
 NORMS = ("img_norm1", "img_norm2", "txt_norm1", "txt_norm2", "pre_norm")  # of FLUX's blocks
@@ -34,7 +35,7 @@ class MaskedBase(nn.Module):
         super().__init__()
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction: it is '{reduction}', must be one of {', '.join(REDUCTIONS)}")
-        self.base, self.reduction, self.guidance, self.shift = base, reduction, guidance, shift
+        self.base, self.reduction, self.guidance, self.shift = base, REDUCTIONS[reduction], guidance, shift
         self.reader = TrainingReader(adapter, checkpointing)
         self.terms = adapter.terms.requires_grad_(True)
         self.network = base.model.diffusion_model.requires_grad_(False)
@@ -89,19 +90,16 @@ class MaskedBase(nn.Module):
         tokens = self.tokens(mask_latent, labels)
         kv = list(reader.static_path(model, tokens, mask_latent.device, model.get_dtype_inference(),
                                      self.prompt(pooled), {}))
-        if reader.radius:
-            entry = windowed(kv, tokens.grid, reader.radius, CacheOptions())
-            return (MaskRows(slice(0, len(pooled)), entry, entry.bias),)
-        if "merge" not in self.reduction:
-            return (MaskRows(slice(0, len(pooled)), kv),)
-        return tuple(self.merged_row(i, kv, tokens) for i in range(len(pooled)))
+        if self.reduction.merge and not reader.radius:  # each label map has flat regions of its own
+            return tuple(self.row(slice(i, i + 1), kv, tokens) for i in range(len(pooled)))
+        return (self.row(slice(0, len(pooled)), kv, tokens),)
 
-    def merged_row(self, i: int, kv: list[tuple[Tensor, Tensor]], tokens: MaskTokens) -> MaskRows:
-        """A row with its own flat regions."""
-        one = tokens._replace(classes=tokens.classes[i:i + 1])
+    def row(self, rows: slice, kv: list[tuple[Tensor, Tensor]], tokens: MaskTokens) -> MaskRows:
+        """The entry of some rows of the batch."""
+        tokens = tokens._replace(classes=tokens.classes[rows])
         rotation = partial(self.reader.rotation, self.base.model, kv[0][0].device, {})
-        entry = merged([(k[i:i + 1], v[i:i + 1]) for k, v in kv], one, rotation, CacheOptions())
-        return MaskRows(slice(i, i + 1), entry, entry.bias)
+        entry = reduce_entry([(k[rows], v[rows]) for k, v in kv], tokens, self.reduction, self.reader.radius, rotation)
+        return MaskRows(rows, entry, entry.bias)
 
     def tokens(self, mask_latent: Tensor, labels: Tensor | None) -> MaskTokens:
         model = self.base.model
@@ -110,7 +108,7 @@ class MaskedBase(nn.Module):
         if labels is None:
             labels = torch.zeros(len(mask_latent), *size, dtype=torch.uint8, device=mask_latent.device)
         return mask_tokens(resize_nearest(labels, *size), model.process_latent_in(mask_latent).float(), VISIBLE,
-                           self.reader.layout(model), pixels, "half" in self.reduction)
+                           self.reader.layout(model), pixels, self.reduction)
 
     def prompt(self, pooled: Tensor) -> Prompt | None:
         if not self.reader.prompted:

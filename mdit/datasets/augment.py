@@ -1,0 +1,62 @@
+"""Changes to images and label maps on their way into training."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..labelmap import CLASSES
+
+HIDDEN = 255  # a label without a class: the model sees no class there
+SIDES = tuple((CLASSES.index(f"l_{name}"), CLASSES.index(f"r_{name}")) for name in ("eye", "brow", "ear"))
+
+
+def normalize(images: Tensor) -> Tensor:
+    """uint8 -> floats in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def swap_sides(labels: Tensor) -> Tensor:
+    """Label maps with left and right eyes, brows and ears exchanged."""
+    table = torch.arange(256, dtype=torch.uint8)
+    for left, right in SIDES:
+        table[left] = right
+        table[right] = left
+    return table[labels.long()]
+
+
+def mirror(images: Tensor, labels: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Mirrors the chosen (B,) samples. The person's left stays the person's left."""
+    images = images.clone()
+    labels = labels.clone()
+    images[chosen] = images[chosen].flip(-1)
+    labels[chosen] = swap_sides(labels[chosen].flip(-1))
+    return images, labels
+
+
+def mirror_sample(sample: dict[str, Any]) -> dict[str, Any]:
+    """A mirrored sample of a data set. The person's left stays the person's left."""
+    return sample | {"image": sample["image"].flip(-1), "labels": swap_sides(sample["labels"].flip(-1))}
+
+
+@dataclass(frozen=True)
+class LabelNoise:
+    """Random faults of label maps, such as those that people paint.
+
+    swap: fraction of the samples whose sides are exchanged.
+    incomplete: fraction of the samples in which classes are hidden.
+    missing: chance of each class to be hidden in such a sample.
+    """
+    swap: float = 0.15
+    incomplete: float = 0.15
+    missing: float = 0.2
+
+    def __call__(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+        batch = labels.shape[0]
+        swapped = torch.rand(batch, generator=rng) < self.swap
+        labels = torch.where(swapped.view(-1, 1, 1), swap_sides(labels), labels)
+        hidden = torch.rand(batch, 256, generator=rng) < self.missing
+        hidden &= torch.rand(batch, 1, generator=rng) < self.incomplete
+        return labels.masked_fill(hidden.gather(1, labels.flatten(1).long()).view_as(labels), HIDDEN)

@@ -1,0 +1,79 @@
+"""The renderer's shards, and all samples of a folder of them in memory."""
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..labelmap import CLASSES
+from .survey import survey
+
+ARRAYS = ("image", "label", "caption")
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """The finished shards of a folder."""
+    return sorted(file for file in Path(folder).glob("*.npz") if not file.name.endswith(".part.npz"))
+
+
+def read_shard(file: Path, names: tuple[str, ...] = ARRAYS) -> dict[str, np.ndarray]:
+    """Arrays of a shard: image (N, H, W, 3) and label (N, H, W) uint8, caption (N,), attributes (N,) as JSON.
+
+    names: the arrays to read. Raises ValueError, naming the file, for a shard that is broken.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as shard:
+            arrays = {name: shard[name] for name in names if name in shard}
+    except (OSError, EOFError, ValueError, BadZipFile) as error:
+        raise ValueError(f"{file} cannot be read ({error})") from error
+    if missing := [name for name in names if name not in arrays]:
+        raise ValueError(f"{file}: it lacks {', '.join(missing)}")
+    check_arrays(file, **arrays)
+    return arrays
+
+
+def check_arrays(file: Path, image: np.ndarray, label: np.ndarray, **texts: np.ndarray) -> None:
+    """Raises ValueError, naming the file, for arrays of other types or shapes and for labels without a class."""
+    are_bytes = image.dtype == label.dtype == np.uint8
+    if not are_bytes or image.shape != (*label.shape, 3):
+        raise ValueError(f"{file}: images {image.shape} {image.dtype} and labels {label.shape} {label.dtype} "
+                         "do not fit together")
+    for name, text in texts.items():
+        if text.shape != label.shape[:1]:
+            raise ValueError(f"{file}: images {image.shape} and {name} {text.shape} do not fit together")
+    if (top := label.max(initial=0)) >= len(CLASSES):
+        raise ValueError(f"{file}: label values up to {top}, there are classes for 0 to {len(CLASSES) - 1}")
+
+
+class Renders:
+    """All samples of a folder of shards: images (N, S, S, 3) and labels (N, S, S) uint8, captions, attributes.
+
+    Raises FileNotFoundError for a folder without shards, ValueError for broken shards and for images of several sizes.
+    """
+
+    def __init__(self, folder: Path):
+        files = shard_files(folder)
+        if not files:
+            raise FileNotFoundError(f"no finished shard (*.npz) in {folder}: make some with python dev.py render")
+        shards = survey(folder, files, partial(read_shard, names=(*ARRAYS, "attributes")), "shard")
+        sides = {shard["image"].shape[1:3] for shard in shards}
+        if len(sides) > 1:
+            raise ValueError(f"the shards in {folder} have images of several sizes {sorted(sides)}: "
+                             "use one folder for each size")
+        joined = {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
+        self.images = torch.from_numpy(joined["image"])
+        self.labels = torch.from_numpy(joined["label"])
+        self.captions: list[str] = joined["caption"].tolist()
+        self.attributes: list[dict[str, str]] = list(map(json.loads, joined["attributes"].tolist()))
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def channels_first(self, index: Tensor) -> Tensor:
+        """Images (B, 3, S, S) uint8."""
+        return self.images[index].permute(0, 3, 1, 2)

@@ -1,0 +1,81 @@
+"""What a run stores of a mask: the keys and values that the blocks read, in the form in which they read them, and what
+they depend on (docs/design/mditface.md, sections 6.1, 7.4 and 8.1)."""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+from torch import Tensor
+
+from comfy.ldm.flux.math import apply_rope1
+
+from . import local_window
+from .cache import StaticEntry
+from .reductions import Reduction
+from .tokens import MaskTokens, flat_regions, merge_leaves
+
+KeysAndValues = tuple[Tensor, Tensor]  # of one block, each (b, H, M, D)
+Rotation = Callable[[Tensor], Tensor | None]  # of positions (M, 2), None for a model whose keys are not rotated
+
+
+def reduce_entry(kv: Iterable[KeysAndValues], tokens: MaskTokens, reduction: Reduction, radius: int,
+                 rotation: Rotation, eight_bit: bool = False) -> StaticEntry:
+    """The entry of a mask's tokens: in strips for a reader with a `radius` above 0, otherwise merged where the
+    reduction says so."""
+    if radius:
+        return window_entry(kv, tokens.grid, radius, eight_bit)
+    if reduction.merge:
+        return merge_entry(kv, tokens, rotation, eight_bit)
+    return StaticEntry(kv, None, eight_bit)
+
+
+def merge_entry(kv: Iterable[KeysAndValues], tokens: MaskTokens, rotation: Rotation, eight_bit: bool) -> StaticEntry:
+    """The keys and values of each flat region become one pair, with the bias log n.
+
+    Keys that are rotated to different positions would partly cancel out in a mean. They are turned back first, and
+    their mean is turned to the mean position.
+    """
+    leaves = flat_regions(tokens.classes, *tokens.grid)  # (M,)
+    if leaves.max() + 1 == len(leaves):  # nothing is flat: exact
+        return StaticEntry(kv, None, eight_bit)
+    positions = tokens.positions()
+    turn = rotation(positions)
+    turn_to_mean = rotation(merge_leaves(positions, leaves))
+
+    def merge_keys(k: Tensor) -> Tensor:
+        if turn is None:
+            return merge_leaves(k, leaves)
+        unturned = apply_rope1(k, turn.transpose(-1, -2).contiguous())
+        return apply_rope1(merge_leaves(unturned, leaves), turn_to_mean)  # (b, H, leaves, D)
+
+    kv = [(merge_keys(k), merge_leaves(v, leaves)) for k, v in kv]
+    bias = leaves.bincount().to(kv[0][0]).log()[None]  # (1, leaves)
+    return StaticEntry(kv, bias, eight_bit)
+
+
+def window_entry(kv: Iterable[KeysAndValues], grid: tuple[int, int], radius: int, eight_bit: bool) -> StaticEntry:
+    """The keys and values in strips, each (b, C * H, R, D)."""
+    kv = [(local_window.strips(k, grid, radius), local_window.strips(v, grid, radius)) for k, v in kv]
+    first_keys = kv[0][0]
+    columns = local_window.tiles(grid)[1]
+    bias = local_window.strip_bias(grid, radius, first_keys.shape[1] // columns, first_keys)
+    return StaticEntry(kv, bias, eight_bit)
+
+
+def key_bias(entry: StaticEntry, strength: float) -> Tensor | None:
+    """log n of merged tokens plus log w of the strength, (1 or b, M)."""
+    if strength == 1:
+        return entry.bias
+    if entry.bias is None:
+        keys = entry[0][0]
+        return keys.new_full((1, keys.shape[2]), math.log(strength))
+    return entry.bias + math.log(strength)
+
+
+def model_state(patcher) -> tuple:
+    """What changes the weights without changing `patches_uuid`. The key holds the objects, so ids stay unique."""
+    hooks = patcher.current_hooks.hooks if patcher.current_hooks is not None else []
+    strengths = tuple((hook.hook_ref, hook.strength) for hook in hooks)
+    injections = tuple((name, *injected) for name, injected in patcher.injections.items())
+    objects = tuple(item for item in patcher.object_patches.items() if item[0].startswith("diffusion_model"))
+    return strengths, injections, objects
