@@ -52,7 +52,7 @@ def test_a_changed_text_is_refused_or_of_the_same_kind(data):
 
 @pytest.mark.parametrize("width, height", [(0, 4), (4, 0), (4097, 1), (1, 99999)])
 def test_sizes_beyond_the_limits(width, height):
-    with pytest.raises(ValueError, match=f"drawing: the size is {width} x {height} pixels. Each side must have 1 to 4096"):
+    with pytest.raises(ValueError, match=f"the size is {width} x {height} pixels. Each side must have 1 to 4096"):
         decode_drawing(text(zlib.compress(b""), width, height))
 
 
