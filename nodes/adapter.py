@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..mdit.mditface.adapter.reader import apply_adapter
 from ..mdit.mditface.adapter.weights import load_adapter
-from .files import add_folder, list_files, find_file
+from .files import add_folder, find_file, list_files
 from .types import MDiTAdapter
 
 FOLDERS = ("mdit_adapters", "loras")

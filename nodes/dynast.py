@@ -8,9 +8,9 @@ from comfy_api.latest import io
 
 from ..mdit.dynast import face, host, pose
 from ..mdit.dynast.config import SMOOTH, TOP_K
-from ..mdit.dynast.label import LEAST, Label
+from ..mdit.dynast.label import SMALLEST, Label
 from ..mdit.labelmap import DEFAULT_ORDER, DEFAULT_PALETTE, to_indices
-from .files import add_folder, list_files, find_file
+from .files import add_folder, find_file, list_files
 from .labelmap import palette_inputs
 from .types import DynaSTLabel, DynaSTModel, PoseKeypoints
 
@@ -22,7 +22,7 @@ add_folder(FOLDER, Path(folder_paths.models_dir, FOLDER), endings=ENDINGS)
 
 
 def size_input() -> io.Input:
-    return io.Int.Input("size", default=SIZE, min=LEAST, max=1024, step=8, optional=True, advanced=True,
+    return io.Int.Input("size", default=SIZE, min=SMALLEST, max=1024, step=8, optional=True, advanced=True,
                         tooltip="Side of the label, and so of the picture, in pixels. 256 in training; how good others "
                                 "are is not known.")
 

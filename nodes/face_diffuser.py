@@ -16,7 +16,7 @@ from ..mdit.face_diffuser.stages import Borders, leading_sigmas
 from ..mdit.face_diffuser.strip import strip
 from ..mdit.face_diffuser.weights import load
 from ..mdit.labelmap import to_indices
-from .files import add_folder, list_files, find_file
+from .files import add_folder, find_file, list_files
 from .loading import DTYPES
 from .types import FaceDiffuserSubject
 

@@ -18,7 +18,7 @@ from ..mdit.interactdiffusion.schedule import BySteps, ByTimestep
 from ..mdit.interactdiffusion.text import numbers, parse
 from ..mdit.interactdiffusion.weights import load_weights
 from .editors import background_input, show_background
-from .files import add_folder, list_files, find_file
+from .files import add_folder, find_file, list_files
 from .types import Interactions, InteractionWeights
 
 CATEGORY = "MDiTFace/interaction"

@@ -9,7 +9,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..mdit.mditface import host
-from .files import add_folder, list_files, find_file
+from .files import add_folder, find_file, list_files
 
 FOLDERS = ("mdit", "diffusion_models")
 BUNDLED = Path(host.__file__).parent / "weights"

@@ -23,7 +23,7 @@ from mditface.mdit.evaluation.metrics.distances import (
 from mditface.mdit.evaluation.metrics.networks import CLIP_MEAN, CLIP_STD, ClipEmbedding, ClipScore, DinoKeys, Inception
 from mditface.mdit.evaluation.metrics.scores import CLIP_BASE, DINO, FILES, INCEPTION, StructureScore, open_scores
 from mditface.mdit.render.caption import Caption
-from mditface.mdit.render.look import sample_look
+from mditface.mdit.render.appearance import sample_appearance
 
 CPU = torch.device("cpu")
 SIDE = 128
@@ -309,7 +309,7 @@ def painted_look(look: dict, rng: np.random.Generator) -> tuple[np.ndarray, np.n
 
 def test_looks_are_read_from_the_parsed_regions():
     rng = np.random.default_rng(0)
-    looks = [sample_look(rng) for _ in range(120)]
+    looks = [sample_appearance(rng) for _ in range(120)]
     images, labels = map(np.stack, zip(*(painted_look(look, rng) for look in looks)))
     rules = attributes.LookRules(images[:80], labels[:80], looks[:80])
     for image, label, look in zip(images[80:], labels[80:], looks[80:]):
@@ -337,7 +337,7 @@ def shard(tmp_path):
 def write_shard(folder, count, seed):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 19, (count, 8, 8), dtype=np.uint8).repeat(SIDE // 8, 1).repeat(SIDE // 8, 2)
-    looks = [sample_look(rng) for _ in labels]
+    looks = [sample_appearance(rng) for _ in labels]
     folder.mkdir()
     np.savez(folder / "00000.npz", image=np.array(PALETTE, np.uint8)[labels], label=labels,
              caption=[Caption.short(look) for look in looks], attributes=[json.dumps(look) for look in looks])

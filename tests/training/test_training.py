@@ -21,7 +21,7 @@ from mditface.mdit.training.data import BatchOrder
 from mditface.mdit.datasets import Renders
 from mditface.mdit.datasets.augment import HIDDEN, SIDES, LabelNoise, mirror, swap_sides
 from mditface.mdit.render.caption import VOCABULARY
-from mditface.mdit.render.look import sample_look
+from mditface.mdit.render.appearance import sample_appearance
 from mditface.mdit.training.sampling import mask_inputs, sample
 from mditface.mdit.training.settings import Schedule, read_settings
 from mditface.mdit.recipes.targets.kinds import (
@@ -256,7 +256,7 @@ def test_rates_rise_and_fall():
 
 def test_captions_are_known_words():
     writer = CaptionWriter(text_config(32), seed=0)
-    looks = [sample_look(writer.rng) for _ in range(50)]
+    looks = [sample_appearance(writer.rng) for _ in range(50)]
     ids = writer(looks)
     assert (ids != UNKNOWN).all() and (ids[:, 0] != PAD).all()
     assert set(SYNONYMS.values()) <= set(VOCABULARY)
