@@ -15,13 +15,13 @@ from comfy.ldm.flux.math import apply_rope1
 from comfy.ldm.modules.attention import optimized_attention
 
 from ..shared.norm import layer_norm, modulate
-from ..shared.windows import Cut, Layout, lay_out
+from ..shared.windows import WindowLayout, WindowPartition, build_layout
 
 
 class Surroundings(NamedTuple):
     """What all blocks know of the grid, and what rotates q and k in windows (B * nw, 1, P, D/2, 2, 2), in shifted
     windows, and among the proxies (1, 1, M, D/2, 2, 2); None where positions are not rotations."""
-    layout: Layout
+    layout: WindowLayout
     plain: Tensor | None
     shifted: Tensor | None
     proxies: Tensor | None
@@ -30,10 +30,10 @@ class Surroundings(NamedTuple):
 def surroundings(window: int, grid: tuple[int, int], img: Tensor, places: Tensor,
                  rotation: Callable[[Tensor], Tensor | None]) -> Surroundings:
     """For image tokens (B, N, d) at `places` (N, 2) of a grid (h, w), in windows of `window` by `window` tokens."""
-    layout = lay_out((1, *grid), (1, window, window), (1, 1), img)
+    layout = build_layout((1, *grid), (1, window, window), (1, 1), img)
 
-    def in_windows(cut: Cut) -> Tensor | None:
-        pe = rotation(places[cut.index])
+    def in_windows(cut: WindowPartition) -> Tensor | None:
+        pe = rotation(places[cut.token_of_slot])
         return None if pe is None else pe.unflatten(2, (-1, cut.slots))[0].transpose(0, 1).repeat(
             img.shape[0], *[1] * (pe.ndim - 1))
     return Surroundings(layout, in_windows(layout.plain), in_windows(layout.shifted),

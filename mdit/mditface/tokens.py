@@ -20,14 +20,22 @@ LEAF_SHARE = 1 / 8  # `dev.py bench reductions`: pictures change visibly with la
 
 
 class MaskTokens(NamedTuple):
-    """tokens (b, M, features) on their grid (h, w), M = h * w; rows (h,) and cols (w,), their places on the image's
-    grid `extent`, in its tokens; classes (b, M), -1 where a token covers several."""
+    """The mask stream's input.
+
+    tokens: (b, M, features), M = h * w.
+    grid: sides (h, w) of the tokens' grid.
+    rows, cols: (h,) and (w,), the positions of the tokens on the image's grid.
+    extent: sides of the image's grid in tokens.
+    classes: (b, M), the class that a token shows; -1 where it shows several.
+    latent: (b, C, h * patch, w * patch) whose patches the tokens are; None for class tokens.
+    """
     tokens: Tensor
     grid: tuple[int, int]
     rows: Tensor
     cols: Tensor
     extent: tuple[int, int]
     classes: Tensor
+    latent: Tensor | None = None
 
     def positions(self) -> Tensor:
         """Row and column of each token, (M, 2)."""
@@ -90,12 +98,14 @@ def mask_tokens(labels: Tensor, latent: Tensor | None, visible: Tensor, layout: 
         latent = None if latent is None else F.interpolate(latent, (H, W), mode="area")
     labels = pad_labels(labels, label_patch)
     if layout.tokenizer == "class_embed":
+        latent = None
         tokens = class_cells(labels, visible, layout.cells, label_patch)
     else:
-        tokens = patchify(comfy.ldm.common_dit.pad_to_patch_size(latent, (layout.patch, layout.patch)), layout.patch)
+        latent = comfy.ldm.common_dit.pad_to_patch_size(latent, (layout.patch, layout.patch))
+        tokens = patchify(latent, layout.patch)
     grid = tuple(side // label_patch for side in labels.shape[-2:])
     rows, cols = (places(*axis, layout.corner) for axis in zip(extent, grid, offset))
-    return MaskTokens(tokens, grid, rows, cols, extent, patch_classes(labels, label_patch))
+    return MaskTokens(tokens, grid, rows, cols, extent, patch_classes(labels, label_patch), latent)
 
 
 def flat_regions(classes: Tensor, h: int, w: int) -> Tensor:

@@ -19,7 +19,7 @@ from comfy.ldm.flux.math import apply_rope1
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.ldm.modules.diffusionmodules.mmdit import split_qkv
 
-from ..model import rescaled, unpatchify
+from ..model import rescaled
 from ..reader import Prompt
 from ..tokens import MaskTokens
 from .weights import Adapter
@@ -94,7 +94,7 @@ class SD3Stream(MaskStream):
 
     def start(self, tokens: MaskTokens, features: Tensor, transformer_options: dict) -> tuple[Tensor, None]:
         patch = self.network.patch_size
-        latent = unpatchify(features, patch, *tokens.grid)  # (b, C, h * p, w * p)
+        latent = tokens.latent.to(features)  # (b, C, h * patch, w * patch)
         embedded = self.network.x_embedder(latent)  # (b, M, d)
         table = self.network.cropped_pos_embed([side * patch for side in tokens.extent], device=latent.device)
         table = comfy.ops.cast_to_input(table.view(*tokens.extent, -1), embedded)
