@@ -19,7 +19,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Optimiser(Section):
+class Optimizer(Section):
     """Learning rates of AdamW and, where given, of Muon for the matrices inside the blocks; `clip` is the largest norm
     of the gradient."""
     adamw: Positive
@@ -53,7 +53,7 @@ class Settings(Section):
     weights: Path
     steps: Count
     batch: Count
-    optimiser: Optimiser
+    optimiser: Optimizer
     schedule: Schedule = Schedule()
     ema: Share = 0.0
     seed: Annotated[int, Field(ge=0)] = 0

@@ -77,8 +77,8 @@ class Trainer:
         module, accelerator = self.target.module, self.accelerator
         self.frozen = [name for name, w in module.named_parameters() if not w.requires_grad]
         self.trained = [w for w in module.parameters() if w.requires_grad]
-        self.module, *self.optimisers = accelerator.prepare(module, *self.target.optimisers())
-        self.base_rates = [[group["lr"] for group in optimiser.param_groups] for optimiser in self.optimisers]
+        self.module, *self.optimizers = accelerator.prepare(module, *self.target.optimizers())
+        self.base_rates = [[group["lr"] for group in optimiser.param_groups] for optimiser in self.optimizers]
         self.average = Average(module, self.settings.ema)
         accelerator.register_save_state_pre_hook(self.drop_frozen)
         if self.checkpoints:
@@ -126,7 +126,7 @@ class Trainer:
         """One optimisation step; returns its loss and, where the module names them, the loss's terms."""
         accelerator, settings = self.accelerator, self.settings
         scale = rate(self.step, settings.steps, settings.schedule)
-        for optimiser, rates in zip(self.optimisers, self.base_rates):
+        for optimiser, rates in zip(self.optimizers, self.base_rates):
             for group, lr in zip(optimiser.param_groups, rates):
                 group["lr"] = lr * scale
         rng = torch_rng(step_rng(settings.seed, self.step, accelerator.process_index, NOISE), accelerator.device)
@@ -137,7 +137,7 @@ class Trainer:
         accelerator.backward(loss)
         if settings.optimiser.clip:
             accelerator.clip_grad_norm_(self.trained, settings.optimiser.clip)
-        for optimiser in self.optimisers:
+        for optimiser in self.optimizers:
             optimiser.step()
             optimiser.zero_grad()
         self.average.update(self.step)

@@ -32,7 +32,7 @@ from ..initialize import initialise_model, initialise_text
 from ...training.sampling import mask_inputs, sample, sheet_picture
 from ...training.settings import Positive, Section, Settings, Share
 from ..words import CaptionWriter, pretrain, text_config
-from ...training.targets.base import Batches, make_optimisers
+from ...training.targets.base import Batches, make_optimizers
 
 WEIGHTS = Path(__file__).parents[2] / "mditface" / "weights" / "mditface-demo.safetensors"
 MEAN_LOGIT_T = -0.5  # t = 1 - sigma is the sigmoid of a normal with this mean and deviation 1; see DemoSettings.noise
@@ -185,7 +185,7 @@ class DemoTarget:
         if self.settings.text_steps:
             pretrain(self.module.text_encoder, self.writer, self.settings.text_steps)
 
-    def optimisers(self) -> list[torch.optim.Optimizer]:
+    def optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for the matrices inside the blocks, AdamW for the rest."""
         model, encoder = self.module.model, self.module.text_encoder
         matrices = [w for name, w in model.named_parameters()
@@ -193,7 +193,7 @@ class DemoTarget:
         chosen = {id(w) for w in matrices}
         rest = [w for w in model.parameters() if id(w) not in chosen]
         trained = [[w for w in weights if w.requires_grad] for weights in (matrices, rest, encoder.parameters())]
-        return make_optimisers(self.settings.optimiser, trained[0], [
+        return make_optimizers(self.settings.optimiser, trained[0], [
             {"params": trained[1]}, {"params": trained[2], "lr": self.settings.text_rate}])
 
     def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:

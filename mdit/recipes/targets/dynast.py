@@ -95,7 +95,7 @@ class DynaSTTarget:
     def start(self) -> None:
         pass
 
-    def optimisers(self) -> list[torch.optim.Optimizer]:
+    def optimizers(self) -> list[torch.optim.Optimizer]:
         rates = self.settings.optimiser
         return [torch.optim.Adam(self.module.generator.parameters(), rates.generator, rates.betas, rates.generator_eps),
                 torch.optim.Adam(self.module.discriminator.parameters(), rates.discriminator, rates.betas,

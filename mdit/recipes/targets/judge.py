@@ -17,7 +17,7 @@ from ...datasets.augment import mirror, normalize
 from ...training.data import step_rng, torch_rng
 from ...training.sampling import sheet_picture
 from ...training.settings import Settings, Share
-from ...training.targets.base import Batches, make_optimisers
+from ...training.targets.base import Batches, make_optimizers
 
 WEIGHED_COUNT = 2000  # samples that the classes' shares are counted on
 SHEET_COUNT = 12
@@ -72,8 +72,8 @@ class JudgeTarget:
     def start(self) -> None:
         pass
 
-    def optimisers(self) -> list[torch.optim.Optimizer]:
-        return make_optimisers(self.settings.optimiser, [], [{"params": list(self.module.parameters())}])
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        return make_optimizers(self.settings.optimiser, [], [{"params": list(self.module.parameters())}])
 
     def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
         index = self.batches(step, process, processes)

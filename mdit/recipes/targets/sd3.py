@@ -24,7 +24,7 @@ from ...training.data import of_length, stack_text, step_rng, torch_rng
 from ...training.flow import flow_loss, follow_flow
 from ...training.sampling import sheet_picture
 from ...training.settings import Count, EncodedSettings, Positive, Share
-from ...training.targets.base import Batches, make_optimisers
+from ...training.targets.base import Batches, make_optimizers
 
 CELL, PATCH, CHANNELS = 8, 2, 16  # pixels of a latent cell, cells of a token's side, and channels of SD3's latents
 HEAD = 64  # the width of SD3's heads; the host takes width and heads from the number of blocks
@@ -113,13 +113,13 @@ class SD3Target:
     def start(self) -> None:
         pass
 
-    def optimisers(self) -> list[torch.optim.Optimizer]:
+    def optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for the matrices inside the blocks, AdamW for the rest."""
         matrices = [w for name, w in self.module.network.joint_blocks.named_parameters()
                     if w.ndim == 2 and "adaLN" not in name]
         chosen = {id(w) for w in matrices}
         rest = [w for w in self.module.parameters() if id(w) not in chosen]
-        return make_optimisers(self.settings.optimiser, matrices, [{"params": rest}])
+        return make_optimizers(self.settings.optimiser, matrices, [{"params": rest}])
 
     def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
         settings = self.settings

@@ -25,7 +25,7 @@ from ...mditface.reductions import REDUCTIONS
 from ..data import of_length, stack_text, step_rng, torch_rng
 from ..sampling import sheet_picture
 from ..settings import EncodedSettings, Positive, Section, Share
-from .base import Batches, make_optimisers
+from .base import Batches, make_optimizers
 from .lowrank import base_family, new_terms
 from .masked import MaskedBase
 
@@ -105,8 +105,8 @@ class AdapterTarget:
     def start(self) -> None:
         pass
 
-    def optimisers(self) -> list[torch.optim.Optimizer]:
-        return make_optimisers(self.settings.optimiser, list(self.module.terms.parameters()), [])
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        return make_optimizers(self.settings.optimiser, list(self.module.terms.parameters()), [])
 
     def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
         settings = self.settings

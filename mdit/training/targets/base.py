@@ -11,7 +11,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from ..data import BatchOrder
-from ..settings import Optimiser, Settings
+from ..settings import Optimizer, Settings
 
 
 class Target(Protocol):
@@ -27,7 +27,7 @@ class Target(Protocol):
     def start(self) -> None:
         """What comes before the first step of a new run."""
 
-    def optimisers(self) -> list[torch.optim.Optimizer]:
+    def optimizers(self) -> list[torch.optim.Optimizer]:
         """Over all trained weights."""
 
     def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
@@ -59,7 +59,7 @@ class Batches:
         return self.orders[processes](step)[process::processes]
 
 
-def make_optimisers(settings: Optimiser, matrices: list[nn.Parameter], groups: list[dict]
+def make_optimizers(settings: Optimizer, matrices: list[nn.Parameter], groups: list[dict]
                     ) -> list[torch.optim.Optimizer]:
     """Muon for the matrices, AdamW for the groups; without a rate for Muon, AdamW for all."""
     if settings.muon is None:
