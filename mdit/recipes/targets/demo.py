@@ -29,8 +29,8 @@ from ...datasets.augment import LabelNoise, mirror, normalize
 from ...training.data import step_rng, torch_rng
 from ..exemplar import exemplar_keys, other_view
 from ..initialize import initialise_model, initialise_text
-from ...training.sampling import mask_inputs, sample, sheet_picture
-from ...training.settings import Positive, Section, Settings, Share
+from ...training.sampling import mask_inputs, sample, make_sheet
+from ...training.settings import Positive, Section, Settings, Fraction
 from ..words import CaptionWriter, pretrain, text_config
 from ...training.targets.base import Batches, make_optimizers
 
@@ -46,9 +46,9 @@ PREFIX, BLOCKS = "model.", ("blocks.", "exemplar.reads.")
 class Drop(Section):
     """Shares of the samples that are shown without text, and without mask, independent of each other; and of those with
     a mask, without exemplar."""
-    text: Share = 0.1
-    mask: Share = 0.1
-    exemplar: Share = 0.2
+    text: Fraction = 0.1
+    mask: Fraction = 0.1
+    exemplar: Fraction = 0.2
 
 
 class DemoSettings(Settings):
@@ -224,7 +224,7 @@ class DemoTarget:
         return sample(self.module.model, self.module.text_encoder, labels.to(device), ids.to(device), seed=0).cpu()
 
     def sheet(self) -> np.ndarray:
-        return sheet_picture(self.heldout.labels[:SHEET_COUNT], self.pictures(SHEET_COUNT),
+        return make_sheet(self.heldout.labels[:SHEET_COUNT], self.pictures(SHEET_COUNT),
                              self.heldout.images[:SHEET_COUNT])
 
     def metrics(self) -> dict[str, float]:

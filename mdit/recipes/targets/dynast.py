@@ -19,8 +19,8 @@ from ..dynast.heldout import HeldOut
 from ..dynast.network import Adversaries, LossWeights, save_generator
 from ..dynast.pairs import Exemplars, Pairs, read_people
 from ..dynast.vgg import VGG
-from ...training.sampling import sheet_picture
-from ...training.settings import Count, Positive, Section, Settings, Share
+from ...training.sampling import make_sheet
+from ...training.settings import Count, Positive, Section, Settings, Fraction
 from ...training.targets.base import Batches
 
 CHANNELS = 15  # of a face's label
@@ -32,7 +32,7 @@ class Adam(Section):
     """Learning rates, and Adam's other numbers; `clip` is the largest norm of the gradient, None for any."""
     generator: Positive = 1e-4
     discriminator: Positive = 1e-4
-    betas: tuple[Share, Share] = (0.0, 0.9)
+    betas: tuple[Fraction, Fraction] = (0.0, 0.9)
     generator_eps: Positive = 1e-3
     discriminator_eps: Positive = 1e-8
     clip: Positive | None = None
@@ -59,7 +59,7 @@ class DynaSTSettings(Settings):
     """
     size: Annotated[int, Field(ge=SMALLEST, multiple_of=8)] = 256
     load: Count = 286
-    flip: Share = 0.5
+    flip: Fraction = 0.5
     model: Sizes = Sizes()
     discriminator: Count = 64
     vgg: Path | None = None
@@ -112,7 +112,7 @@ class DynaSTTarget:
             return None
         held, exemplars = self.held, self.held.next(SHEET_COUNT)
         made, warped = held.after(exemplars, self.module.synthesise)
-        return sheet_picture(held.labels[:len(exemplars)], held.images[exemplars].movedim(1, -1), warped, made)
+        return make_sheet(held.labels[:len(exemplars)], held.images[exemplars].movedim(1, -1), warped, made)
 
     def metrics(self) -> dict[str, float]:
         """Distances of colours to the exemplars' and to other faces' (metrics.exemplar)."""

@@ -15,8 +15,8 @@ from ...parsing import FaceParser, measure_agreement
 from ...datasets import Renders
 from ...datasets.augment import mirror, normalize
 from ...training.data import step_rng, torch_rng
-from ...training.sampling import sheet_picture
-from ...training.settings import Settings, Share
+from ...training.sampling import make_sheet
+from ...training.settings import Settings, Fraction
 from ...training.targets.base import Batches, make_optimizers
 
 WEIGHED_COUNT = 2000  # samples that the classes' shares are counted on
@@ -27,7 +27,7 @@ PREFIX = "parser."
 class JudgeSettings(Settings):
     """`rarity` is the power of a class's rarity in its weight."""
     heldout: Path
-    rarity: Share = 0.3
+    rarity: Fraction = 0.3
 
 
 def class_weights(labels: Tensor, rarity: float) -> Tensor:
@@ -92,7 +92,7 @@ class JudgeTarget:
 
     def sheet(self) -> np.ndarray:
         parsed = to_image(torch.from_numpy(self.parsed(SHEET_COUNT)))
-        return sheet_picture(self.heldout.labels[:SHEET_COUNT], (parsed * 255).round().to(torch.uint8),
+        return make_sheet(self.heldout.labels[:SHEET_COUNT], (parsed * 255).round().to(torch.uint8),
                              self.heldout.images[:SHEET_COUNT])
 
     def metrics(self) -> dict[str, float]:

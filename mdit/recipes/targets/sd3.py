@@ -20,10 +20,10 @@ import comfy.sd
 from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT, get_2d_sincos_pos_embed
 from comfy.model_patcher import ModelPatcher
 
-from ...training.data import of_length, stack_text, step_rng, torch_rng
+from ...training.data import fit_length, stack_text, step_rng, torch_rng
 from ...training.flow import flow_loss, follow_flow
-from ...training.sampling import sheet_picture
-from ...training.settings import Count, EncodedSettings, Positive, Share
+from ...training.sampling import make_sheet
+from ...training.settings import Count, EncodedSettings, Positive, Fraction
 from ...training.targets.base import Batches, make_optimizers
 
 CELL, PATCH, CHANNELS = 8, 2, 16  # pixels of a latent cell, cells of a token's side, and channels of SD3's latents
@@ -40,7 +40,7 @@ class SD3Settings(EncodedSettings):
     size: Annotated[int, Field(ge=16, multiple_of=CELL * PATCH)]
     depth: Count
     shift: Positive = 3.0
-    drop_text: Share = 0.1
+    drop_text: Fraction = 0.1
 
 
 def new_weights(depth: int, side: int, text: int, pooled: int) -> dict[str, Tensor]:
@@ -127,7 +127,7 @@ class SD3Target:
         batch = self.joined([self.samples[i] for i in index.tolist()])
         rng = torch_rng(step_rng(settings.seed, step, process))
         silent = torch.rand(len(index), generator=rng) < settings.drop_text
-        batch["context"][silent] = of_length(self.empty["context"], batch["context"].shape[1])
+        batch["context"][silent] = fit_length(self.empty["context"], batch["context"].shape[1])
         batch["pooled"][silent] = self.empty["pooled"]
         return batch
 
@@ -145,7 +145,7 @@ class SD3Target:
         made = self.module.sample(**{name: x.to(device) for name, x in batch.items()}, seed=0).cpu()
         rows = [(self.vae.decode(latent) * 255).round().clamp(0, 255).to(torch.uint8)
                 for latent in (made, batch["latent"])]
-        return sheet_picture(torch.stack([sample["labels"] for sample in samples]), *rows)
+        return make_sheet(torch.stack([sample["labels"] for sample in samples]), *rows)
 
     def metrics(self) -> dict[str, float]:
         """The loss on the first held-out samples with the same noise each time."""
