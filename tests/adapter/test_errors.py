@@ -10,7 +10,8 @@ import comfy.ops
 from comfy.ldm.flux.model import Flux
 from mditface.mdit.mditface import host
 from mditface.mdit.mditface.adapter.reader import apply_adapter
-from mditface.mdit.mditface.adapter.weights import METADATA_KEY, load_adapter
+from mditface.mdit.mditface.adapter.config import METADATA_KEY
+from mditface.mdit.mditface.adapter.weights import load_adapter
 from mditface.mdit.mditface.mask import MaskInput
 from mditface.mdit.mditface.sample import require_mdit
 from mditface.nodes.adapter import ApplyAdapter, LoadAdapter
@@ -171,8 +172,8 @@ def test_files(damage, tmp_path):
 
 
 def test_a_file_that_is_not_there():
-    refuses(FileNotFoundError, ("adapter_name: no file 'gone.safetensors'", "'mdit_adapters' and 'loras'", "put it"),
-            LoadAdapter.execute, "gone.safetensors")
+    said = "adapter_name: there is no file 'gone.safetensors'", "'mdit_adapters' and 'loras'", "Put the file there"
+    refuses(FileNotFoundError, said, LoadAdapter.execute, "gone.safetensors")
 
 
 # Models

@@ -11,13 +11,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ...labelmap import CLASSES, to_image
-from ...parsing import FaceParser, score
+from ...parsing import FaceParser, measure_agreement
 from ...datasets import Renders
 from ...datasets.augment import mirror, normalize
-from ...training.data import BatchOrder, step_rng, torch_rng
+from ...training.data import step_rng, torch_rng
 from ...training.sampling import sheet_picture
 from ...training.settings import Settings, Share
-from ...training.targets.base import make_optimisers
+from ...training.targets.base import Batches, make_optimisers
 
 WEIGHED_COUNT = 2000  # samples that the classes' shares are counted on
 SHEET_COUNT = 12
@@ -67,7 +67,7 @@ class JudgeTarget:
         self.settings = settings
         self.faces, self.heldout = Renders(settings.data), Renders(settings.heldout)
         self.module = Judge(class_weights(self.faces.labels[:WEIGHED_COUNT], settings.rarity))
-        self.orders: dict[int, BatchOrder] = {}
+        self.batches = Batches([0] * len(self.faces), settings.batch, settings.seed)
 
     def start(self) -> None:
         pass
@@ -76,10 +76,9 @@ class JudgeTarget:
         return make_optimisers(self.settings.optimiser, [], [{"params": list(self.module.parameters())}])
 
     def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
-        seed, size = self.settings.seed, self.settings.batch
-        order = self.orders.setdefault(processes, BatchOrder([0] * len(self.faces), size * processes, seed))
-        index = order(step)[process::processes]
-        chosen = torch.rand(size, generator=torch_rng(step_rng(seed, step, process))) < 0.5
+        index = self.batches(step, process, processes)
+        rng = torch_rng(step_rng(self.settings.seed, step, process))
+        chosen = torch.rand(len(index), generator=rng) < 0.5
         images, labels = mirror(self.faces.channels_first(index), self.faces.labels[index], chosen)
         return {"images": images, "labels": labels}
 
@@ -99,7 +98,7 @@ class JudgeTarget:
     def metrics(self) -> dict[str, float]:
         """Means over all held-out pictures, and each class's intersection over union over all their pixels."""
         parsed, labels = self.parsed(), self.heldout.labels.numpy()
-        scores = [score(*pair) for pair in zip(parsed, labels)]
+        scores = [measure_agreement(found, asked) for found, asked in zip(parsed, labels)]
         means = {name: float(np.mean([s[name] for s in scores])) for name in scores[0]}
         return means | {f"iou/{name}": float(((parsed == c) & (labels == c)).sum()
                                              / max(1, ((parsed == c) | (labels == c)).sum()))
