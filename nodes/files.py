@@ -1,4 +1,4 @@
-"""The files that the loaders of the pack offer, through the host's folders."""
+"""Model files in the folders of the host, for the loaders of the pack."""
 from __future__ import annotations
 
 import folder_paths
@@ -7,7 +7,7 @@ ENDINGS = (".safetensors",)
 
 
 def add_folder(name: str, *paths, endings: tuple[str, ...] = ENDINGS) -> None:
-    """Lets the host look for files of a kind in these places, too."""
+    """Adds directories, and endings of file names, to a folder of the host."""
     for path in paths:
         folder_paths.add_model_folder_path(name, str(path))
     folder_paths.folder_names_and_paths[name][1].update(endings)
@@ -19,10 +19,10 @@ def names_in(*folders: str, endings: tuple[str, ...] = ENDINGS) -> list[str]:
 
 
 def path_of(name: str, source: str, *folders: str) -> str:
-    """Where the file is that the input `source` names; FileNotFoundError if it is in none of the folders."""
+    """The path of the file that the input `source` names; FileNotFoundError if no folder has the file."""
     path = next(filter(None, (folder_paths.get_full_path(folder, name) for folder in folders)), None)
     if path is None:
-        places = " and ".join(f"'{folder}'" for folder in folders)
-        raise FileNotFoundError(f"{source}: no file '{name}' in the folders {places}: put it there, then refresh the "
-                                "browser")
+        listed = " and ".join(f"'{folder}'" for folder in folders)
+        raise FileNotFoundError(f"{source}: no file '{name}' in the folders {listed}: put the file there and refresh "
+                                "the browser")
     return path
