@@ -1,4 +1,5 @@
-"""InteractDiffusion's fuser as the authors' programs compute it, for comparison (spec section 7)."""
+"""InteractDiffusion's fuser as the authors' programs compute it, for comparison
+(docs/design/interactdiffusion.md, section 7)."""
 from __future__ import annotations
 
 from collections.abc import Callable
