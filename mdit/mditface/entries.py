@@ -55,10 +55,10 @@ def merge_entry(kv: Iterable[KeysAndValues], tokens: MaskTokens, rotation: Rotat
 
 def window_entry(kv: Iterable[KeysAndValues], grid: tuple[int, int], radius: int, eight_bit: bool) -> StaticEntry:
     """The keys and values in strips, each (b, C * H, R, D)."""
-    kv = [(local_window.strips(k, grid, radius), local_window.strips(v, grid, radius)) for k, v in kv]
+    kv = [(local_window.cut_strips(k, grid, radius), local_window.cut_strips(v, grid, radius)) for k, v in kv]
     first_keys = kv[0][0]
-    columns = local_window.tiles(grid)[1]
-    bias = local_window.strip_bias(grid, radius, first_keys.shape[1] // columns, first_keys)
+    columns = local_window.count_tiles(grid)[1]
+    bias = local_window.make_strip_bias(grid, radius, first_keys.shape[1] // columns, first_keys)
     return StaticEntry(kv, bias, eight_bit)
 
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from ..shared.candidates import Grid, children, propagated, unwindowed, windowed
 from ..shared.norm import layer_norm, modulate
 from ..shared.sparse_attention import Asked, Side, attend
-from .attention import ExemplarKeys, MaskRows, repeat
+from .attention import ExemplarKeys, MaskRows, repeat_rows
+from .config import MATCH, PRUNE
 
-MATCH, PRUNE = 64, 16  # features that tokens are compared by, and that say whether a candidate is looked at
 OCTAVES = 4
 COARSE = 32  # the longest side, in tokens, of a grid on which all pairs are compared; DynaST's coarsest level
 
@@ -71,8 +71,8 @@ class SparseRead(nn.Module):
         B, width = img.shape[0], img.shape[-1]
         shift, scale, gate = self.mod(F.silu(vec)).unsqueeze(1).chunk(3, dim=-1)
         query, prune = self.query(modulate(layer_norm(img), shift, scale)).split((width, PRUNE), dim=-1)
-        keys, values = (repeat(x.squeeze(1), B) for x in exemplar.kv[index])
-        match, candidates = repeat(exemplar.match, B), repeat(exemplar.candidates, B)
+        keys, values = (repeat_rows(x.squeeze(1), B) for x in exemplar.kv[index])
+        match, candidates = repeat_rows(exemplar.match, B), repeat_rows(exemplar.candidates, B)
         score = torch.cat((match, query / math.sqrt(width)), dim=-1)  # (B, N, MATCH + d)
         key = Side(*keys.split((score.shape[-1], PRUNE), dim=-1))
         found = attend(Side(score, prune), key, values, candidates, Asked(tau=1.0)).output.to(img)
@@ -131,8 +131,8 @@ def correspond(query: Tensor, key: Tensor, grids: tuple[Grid, Grid], k: int) -> 
     """
     b = max(query.shape[0], key.shape[0])
     levels = max(1, math.ceil(math.log2(max(*grids[0], *grids[1]) / COARSE)))
-    *finer, (coarse, _) = pyramid(repeat(query, b), grids[0], levels)
-    *finer_keys, (coarse_keys, key_grid) = pyramid(repeat(key, b), grids[1], levels)
+    *finer, (coarse, _) = pyramid(repeat_rows(query, b), grids[0], levels)
+    *finer_keys, (coarse_keys, key_grid) = pyramid(repeat_rows(key, b), grids[1], levels)
     candidates = most_like(coarse, coarse_keys, None, min(k, coarse_keys.shape[1]))
     for level in reversed(range(levels)):
         (queries, grid), (keys, finer_grid) = finer[level], finer_keys[level]

@@ -14,7 +14,7 @@ from ..labelmap import CLASSES, PALETTE, resize_nearest, to_image
 from .cache import StaticStore
 from .config import MaskLayout
 from .exemplar_branch import ExemplarTokens, MatchSide
-from .model import patchify
+from .math import patchify
 from .reductions import EXACT, REDUCTIONS, Reduction
 from .tokens import MaskTokens, mask_tokens
 

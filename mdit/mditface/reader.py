@@ -247,7 +247,7 @@ class MaskReader:
 
 
 class StandAloneReader(MaskReader):
-    """Reads masks for a base model whose network takes `masks` (see MDiT.forward)."""
+    """Reads masks for a base model whose network takes `mask_rows` (see MDiT.forward)."""
 
     def layout(self, model) -> MaskLayout:
         return model.diffusion_model.config.mask_layout
@@ -257,13 +257,13 @@ class StandAloneReader(MaskReader):
                                                  transformer_options)
 
     def rotation(self, model, device, transformer_options, places) -> Tensor | None:
-        return model.diffusion_model.position(places.to(device), transformer_options)[1]
+        return model.diffusion_model.encode_positions(places.to(device), transformer_options)[1]
 
     def exemplar_path(self, model, tokens):
         return model.diffusion_model.exemplar.static_path(tokens)
 
     def call(self, executor, rows, *args, **kwargs) -> Tensor:
-        return executor(*args, masks=rows, **kwargs)
+        return executor(*args, mask_rows=rows, **kwargs)
 
 
 def name_of(patcher) -> str:

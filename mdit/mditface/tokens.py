@@ -13,7 +13,7 @@ import comfy.ldm.common_dit
 
 from ..labelmap import resize_nearest
 from .config import MaskLayout
-from .model import patchify
+from .math import patchify
 from .reductions import Reduction
 
 LEAF_SHARE = 1 / 8  # `dev.py bench reductions`: pictures change visibly with larger leaves

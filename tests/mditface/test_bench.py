@@ -56,7 +56,7 @@ def test_dynamic_block_costs_what_the_formula_says(block, keys):
 @LAST
 def test_static_block_costs_what_the_formula_says(block, last):
     """The last block's queries are made, too: they come out of the same layer as its keys and values."""
-    counted = measure.flops(lambda: block.static(tokens(M, 1), torch.zeros(1, D), None, last))
+    counted = measure.flops(lambda: block.run_static(tokens(M, 1), torch.zeros(1, D), None, last))
     assert counted - modulation(1, 1) == formulas.static_flops(D, M, last) + last * 2 * D * D * M
 
 

@@ -158,7 +158,7 @@ def test_merged_keys_are_as_long_as_the_keys_they_stand_for():
     net = tiny.network()
 
     def rotation(places):
-        return net.position(places, {})[1]
+        return net.encode_positions(places, {})[1]
     key = torch.randn(1, 2, 1, 16, generator=torch.Generator().manual_seed(0))
     keys = apply_rope1(key.expand(-1, -1, 256, -1), rotation(places))
     entry = merge_entry(iter([(keys, keys)]), tokens, rotation, eight_bit=False)
@@ -313,7 +313,7 @@ FAILURES = {"interrupt": (1, interrupt, InterruptProcessingException),
 @pytest.mark.parametrize("place, failure, error", FAILURES.values(), ids=FAILURES.keys())
 def test_a_failed_pass_leaves_nothing(loaded, texts, mask, uncached, place, failure, error):
     block = loaded.model.model.diffusion_model.blocks[place]
-    with replaced(block, "static", failure), pytest.raises(error):
+    with replaced(block, "run_static", failure), pytest.raises(error):
         run(loaded.model, masked(texts[0], mask), texts[1])
     assert not mask.store.cache.entries
     assert mask.store.patcher(loaded.model.load_device, loaded.model.offload_device).model_size() == 0
@@ -325,7 +325,7 @@ def test_a_failed_pass_leaves_nothing(loaded, texts, mask, uncached, place, fail
 def test_a_failed_pass_keeps_what_was_complete(loaded, texts, mask):
     positive = masked(texts[0], mask)
     run(loaded.model, positive, texts[1])
-    with replaced(loaded.model.model.diffusion_model.blocks[1], "static", interrupt):
+    with replaced(loaded.model.model.diffusion_model.blocks[1], "run_static", interrupt):
         with pytest.raises(InterruptProcessingException):
             run(loaded.model, positive, texts[1], latent=(1, 3, 20, 20))
     assert run(loaded.model, positive, texts[1])[1].passes == 0
@@ -357,7 +357,7 @@ def test_the_cache_dies_with_its_conditionings(loaded, texts):
 def test_the_cache_dies_after_a_failed_run(loaded, texts):
     mask = tiny.mask()
     cache, positive = weakref.ref(mask.store.cache), masked(texts[0], mask)
-    with replaced(loaded.model.model.diffusion_model.blocks[1], "static", out_of_memory):
+    with replaced(loaded.model.model.diffusion_model.blocks[1], "run_static", out_of_memory):
         with pytest.raises(comfy.model_management.OOM_EXCEPTION):
             run(loaded.model, positive, texts[1])
     del mask, positive

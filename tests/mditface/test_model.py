@@ -126,7 +126,7 @@ def inputs(cfg, height=12, width=16, batch=1, seed=0) -> SimpleNamespace:
 
 def forward(net, given, masks=(), sigma=SIGMA, **transformer_options):
     t = torch.full((given.x.shape[0],), sigma)
-    return net(given.x, t, given.context, given.y, masks=masks, transformer_options=transformer_options)
+    return net(given.x, t, given.context, given.y, mask_rows=masks, transformer_options=transformer_options)
 
 
 def static_rows(net, given, rows=slice(None), bias=None) -> MaskRows:
@@ -194,7 +194,7 @@ def test_one_static_pass_serves_every_time_and_text(net, given):
     rows = static_rows(net, given)
     several = inputs(net.config, batch=3, seed=1)
     times = torch.tensor([0.9, 0.5, 0.1])
-    together = net(several.x, times, several.context, several.y, masks=[rows])
+    together = net(several.x, times, several.context, several.y, mask_rows=[rows])
     for i, sigma in enumerate(times.tolist()):
         expected = plain_model(net.state_dict(), net.config, several.x[i:i + 1], sigma, several.context[i:i + 1],
                                several.y[i:i + 1], given.tokens)

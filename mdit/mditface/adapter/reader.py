@@ -11,7 +11,7 @@ from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT
 from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
-from ..attention import MaskRows, Reach, attend_at_once, attend_masks, is_pytorch
+from ..attention import AttentionCall, MaskRows, ReadPattern, attend_at_once, attend_masks, host_uses_pytorch
 from ..cache import REPORT_KEY
 from ..config import MaskLayout
 from ..mask import CONDITIONING_KEY
@@ -119,11 +119,11 @@ class AdapterReader(MaskReader):
 
     def call(self, executor, rows, x: Tensor, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
         stream, patch = self.stream(executor.class_obj), executor.class_obj.diffusion_model.patch_size
-        reach = Reach(0, self.adapter.config.text_reads_mask, self.radius,
-                      tuple(-(-side // patch) for side in x.shape[-2:]))
+        grid = tuple(-(-side // patch) for side in x.shape[-2:])
+        pattern = ReadPattern(0, self.adapter.config.text_reads_mask, self.radius, grid)
         replace = transformer_options.get("patches_replace", {})
         inner = replace.get("dit", {})
-        patches = {name: BlockPatch(rows, i, inner.get(name), stream, reach) for i, name in enumerate(stream.names)}
+        patches = {name: BlockPatch(rows, i, inner.get(name), stream, pattern) for i, name in enumerate(stream.names)}
         options = {**transformer_options, "patches_replace": {**replace, "dit": {**inner, **patches}}}
         if COMPILE_KEY in transformer_options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
             control = marked(control, repr((self.key, form_of(rows))))
@@ -156,9 +156,14 @@ def marked(control: dict | None, form: str) -> dict:
 class BlockPatch:
     """Stands in for one block: calls what was there, with an attention that reads the masks."""
 
-    def __init__(self, masks: tuple[MaskRows, ...], index: int, inner: Callable | None, stream: MaskStream,
-                 reach: Reach):
-        self.masks, self.index, self.inner, self.stream, self.reach = masks, index, inner, stream, reach
+    def __init__(self, mask_rows: tuple[MaskRows, ...], index: int, inner: Callable | None, stream: MaskStream,
+                 pattern: ReadPattern):
+        self.mask_rows = mask_rows
+        self.index = index
+        self.inner = inner
+        self.stream = stream
+        self.pattern = pattern
+        self.use_lse = host_uses_pytorch()
         self.read = False
 
     def __call__(self, args: dict, extra: dict) -> dict:
@@ -178,11 +183,14 @@ class BlockPatch:
         if not skip_reshape:  # SD3: q and k (B, T, H * D), v (B, T, H, D)
             q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
 
-        def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-            return call(q, k, v, heads, mask=mask, skip_reshape=True, **kwargs)
+        def kernel(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+            return call(q, k, v, heads, mask=attn_mask, skip_reshape=True, **kwargs)
 
         if q.shape[2] != length:
-            return attention(q, k, v, mask)
+            return kernel(q, k, v, mask)
         self.read = True
-        given = q, k, v, mask, self.masks, self.index, self.reach._replace(text=text), attention
-        return attend_masks(*given, is_pytorch(function)) if override is None else attend_at_once(*given)
+        attention = AttentionCall(q, k, v, mask, kernel)
+        pattern = self.pattern._replace(text=text)
+        if override is None:
+            return attend_masks(attention, self.mask_rows, self.index, pattern, self.use_lse)
+        return attend_at_once(attention, self.mask_rows, self.index, pattern)

@@ -19,12 +19,10 @@ from comfy.ldm.flux.math import apply_rope1
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.ldm.modules.diffusionmodules.mmdit import split_qkv
 
-from ..model import rescaled
+from ..math import TIME_FEATURES, rescale_positions
 from ..reader import Prompt
 from ..tokens import MaskTokens
 from .weights import Adapter
-
-TIME_FEATURES = 256
 
 
 class Inputs(NamedTuple):
@@ -151,7 +149,7 @@ class FluxStream(MaskStream):
 
     def rotation(self, places: Tensor, transformer_options: dict) -> Tensor:
         index = (transformer_options.get("rope_options") or {}).get("shift_t", 0.0)
-        ids = F.pad(rescaled(places, transformer_options), (1, 0), value=index)  # (M, 3)
+        ids = F.pad(rescale_positions(places, transformer_options), (1, 0), value=index)  # (M, 3)
         return self.network.pe_embedder(ids[None])
 
     def vector(self, t: Tensor, prompt: Prompt | None, dtype: torch.dtype) -> Tensor:
