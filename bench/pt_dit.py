@@ -31,7 +31,7 @@ from comfy.ldm.pixart.pixartms import PixArtMSBlock
 from mditface.mdit.pt_dit.config import PTDiTConfig
 from mditface.mdit.pt_dit.cost import pixart_block, proxy_block, sizes_of
 from mditface.mdit.pt_dit.layers import PTDiTBlock
-from mditface.mdit.shared.windows import MASKED, lay_out
+from mditface.mdit.shared.windows import MASKED, build_layout
 
 from .costs import direct, measure
 
@@ -76,7 +76,7 @@ class Case:
                                  for kind in (PTDiTBlock, PixArtMSBlock))
         self.grid, self.window, self.prompt = (1, side, side), CONFIG.setting.window, prompt
         self.x, self.text, self.vec = (torch.randn(1, n, d).to(device, dtype) for n in (side * side, TEXT, 6))
-        self.layout = lay_out(self.grid, self.window, CONFIG.setting.proxies, self.x)
+        self.layout = build_layout(self.grid, self.window, CONFIG.setting.proxies, self.x)
         mask = direct.shifted_mask(torch.Size((1, *self.grid, d)), self.window).to(self.x)
         masked = self.x.new_full((1, 1, TEXT), MASKED)
         masked[..., :prompt] = 0

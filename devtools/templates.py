@@ -15,10 +15,10 @@ from scipy.ndimage import gaussian_filter
 
 from mdit.labelmap import PALETTE
 from mdit.render.head import build_head
-from mdit.render.look import sample_look
+from mdit.render.appearance import sample_appearance
 from mdit.render.paint import Label, paint_surface
-from mdit.render.raster import rasterise
-from mdit.render.scene import Camera, build_scene, gather, rotation
+from mdit.render.raster import rasterize
+from mdit.render.scene import Camera, build_scene, gather, rotation_matrix
 
 FOLDER = Path(__file__).parents[1] / "web" / "painter" / "templates"
 SIZE = 512
@@ -46,14 +46,14 @@ FACES = (
 def label_map(seed: int, changes: dict[str, str]) -> np.ndarray:
     """Classes (SIZE, SIZE) uint8 of one head."""
     rng = np.random.default_rng(seed)
-    look = sample_look(rng) | PLAIN | changes
-    head = build_head(look, rng)
-    mesh, _ = build_scene(head, look, AHEAD, rng)
-    tall = look["hat"] != "none"
-    camera = Camera(rotation(0, 0, 0), np.array([0, 0.05 + 0.2 * tall]), 3.3 + 0.3 * tall)
-    _, owner, weights = rasterise(camera.screen(mesh.position, SIZE), mesh.triangles, SIZE, SIZE)
+    appearance = sample_appearance(rng) | PLAIN | changes
+    head = build_head(appearance, rng)
+    mesh, _ = build_scene(head, appearance, AHEAD, rng)
+    tall = appearance["hat"] != "none"
+    camera = Camera(rotation_matrix(0, 0, 0), np.array([0, 0.05 + 0.2 * tall]), 3.3 + 0.3 * tall)
+    _, owner, weights = rasterize(camera.screen(mesh.position, SIZE), mesh.triangles, SIZE, SIZE)
     labels, hit = np.zeros((SIZE, SIZE), np.uint8), owner >= 0
-    labels[hit] = paint_surface(head, look, gather(head, mesh, owner[hit], weights[hit]), AHEAD, rng)[1]
+    labels[hit] = paint_surface(head, appearance, gather(head, mesh, owner[hit], weights[hit]), AHEAD, rng)[1]
     return smooth(labels)
 
 

@@ -16,7 +16,7 @@ from ..mdit.face_diffuser.stages import Borders, leading_sigmas
 from ..mdit.face_diffuser.strip import strip
 from ..mdit.face_diffuser.weights import load
 from ..mdit.labelmap import to_indices
-from .files import add_folder, names_in, path_of
+from .files import add_folder, find_file, list_files
 from .loading import DTYPES
 from .types import FaceDiffuserSubject
 
@@ -156,7 +156,7 @@ class LoadFaceDiffuser(io.ComfyNode):
                         "of its reference pictures, or the scene model (TDM). Which it is shows in the file.",
             search_aliases=["Face-diffuser loader", "SDM", "TDM", "subject model", "FastComposer"],
             inputs=[
-                io.Combo.Input("weights_name", options=names_in(FOLDER, endings=ENDINGS),
+                io.Combo.Input("weights_name", options=list_files(FOLDER, endings=ENDINGS),
                                tooltip="A file from models/face_diffuser. Both published files have the same name: "
                                        "keep their folders SDM and TDM."),
                 io.Combo.Input("weight_dtype", options=list(DTYPES), default="default", advanced=True,
@@ -173,7 +173,7 @@ class LoadFaceDiffuser(io.ComfyNode):
 
     @classmethod
     def execute(cls, weights_name, weight_dtype="default") -> io.NodeOutput:
-        return io.NodeOutput(*load(path_of(weights_name, "weights_name", FOLDER), DTYPES[weight_dtype],
+        return io.NodeOutput(*load(find_file(weights_name, "weights_name", FOLDER), DTYPES[weight_dtype],
                                    folder_paths.get_folder_paths("embeddings")))
 
 

@@ -17,8 +17,8 @@ from ..mdit.interactdiffusion.patch import KEY, Reading, apply_interactions
 from ..mdit.interactdiffusion.schedule import BySteps, ByTimestep
 from ..mdit.interactdiffusion.text import numbers, parse
 from ..mdit.interactdiffusion.weights import load_weights
-from .editors import background_input, shown
-from .files import add_folder, names_in, path_of
+from .editors import background_input, show_background
+from .files import add_folder, find_file, list_files
 from .types import Interactions, InteractionWeights
 
 CATEGORY = "MDiTFace/interaction"
@@ -77,7 +77,7 @@ class LoadInteractDiffusion(io.ComfyNode):
                         "file.",
             search_aliases=["InteractDiffusion loader", "HOI", "human object interaction", "GLIGEN"],
             inputs=[
-                io.Combo.Input("weights_name", options=names_in(*FOLDERS, endings=ENDINGS),
+                io.Combo.Input("weights_name", options=list_files(*FOLDERS, endings=ENDINGS),
                                tooltip="A file from models/interactdiffusion or models/gligen."),
             ],
             outputs=[
@@ -91,7 +91,7 @@ class LoadInteractDiffusion(io.ComfyNode):
 
     @classmethod
     def execute(cls, weights_name) -> io.NodeOutput:
-        weights, base = load_weights(path_of(weights_name, "weights_name", *FOLDERS))
+        weights, base = load_weights(find_file(weights_name, "weights_name", *FOLDERS))
         if not base:
             return io.NodeOutput(weights, None, None, None)
         if any(key.startswith("first_stage_model.") for key in base):
@@ -206,7 +206,7 @@ class DrawInteractions(io.ComfyNode):
     @classmethod
     def execute(cls, width, height, text, background=None, previous=()) -> io.NodeOutput:
         return io.NodeOutput((*previous, *parse(text)), width, height,
-                             ui={"size": [width, height], **shown(background)})
+                             ui={"size": [width, height], **show_background(background)})
 
 
 def schedule_options() -> list[io.DynamicCombo.Option]:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mditface.mdit.pt_dit.layers import Attention, PTDiTBlock
-from mditface.mdit.shared.windows import MASKED, Grid
+from mditface.mdit.shared.windows import MASKED, Grid3D
 
 
 def softmax_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
@@ -25,21 +25,21 @@ def attend(layer: Attention, x: Tensor, read: Tensor, bias: Tensor | None, atten
     return layer.to_out(out.transpose(1, 2).reshape(x.shape))
 
 
-def to_windows(x: Tensor, window: Grid) -> Tensor:
+def to_windows(x: Tensor, window: Grid3D) -> Tensor:
     """(B, F, H, W, d) -> (B * nw, P, d)."""
     (B, *grid, d), (f, h, w) = x.shape, window
     x = x.view(B, grid[0] // f, f, grid[1] // h, h, grid[2] // w, w, d).permute(0, 1, 3, 5, 2, 4, 6, 7)
     return x.reshape(-1, f * h * w, d)
 
 
-def from_windows(x: Tensor, shape: torch.Size, window: Grid) -> Tensor:
+def from_windows(x: Tensor, shape: torch.Size, window: Grid3D) -> Tensor:
     """(B * nw, P, d) -> shape (B, F, H, W, d)."""
     (B, *grid, d), (f, h, w) = shape, window
     x = x.view(B, grid[0] // f, grid[1] // h, grid[2] // w, f, h, w, d).permute(0, 1, 4, 2, 5, 3, 6, 7)
     return x.reshape(shape)
 
 
-def shifted_mask(shape: torch.Size, window: Grid) -> Tensor:
+def shifted_mask(shape: torch.Size, window: Grid3D) -> Tensor:
     """(nw, P, P), 0 or MASKED."""
     regions = torch.zeros(1, *shape[1:4], 1)
     for axis, side in enumerate(window, 1):
@@ -55,8 +55,8 @@ def norm(x: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], eps=1e-6)
 
 
-def direct_block(block: PTDiTBlock, x: Tensor, text: Tensor, text_bias: Tensor | None, vec: Tensor, grid: Grid,
-                 window: Grid, mask: Tensor, attention: Callable = softmax_attention) -> Tensor:
+def direct_block(block: PTDiTBlock, x: Tensor, text: Tensor, text_bias: Tensor | None, vec: Tensor, grid: Grid3D,
+                 window: Grid3D, mask: Tensor, attention: Callable = softmax_attention) -> Tensor:
     """One proxy a window, windows that fit. x (B, N, d), text (B, L, d), text_bias (B, 1, L), vec (B, 6, d), and the
     mask (B * nw, P, P) of `shifted_mask`, which the authors keep, too. `attention` may be PyTorch's fused one, which
     their program calls."""

@@ -1,4 +1,4 @@
-"""The attention block of DynaST (spec section 6.3)."""
+"""The attention block of DynaST (docs/design/dynast.md, section 6.3)."""
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -7,76 +7,100 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..shared.candidates import unwindowed, windowed
-from ..shared.sparse_attention import Asked, Attended, Side, attend
+from ..shared.candidates import Grid2D, join_2x2, split_2x2
+from ..shared.sparse_attention import Projections, SparseOptions, SparseOutput, attend_sparsely
 from .config import LEVELS, DynaSTConfig
 from .layers import SPADE, ResBlock, positional_norm
 
 EPSILON = 1e-10
 
 
-class Exemplar(NamedTuple):
-    """What the queries of a level look at: `features` (B, c_L, H, W), their `positions` (1, p_L, H, W), which the
-    queries share, and the `picture` (B, 3, H, W) to warp, None for none."""
+class ExemplarFeatures(NamedTuple):
+    """What the queries of a level read.
+
+    features: (B, c_L, h, w).
+    positions: (1, p_L, h, w), which queries and keys share.
+    image: (B, 3, h, w), to be warped; None for none.
+    """
     features: Tensor
     positions: Tensor
-    picture: Tensor | None
+    image: Tensor | None
 
 
 class Block(nn.Module):
-    """Features (B, c_L, H, W) look for theirs in the exemplar; where they find none, their own are modulated by the
-    label. `dense`: at the coarsest level all positions are candidates."""
+    """Features (B, c_L, h, w) read the exemplar. Where the pruning test rejects it, SPADE fills in from the label.
+
+    `dense`: at the coarsest level all positions are candidates.
+    """
 
     def __init__(self, config: DynaSTConfig, level: int, operations):
         super().__init__()
-        c, r = config.width(level), config.prune_width(level)
+        c = config.width(level)
         d = c + config.position_width(level)
+        r = config.prune_width(level)
         self.dense = level == LEVELS[0]
         self.tau = d ** 0.5 if self.dense else config.smooth
-        self.f, self.g = (operations.Conv2d(d, d, 1) for _ in range(2))
+        self.f = operations.Conv2d(d, d, 1)
+        self.g = operations.Conv2d(d, d, 1)
         self.h = operations.Conv2d(c, c, 1)
-        self.f_prune, self.g_prune = (operations.Conv2d(d, r, 1) for _ in range(2))
+        self.f_prune = operations.Conv2d(d, r, 1)
+        self.g_prune = operations.Conv2d(d, r, 1)
         self.spade = SPADE(c, config.nc, operations)
         self.res_block = ResBlock(c, operations)
 
-    def forward(self, x: Tensor, label: Tensor, exemplar: Exemplar, candidates: Tensor | None, top_k: int | None,
-                warp_kept: bool) -> tuple[Tensor, Attended]:
-        """Returns the new features, and what the queries found, its pictures as (B, C, H, W).
+    def forward(self, x: Tensor, label: Tensor, exemplar: ExemplarFeatures, candidates: Tensor | None,
+                top_k: int | None, warp_kept: bool) -> tuple[Tensor, SparseOutput]:
+        """Returns the new features and what the queries read, its images as (B, C, h, w).
 
-        candidates: (B, n, C), for each 2 x 2 window or for each position; None for all. top_k: how many candidates to
-        hand on; None for none.
+        candidates: (B, n, C), for each 2 x 2 window or for each position; None for all positions. top_k: number of
+        candidates to hand on; None for none.
         """
-        found = self.look(x, exemplar, candidates, Asked(self.tau, top_k, warp_kept))
-        y = found.output + (1 - found.conf) * self.spade(x, label) + x
+        found = self.attend(x, exemplar, candidates, SparseOptions(self.tau, top_k, warp_kept))
+        y = found.output + (1 - found.conf) * self.spade(x, label) + x  # (B, c_L, h, w)
         return self.res_block(positional_norm(y)), found
 
-    def look(self, x: Tensor, exemplar: Exemplar, candidates: Tensor | None, asked: Asked) -> Attended:
-        """What the queries find, but for `chosen` as (B, C, H, W)."""
+    def attend(self, x: Tensor, exemplar: ExemplarFeatures, candidates: Tensor | None,
+               options: SparseOptions) -> SparseOutput:
+        """What the queries read; all but `chosen` as (B, C, h, w)."""
         grid = x.shape[-2:]
-        queries = projected(x, exemplar.positions, self.f, self.f_prune)
-        keys = projected(exemplar.features, exemplar.positions, self.g, self.g_prune)
-        values = rows(self.h(exemplar.features))
-        picture = None if exemplar.picture is None else rows(exemplar.picture)
-        if self.dense:  # a matter of gradients alone
-            queries = queries._replace(prune=queries.prune / queries.prune.shape[-1])
-        in_windows = candidates is not None and candidates.shape[1] < queries.score.shape[1]
+        query = project(x, exemplar.positions, self.f, self.f_prune)
+        key = project(exemplar.features, exemplar.positions, self.g, self.g_prune)
+        value = to_rows(self.h(exemplar.features))  # (B, h * w, c_L)
+        image = None if exemplar.image is None else to_rows(exemplar.image)  # (B, h * w, 3)
+        if self.dense:  # affects gradients only
+            query = query._replace(prune=query.prune / query.prune.shape[-1])
+        in_windows = candidates is not None and candidates.shape[1] < query.score.shape[1]
         if in_windows:
-            queries = Side(*(windowed(part, grid).flatten(1, 2) for part in queries))
-        found = attend(queries, keys, values, candidates, asked, picture)
+            query = Projections(order_by_window(query.score, grid), order_by_window(query.prune, grid))
+        found = attend_sparsely(query, key, value, candidates, options, image)
         if in_windows:
-            found = Attended(*(None if part is None else unwindowed(part.unflatten(1, (-1, 4)), grid)
-                               for part in found))
-        output, conf, warped = (None if part is None else part.mT.unflatten(2, grid) for part in found[:3])
-        return Attended(output, conf, warped, found.chosen)
+            found = SparseOutput._make(order_by_row(part, grid) for part in found)
+        return SparseOutput(to_maps(found.output, grid), to_maps(found.conf, grid), to_maps(found.warped, grid),
+                            found.chosen)
 
 
-def projected(x: Tensor, positions: Tensor, score: nn.Module, prune: nn.Module) -> Side:
-    """Of features (B, c, H, W), of length 1, and their positions (1, p, H, W)."""
+def project(x: Tensor, positions: Tensor, score: nn.Module, prune: nn.Module) -> Projections:
+    """Projections of features (B, c, h, w), scaled to unit length, and of their positions (1, p, h, w)."""
     x = x / (x.norm(dim=1, keepdim=True) + EPSILON)
-    x = torch.cat([x, positions.expand(len(x), -1, -1, -1)], dim=1)  # (B, d, H, W)
-    return Side(rows(score(x)), rows(prune(x)))
+    x = torch.cat([x, positions.expand(len(x), -1, -1, -1)], dim=1)  # (B, d, h, w)
+    return Projections(to_rows(score(x)), to_rows(prune(x)))
 
 
-def rows(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H * W, C)."""
+def to_rows(x: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, h * w, C)."""
     return x.flatten(2).mT
+
+
+def to_maps(x: Tensor | None, grid: Grid2D) -> Tensor | None:
+    """(B, h * w, C) -> (B, C, h, w)."""
+    return None if x is None else x.mT.unflatten(2, grid)
+
+
+def order_by_window(x: Tensor, grid: Grid2D) -> Tensor:
+    """(B, N, C) in row order -> (B, N, C), where the four positions of each 2 x 2 window follow each other."""
+    return split_2x2(x, grid).flatten(1, 2)
+
+
+def order_by_row(x: Tensor | None, grid: Grid2D) -> Tensor | None:
+    """The inverse of `order_by_window`."""
+    return None if x is None else join_2x2(x.unflatten(1, (-1, 4)), grid)

@@ -1,4 +1,4 @@
-"""Sizes of a DynaST generator, as its file shows them (spec sections 6 and 7.1)."""
+"""Sizes of a DynaST generator, derived from its file (docs/design/dynast.md, sections 6 and 7.1)."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -6,15 +6,24 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-LEVELS = (4, 3, 2, 1)  # from 1/8 of the picture's side to all of it
+LEVELS = (4, 3, 2, 1)  # from 1/8 of the side of the image to all of it
 COARSEST = 2 ** (LEVELS[0] - 1)  # pixels along a side of one position of level 4
-TOP_K, SMOOTH = 4, 0.01  # of the published code
+TOP_K = 4  # this and the next: of the published code
+SMOOTH = 0.01
 
 
 @dataclass(frozen=True)
 class DynaSTConfig:
-    """nc: channels of a label. size: side in pixels that the positions were trained for. blocks: of attention, in each
-    level. top_k: candidates handed on. smooth: temperature of the three finer levels. The last two show in no file."""
+    """Sizes of a generator. A file does not contain the last two.
+
+    nc: channels of a label.
+    ngf, pos_dim, prune_dim: channels of features, position map and pruning projections at level 1.
+    max_multi: largest factor on these channels at coarser levels.
+    blocks: attention blocks of each level.
+    size: side of the image in pixels that the position map was trained for.
+    top_k: candidates that a query hands on.
+    smooth: temperature of the attention in the three finer levels.
+    """
     nc: int
     ngf: int = 64
     max_multi: int = 8
@@ -26,15 +35,15 @@ class DynaSTConfig:
     smooth: float = SMOOTH
 
     def width(self, level: int) -> int:
-        """c_L, channels of a level's features."""
+        """c_L, channels of the features of a level."""
         return self.ngf * self._multi(level)
 
     def position_width(self, level: int) -> int:
-        """p_L, channels of a level's position map."""
+        """p_L, channels of the position map of a level."""
         return self.pos_dim * self._multi(level)
 
     def prune_width(self, level: int) -> int:
-        """r_L, channels of a level's pruning projections."""
+        """r_L, channels of the pruning projections of a level."""
         return self.prune_dim * self._multi(level)
 
     def _multi(self, level: int) -> int:
@@ -42,14 +51,18 @@ class DynaSTConfig:
 
 
 def read_config(weights: Mapping[str, Tensor], top_k: int = TOP_K, smooth: float = SMOOTH) -> DynaSTConfig:
-    """From a state dict with the published names. Raises ValueError where a tensor that tells a size is missing."""
+    """Reads the sizes from a state dict with the published names.
+
+    Raises ValueError, without the name of the file, if a tensor that tells a size is missing.
+    """
     try:
         ngf, nc = weights["encoder_q.layer1.0.weight_orig"].shape[:2]
         multi = weights["encoder_q.layer4.0.bias"].shape[0] // ngf
-        positions, prune = weights["pos_embed"].shape, weights["transformer_1.0.f_prune.weight"].shape[0]
+        positions = weights["pos_embed"].shape
+        prune = weights["transformer_1.0.f_prune.weight"].shape[0]
     except KeyError as error:
         raise ValueError(f"it lacks {error}: it is no generator of DynaST, or only a part of one; take "
                          "latest_net_G.pth") from error
     blocks = {name.split(".")[1] for name in weights if name.startswith("transformer_4.")}
-    return DynaSTConfig(nc, ngf, multi, positions[1] // multi, prune, len(blocks), COARSEST * positions[-1], top_k,
-                        smooth)
+    return DynaSTConfig(nc=nc, ngf=ngf, max_multi=multi, pos_dim=positions[1] // multi, prune_dim=prune,
+                        blocks=len(blocks), size=COARSEST * positions[-1], top_k=top_k, smooth=smooth)

@@ -1,4 +1,7 @@
-"""Labels: what a DynaST generator reads of the layouts of its target and of its exemplar (spec sections 3 to 5)."""
+"""Labels and images in the form that a DynaST generator reads (docs/design/dynast.md, sections 3 to 5).
+
+A label describes the layout of the target or of the exemplar.
+"""
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -6,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
 
@@ -16,12 +20,12 @@ from .config import COARSEST
 
 KINDS = {20: "a pose (connect 'Build Pose Label')", 15: "a face (connect 'Build Face Edge Label')"}  # by channels
 FARTHEST = 255
-PIXELS = 3  # for each step of a distance channel
-LEAST = 2 * COARSEST  # pixels along a side: reflection needs two positions at the coarsest level
+PIXELS = 3  # in one step of a distance channel
+SMALLEST = 2 * COARSEST  # side in pixels: reflection padding needs two positions at the coarsest level
 
 
 class Label(NamedTuple):
-    """channels: (B, nc, S, S) uint8, which the network reads as 0..1."""
+    """Labels of one size. channels: (B, nc, S, S) uint8, which the network reads as 0..1."""
     channels: Tensor
 
     @property
@@ -33,22 +37,23 @@ class Label(NamedTuple):
         return self.channels.shape[-1]
 
     def check(self, nc: int, source: str):
-        """Raises ValueError, which names the input `source`, where a network reads labels of `nc` channels."""
+        """Raises ValueError, naming the input `source`, if the label does not have `nc` channels."""
         if self.nc != nc:
-            raise ValueError(f"{source}: this label has {self.nc} channels, the model reads {nc}, those of "
-                             f"{KINDS.get(nc, 'another task')}, or load the model for this kind of label")
+            raise ValueError(f"{source}: this label has {self.nc} channels, but the model reads {nc}: it was trained "
+                             f"for {KINDS.get(nc, 'another task')}. Or load the model for this kind of label")
 
 
 def check_size(size: int):
-    """Raises ValueError for a label's side in pixels that the levels cannot halve."""
-    if size % COARSEST or size < LEAST:
-        raise ValueError(f"size: {size} pixels, but the coarsest level needs a multiple of {COARSEST}, of at least "
-                         f"{LEAST}: choose 256, which the published model was trained for")
+    """Raises ValueError for a side in pixels that the levels cannot halve."""
+    if size % COARSEST or size < SMALLEST:
+        raise ValueError(f"size: {size} pixels, but it must be a multiple of {COARSEST} and at least {SMALLEST}: "
+                         "choose 256, the size that the published model was trained for")
 
 
-def stacked(labels: Iterable[np.ndarray], count: int) -> Label:
-    """Of so many arrays (nc, S, S) uint8, each made when its turn comes."""
-    progress, made = comfy.utils.ProgressBar(count), []
+def stack_labels(labels: Iterable[np.ndarray], count: int) -> Label:
+    """Stacks `count` arrays (nc, S, S) uint8, with a progress bar; each may be computed when it is iterated over."""
+    progress = comfy.utils.ProgressBar(count)
+    made = []
     for label in labels:
         comfy.model_management.throw_exception_if_processing_interrupted()
         made.append(label)
@@ -56,10 +61,23 @@ def stacked(labels: Iterable[np.ndarray], count: int) -> Label:
     return Label(torch.from_numpy(np.stack(made)))
 
 
-def distances(marked: np.ndarray) -> np.ndarray:
-    """City-block distances to the nearest marked pixel of (H, W) bool, in steps of 3 pixels up to 255, as uint8. Where
-    nothing is marked all is farthest."""
+def measure_distances(marked: np.ndarray) -> np.ndarray:
+    """City-block distances to the nearest marked pixel of (H, W) bool, in steps of 3 pixels up to 255, as uint8.
+
+    All distances are 255 if no pixel is marked.
+    """
     if not marked.any():
         return np.full(marked.shape, FARTHEST, np.uint8)
     pixels = distance_transform_cdt(~marked, metric="taxicab")
     return np.minimum(pixels // PIXELS, FARTHEST).astype(np.uint8)
+
+
+def to_uint8(image: Tensor) -> np.ndarray:
+    """(H, W, 3 or 4) in 0..1 -> (H, W, 3) uint8."""
+    return (image[..., :3].float().cpu().clamp(0, 1) * 255).round().byte().numpy()
+
+
+def prepare_exemplar(image: np.ndarray, size: int) -> Tensor:
+    """(H, W, 3) uint8 -> (3, S, S) in -1..1, stretched."""
+    resized = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(resized)).movedim(-1, 0) / 127.5 - 1

@@ -1,4 +1,4 @@
-"""Layers of DynaST (spec section 6.1); `nc` is the number of channels of the label that modulates them."""
+"""Layers of DynaST (docs/design/dynast.md, section 6.1). `nc`: channels of the label that modulates a layer."""
 from __future__ import annotations
 
 import torch
@@ -6,7 +6,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-POSITIONAL_EPSILON, INSTANCE_EPSILON = 1e-8, 1e-5
+POSITIONAL_EPSILON = 1e-8
+INSTANCE_EPSILON = 1e-5
 
 
 def conv3(n_in: int, n_out: int, operations, stride: int = 1) -> nn.Module:
@@ -14,14 +15,14 @@ def conv3(n_in: int, n_out: int, operations, stride: int = 1) -> nn.Module:
 
 
 def positional_norm(x: Tensor) -> Tensor:
-    """Each position of (B, C, H, W) without its mean over the channels, divided by its deviation, which is unbiased."""
+    """Normalizes each position of (B, C, H, W) over its channels, with the unbiased variance."""
     c = x.shape[1]
     unbiased = (c - 1) / c
     return unbiased ** 0.5 * F.layer_norm(x.movedim(1, -1), (c,), eps=POSITIONAL_EPSILON * unbiased).movedim(-1, 1)
 
 
 class InstanceNorm(nn.Module):
-    """nn.InstanceNorm2d, but what is channels_last stays so. F.group_norm would keep it, too, and is inexact there."""
+    """nn.InstanceNorm2d that keeps channels_last. F.group_norm keeps it, too, but is inexact in that layout."""
 
     def forward(self, x: Tensor) -> Tensor:
         variance, mean = torch.var_mean(x, dim=(2, 3), correction=0, keepdim=True)
@@ -29,7 +30,7 @@ class InstanceNorm(nn.Module):
 
 
 class SPADE(nn.Module):
-    """Spatially-adaptive normalisation (Park et al., arXiv 1903.07291) by a label of any size."""
+    """Spatially-adaptive normalization (Park et al., arXiv 1903.07291) by a label of any size."""
 
     def __init__(self, c: int, nc: int, operations):
         super().__init__()
@@ -45,7 +46,7 @@ class SPADE(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """Its two places for a PReLU share one, which the published files hold under both names."""
+    """Both activations are the same PReLU, which the published files hold under two names."""
 
     def __init__(self, c: int, operations):
         super().__init__()
@@ -58,12 +59,14 @@ class ResBlock(nn.Module):
 
 
 class SPADEResBlock(nn.Module):
-    """A residual block whose norms a label modulates; conv_0 and conv_1 were trained under spectral norm."""
+    """A residual block with norms modulated by a label. conv_0 and conv_1 were trained under spectral norm."""
 
     def __init__(self, c: int, nc: int, operations):
         super().__init__()
-        self.conv_0, self.conv_1 = (conv3(c, c, operations) for _ in range(2))
-        self.norm_0, self.norm_1 = (SPADE(c, nc, operations) for _ in range(2))
+        self.conv_0 = conv3(c, c, operations)
+        self.conv_1 = conv3(c, c, operations)
+        self.norm_0 = SPADE(c, nc, operations)
+        self.norm_1 = SPADE(c, nc, operations)
         self.relu = nn.PReLU()
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
@@ -77,10 +80,11 @@ class Encoder(nn.Module):
 
     def __init__(self, n_in: int, widths: list[int], operations):
         super().__init__()
-        for i, (a, b) in enumerate(zip([n_in, *widths], widths)):
+        for i, width in enumerate(widths):
             stride = 1 if i == 0 else 2
-            setattr(self, f"layer{i + 1}", nn.Sequential(conv3(a, b, operations, stride), InstanceNorm(),
-                                                         ResBlock(b, operations)))
+            layer = nn.Sequential(conv3(n_in, width, operations, stride), InstanceNorm(), ResBlock(width, operations))
+            self.add_module(f"layer{i + 1}", layer)
+            n_in = width
 
     def forward(self, x: Tensor) -> list[Tensor]:
         features = []

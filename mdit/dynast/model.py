@@ -1,4 +1,7 @@
-"""The generator of DynaST (spec section 6; Liu et al., arXiv 2207.06124), names as in the published file."""
+"""The generator of DynaST (Liu et al., arXiv 2207.06124; docs/design/dynast.md, section 6).
+
+Layers carry the names of the published file.
+"""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -11,26 +14,33 @@ from torch import Tensor
 
 import comfy.ops
 
-from ..shared.candidates import Grid, children, propagated
-from .block import Block, Exemplar
+from ..shared.candidates import Grid2D, expand_to_children, propagate_candidates
+from .block import Block, ExemplarFeatures
 from .config import COARSEST, LEVELS, DynaSTConfig
 from .layers import Encoder, SPADEResBlock, conv3, upsampler
 
-LAYOUT = torch.channels_last  # a position's numbers side by side: convolutions and gathers read them faster
+LAYOUT = torch.channels_last  # the channels of a position are contiguous: convolutions and gathers read them faster
 
 
 class Synthesis(NamedTuple):
-    """image: (B, 3, H, W) in -1..1. warped: the exemplar carried over, by the finest block, or, where all were asked
-    for, by each block from the coarsest on, (B, 3, H / 2^(L-1), W / 2^(L-1)). conf: (B, 1, H, W) in 0..1, how much of
-    each pixel's attention found its match."""
+    """What the generator gives.
+
+    image: (B, 3, H, W) in -1..1.
+    warped: the exemplar, warped by the finest block; with warp_all by each block, the coarsest first,
+        (B, 3, H / 2^(L-1), W / 2^(L-1)).
+    conf: (B, 1, H, W) in 0..1, the attention that the finest block kept.
+    """
     image: Tensor
     warped: list[Tensor]
     conf: Tensor
 
 
 class DynaST(nn.Module):
-    """operations: where the layers come from, torch.nn to train them. For training, too, convolutions named in
-    `weights.SPECTRAL` get torch's spectral_norm, which gives the published names."""
+    """The generator.
+
+    operations: the module that the layers come from; torch.nn for training. A trainer also applies torch's
+    spectral_norm to the convolutions named in `weights.SPECTRAL`, which gives the published names.
+    """
 
     def __init__(self, config: DynaSTConfig, operations=comfy.ops.disable_weight_init):
         super().__init__()
@@ -46,7 +56,8 @@ class DynaST(nn.Module):
 
     def _add_level(self, level: int, operations):
         config = self.config
-        c, nc = config.width(level), config.nc
+        c = config.width(level)
+        nc = config.nc
         self.add_module(f"embed_q{level}", SPADEResBlock(c, nc, operations))
         self.add_module(f"embed_kv{level}", SPADEResBlock(c, nc + 3, operations))
         blocks = (Block(config, level, operations) for _ in range(config.blocks))
@@ -67,38 +78,40 @@ class DynaST(nn.Module):
 
     def forward(self, label: Tensor, exemplar: Tensor, exemplar_label: Tensor, warp_kept: bool = False,
                 warp_all: bool = False, advance: Callable[[], None] = lambda: None) -> Synthesis:
-        """label, exemplar_label: (B, nc, H, W) in 0..1. exemplar: (B, 3, H, W) in -1..1. H and W are multiples of 8, of
-        at least 16; the positions are stretched to other sizes than they were trained for.
+        """Renders the layout of a label with the appearance of an exemplar.
 
-        warp_kept: see `sparse.Asked`. warp_all: every block warps, not the finest alone. advance: called now and then.
+        label, exemplar_label: (B, nc, H, W) in 0..1. exemplar: (B, 3, H, W) in -1..1. H and W are multiples of 8, at
+        least 16; the position map is interpolated if they are not the trained ones. warp_kept: see `SparseOptions`.
+        warp_all: every block warps the exemplar, not only the finest. advance: called for a progress bar.
         """
         label = label.contiguous(memory_format=LAYOUT)
         reference = torch.cat([exemplar, exemplar_label], dim=1).contiguous(memory_format=LAYOUT)  # (B, 3 + nc, H, W)
-        of_label, of_exemplar = self.encoder_q(label), self.encoder_kv(reference)
+        label_features = self.encoder_q(label)
+        exemplar_features = self.encoder_kv(reference)
         advance()
         q = k = positions = x = chosen = None
         warped = []
         for level in LEVELS:
-            q = self._embedded("q", level, q, of_label.pop(), label)  # (B, c_L, h, w), h = H / 2^(L-1)
-            k = self._embedded("kv", level, k, of_exemplar.pop(), reference)  # (B, c_L, h, w)
+            q = self._embed("q", level, q, label_features.pop(), label)  # (B, c_L, h, w), h = H / 2^(L-1)
+            k = self._embed("kv", level, k, exemplar_features.pop(), reference)  # (B, c_L, h, w)
             positions = self._positions(level, positions, q)  # (1, p_L, h, w)
-            picture = F.avg_pool2d(exemplar, 2 ** (level - 1))  # (B, 3, h, w)
+            image = F.avg_pool2d(exemplar, 2 ** (level - 1))  # (B, 3, h, w)
             z = q
             for i, block in enumerate(self.get_submodule(f"transformer_{level}")):
                 finest = level == LEVELS[-1] and i == self.config.blocks - 1
-                seen = Exemplar(k, positions, picture if finest or warp_all else None)
-                z, found = block(z, label, seen, candidates(level, i, chosen, q.shape[-2:]),
-                                 None if finest else self.config.top_k, warp_kept)
+                read = ExemplarFeatures(k, positions, image if finest or warp_all else None)
+                z, found = block(z, label, read, candidates=find_candidates(level, i, chosen, q.shape[-2:]),
+                                 top_k=None if finest else self.config.top_k, warp_kept=warp_kept)
                 chosen, conf = found.chosen, found.conf
                 warped.append(found.warped)
                 advance()
-            del seen, found  # the peak lies in what follows
-            x = self._decoded(level, x, z, label)  # (B, c_L, h, w)
+            del read, found  # memory peaks in the next line
+            x = self._decode(level, x, z, label)  # (B, c_L, h, w)
         advance()
         return Synthesis(self.decoder_10(x).tanh(), warped if warp_all else warped[-1:], conf)
 
-    def _embedded(self, side: str, level: int, coarser: Tensor | None, encoded: Tensor, by: Tensor) -> Tensor:
-        """Features of the queries (side "q") or of the keys ("kv"), from the encoder's and from the coarser level's."""
+    def _embed(self, side: str, level: int, coarser: Tensor | None, encoded: Tensor, by: Tensor) -> Tensor:
+        """Features of the queries (side "q") or keys ("kv"), from those of the encoder and of the coarser level."""
         if coarser is not None:
             encoded = self.get_submodule(f"decoder_{side}{level + 1}{level}")(coarser) + encoded
         return self.get_submodule(f"embed_{side}{level}")(encoded, by)
@@ -111,18 +124,18 @@ class DynaST(nn.Module):
             positions = F.interpolate(positions, like.shape[-2:], mode="bilinear")
         return positions.contiguous(memory_format=LAYOUT)
 
-    def _decoded(self, level: int, coarser: Tensor | None, z: Tensor, label: Tensor) -> Tensor:
-        """The picture's features: what a level found, joined to what the coarser ones drew."""
+    def _decode(self, level: int, coarser: Tensor | None, z: Tensor, label: Tensor) -> Tensor:
+        """Features of the image: those of a level, joined to those of the coarser levels."""
         if coarser is None:
             return z
         join = self.get_submodule(f"embed_{level}" if level > 1 else "embed_q1")  # as the published code does
         return join(self.get_submodule(f"decoder_{level + 1}{level}")(coarser) + z, label)
 
 
-def candidates(level: int, block: int, chosen: Tensor | None, grid: Grid) -> Tensor | None:
-    """What a block of a level looks at, for what the block before it chose; None for everything."""
+def find_candidates(level: int, block: int, chosen: Tensor | None, grid: Grid2D) -> Tensor | None:
+    """The candidates of a block, from those that the previous block chose; None for all positions."""
     if level == LEVELS[0]:
         return None
     if block == 0:
-        return children(chosen, grid[1] // 2)
-    return propagated(chosen, grid, grid)
+        return expand_to_children(chosen, grid[1] // 2)
+    return propagate_candidates(chosen, grid, grid)

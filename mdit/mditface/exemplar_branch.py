@@ -14,9 +14,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..shared.candidates import Grid, children, propagated, unwindowed, windowed
+from ..shared.candidates import Grid2D, expand_to_children, join_2x2, propagate_candidates, split_2x2
 from ..shared.norm import layer_norm, modulate
-from ..shared.sparse_attention import Asked, Side, attend
+from ..shared.sparse_attention import Projections, SparseOptions, attend_sparsely
 from .attention import ExemplarKeys, MaskRows, repeat_rows
 from .config import MATCH, PRUNE
 
@@ -28,7 +28,7 @@ class MatchSide(NamedTuple):
     """Tokens of label maps (b, N, mask_features) on a grid, and their places (N, 2), as shares of the whole picture."""
     tokens: Tensor
     places: Tensor
-    grid: Grid
+    grid: Grid2D
 
     def to(self, device: torch.device, dtype: torch.dtype) -> MatchSide:
         return MatchSide(self.tokens.to(device, dtype), self.places.to(device), self.grid)
@@ -74,9 +74,9 @@ class SparseRead(nn.Module):
         keys, values = (repeat_rows(x.squeeze(1), B) for x in exemplar.kv[index])
         match, candidates = repeat_rows(exemplar.match, B), repeat_rows(exemplar.candidates, B)
         score = torch.cat((match, query / math.sqrt(width)), dim=-1)  # (B, N, MATCH + d)
-        key = Side(*keys.split((score.shape[-1], PRUNE), dim=-1))
-        found = attend(Side(score, prune), key, values, candidates, Asked(tau=1.0)).output.to(img)
-        return torch.addcmul(img, gate * exemplar.strength, self.proj(found))
+        key = Projections(*keys.split((score.shape[-1], PRUNE), dim=-1))
+        found = attend_sparsely(Projections(score, prune), key, values, candidates, SparseOptions(tau=1.0))
+        return torch.addcmul(img, gate * exemplar.strength, self.proj(found.output.to(img)))
 
 
 class ExemplarBranch(nn.Module):
@@ -123,7 +123,7 @@ def features(side: MatchSide) -> Tensor:
 
 
 @torch.no_grad()
-def correspond(query: Tensor, key: Tensor, grids: tuple[Grid, Grid], k: int) -> Tensor:
+def correspond(query: Tensor, key: Tensor, grids: tuple[Grid2D, Grid2D], k: int) -> Tensor:
     """Where each of N queries finds the keys that are most like it: candidates (b, N, 5k), with multiplicity.
 
     query: (b, N, r), key: (b, M, r), on their grids. The order is DynaST's (section 6.4): all pairs on a pooled grid,
@@ -136,22 +136,23 @@ def correspond(query: Tensor, key: Tensor, grids: tuple[Grid, Grid], k: int) -> 
     candidates = most_like(coarse, coarse_keys, None, min(k, coarse_keys.shape[1]))
     for level in reversed(range(levels)):
         (queries, grid), (keys, finer_grid) = finer[level], finer_keys[level]
-        offspring = children(candidates, key_grid[1])  # (b, N / 4, 4k)
-        inside = most_like(windowed(queries, grid).flatten(1, 2), keys, offspring, min(k, offspring.shape[-1]))
-        own = unwindowed(inside.unflatten(1, (-1, 4)), grid)  # (b, N, k)
-        key_grid, near = finer_grid, propagated(own, grid, finer_grid)  # (b, N, 5k)
+        offspring = expand_to_children(candidates, key_grid[1])  # (b, N / 4, 4k)
+        inside = most_like(split_2x2(queries, grid).flatten(1, 2), keys, offspring, min(k, offspring.shape[-1]))
+        own = join_2x2(inside.unflatten(1, (-1, 4)), grid)  # (b, N, k)
+        key_grid, near = finer_grid, propagate_candidates(own, grid, finer_grid)  # (b, N, 5k)
         if level:
             candidates = most_like(queries, keys, near, own.shape[-1])
     return cropped(near, (grid, key_grid), grids)
 
 
 def most_like(query: Tensor, key: Tensor, candidates: Tensor | None, k: int) -> Tensor:
-    """The k best candidates of each query, (b, N, k); the shapes are those of `attend`."""
+    """The k best candidates of each query, (b, N, k); the shapes are those of `attend_sparsely`."""
     unread = query[..., :1], key[..., :1]  # only the choice is asked for
-    return attend(Side(query, unread[0]), Side(key, unread[1]), unread[1], candidates, Asked(1.0, k)).chosen
+    sides = Projections(query, unread[0]), Projections(key, unread[1])
+    return attend_sparsely(*sides, unread[1], candidates, SparseOptions(tau=1.0, top_k=k)).chosen
 
 
-def pyramid(x: Tensor, grid: Grid, levels: int) -> list[tuple[Tensor, Grid]]:
+def pyramid(x: Tensor, grid: Grid2D, levels: int) -> list[tuple[Tensor, Grid2D]]:
     """x (b, N, r), its grid filled up with copies of its border to halve so often, and halved: the finest first."""
     rows, columns = (-side % 2 ** levels for side in grid)
     found = [F.pad(x.float().mT.unflatten(2, grid), (0, columns, 0, rows), mode="replicate")]
@@ -160,7 +161,7 @@ def pyramid(x: Tensor, grid: Grid, levels: int) -> list[tuple[Tensor, Grid]]:
     return [(level.flatten(2).mT, tuple(level.shape[-2:])) for level in found]
 
 
-def cropped(candidates: Tensor, filled: tuple[Grid, Grid], grids: tuple[Grid, Grid]) -> Tensor:
+def cropped(candidates: Tensor, filled: tuple[Grid2D, Grid2D], grids: tuple[Grid2D, Grid2D]) -> Tensor:
     """Candidates on the filled grids of queries and keys -> on the grids themselves: a copy's place is its origin's."""
     (h, w), (rows, columns) = grids
     candidates = candidates.unflatten(1, filled[0])[:, :h, :w].flatten(1, 2)

@@ -17,7 +17,7 @@ from comfy.ldm.flux.math import apply_rope1
 from comfy.ldm.modules.attention import optimized_attention
 
 from ..shared.norm import layer_norm, modulate
-from ..shared.windows import Cut, Layout, lay_out
+from ..shared.windows import WindowLayout, WindowPartition, build_layout
 
 
 class ProxyGrid(NamedTuple):
@@ -28,7 +28,7 @@ class ProxyGrid(NamedTuple):
     shifted: rotation in shifted windows, of the same shape.
     proxies: rotation among the proxies, (1, 1, M, D/2, 2, 2).
     """
-    layout: Layout
+    layout: WindowLayout
     plain: Tensor | None
     shifted: Tensor | None
     proxies: Tensor | None
@@ -37,10 +37,10 @@ class ProxyGrid(NamedTuple):
 def make_proxy_grid(window: int, grid: tuple[int, int], img: Tensor, positions: Tensor,
                     rotation: Callable[[Tensor], Tensor | None]) -> ProxyGrid:
     """For image tokens (B, N, d) at `positions` (N, 2) of a grid (h, w), in windows of `window` by `window` tokens."""
-    layout = lay_out((1, *grid), (1, window, window), (1, 1), img)
+    layout = build_layout((1, *grid), (1, window, window), (1, 1), img)
 
-    def rotate_windows(cut: Cut) -> Tensor | None:
-        pe = rotation(positions[cut.index])
+    def rotate_windows(cut: WindowPartition) -> Tensor | None:
+        pe = rotation(positions[cut.token_of_slot])
         if pe is None:
             return None
         pe = pe.unflatten(2, (-1, cut.slots))[0].transpose(0, 1)  # (nw, 1, P, D/2, 2, 2)

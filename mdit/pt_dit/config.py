@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..shared.windows import Grid
+from ..shared.windows import Grid3D
 
 PUBLISHED_HEAD_DIM = 72
 LARGEST_SAMPLE = 127  # from 128 on, positions are interpolated and the size is a condition: another network
@@ -22,7 +22,7 @@ class Setting:
 
     Raises ValueError for proxies that do not divide the window.
     """
-    window: Grid = (1, 8, 8)
+    window: Grid3D = (1, 8, 8)
     proxies: tuple[int, int] = (1, 1)
     positions: str = "reference"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from ..shared.windows import Grid, filled
+from ..shared.windows import Grid3D, pad_to_windows
 from .config import PTDiTConfig, Setting
 from .model import TIME_FEATURES
 
@@ -23,9 +23,9 @@ class Sizes(NamedTuple):
     L: int
 
 
-def sizes_of(grid: Grid, setting: Setting, text: int) -> Sizes:
-    slots, window = math.prod(filled(grid, setting.window)), math.prod(setting.window)
-    frames, rows, columns = (side // part for side, part in zip(filled(grid, setting.window), setting.window))
+def sizes_of(grid: Grid3D, setting: Setting, text: int) -> Sizes:
+    slots, window = math.prod(pad_to_windows(grid, setting.window)), math.prod(setting.window)
+    frames, rows, columns = (side // part for side, part in zip(pad_to_windows(grid, setting.window), setting.window))
     proxies = frames * axis_proxies(grid[1], rows, setting.window[1], setting.proxies[0]) * axis_proxies(
         grid[2], columns, setting.window[2], setting.proxies[1])
     return Sizes(math.prod(grid), slots, window, proxies, text)

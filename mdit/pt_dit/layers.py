@@ -10,7 +10,7 @@ import comfy.ops
 from comfy.ldm.modules.attention import optimized_attention
 
 from ..shared.norm import layer_norm, modulate
-from ..shared.windows import Cut, Layout
+from ..shared.windows import WindowLayout, WindowPartition
 
 
 def modulation(table: Tensor, vectors: Tensor) -> tuple[Tensor, ...]:
@@ -96,7 +96,7 @@ class PTDiTBlock(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.empty(6, width, **factory))
         self.proxy_scale_shift_table = nn.Parameter(torch.empty(3, width, **factory))
 
-    def forward(self, x: Tensor, text: Tensor, text_bias: Tensor | None, vec: Tensor, layout: Layout,
+    def forward(self, x: Tensor, text: Tensor, text_bias: Tensor | None, vec: Tensor, layout: WindowLayout,
                 transformer_options: dict = {}) -> Tensor:
         """x (B, N, d), text (B, L, d), its bias (B, 1, L), vec (B, 6, d) of the time."""
         m = modulation(self.scale_shift_table, vec)
@@ -109,7 +109,7 @@ class PTDiTBlock(nn.Module):
         x = x + self.attn2(x, text, text_bias, transformer_options)
         return torch.addcmul(x, m[5], self.ff(modulate(layer_norm(x), m[3], m[4])))
 
-    def inject(self, x: Tensor, layout: Layout, transformer_options: dict) -> Tensor:
+    def inject(self, x: Tensor, layout: WindowLayout, transformer_options: dict) -> Tensor:
         """What all tokens learn from the proxies (B, M, d), after these have read each other."""
         proxies = layout.pool.average(x)
         z = layer_norm(proxies)
@@ -117,7 +117,7 @@ class PTDiTBlock(nn.Module):
         found = self.pvisual_attn2.heads_of(layer_norm(x), layer_norm(proxies), None, transformer_options)
         return chained(found, self.pvisual_attn2.to_out[0], x.new_ones(1, 1, 1), self.linear_1_visual)
 
-    def windows(self, attention: Attention, x: Tensor, cut: Cut, transformer_options: dict) -> Tensor:
+    def windows(self, attention: Attention, x: Tensor, cut: WindowPartition, transformer_options: dict) -> Tensor:
         """What the heads read inside the windows of a cut, (B, N, d) -> (B, N, d)."""
         x = cut.split(x)  # (B * nw, P, d)
         return cut.join(attention.heads_of(x, x, cut.bias, transformer_options))

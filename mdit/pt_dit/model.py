@@ -11,7 +11,7 @@ import comfy.patcher_extension
 from comfy.ldm.flux.layers import timestep_embedding
 
 from ..shared.norm import layer_norm, modulate
-from ..shared.windows import MASKED, Grid, lay_out
+from ..shared.windows import MASKED, Grid3D, build_layout
 from .config import PTDiTConfig, Setting
 from .layers import PTDiTBlock, modulation
 
@@ -70,7 +70,7 @@ def sines(count: int, size: int, device=None) -> Tensor:
     return torch.cat((angles.sin(), angles.cos()), dim=1).float().to(device)
 
 
-def position_table(grid: Grid, width: int, positions: str, device=None) -> Tensor:
+def position_table(grid: Grid3D, width: int, positions: str, device=None) -> Tensor:
     """The fixed position table (N, d) float32 (spec section 4).
 
     `rowcol` gives each token its column and its row; `reference` scrambles them on grids that are not square, as the
@@ -122,7 +122,7 @@ class PTDiT(nn.Module):
         return -out[:, :x.shape[1], :, :x.shape[3], :x.shape[4]]
 
     def predict(self, x, timesteps, context, attention_mask=None, transformer_options={}) -> Tensor:
-        """All channels of the published network, (B, out_channels, F, H, W) with H and W filled up to whole patches;
+        """All channels of the published network, (B, out_channels, F, H, W) with H and W padded to whole patches;
         the first ones are image - noise."""
         setting = transformer_options.get(OPTIONS_KEY, self.config.setting)
         self.check(x, setting)
@@ -134,7 +134,7 @@ class PTDiT(nn.Module):
         vec, vectors = self.adaln_single(timesteps, x.dtype)
         text = self.caption_projection(context)  # (B, L, d)
         bias = None if attention_mask is None else ((1 - attention_mask.to(x)) * MASKED).unsqueeze(1)  # (B, 1, L)
-        x = self.run_blocks(x, text, bias, vectors, lay_out(grid, setting.window, setting.proxies, x),
+        x = self.run_blocks(x, text, bias, vectors, build_layout(grid, setting.window, setting.proxies, x),
                             transformer_options)
         shift, scale = modulation(self.scale_shift_table, vec.unsqueeze(1))
         x = self.proj_out(modulate(layer_norm(x), shift, scale))  # (B, N, p * p * C)

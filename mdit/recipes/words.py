@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..mditface.text import PAD, TextConfig, TextEncoder, WordTokenizer
 from ..render.caption import VOCABULARY, Caption
-from ..render.look import sample_look
+from ..render.appearance import sample_appearance
 
 SYNONYMS = {
     "blonde": "blond", "golden": "blond", "brunette": "brown", "grey": "gray", "silver": "gray", "ginger": "red",
@@ -84,14 +84,14 @@ def pretrain(encoder: TextEncoder, writer: CaptionWriter, steps: int, batch: int
 
     Without it the encoder hardly learns to which noun an adjective belongs (bundled-model spec, section 2).
     """
-    values = attribute_values([sample_look(writer.rng) for _ in range(4000)])
+    values = attribute_values([sample_appearance(writer.rng) for _ in range(4000)])
     heads = AttributeHeads(values, encoder.embed.weight.shape[1])
     parameters = [*encoder.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(parameters, 2e-3, betas=(0.9, 0.95), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps, pct_start=0.1)
     hits = []
     for step in tqdm(range(steps), desc="text encoder", mininterval=5):
-        looks = [sample_look(writer.rng) for _ in range(batch)]
+        looks = [sample_appearance(writer.rng) for _ in range(batch)]
         targets = heads.targets(looks)
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             out = heads(*encoder(writer(looks)))

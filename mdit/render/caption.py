@@ -1,4 +1,4 @@
-"""Captions in a small closed vocabulary, built from the known attributes."""
+"""Captions in a small closed vocabulary, made from the known attributes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ glasses sunglasses hat cap beanie earrings necklace
 shirt sweater turtleneck suit top hoodie background
 """.split())))
 MAX_WORDS = 45
-SHORT_SHARE = 0.5
+SHORT_FRACTION = 0.5  # of the captions
 
 
 def words(text: str) -> list[str]:
@@ -39,13 +39,13 @@ class Caption:
     """Caption of an attribute dict: the short fixed form, or shuffled clauses in sentence styles."""
 
     def __call__(self, attributes: dict[str, str], rng: np.random.Generator) -> str:
-        if rng.random() < SHORT_SHARE:
+        if rng.random() < SHORT_FRACTION:
             return self.short(attributes)
         return self.full(attributes, rng)
 
     @staticmethod
     def short(a: dict[str, str]) -> str:
-        """Sex and age, hair, what is worn, background and skin, always in this order."""
+        """Sex and age, hair, clothes and other wear, background and skin, always in this order."""
         hair = "bald" if a["hair_length"] == "bald" else f"{a['hair_color']} hair"
         parts = [f"{a['age'].replace('-', ' ')} {a['sex']}", hair, f"{a['clothes_color']} {a['clothes']}"]
         if a["hat"] != "none":
@@ -84,7 +84,7 @@ class Caption:
 
     @staticmethod
     def clauses(a: dict[str, str]) -> list[tuple[str, float]]:
-        """What a person has, with the chance that it is told."""
+        """Features of a person, each with the chance that the caption names it."""
         out = [(f"{a['skin_tone']} skin", 0.75), (f"{a['eye_color']} eyes", 0.35)]
         if a["hair_length"] == "bald":
             out.append(("no hair", 0.9))
@@ -108,7 +108,7 @@ class Caption:
 
     @staticmethod
     def worn(a: dict[str, str]) -> list[tuple[str, float]]:
-        """What a person wears, with the chance that it is told."""
+        """Things that a person wears, each with the chance that the caption names it."""
         out = [(article(f"{a['clothes_color']} {a['clothes']}"), 0.85)]
         if a["hat"] != "none":
             out.append((article(f"{a['hat_color']} {a['hat']}"), 0.95))

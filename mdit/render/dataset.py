@@ -1,4 +1,4 @@
-"""Data sets on disk: shards that are the same for a seed whatever the number of workers."""
+"""Rendered data sets on disk. A seed gives the same shards for any number of workers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from tqdm import tqdm
 
 from .scene import make_sample
 
-RECIPE_FILE, PEOPLE_FILE = "recipe.json", "people.txt"
+RECIPE_FILE = "recipe.json"
+PEOPLE_FILE = "people.txt"
 
 
 def write_shard(shard: tuple[Path, range], seed: int, size: int, views: int = 1) -> int:
-    """Render one shard to its file, written whole or not at all; returns its number of samples."""
+    """Render one shard; its file appears when it is complete. Returns the number of samples."""
     path, indices = shard
     samples = [make_sample(seed, i, size, views) for i in indices]
-    # An interrupted run leaves no name that a reader of *.npz would take for a shard.
+    # Readers look for *.npz and pass over the file of an interrupted run.
     scratch = path.with_suffix(".npz.part")
     with open(scratch, "wb") as file:
         np.savez_compressed(
@@ -38,30 +39,33 @@ def require_positive(**numbers: int) -> None:
 
 
 def claim(out: Path, recipe: dict[str, int]) -> None:
-    """Make the folder and note what it holds; ValueError if it holds shards of another recipe."""
+    """Make the folder and write its recipe into it. Raises ValueError if it holds shards of another recipe."""
     out.mkdir(parents=True, exist_ok=True)
-    note = out / RECIPE_FILE
-    if not note.exists():
+    file = out / RECIPE_FILE
+    if not file.exists():
         if any(out.glob("*.npz")):
             raise ValueError(f"{out} holds .npz files but no {RECIPE_FILE}: give an empty or a new folder.")
-        note.write_text(json.dumps(recipe))
-    elif (found := json.loads(note.read_text())) != recipe:
+        file.write_text(json.dumps(recipe))
+    elif (found := json.loads(file.read_text())) != recipe:
         raise ValueError(f"{out} was begun with {found}, not {recipe}: give the same values or another folder.")
 
 
 def write_people(path: Path, count: int, shard: int, views: int) -> None:
-    """Note the person of each sample, a line ``NAME PERSON`` each."""
+    """Write a line ``NAME PERSON`` for each sample."""
     path.write_text("".join(f"{i // shard:05d}-{i % shard:04d} {i // views}\n" for i in range(count)))
 
 
 def write_set(out: Path, count: int, size: int, seed: int, workers: int, shard: int, views: int = 1) -> None:
-    """Render samples 0 .. count-1 at ``size`` pixels in shards of ``shard``; finished shards are kept.
+    """Render samples 0 .. count-1 at ``size`` pixels in shards of ``shard`` samples. Finished shards are left alone.
 
-    With ``views`` each so many samples in a row show one person, and ``people.txt`` notes whom.
+    Each ``views`` samples in a row show one person; with more than one, ``people.txt`` names the person of a sample.
     Raises ValueError for a number that is not positive, and for a folder begun with other numbers.
     """
     require_positive(count=count, size=size, workers=workers, shard=shard, views=views)
-    claim(out, dict(count=count, size=size, seed=seed, shard=shard) | (dict(views=views) if views > 1 else {}))
+    recipe = dict(count=count, size=size, seed=seed, shard=shard)
+    if views > 1:
+        recipe["views"] = views
+    claim(out, recipe)
     if views > 1:
         write_people(out / PEOPLE_FILE, count, shard, views)
     shards = [(out / f"{k:05d}.npz", range(start, min(start + shard, count)))

@@ -17,7 +17,8 @@ HAT_CUT = {"cap": (0.09, 0.05), "beanie": (0.12, 0.4), "hat": (0.13, 0.45)}  # p
 
 def cloth_height(template: np.ndarray, clothes: str) -> np.ndarray:
     """Depth below the neckline in template coordinates, (N, 3) -> (N,), positive under cloth."""
-    x, y, z = np.abs(template[:, 0]), template[:, 1], template[:, 2]
+    x, y, z = template.T
+    x = np.abs(x)
     line = {"turtleneck": 6.05 - 0.12 * z, "hoodie": 5.95 - 0.3 * z, "sweater": 5.9 - 0.3 * z,
             "shirt": 5.94 - 0.3 * z, "suit": 5.94 - 0.25 * z, "top": 5.58 + 0.35 * (np.abs(x - 0.72) < 0.13)}[clothes]
     notch = {"shirt": 0.32, "top": 0.1}.get(clothes, 0.0)
@@ -31,16 +32,18 @@ def dressed_vertices(head: Head, clothes: str) -> np.ndarray:
     return head.vertices + head.normals * (thickness * depth * (head.bust.vertices[:, 1] < 6.3))[:, None]
 
 
-def add_hat(soup: Soup, head: Head, look: dict[str, str], rng: np.random.Generator) -> None:
+def add_hat(soup: Soup, head: Head, appearance: dict[str, str], rng: np.random.Generator) -> None:
     """A crown and: a cap's band and peak, a beanie's cuff and pompom, or a hat's brim.
 
     ``extra`` of a hat holds (angle about the head, 0, shade).
     """
-    kind = look["hat"]
+    kind = appearance["hat"]
     if kind == "none":
         return
-    top = add_crown(soup, head, *HAT_CUT[kind])
-    angle, reach = np.linspace(-np.pi, np.pi, 49), np.linspace(0, 1, 6)
+    puff, rise = HAT_CUT[kind]
+    top = add_crown(soup, head, puff, rise)
+    angle = np.linspace(-np.pi, np.pi, 49)
+    reach = np.linspace(0, 1, 6)
     rim, away = hat_rim(head, angle)
     if kind == "beanie":
         add_band(soup, rim, angle, away, 0.07 + 0.08 * np.sin(np.pi * reach), 0.34 * reach - 0.06, 0.75)
@@ -72,7 +75,7 @@ def add_crown(soup: Soup, head: Head, puff: float, rise: float) -> np.ndarray:
 
 
 def hat_rim(head: Head, angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points just off the head on the hat line at ``angle`` (n,) about its axis, 0 in front, and ways out, (n, 3)."""
+    """Points (n, 3) just off the head on the hat line, at ``angle`` (n,) from the front, and directions out (n, 3)."""
     near = np.abs(hat_height(head.bust.vertices)) < 0.1
     near &= (head.bust.masks["ears"] < 0.3) & (head.bust.vertices[:, 1] > 7)
     x, y, z = head.vertices[near].T
@@ -104,21 +107,22 @@ def add_pompom(soup: Soup, top: np.ndarray, radius: float) -> None:
 
 
 def lens_outline(rng: np.random.Generator, sun: bool) -> np.ndarray:
-    """Offsets of a lens rim from the eye centre, (LENS_POINTS, 2)."""
+    """Offsets of a lens rim from the eye center, (LENS_POINTS, 2)."""
     power = rng.choice([2.0, 2.0, 3.0, 4.5])
     width = rng.uniform(0.21, 0.27) + 0.02 * sun
     height = width * rng.uniform(0.65, 1.0)
     angle = np.linspace(0, 2 * np.pi, LENS_POINTS)
-    cos, sin = np.cos(angle), np.sin(angle)
+    cos = np.cos(angle)
+    sin = np.sin(angle)
     return np.stack([width * np.sign(cos) * np.abs(cos) ** (2 / power),
                      height * np.sign(sin) * np.abs(sin) ** (2 / power) - 0.02], 1)
 
 
-def add_glasses(soup: Soup, lenses: Soup, head: Head, look: dict[str, str], rng: np.random.Generator) -> None:
+def add_glasses(soup: Soup, lenses: Soup, head: Head, appearance: dict[str, str], rng: np.random.Generator) -> None:
     """Rims, bridge and temples into ``soup``; lens discs into ``lenses``."""
-    if look["glasses"] == "none":
+    if appearance["glasses"] == "none":
         return
-    outline = lens_outline(rng, look["glasses"] == "sunglasses")
+    outline = lens_outline(rng, appearance["glasses"] == "sunglasses")
     thick = rng.uniform(0.025, 0.055)
     x, y, z = head.vertices.T
     front = z[(np.abs(x) > 0.15) & (np.abs(x) < 0.6) & (np.abs(y - 7.25) < 0.3)].max() + 0.06
@@ -126,7 +130,8 @@ def add_glasses(soup: Soup, lenses: Soup, head: Head, look: dict[str, str], rng:
                     np.arange(1, LENS_POINTS)], 1)
     for sign in (-1, 1):
         eye = (EYE + [0.02, 0]) * [sign, 1]
-        inner, outer = outline + eye, outline * (1 + thick / np.abs(outline).max(0)) + eye
+        inner = outline + eye
+        outer = outline * (1 + thick / np.abs(outline).max(0)) + eye
         rim = on_curve(np.vstack([inner, outer]), front + 0.004)
         add_flat(soup, rim, grid_triangles(2, LENS_POINTS), FRAME)
         add_flat(lenses, on_curve(np.vstack([inner, eye]), front), fan, LENS)
@@ -145,7 +150,8 @@ def on_curve(points: np.ndarray, front: float) -> np.ndarray:
 def add_temple(soup: Soup, head: Head, edge: np.ndarray, sign: int, thick: float) -> None:
     """The bar from the edge of a lens to the ear."""
     half_head = np.abs(head.vertices[head.bust.masks["ears"] > 0.5, 0]).max()
-    ear, half = np.array([sign * (half_head - 0.02), 7.33, 0.55]), np.array([0, thick / 2, 0])
+    ear = np.array([sign * (half_head - 0.02), 7.33, 0.55])
+    half = np.array([0, thick / 2, 0])
     add_flat(soup, np.stack([edge + half, ear + half, edge - half, ear - half]), grid_triangles(2, 2), FRAME)
 
 
@@ -154,11 +160,12 @@ def add_flat(soup: Soup, position: np.ndarray, triangles: np.ndarray, material: 
     soup.add(position, normal, position, triangles, material)
 
 
-def add_earrings(soup: Soup, head: Head, look: dict[str, str], rng: np.random.Generator) -> None:
+def add_earrings(soup: Soup, head: Head, appearance: dict[str, str], rng: np.random.Generator) -> None:
     """A stud, drop or hoop below each ear lobe."""
-    if look["earrings"] == "no":
+    if appearance["earrings"] == "no":
         return
-    kind, size = rng.choice(("stud", "drop", "hoop")), rng.uniform(0.085, 0.11)
+    kind = rng.choice(("stud", "drop", "hoop"))
+    size = rng.uniform(0.085, 0.11)
     for sign in (-1, 1):
         ear = head.vertices[(head.bust.masks["ears"] > 0.5) & (head.bust.vertices[:, 0] * sign > 0)]
         lobe = ear[ear[:, 1].argmin()] + np.array([sign * 0.06, 0.0, 0.08])
@@ -168,10 +175,10 @@ def add_earrings(soup: Soup, head: Head, look: dict[str, str], rng: np.random.Ge
             soup.add(position, normal, position, triangles, EARRING)
 
 
-def hoop(centre: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def hoop(center: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A torus in the plane that faces the viewer."""
     around, across = np.meshgrid(np.linspace(0, 2 * np.pi, 24), np.linspace(0, 2 * np.pi, 8), indexing="ij")
     outward = np.stack([np.cos(around), np.sin(around), np.zeros_like(around)], 2)
     normal = outward * np.cos(across)[..., None] + np.array([0, 0, 1]) * np.sin(across)[..., None]
-    position = centre + radius * outward + 0.045 * normal
+    position = center + radius * outward + 0.045 * normal
     return position.reshape(-1, 3), normal.reshape(-1, 3), grid_triangles(24, 8)

@@ -10,12 +10,13 @@ from .head import Head
 from .mesh import BODY
 from .soup import HAIR, Soup
 
-CENTRE = np.array([0, 7.3, 0.4], np.float32)
+CENTER = np.array([0, 7.3, 0.4], np.float32)
 LENGTHS = {"buzz": (0.06, 0.09), "short": (0.3, 0.5), "medium": (0.9, 1.3), "long": (1.8, 2.5)}
 POINTS = 15
 HAIRLINE_Z = (-0.6, 0.2, 0.33, 0.7, 0.85, 0.97, 1.15, 1.3, 1.5)
 HAIRLINE_Y = (6.55, 6.75, 7.3, 7.3, 7.38, 7.75, 7.97, 8.05, 8.2)
-FACE_CENTRE, FACE_HALF = np.array([0, 7.1], np.float32), np.array([0.78, 1.0], np.float32)
+FACE_CENTER = np.array([0, 7.1], np.float32)
+FACE_HALF = np.array([0.78, 1.0], np.float32)
 FACE_Z = 0.7
 TORSO_HALF_WIDTH = 0.95
 CURL_RADIUS = {"straight": 0.008, "wavy": 0.035, "curly": 0.05}
@@ -43,12 +44,12 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 class RadialMap:
-    """Largest head radius about CENTRE in each direction, as a longitude-latitude grid."""
+    """Largest head radius about CENTER in each direction, as a longitude-latitude grid."""
 
     SHAPE = (20, 36)
 
     def __init__(self, vertices: np.ndarray) -> None:
-        offset = vertices - CENTRE
+        offset = vertices - CENTER
         grid = np.zeros(self.SHAPE, np.float32)
         np.maximum.at(grid, self._bins(offset), np.linalg.norm(offset, axis=1))
         for _ in range(3):
@@ -66,21 +67,21 @@ class RadialMap:
 
     def push_out(self, points: np.ndarray, gap: np.ndarray) -> np.ndarray:
         """Move points (N, 3) that lie nearer than the head plus ``gap`` (N,) outwards."""
-        offset = points - CENTRE
+        offset = points - CENTER
         radius = np.linalg.norm(offset, axis=1)
         wanted = self._grid[self._bins(offset)] + gap
-        return CENTRE + offset * np.maximum(1, wanted / np.maximum(radius, 1e-6))[:, None]
+        return CENTER + offset * np.maximum(1, wanted / np.maximum(radius, 1e-6))[:, None]
 
 
-def sample_roots(head: Head, look: dict[str, str], count: int,
+def sample_roots(head: Head, appearance: dict[str, str], count: int,
                  rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Root positions, normals and template positions, (count, 3) each, evenly over the scalp."""
     bust = head.bust
     triangles = bust.triangles[bust.parts == BODY]
     middle = bust.vertices[triangles].mean(1)
-    on_scalp = scalp_height(middle, look["receding"] == "yes") > 0
+    on_scalp = scalp_height(middle, appearance["receding"] == "yes") > 0
     on_scalp &= bust.masks["ears"][triangles].max(1) < 0.3
-    if look["hat"] != "none":
+    if appearance["hat"] != "none":
         on_scalp &= hat_height(middle) < -0.05
     triangles = triangles[on_scalp]
     a, b, c = (head.vertices[triangles[:, k]] for k in range(3))
@@ -90,19 +91,19 @@ def sample_roots(head: Head, look: dict[str, str], count: int,
     return tuple((values[chosen] * weights).sum(1) for values in (head.vertices, head.normals, bust.vertices))
 
 
-def comb(look: dict[str, str], roots: np.ndarray, normals: np.ndarray, part: float) -> np.ndarray:
+def comb(appearance: dict[str, str], roots: np.ndarray, normals: np.ndarray, part: float) -> np.ndarray:
     """First growth directions (N, 3)."""
-    style = look["hair_style"]
+    style = appearance["hair_style"]
     if style == "afro":
         return normals
     if style in KNOTS:
         return unit(unit(KNOTS[style] - roots) + 0.15 * normals)
-    lift = {"buzz": 1.0, "short": 0.6}.get(look["hair_length"], 0.3)
+    lift = {"buzz": 1.0, "short": 0.6}.get(appearance["hair_length"], 0.3)
     if style == "back":
         return unit(np.array([0, 0.15, -1], np.float32) + 0.4 * lift * normals)
     back = -0.1 - 0.8 * np.clip(roots[:, 2] - 0.6, 0, 0.6)
     side = np.column_stack([np.tanh((roots[:, 0] - part) * 6), np.full_like(back, -0.1), back])
-    if look["bangs"] == "yes":
+    if appearance["bangs"] == "yes":
         side = np.where(is_bang(roots)[:, None], np.array([0, -0.15, 1]) + 0.25 * side, side)
     return unit(side + lift * normals)
 
@@ -112,43 +113,44 @@ def is_bang(roots: np.ndarray) -> np.ndarray:
 
 
 def off_the_face(points: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Move points in front of the face to its oval outline, at its sides back, save those of ``free`` strands."""
-    offset = (points[:, :2] - FACE_CENTRE) / FACE_HALF
+    """Move points in front of the face to its oval outline, at its sides back, except points of ``free`` strands."""
+    offset = (points[:, :2] - FACE_CENTER) / FACE_HALF
     distance = np.maximum(np.linalg.norm(offset, axis=1), 1e-3)
     in_front = ~free & (points[:, 2] > FACE_Z) & (distance < 1)
     moved = points.copy()
     outward = (offset / distance[:, None])[in_front]
-    moved[in_front, :2] = FACE_CENTRE + FACE_HALF * outward
+    moved[in_front, :2] = FACE_CENTER + FACE_HALF * outward
     moved[in_front, 2] = np.minimum(moved[in_front, 2], 0.8 + 0.7 * np.maximum(outward[:, 1], 0))
     return moved
 
 
-def grow(head: Head, look: dict[str, str], rng: np.random.Generator) -> np.ndarray:
+def grow(head: Head, appearance: dict[str, str], rng: np.random.Generator) -> np.ndarray:
     """Strand points (N, P, 3)."""
-    count = 2600 if look["hair_length"] in ("buzz", "short") else 3200
-    roots, normals, template = sample_roots(head, look, count, rng)
-    bangs = is_bang(template) & (look["bangs"] == "yes")
-    direction = comb(look, roots, normals, rng.uniform(-0.3, 0.3)) + rng.normal(0, 0.12, (count, 3))
-    style, texture = look["hair_style"], look["hair_texture"]
-    length = rng.uniform(0.35, 0.6) if style == "afro" else rng.uniform(*LENGTHS[look["hair_length"]])
-    lengths = length * rng.uniform(0.85, 1.05, count)
+    count = 2600 if appearance["hair_length"] in ("buzz", "short") else 3200
+    roots, normals, template = sample_roots(head, appearance, count, rng)
+    bangs = is_bang(template) & (appearance["bangs"] == "yes")
+    direction = comb(appearance, roots, normals, rng.uniform(-0.3, 0.3)) + rng.normal(0, 0.12, (count, 3))
+    style = appearance["hair_style"]
+    texture = appearance["hair_texture"]
+    shortest, longest = (0.35, 0.6) if style == "afro" else LENGTHS[appearance["hair_length"]]
+    lengths = rng.uniform(shortest, longest) * rng.uniform(0.85, 1.05, count)
     if style in KNOTS:
         lengths = 1.15 * np.linalg.norm(KNOTS[style] - roots, axis=1)
     lengths[bangs] = np.minimum(lengths[bangs], rng.uniform(0.5, 0.62))
     gap = rng.uniform(0.01, 0.05 if style in (*KNOTS, "back") else 0.13, count)
-    strands = trace(head, roots, direction, lengths / (POINTS - 1), gap, pull_of(look, lengths), bangs)
+    strands = trace(head, roots, direction, lengths / (POINTS - 1), gap, pull_of(appearance, lengths), bangs)
     pitch = AFRO_PITCH if style == "afro" else CURL_PITCH[texture]
     return curl(strands, CURL_RADIUS[texture], max(1.0, lengths.mean() / pitch), rng)
 
 
-def pull_of(look: dict[str, str], lengths: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """What bends strands of ``lengths`` (N,) at their ends (N, 3): knot, comb, their weight, or nothing."""
-    style = look["hair_style"]
+def pull_of(appearance: dict[str, str], lengths: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The force on the ends (N, 3) of strands of ``lengths`` (N,): knot, comb, weight, or none."""
+    style = appearance["hair_style"]
     if style in KNOTS:
         return lambda ends: 0.6 * unit(KNOTS[style] - ends)
     if style == "back":
         return lambda ends: 0.3 * unit(NAPE - ends)
-    if style == "afro" or look["hair_length"] == "buzz":
+    if style == "afro" or appearance["hair_length"] == "buzz":
         return np.zeros_like
     weight = 0.3 * np.minimum(lengths / (POINTS - 1) * 10, 1.5)
     return lambda ends: weight[:, None] * np.array([0, -1, 0])
@@ -158,12 +160,13 @@ def trace(head: Head, roots: np.ndarray, direction: np.ndarray, step: np.ndarray
           pull: Callable[[np.ndarray], np.ndarray], bangs: np.ndarray) -> np.ndarray:
     """Let strands grow from ``roots`` (N, 3) by ``step`` (N,) a point, bent by ``pull`` -> (N, POINTS, 3)."""
     radial = RadialMap(head.vertices[np.abs(head.bust.vertices[:, 0]) < TORSO_HALF_WIDTH])
-    points, step = [roots], step[:, None]
+    points = [roots]
+    step = step[:, None]
     for k in range(1, POINTS):
         direction = unit(direction + pull(points[-1]))
         moved = radial.push_out(points[-1] + direction * step, gap * min(1, k / 4))
         shift = off_the_face(moved, bangs) - points[-1]
-        # The coarse map takes the shoulders for a part of the nape and would fling its strands out.
+        # The coarse map sees the shoulders as a part of the nape and would push its strands far out.
         shift *= np.minimum(1, 1.5 * step / np.maximum(np.linalg.norm(shift, axis=1, keepdims=True), 1e-6))
         direction = unit(0.5 * direction + 0.5 * unit(shift))
         points.append(points[-1] + shift)
@@ -183,15 +186,15 @@ def curl(strands: np.ndarray, radius: float, turns: float, rng: np.random.Genera
     return fine + np.moveaxis(swing, 0, 2)
 
 
-def add_hair(soup: Soup, head: Head, look: dict[str, str], view: np.ndarray,
+def add_hair(soup: Soup, head: Head, appearance: dict[str, str], view: np.ndarray,
              rng: np.random.Generator) -> None:
-    """Add ribbons facing ``view`` (3,); extra holds (place along the strand, shade, clump shade)."""
-    if look["hair_length"] == "bald":
+    """Add ribbons facing ``view`` (3,); extra holds (fraction along the strand, shade, clump shade)."""
+    if appearance["hair_length"] == "bald":
         return
-    strands = grow(head, look, rng)
+    strands = grow(head, appearance, rng)
     count, points = strands.shape[:2]
     tangent = unit(np.gradient(strands, axis=1))
-    width = 0.022 if look["hair_length"] in ("buzz", "short") else 0.026
+    width = 0.022 if appearance["hair_length"] in ("buzz", "short") else 0.026
     side = unit(np.cross(tangent, view)) * (width * np.linspace(1, 0.6, points))[None, :, None] / 2
     position = np.stack([strands - side, strands + side], 2).reshape(-1, 3)
     cell = np.floor(strands[:, 0] * 6).astype(int) @ np.array([73, 179, 283])
@@ -199,7 +202,7 @@ def add_hair(soup: Soup, head: Head, look: dict[str, str], view: np.ndarray,
                                          ((cell * 0.7548) % 1)[:, None]), 2)
     soup.add(position, np.repeat(tangent.reshape(-1, 3), 2, 0), np.repeat(facts.reshape(-1, 3), 2, 0),
              ribbon_triangles(count, points), HAIR)
-    if look["hair_style"] == "bun" and look["hat"] == "none":
+    if appearance["hair_style"] == "bun" and appearance["hat"] == "none":
         add_bun(soup, head, rng)
 
 
@@ -219,13 +222,13 @@ def add_bun(soup: Soup, head: Head, rng: np.random.Generator) -> None:
     soup.add(position, tangent, facts, triangles, HAIR)
 
 
-def ball(centre: np.ndarray, radius: float, steps: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def ball(center: np.ndarray, radius: float, steps: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions, normals (v, 3) and triangles of a sphere."""
     latitude, longitude = np.meshgrid(np.linspace(0, np.pi, steps), np.linspace(0, 2 * np.pi, 2 * steps),
                                       indexing="ij")
     normal = np.stack([np.sin(latitude) * np.cos(longitude), np.cos(latitude),
                        np.sin(latitude) * np.sin(longitude)], 2)
-    return centre + radius * normal.reshape(-1, 3), normal.reshape(-1, 3), grid_triangles(steps, 2 * steps)
+    return center + radius * normal.reshape(-1, 3), normal.reshape(-1, 3), grid_triangles(steps, 2 * steps)
 
 
 def grid_triangles(rows: int, columns: int) -> np.ndarray:

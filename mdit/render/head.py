@@ -1,4 +1,4 @@
-"""Attributes -> deformed bust, with the eye centres at their template positions."""
+"""Attributes -> deformed bust, with the eye centers at their template positions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from .mesh import L_EYE, R_EYE, Bust, load_bust, vertex_normals
 ANCESTRIES = ("african", "asian", "caucasian")
 AGE_OLDNESS = {"young": (0.0, 0.12), "middle-aged": (0.4, 0.6), "old": (0.85, 1.0)}
 SIDES = ("left", "right")
-LOCAL_SPREAD, LOCAL_LIMIT = 0.17, 0.5
+LOCAL_SPREAD = 0.17
+LOCAL_LIMIT = 0.5
 
 
 @dataclass
@@ -30,15 +31,16 @@ def three_way(level: float, stem: str) -> dict[str, float]:
             f"max{stem}": max(0.0, 2 * level - 1)}
 
 
-def macro_weights(look: dict[str, str], oldness: float, mix: np.ndarray,
+def macro_weights(appearance: dict[str, str], oldness: float, mix: np.ndarray,
                   rng: np.random.Generator) -> dict[str, float]:
     """Weights of the whole-head targets: sex, age, muscle, weight and ancestry."""
     strong = rng.uniform(0, 0.12)
-    sexes = {"male": 1 - strong, "female": strong} if look["sex"] == "man" else {"male": strong,
-                                                                                  "female": 1 - strong}
+    male = 1 - strong if appearance["sex"] == "man" else strong
+    female = strong if appearance["sex"] == "man" else 1 - strong
+    sexes = {"male": male, "female": female}
     ages = {"young": 1 - oldness, "old": oldness}
     muscles = three_way(float(np.clip(rng.normal(0.5, 0.2), 0, 1)), "muscle")
-    heavy = rng.uniform(0.85, 1.0) if look["chubby"] == "yes" else rng.uniform(0.15, 0.6)
+    heavy = rng.uniform(0.85, 1.0) if appearance["chubby"] == "yes" else rng.uniform(0.15, 0.6)
     loads = three_way(float(heavy), "weight")
     weights = {}
     for sex, s in sexes.items():
@@ -46,22 +48,22 @@ def macro_weights(look: dict[str, str], oldness: float, mix: np.ndarray,
             for muscle, m in muscles.items():
                 for load, w in loads.items():
                     weights[f"universal-{sex}-{age}-{muscle}-{load}"] = s * a * m * w
-            for ancestry, share in zip(ANCESTRIES, mix):
-                weights[f"{ancestry}-{sex}-{age}"] = s * a * share
+            for ancestry, part in zip(ANCESTRIES, mix):
+                weights[f"{ancestry}-{sex}-{age}"] = s * a * part
     return weights
 
 
-def expression_units(look: dict[str, str], rng: np.random.Generator) -> dict[str, float]:
+def expression_units(appearance: dict[str, str], rng: np.random.Generator) -> dict[str, float]:
     """Strengths of the expression units."""
     units: dict[str, float] = {}
     strength = rng.uniform(0.7, 1.1)
-    if look["expression"] == "smiling":
+    if appearance["expression"] == "smiling":
         units = {"mouth-corner-puller": strength, "mouth-upward-retraction": 0.2,
                  "mouth-open": rng.choice([0.0, 0.25, 0.45]), "mouth-part-later": rng.choice([0.0, 0.5])}
-    elif look["expression"] == "frowning":
+    elif appearance["expression"] == "frowning":
         units = {"mouth-depression": 0.8 * strength}
         units.update({f"eyebrows-{s}-down": strength for s in SIDES})
-    elif look["expression"] == "surprised":
+    elif appearance["expression"] == "surprised":
         units = {"mouth-open": 0.75 * strength}
         units.update({f"eyebrows-{s}-up": strength for s in SIDES})
         units.update({f"eye-{s}-opened-up": 0.8 for s in SIDES})
@@ -74,7 +76,8 @@ def expression_units(look: dict[str, str], rng: np.random.Generator) -> dict[str
 
 def local_weights(bust: Bust, rng: np.random.Generator) -> dict[str, float]:
     """Random local shape controls, alike on both sides of the face."""
-    weights, draws = {}, {}
+    weights = {}
+    draws = {}
     for name in bust.targets:
         folder, slash, stem = name.partition("/")
         if not slash or folder in ANCESTRIES or "trans" in stem and folder in ("head", "neck"):
@@ -86,15 +89,15 @@ def local_weights(bust: Bust, rng: np.random.Generator) -> dict[str, float]:
     return weights
 
 
-def build_head(look: dict[str, str], rng: np.random.Generator) -> Head:
-    """Deform the bust to a look."""
+def build_head(appearance: dict[str, str], rng: np.random.Generator) -> Head:
+    """Deform the bust to an appearance."""
     bust = load_bust()
-    low, high = AGE_OLDNESS[look["age"]]
+    low, high = AGE_OLDNESS[appearance["age"]]
     oldness = rng.uniform(low, high)
     mix = rng.dirichlet([0.6, 0.6, 0.6])
-    weights = macro_weights(look, oldness, mix, rng) | local_weights(bust, rng)
-    for unit, strength in expression_units(look, rng).items():
-        weights.update({f"{a}/{unit}": strength * share for a, share in zip(ANCESTRIES, mix)})
+    weights = macro_weights(appearance, oldness, mix, rng) | local_weights(bust, rng)
+    for unit, strength in expression_units(appearance, rng).items():
+        weights.update({f"{a}/{unit}": strength * part for a, part in zip(ANCESTRIES, mix)})
     vertices = bust.vertices.copy()
     for name, weight in weights.items():
         if weight > 0.004:
@@ -105,15 +108,18 @@ def build_head(look: dict[str, str], rng: np.random.Generator) -> Head:
 
 
 def hollow_mouth(vertices: np.ndarray, bust: Bust) -> np.ndarray:
-    """Draw the inside of the mouth back and together, lest a wide smile push it through the cheeks."""
+    """Move the inside of the mouth back and together, so that a wide smile does not push it through the cheeks."""
     depth = np.clip((bust.masks["inside-mouth"] - 0.5) / 0.5, 0, 1)[:, None]
     return vertices * (1 - depth * np.array([0.1, 0, 0])) - depth * np.array([0, 0, 0.1])
 
 
 def align_eyes(vertices: np.ndarray, bust: Bust) -> np.ndarray:
-    """Scale and move so that both eye centres stand where the template has them."""
-    left, right = bust.part_vertices(L_EYE), bust.part_vertices(R_EYE)
-    centres = [(v[left].mean(0), v[right].mean(0)) for v in (vertices, bust.vertices)]
-    (l_now, r_now), (l_goal, r_goal) = centres
+    """Scale and move so that both eye centers stand where the template has them."""
+    left = bust.part_vertices(L_EYE)
+    right = bust.part_vertices(R_EYE)
+    l_now = vertices[left].mean(0)
+    r_now = vertices[right].mean(0)
+    l_goal = bust.vertices[left].mean(0)
+    r_goal = bust.vertices[right].mean(0)
     scale = np.linalg.norm(l_goal - r_goal) / np.linalg.norm(l_now - r_now)
     return ((vertices - (l_now + r_now) / 2) * scale + (l_goal + r_goal) / 2).astype(np.float32)

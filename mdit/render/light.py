@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .look import COLORS
+from .appearance import COLORS
 from .paint import color
-from .raster import rasterise
+from .raster import rasterize
 from .soup import EARRING, FRAME, HAIR, LEFT_EYE, RIGHT_EYE, SKIN, Mesh, Pixels
 
 SHADOW_WIDTH = 3.6
-SHADOW_CENTRE = np.array([0, 7.1, 0.5])
+SHADOW_CENTER = np.array([0, 7.1, 0.5])
 
 
 @dataclass
@@ -30,31 +30,31 @@ def sample_light(rotation: np.ndarray, rng: np.random.Generator) -> Light:
     return Light(direction / np.linalg.norm(direction), rng.uniform(0.58, 0.68), rng.uniform(0.42, 0.52))
 
 
-def background(size: int, look: dict[str, str], rng: np.random.Generator) -> np.ndarray:
-    """Plain colour with a faint gradient, in a quarter of the pictures with soft blobs, (size, size, 3)."""
-    tone = np.clip(color(COLORS, look["background_color"]) + rng.normal(0, 0.02, 3), 0, 1)
+def background(size: int, appearance: dict[str, str], rng: np.random.Generator) -> np.ndarray:
+    """Plain colour with a faint gradient, in a quarter of the images with soft blobs, (size, size, 3)."""
+    tone = np.clip(color(COLORS, appearance["background_color"]) + rng.normal(0, 0.02, 3), 0, 1)
     row, column = np.mgrid[0:size, 0:size] / size - 0.5
     angle = rng.uniform(0, 2 * np.pi)
-    shade = 1 + rng.uniform(0, 0.2) * (np.cos(angle) * row + np.sin(angle) * column)
+    brightness = 1 + rng.uniform(0, 0.2) * (np.cos(angle) * row + np.sin(angle) * column)
     if rng.random() < 0.25:
         for _ in range(8):
             x, y = rng.uniform(-0.5, 0.5, 2)
             spot = np.exp(-((column - x) ** 2 + (row - y) ** 2) / rng.uniform(0.003, 0.03))
-            shade = shade + rng.uniform(-0.18, 0.18) * spot
-    return np.clip(tone * shade[:, :, None], 0, 1)
+            brightness = brightness + rng.uniform(-0.18, 0.18) * spot
+    return np.clip(tone * brightness[:, :, None], 0, 1)
 
 
 def shadow(mesh: Mesh, seen: Pixels, light: np.ndarray, size: int) -> np.ndarray:
-    """Share (N,) in [0, 1] of the light from direction ``light`` that reaches the pixels, by a map ``size`` wide."""
+    """Fraction (N,) of the light from direction ``light`` that reaches the pixels, by a map ``size`` wide."""
     right = np.cross([0, 1, 0], light)
     basis = np.stack([right / np.linalg.norm(right), np.cross(light, right), light])
 
     def project(points: np.ndarray) -> np.ndarray:
-        view = (points - SHADOW_CENTRE) @ basis.T
+        view = (points - SHADOW_CENTER) @ basis.T
         view[:, :2] = (view[:, :2] / SHADOW_WIDTH + 0.5) * size
         return view.astype(np.float32)
 
-    near, _, _ = rasterise(project(mesh.position), mesh.triangles, size, size)
+    near, _, _ = rasterize(project(mesh.position), mesh.triangles, size, size)
     view = project(seen.point + 0.03 * seen.normal * (seen.kind != HAIR)[:, None])
     lit = np.zeros(len(view), np.float32)
     for dx, dy in ((-0.8, -0.8), (0.8, -0.8), (-0.8, 0.8), (0.8, 0.8)):

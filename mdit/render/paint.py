@@ -10,7 +10,7 @@ from ..labelmap import CLASSES
 from .dress import cloth_height
 from .hair import scalp_height
 from .head import Head
-from .look import BEARD_COLORS, COLORS, EYE_COLORS, HAIR_COLORS, LIPSTICKS, SKIN_TONES
+from .appearance import BEARD_COLORS, COLORS, EYE_COLORS, HAIR_COLORS, LIPSTICKS, SKIN_TONES
 from .mesh import L_EYE, R_EYE
 from .soup import (EARRING, FRAME, HAIR, HAT, LASH, LEFT_EYE, LOWER_TOOTH, RIGHT_EYE, SKIN, TONGUE_FLESH,
                    UPPER_TOOTH, Pixels)
@@ -37,7 +37,8 @@ def ramp(value: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def is_nose(p: np.ndarray) -> np.ndarray:
     """Nose region in template coordinates."""
-    x, y, z = np.abs(p[:, 0]), p[:, 1], p[:, 2]
+    x, y, z = p.T
+    x = np.abs(x)
     half = np.interp(y, (6.77, 6.8, 6.9, 7.0, 7.2, 7.32), (0.1, 0.19, 0.21, 0.16, 0.09, 0.075))
     return (y > 6.77) & (y < 7.32) & (x < half) & (z > 1.3)
 
@@ -50,16 +51,18 @@ def is_neck(p: np.ndarray, up: np.ndarray) -> np.ndarray:
 
 def brow_amount(p: np.ndarray, bushy: bool) -> np.ndarray:
     """Density of the eyebrows in [0, 1]."""
-    x, y = np.abs(p[:, 0]), p[:, 1]
-    centre = np.interp(x, (0.1, 0.2, 0.38, 0.54), (7.505, 7.52, 7.53, 7.45))
+    x = np.abs(p[:, 0])
+    y = p[:, 1]
+    center = np.interp(x, (0.1, 0.2, 0.38, 0.54), (7.505, 7.52, 7.53, 7.45))
     half = np.interp(x, (0.1, 0.2, 0.38, 0.54), (0.03, 0.036, 0.03, 0.012)) * (1.5 if bushy else 1.0)
     inside = (x > 0.11) & (x < 0.53) & (p[:, 2] > 0.9)
-    return inside * ramp(np.abs(y - centre), 1.15 * half, 0.85 * half)
+    return inside * ramp(np.abs(y - center), 1.15 * half, 0.85 * half)
 
 
 def beard_amount(p: np.ndarray, kind: str) -> np.ndarray:
     """Density of the facial hair in [0, 1]."""
-    x, y, z = np.abs(p[:, 0]), p[:, 1], p[:, 2]
+    x, y, z = p.T
+    x = np.abs(x)
     mustache = ramp(y, 6.64, 6.66) * ramp(y, 6.80, 6.775) * ramp(x, 0.32, 0.27) * (z > 1.2)
     chin = ramp(y, 6.56, 6.5) * ramp(x, 0.27, 0.22) * ramp(y, 6.02, 6.08) * (z > 0.95)
     corner = ramp(np.abs(x - 0.28), 0.07, 0.045) * ramp(y, 6.25, 6.3) * ramp(y, 6.78, 6.74) * (z > 1.1)
@@ -69,22 +72,22 @@ def beard_amount(p: np.ndarray, kind: str) -> np.ndarray:
     return np.max([np.zeros(len(p)), *parts.get(kind, [mustache, full, corner])], axis=0)
 
 
-def facial_hair_color(look: dict[str, str]) -> np.ndarray:
+def facial_hair_color(appearance: dict[str, str]) -> np.ndarray:
     """Brows and beard: the hair's colour, darkened; a natural one for dyed hair and the bald."""
-    name = BEARD_COLORS.get(look["hair_color"], look["hair_color"])
-    return color(HAIR_COLORS, name) * (0.62 if look["age"] != "old" else 0.8)
+    name = BEARD_COLORS.get(appearance["hair_color"], appearance["hair_color"])
+    return color(HAIR_COLORS, name) * (0.62 if appearance["age"] != "old" else 0.8)
 
 
-def complexion(p: np.ndarray, lids: np.ndarray, look: dict[str, str], oldness: float,
+def complexion(p: np.ndarray, lids: np.ndarray, appearance: dict[str, str], oldness: float,
                noise: np.ndarray) -> np.ndarray:
     """Albedo (N, 3) of bare skin: blush, lids, freckles, wrinkles."""
     x, y, z = p.T
-    tone = color(SKIN_TONES, look["skin_tone"])
+    tone = color(SKIN_TONES, appearance["skin_tone"])
     albedo = np.tile(tone, (len(p), 1)) * (0.97 + 0.06 * noise[:, None])
     blush = 0.25 * np.exp(-((np.abs(x) - 0.45) ** 2 + (y - 6.95) ** 2) / 0.04) * (z > 0.7)
     albedo = mix(albedo, tone * [1.05, 0.75, 0.72], blush + 0.3 * is_nose(p) * (y < 7.0))
     albedo = mix(albedo, tone * 0.65, 0.5 * (lids > 0.4))
-    if look["freckles"] == "yes":
+    if appearance["freckles"] == "yes":
         spots = np.sin(x * 61 + 3 * np.sin(y * 37)) * np.sin(y * 67 + 2 * np.sin(x * 41)) > 0.55
         albedo = mix(albedo, tone * [0.7, 0.55, 0.45], 0.8 * spots * (y > 6.7) * (y < 7.2) * (z > 0.9))
     wrinkles = ramp(np.sin(y * 75 + 2 * np.sin(x * 3)), 0.55, 1.0) * (y > 7.6) * (y < 7.95) * (z > 1.0)
@@ -92,25 +95,26 @@ def complexion(p: np.ndarray, lids: np.ndarray, look: dict[str, str], oldness: f
     return mix(albedo, tone * 0.6, oldness * (0.5 * wrinkles + 0.8 * folds))
 
 
-def paint_skin(seen: Pixels, look: dict[str, str], oldness: float,
+def paint_skin(seen: Pixels, appearance: dict[str, str], oldness: float,
                noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Albedo (N, 3) in [0, 1] and class (N,) of body pixels; ``noise`` (N,) in [0, 1] is their grain."""
-    p, (lips, ears, lids, inside) = seen.extra, seen.masks.T
-    hair = facial_hair_color(look)
-    albedo = complexion(p, lids, look, oldness, noise)
-    beard = beard_amount(p, look["facial_hair"]) * (lips < 0.4)
-    dense = 0.45 if look["facial_hair"] == "stubble" else 1.0
+    p = seen.extra
+    lips, ears, lids, inside = seen.masks.T
+    hair = facial_hair_color(appearance)
+    albedo = complexion(p, lids, appearance, oldness, noise)
+    beard = beard_amount(p, appearance["facial_hair"]) * (lips < 0.4)
+    dense = 0.45 if appearance["facial_hair"] == "stubble" else 1.0
     albedo = mix(albedo, hair * (0.75 + 0.5 * noise[:, None]), beard * dense * (0.8 + 0.2 * noise))
-    brow = brow_amount(p, look["brows"] == "bushy")
+    brow = brow_amount(p, appearance["brows"] == "bushy")
     albedo = mix(albedo, hair * 0.85, 0.9 * brow)
     is_lip = (lips > 0.45) & (inside < 0.5)
-    albedo[is_lip] = (color(LIPSTICKS, look["lipstick"]) if look["lipstick"] != "none"
-                      else color(SKIN_TONES, look["skin_tone"]) * [0.86, 0.58, 0.56])
+    albedo[is_lip] = (color(LIPSTICKS, appearance["lipstick"]) if appearance["lipstick"] != "none"
+                      else color(SKIN_TONES, appearance["skin_tone"]) * [0.86, 0.58, 0.56])
     albedo[inside >= 0.5] = (0.35, 0.1, 0.1)
     label = label_skin(p, seen.up, brow > 0.5, ears > 0.45, is_lip, inside >= 0.5)
-    paint_scalp(albedo, label, p, ears, look, noise)
-    paint_cloth(albedo, label, p, look, noise)
-    paint_necklace(albedo, label, p, look)
+    paint_scalp(albedo, label, p, ears, appearance, noise)
+    paint_cloth(albedo, label, p, appearance, noise)
+    paint_necklace(albedo, label, p, appearance)
     return albedo, label
 
 
@@ -127,23 +131,23 @@ def label_skin(p: np.ndarray, up: np.ndarray, brow: np.ndarray, ear: np.ndarray,
     return label
 
 
-def paint_scalp(albedo: np.ndarray, label: np.ndarray, p: np.ndarray, ears: np.ndarray, look: dict[str, str],
+def paint_scalp(albedo: np.ndarray, label: np.ndarray, p: np.ndarray, ears: np.ndarray, appearance: dict[str, str],
                 noise: np.ndarray) -> None:
     """Hair colour under the strands, so that no skin shows through."""
-    if look["hair_length"] == "bald":
+    if appearance["hair_length"] == "bald":
         return
-    height = scalp_height(p, look["receding"] == "yes")
+    height = scalp_height(p, appearance["receding"] == "yes")
     under = (height > 0.04 * (noise - 0.3)) & (ears < 0.3)
-    tone = color(HAIR_COLORS, look["hair_color"])
-    if look["hair_length"] == "buzz":
-        tone = 0.65 * tone + 0.35 * color(SKIN_TONES, look["skin_tone"])
+    tone = color(HAIR_COLORS, appearance["hair_color"])
+    if appearance["hair_length"] == "buzz":
+        tone = 0.65 * tone + 0.35 * color(SKIN_TONES, appearance["skin_tone"])
     albedo[under] = tone * (0.55 + 0.4 * noise[under, None])
     label[under] = Label.hair
 
 
-def paint_necklace(albedo: np.ndarray, label: np.ndarray, p: np.ndarray, look: dict[str, str]) -> None:
+def paint_necklace(albedo: np.ndarray, label: np.ndarray, p: np.ndarray, appearance: dict[str, str]) -> None:
     """A golden band low on the neck, over the clothes, with a round pendant."""
-    if look["necklace"] == "no":
+    if appearance["necklace"] == "no":
         return
     x, y, z = p.T
     drop = y - (5.98 - 0.34 * z)
@@ -154,15 +158,15 @@ def paint_necklace(albedo: np.ndarray, label: np.ndarray, p: np.ndarray, look: d
     label[band] = Label.neck_l
 
 
-def paint_cloth(albedo: np.ndarray, label: np.ndarray, p: np.ndarray, look: dict[str, str],
+def paint_cloth(albedo: np.ndarray, label: np.ndarray, p: np.ndarray, appearance: dict[str, str],
                 noise: np.ndarray) -> None:
     """Clothes below their neckline; a suit shows a white shirt and a tie."""
-    depth = cloth_height(p, look["clothes"])
+    depth = cloth_height(p, appearance["clothes"])
     cloth = (depth > 0) & (p[:, 1] < 6.3)
-    tone = color(COLORS, look["clothes_color"])
-    shade = cloth_shade(p, depth, look["clothes"]) * (0.96 + 0.06 * noise)
+    tone = color(COLORS, appearance["clothes_color"])
+    shade = cloth_shade(p, depth, appearance["clothes"]) * (0.96 + 0.06 * noise)
     albedo[cloth] = tone * shade[cloth, None]
-    if look["clothes"] == "suit":
+    if appearance["clothes"] == "suit":
         half = 0.33 - 0.5 * (5.75 - p[:, 1])
         shirt = cloth & (np.abs(p[:, 0]) < half) & (p[:, 2] > 0.2)
         albedo[shirt] = 0.92
@@ -179,9 +183,9 @@ def cloth_shade(p: np.ndarray, depth: np.ndarray, clothes: str) -> np.ndarray:
     return 1 - 0.2 * ((depth > 0.2) & (depth < 0.24)) * (clothes == "hoodie")
 
 
-def paint_eye(p: np.ndarray, centre: np.ndarray, gaze: np.ndarray, eye_color: str) -> np.ndarray:
+def paint_eye(p: np.ndarray, center: np.ndarray, gaze: np.ndarray, eye_color: str) -> np.ndarray:
     """Albedo (N, 3) of eyeball pixels: sclera, limbus, iris, pupil."""
-    out = p - centre
+    out = p - center
     cosine = (out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-6)) @ gaze
     angle = np.arccos(np.clip(cosine, -1, 1))
     iris = color(EYE_COLORS, eye_color)
@@ -191,44 +195,47 @@ def paint_eye(p: np.ndarray, centre: np.ndarray, gaze: np.ndarray, eye_color: st
     return mix(albedo, np.full(3, 0.03), ramp(angle, 0.24, 0.19))
 
 
-def hat_color(extra: np.ndarray, look: dict[str, str]) -> np.ndarray:
+def hat_color(extra: np.ndarray, appearance: dict[str, str]) -> np.ndarray:
     """Albedo (N, 3) of hat pixels: a beanie has ribs, a cap seams."""
     angle, _, shade = extra.T
-    if look["hat"] == "beanie":
+    if appearance["hat"] == "beanie":
         shade = shade * (0.88 + 0.12 * np.sin(angle * 45))
-    elif look["hat"] == "cap":
+    elif appearance["hat"] == "cap":
         shade = shade * (1 - 0.3 * (np.abs(np.sin(3 * angle)) < 0.04))
-    return color(COLORS, look["hat_color"]) * shade[:, None]
+    return color(COLORS, appearance["hat_color"]) * shade[:, None]
 
 
-def strand_color(extra: np.ndarray, look: dict[str, str]) -> np.ndarray:
+def strand_color(extra: np.ndarray, appearance: dict[str, str]) -> np.ndarray:
     """Albedo (N, 3) of hair pixels."""
     along, strand, clump = extra.T
     shade = (0.72 + 0.28 * strand) * (0.8 + 0.35 * clump) * (0.75 + 0.3 * along)
-    return color(HAIR_COLORS, look["hair_color"]) * shade[:, None] * 1.05
+    return color(HAIR_COLORS, appearance["hair_color"]) * shade[:, None] * 1.05
 
 
-def paint_surface(head: Head, look: dict[str, str], seen: Pixels, gaze: np.ndarray,
+def paint_surface(head: Head, appearance: dict[str, str], seen: Pixels, gaze: np.ndarray,
                   grain: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Albedo (N, 3) and class (N,) of the covered pixels."""
-    albedo, label = np.zeros((len(seen.kind), 3)), np.zeros(len(seen.kind), np.uint8)
+    albedo = np.zeros((len(seen.kind), 3))
+    label = np.zeros(len(seen.kind), np.uint8)
 
     def put(material: int, colors: np.ndarray | tuple, classes: np.ndarray | int) -> None:
-        albedo[seen.kind == material], label[seen.kind == material] = colors, classes
+        albedo[seen.kind == material] = colors
+        label[seen.kind == material] = classes
 
     skin = seen[seen.kind == SKIN]
-    put(SKIN, *paint_skin(skin, look, head.oldness, grain.random(len(skin.kind))))
+    colors, classes = paint_skin(skin, appearance, head.oldness, grain.random(len(skin.kind)))
+    put(SKIN, colors, classes)
     for material, part, name in ((LEFT_EYE, L_EYE, Label.l_eye), (RIGHT_EYE, R_EYE, Label.r_eye)):
-        centre = head.bust.vertices[head.bust.part_vertices(part)].mean(0)
-        put(material, paint_eye(seen.extra[seen.kind == material], centre, gaze, look["eye_color"]), name)
+        center = head.bust.vertices[head.bust.part_vertices(part)].mean(0)
+        put(material, paint_eye(seen.extra[seen.kind == material], center, gaze, appearance["eye_color"]), name)
     put(LASH, 0.06, np.where(seen.extra[seen.kind == LASH, 0] > 0, Label.l_eye, Label.r_eye))
     for material, tone in MOUTH_TONES.items():
         put(material, tone, Label.mouth)
-    if look["hat"] != "none":
-        put(HAT, hat_color(seen.extra[seen.kind == HAT], look), Label.hat)
-    if look["glasses"] != "none":
-        put(FRAME, color(COLORS, look["glasses_color"]), Label.eye_g)
+    if appearance["hat"] != "none":
+        put(HAT, hat_color(seen.extra[seen.kind == HAT], appearance), Label.hat)
+    if appearance["glasses"] != "none":
+        put(FRAME, color(COLORS, appearance["glasses_color"]), Label.eye_g)
     put(EARRING, GOLD, Label.ear_r)
-    if look["hair_length"] != "bald":
-        put(HAIR, strand_color(seen.extra[seen.kind == HAIR], look), Label.hair)
+    if appearance["hair_length"] != "bald":
+        put(HAIR, strand_color(seen.extra[seen.kind == HAIR], appearance), Label.hair)
     return albedo, label

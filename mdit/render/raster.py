@@ -1,4 +1,4 @@
-"""Z-buffer rasteriser of a triangle soup (numba)."""
+"""Z-buffer rasterizer of a triangle soup (numba)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numba import njit
 
 
 @njit(cache=True)
-def rasterise(screen, triangles, height, width):
+def rasterize(screen, triangles, height, width):
     """Draw ``screen`` vertices (V, 3: column, row, nearness) as ``triangles`` (T, 3).
 
     Returns nearness (H, W), -1e9 where empty; triangle number (H, W), -1 where empty; and the
@@ -17,10 +17,10 @@ def rasterise(screen, triangles, height, width):
     owner = np.full((height, width), np.int32(-1))
     weights = np.zeros((height, width, 2), np.float32)
     for t in range(triangles.shape[0]):
-        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        ax, ay, az = screen[a, 0], screen[a, 1], screen[a, 2]
-        bx, by, bz = screen[b, 0], screen[b, 1], screen[b, 2]
-        cx, cy, cz = screen[c, 0], screen[c, 1], screen[c, 2]
+        a, b, c = triangles[t]
+        ax, ay, az = screen[a]
+        bx, by, bz = screen[b]
+        cx, cy, cz = screen[c]
         area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
         if abs(area) < 1e-9:
             continue
@@ -51,8 +51,8 @@ def interpolate(values, triangles, owner, weights):
     """Vertex ``values`` (V, C) at N covered pixels: ``owner`` (N,), ``weights`` (N, 2) -> float32 (N, C)."""
     out = np.empty((len(owner), values.shape[1]), np.float32)
     for i in range(len(owner)):
-        a, b, c = triangles[owner[i], 0], triangles[owner[i], 1], triangles[owner[i], 2]
-        wa, wb = weights[i, 0], weights[i, 1]
+        a, b, c = triangles[owner[i]]
+        wa, wb = weights[i]
         for k in range(values.shape[1]):
             out[i, k] = wa * values[a, k] + wb * values[b, k] + (1 - wa - wb) * values[c, k]
     return out

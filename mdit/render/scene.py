@@ -1,4 +1,4 @@
-"""One training sample: look -> scene -> picture, label map, caption and attributes."""
+"""One training sample: appearance -> scene -> image, label map, caption and attributes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .dress import add_earrings, add_glasses, add_hat, dressed_vertices
 from .hair import add_hair
 from .head import Head, build_head
 from .light import background, sample_light, shade, shadow
-from .look import sample_look, same_person
+from .appearance import sample_appearance, same_person
 from .mesh import BODY, L_EYE, LASHES, LOWER_TEETH, R_EYE, TONGUE, UPPER_TEETH, vertex_normals
 from .paint import Label, paint_surface
-from .raster import interpolate, rasterise
+from .raster import interpolate, rasterize
 from .soup import (LASH, LEFT_EYE, LOWER_TOOTH, RIGHT_EYE, SKIN, TONGUE_FLESH, UPPER_TOOTH, Mesh, Pixels,
                    Soup)
 
@@ -29,7 +29,7 @@ PART_MATERIALS = {BODY: SKIN, L_EYE: LEFT_EYE, R_EYE: RIGHT_EYE, LASHES: LASH, U
 
 @dataclass
 class Sample:
-    """``image`` uint8 (S, S, 3), ``label`` uint8 (S, S) in CelebAMask-HQ order, and the words."""
+    """``image`` uint8 (S, S, 3), ``label`` uint8 (S, S) in CelebAMask-HQ order, caption and attributes."""
 
     image: np.ndarray
     label: np.ndarray
@@ -39,24 +39,26 @@ class Sample:
 
 @dataclass
 class Camera:
-    """Rotation about the head and a window ``width`` units wide around ``centre``."""
+    """Rotation about the head and a window ``width`` units wide around ``center``."""
 
     rotation: np.ndarray
-    centre: np.ndarray
+    center: np.ndarray
     width: float
 
     def screen(self, position: np.ndarray, size: int) -> np.ndarray:
         """Column, row and nearness (V, 3) on a ``size`` pixel square, with slight perspective."""
         seen = (position - PIVOT) @ self.rotation.T
         near = seen[:, 2]
-        seen = seen[:, :2] * (12 / (12 - near))[:, None] - self.centre
-        column, row = (0.5 + seen[:, 0] / self.width) * size, (0.5 - seen[:, 1] / self.width) * size
+        seen = seen[:, :2] * (12 / (12 - near))[:, None] - self.center
+        column = (0.5 + seen[:, 0] / self.width) * size
+        row = (0.5 - seen[:, 1] / self.width) * size
         return np.column_stack([column, row, near]).astype(np.float32)
 
 
-def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
+def rotation_matrix(yaw: float, pitch: float, roll: float) -> np.ndarray:
     """Roll after pitch after yaw, radians, (3, 3)."""
-    cy, sy, cp, sp, cr, sr = (f(a) for a in (yaw, pitch, roll) for f in (np.cos, np.sin))
+    cy, cp, cr = np.cos([yaw, pitch, roll])
+    sy, sp, sr = np.sin([yaw, pitch, roll])
     around_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     around_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
     return np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]]) @ around_x @ around_y
@@ -65,28 +67,29 @@ def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
 def sample_camera(hat: bool, rng: np.random.Generator) -> Camera:
     """CelebA-like crop and pose, with room above for a hat."""
     yaw = np.clip(rng.normal(0, 0.22), -0.6, 0.6)
-    turn = rotation(yaw, rng.normal(0, 0.09), rng.normal(0, 0.06))
-    centre = np.array([rng.normal(0, 0.05), rng.uniform(-0.3, -0.04) + 0.12 * hat])
-    return Camera(turn, centre, rng.uniform(2.7, 3.3) + 0.24 * hat)
+    turn = rotation_matrix(yaw, rng.normal(0, 0.09), rng.normal(0, 0.06))
+    center = np.array([rng.normal(0, 0.05), rng.uniform(-0.3, -0.04) + 0.12 * hat])
+    return Camera(turn, center, rng.uniform(2.7, 3.3) + 0.24 * hat)
 
 
-def build_scene(head: Head, look: dict[str, str], view: np.ndarray,
+def build_scene(head: Head, appearance: dict[str, str], view: np.ndarray,
                 rng: np.random.Generator) -> tuple[Mesh, Mesh | None]:
-    """The opaque mesh, strands facing ``view`` (3,), and the lenses if there are any."""
-    soup, lenses = Soup(), Soup()
+    """The opaque mesh with strands facing ``view`` (3,), and the mesh of the lenses, if any."""
+    soup = Soup()
+    lenses = Soup()
     bust = head.bust
-    vertices = dressed_vertices(head, look["clothes"])
+    vertices = dressed_vertices(head, appearance["clothes"])
     kinds = np.array([PART_MATERIALS[p] for p in range(7)], np.int8)[bust.parts]
     soup.add(vertices, vertex_normals(vertices, bust.triangles), bust.vertices, bust.triangles, kinds)
-    add_hat(soup, head, look, rng)
-    add_glasses(soup, lenses, head, look, rng)
-    add_earrings(soup, head, look, rng)
-    add_hair(soup, head, look, view, rng)
-    return soup.mesh(), lenses.mesh() if look["glasses"] != "none" else None
+    add_hat(soup, head, appearance, rng)
+    add_glasses(soup, lenses, head, appearance, rng)
+    add_earrings(soup, head, appearance, rng)
+    add_hair(soup, head, appearance, view, rng)
+    return soup.mesh(), lenses.mesh() if appearance["glasses"] != "none" else None
 
 
 def gather(head: Head, mesh: Mesh, owner: np.ndarray, weights: np.ndarray) -> Pixels:
-    """What covers N pixels: triangles ``owner`` (N,) at the corner ``weights`` (N, 2)."""
+    """The surface seen at N pixels: triangles ``owner`` (N,) at the corner ``weights`` (N, 2)."""
     bust = head.bust
     up = vertex_normals(bust.vertices, bust.triangles)[:, 1:2]
     masks = np.stack([bust.masks[name] for name in ("lips", "ears", "eyelids", "inside-mouth")], 1)
@@ -98,9 +101,9 @@ def gather(head: Head, mesh: Mesh, owner: np.ndarray, weights: np.ndarray) -> Pi
 
 def put_lenses(image: np.ndarray, label: np.ndarray, near: np.ndarray, lenses: Mesh, camera: Camera,
                dark: bool, filled: bool) -> None:
-    """Tint the pixels behind the lenses; label them unless only the frame counts."""
+    """Tint the pixels behind the lenses. Label them if glasses are ``filled``."""
     size = image.shape[0]
-    lens_near, owner, _ = rasterise(camera.screen(lenses.position, size), lenses.triangles, size, size)
+    lens_near, owner, _ = rasterize(camera.screen(lenses.position, size), lenses.triangles, size, size)
     seen = (owner >= 0) & (lens_near > near)
     if dark:
         glint = 0.06 * (np.mgrid[0:size, 0:size].sum(0) / size)[seen, None]
@@ -113,7 +116,8 @@ def put_lenses(image: np.ndarray, label: np.ndarray, near: np.ndarray, lenses: M
 
 def shrink(image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean colour and weighted majority class over the supersamples."""
-    k, size = SUPERSAMPLING, image.shape[0] // SUPERSAMPLING
+    k = SUPERSAMPLING
+    size = image.shape[0] // k
     blocks = label.reshape(size, k, size, k).transpose(0, 2, 1, 3).reshape(size, size, k * k)
     weights = np.ones(len(Label))
     weights[THIN_CLASSES] = THIN_CLASS_WEIGHT
@@ -123,7 +127,7 @@ def shrink(image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def fill_holes(label: np.ndarray) -> np.ndarray:
-    """Give pixels that mostly hair surrounds to the hair, and those of the neck that mostly skin surrounds to it."""
+    """Label pixels as hair that are mostly surrounded by hair, and pixels of the neck as skin likewise."""
     out = label.copy()
     for name, holes in ((Label.hair, (Label.background, Label.skin, Label.neck, Label.cloth)),
                         (Label.skin, (Label.neck,))):
@@ -133,24 +137,26 @@ def fill_holes(label: np.ndarray) -> np.ndarray:
     return out
 
 
-def render(head: Head, look: dict[str, str], size: int,
+def render(head: Head, appearance: dict[str, str], size: int,
            rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Picture uint8 (size, size, 3) and label map uint8 (size, size).
+    """Image uint8 (size, size, 3) and label map uint8 (size, size).
 
-    The scene does not depend on ``size``: only the grain, which has a generator of its own, does.
+    The scene is the same for every ``size``. Only the grain, which has a generator of its own, differs.
     """
-    grain, big = rng.spawn(1)[0], size * SUPERSAMPLING
-    camera = sample_camera(look["hat"] != "none", rng)
+    grain, = rng.spawn(1)
+    big = size * SUPERSAMPLING
+    camera = sample_camera(appearance["hat"] != "none", rng)
     light = sample_light(camera.rotation, rng)
     gaze = np.array([rng.normal(0, 0.13), rng.normal(0, 0.06), 1.0])
-    dark = look["glasses"] == "sunglasses"
+    dark = appearance["glasses"] == "sunglasses"
     filled = rng.random() < 0.7 or dark
-    mesh, lenses = build_scene(head, look, camera.rotation[2], rng)
-    image, label = background(big, look, rng), np.zeros((big, big), np.uint8)
-    near, owner, weights = rasterise(camera.screen(mesh.position, big), mesh.triangles, big, big)
+    mesh, lenses = build_scene(head, appearance, camera.rotation[2], rng)
+    image = background(big, appearance, rng)
+    label = np.zeros((big, big), np.uint8)
+    near, owner, weights = rasterize(camera.screen(mesh.position, big), mesh.triangles, big, big)
     hit = owner >= 0
     seen = gather(head, mesh, owner[hit], weights[hit])
-    albedo, label[hit] = paint_surface(head, look, seen, gaze / np.linalg.norm(gaze), grain)
+    albedo, label[hit] = paint_surface(head, appearance, seen, gaze / np.linalg.norm(gaze), grain)
     lit = shadow(mesh, seen, light.direction, max(SMALLEST_SHADOW, size))
     image[hit] = shade(albedo, seen, camera.rotation[2], lit, light)
     if lenses is not None:
@@ -159,14 +165,14 @@ def render(head: Head, look: dict[str, str], size: int,
 
 
 def make_sample(seed: int, index: int, size: int, views: int = 1) -> Sample:
-    """Sample ``index`` of the set ``seed`` at ``size`` pixels; the same bytes on every call.
+    """Sample ``index`` of the set ``seed`` at ``size`` pixels. Every call returns the same bytes.
 
-    Each ``views`` samples in a row show one person, with other hair, clothes, pose and light.
+    Each ``views`` samples in a row show one person with other hair, clothes, pose and light.
     """
     rng = np.random.default_rng([seed, index])
-    look = sample_look(rng)
+    appearance = sample_appearance(rng)
     if later := index % views:
-        look = same_person(look, sample_look(np.random.default_rng([seed, index - later])))
-    head = build_head(look, rng)
-    image, label = render(head, look, size, rng)
-    return Sample(image, label, Caption()(look, rng), look)
+        appearance = same_person(appearance, sample_appearance(np.random.default_rng([seed, index - later])))
+    head = build_head(appearance, rng)
+    image, label = render(head, appearance, size, rng)
+    return Sample(image, label, Caption()(appearance, rng), appearance)

@@ -1,8 +1,8 @@
-"""A growing triangle soup: every part of a scene in one vertex and one triangle list."""
+"""A triangle soup: all surfaces of a scene in one vertex list and one triangle list."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,8 +23,13 @@ class Mesh:
 
 @dataclass(frozen=True)
 class Pixels:
-    """What is seen at N covered pixels: ``point``, ``normal``, ``extra`` (N, 3); the lips, ears, eyelids and
-    inside-mouth ``masks`` (N, 4); height ``up`` of the template's normal (N,); material ``kind`` (N,)."""
+    """The surface seen at N covered pixels.
+
+    point, normal, extra: (N, 3).
+    masks: lips, ears, eyelids and inside-mouth, (N, 4).
+    up: height of the template's normal, (N,).
+    kind: material, (N,).
+    """
 
     point: np.ndarray
     normal: np.ndarray
@@ -34,11 +39,11 @@ class Pixels:
     kind: np.ndarray
 
     def __getitem__(self, chosen: np.ndarray) -> Pixels:
-        return Pixels(*(getattr(self, field.name)[chosen] for field in fields(self)))
+        return Pixels(**{name: values[chosen] for name, values in vars(self).items()})
 
 
 class Soup:
-    """Vertices with position, normal and a free 3-vector (template position, strand facts, ...)."""
+    """Vertices with position, normal and a free 3-vector (template position, data of a strand, ...)."""
 
     def __init__(self) -> None:
         self._parts: list[tuple[np.ndarray, ...]] = []
@@ -52,7 +57,7 @@ class Soup:
         self._count += len(position)
 
     def mesh(self) -> Mesh:
-        """All that was added, as one mesh."""
-        position, normal, extra, triangles, materials = (np.concatenate(part) for part in zip(*self._parts))
+        """Everything added so far, as one mesh."""
+        position, normal, extra, triangles, materials = map(np.concatenate, zip(*self._parts))
         return Mesh(position.astype(np.float32), normal.astype(np.float32), extra.astype(np.float32),
                     triangles.astype(np.int64), materials)

@@ -1,13 +1,13 @@
-"""Things of ours that a condition carries through the host's batching."""
+"""Objects of the pack that a condition carries through the batching of the host."""
 from __future__ import annotations
 
 import comfy.conds
 
 
 class CarriedCond(comfy.conds.CONDConstant):
-    """Any object, with the region (h, w, y, x in latent cells; None for all) that its condition is evaluated on.
+    """Any object, with the area (h, w, y, x in latent cells; None for all) on which its condition is evaluated.
 
-    It never keeps conditions apart: the model call gets a list, one for each chunk of rows.
+    It never prevents conditions from being batched. The model call gets a list with one entry for each chunk of rows.
     """
 
     def __init__(self, cond, area: tuple | None = None):

@@ -1,4 +1,4 @@
-"""Layer norm without weights, and what modulates it, as in every diffusion transformer here."""
+"""Layer norm without weights and its modulation by shift and scale, for all diffusion transformers of the pack."""
 from __future__ import annotations
 
 import torch

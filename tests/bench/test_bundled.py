@@ -11,7 +11,7 @@ from bench.quality import measure, painted
 from mditface.mdit.labelmap import CLASSES, PALETTE
 from mditface.mdit.datasets import Renders
 from mditface.mdit.render.caption import VOCABULARY, Caption, words
-from mditface.mdit.render.look import sample_look
+from mditface.mdit.render.appearance import sample_appearance
 
 SIDE = 128
 
@@ -65,7 +65,7 @@ def samples(tmp_path, monkeypatch):
     def renders(seed: int, size: int, count: int, workers: int) -> Renders:
         rng = np.random.default_rng(seed)
         labels = rng.integers(0, 19, (count, 8, 8), dtype=np.uint8).repeat(size // 8, 1).repeat(size // 8, 2)
-        looks = [sample_look(rng) for _ in labels]
+        looks = [sample_appearance(rng) for _ in labels]
         folder = tmp_path / str(seed)
         folder.mkdir()
         np.savez(folder / "0.npz", image=np.array(PALETTE, np.uint8)[labels], label=labels,

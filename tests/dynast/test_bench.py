@@ -8,14 +8,14 @@ from safetensors.torch import load_file
 from bench import dynast
 from bench.costs.dynast import direct
 from mditface.mdit.dynast.model import DynaST
-from mditface.mdit.dynast.weights import read
+from mditface.mdit.dynast.weights import read_generator
 from mditface.tests.dynast import tiny
 
 
 def test_the_direct_network_draws_as_the_reference(root):
     """On the golden set, whose decisions are far from their borders."""
     golden = root / "tests" / "golden" / "dynast"
-    config, weights = read(str(golden / "generator_deepfashion.safetensors"), 4, 0.01)
+    config, weights = read_generator(str(golden / "generator_deepfashion.safetensors"), 4, 0.01)
     network = DynaST(config).eval()
     network.load_state_dict(weights)
     case = load_file(golden / "forward_deepfashion.safetensors")

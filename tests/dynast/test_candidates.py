@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mditface.mdit.shared import candidates, sparse_attention
-from mditface.mdit.shared.sparse_attention import Asked, Side, attend
+from mditface.mdit.shared.sparse_attention import Projections, SparseOptions, attend_sparsely
 
 SIDES = st.integers(1, 5)
 
@@ -20,15 +20,15 @@ def normal(*shape, seed):
 
 @settings(deadline=None, max_examples=40)
 @given(rows=SIDES, columns=SIDES, k=st.integers(1, 4), seed=st.integers(0, 99))
-def test_children_are_those_whose_parents_they_are(rows, columns, k, seed):
+def test_each_child_has_its_candidate_as_parent(rows, columns, k, seed):
     parents = drawn(2, 3, k, rows * columns, seed)
-    found = candidates.children(parents, columns).unflatten(-1, (k, 4))
+    found = candidates.expand_to_children(parents, columns).unflatten(-1, (k, 4))
     y, x = found // (2 * columns), found % (2 * columns)
     assert ((y // 2 * columns + x // 2) == parents[..., None]).all()
     assert (y % 2 * 2 + x % 2 == torch.arange(4)).all()  # top left, top right, bottom left, bottom right
 
 
-def propagated_one_by_one(own, queries, keys):
+def propagate_one_by_one(own, queries, keys):
     """The rule as it stands, for one query and one candidate at a time."""
     batch, _, k = own.shape
     found = torch.empty(batch, queries[0] * queries[1], 5 * k, dtype=torch.long)
@@ -51,19 +51,19 @@ def propagated_one_by_one(own, queries, keys):
 @given(queries=st.tuples(SIDES, SIDES), keys=st.tuples(SIDES, SIDES), k=st.integers(1, 3), seed=st.integers(0, 99))
 def test_propagation(queries, keys, k, seed):
     own = drawn(2, queries[0] * queries[1], k, keys[0] * keys[1], seed)
-    found = candidates.propagated(own, queries, keys)
-    assert torch.equal(found, propagated_one_by_one(own, queries, keys))
+    found = candidates.propagate_candidates(own, queries, keys)
+    assert torch.equal(found, propagate_one_by_one(own, queries, keys))
 
 
 @settings(deadline=None, max_examples=40)
 @given(rows=SIDES, columns=SIDES, seed=st.integers(0, 99))
 def test_windows_and_back(rows, columns, seed):
     grid = 2 * rows, 2 * columns
-    places = torch.arange(grid[0] * grid[1])[None, :, None]
-    cut = candidates.windowed(places, grid)  # (1, N / 4, 4, 1)
-    assert torch.equal(cut[0, :, :, 0], candidates.children(torch.arange(rows * columns)[:, None], columns))
+    positions = torch.arange(grid[0] * grid[1])[None, :, None]
+    cut = candidates.split_2x2(positions, grid)  # (1, N / 4, 4, 1)
+    assert torch.equal(cut[0, :, :, 0], candidates.expand_to_children(torch.arange(rows * columns)[:, None], columns))
     x = normal(2, grid[0] * grid[1], 3, seed=seed)
-    assert torch.equal(candidates.unwindowed(candidates.windowed(x, grid), grid), x)
+    assert torch.equal(candidates.join_2x2(candidates.split_2x2(x, grid), grid), x)
 
 
 @settings(deadline=None, max_examples=40)
@@ -71,23 +71,24 @@ def test_windows_and_back(rows, columns, seed):
        dense=st.booleans(), chunk=st.integers(1, 400), warp_kept=st.booleans(), seed=st.integers(0, 99))
 def test_chunks_change_nothing(batch, lists, shared, count, dense, chunk, warp_kept, seed):
     n, m = lists * shared, 11
-    query, key = (Side(normal(batch, size, 5, seed=seed + i), normal(batch, size, 2, seed=seed + i + 2))
-                  for i, size in enumerate((n, m)))
-    value, picture = normal(batch, m, 4, seed=seed + 7), normal(batch, m, 3, seed=seed + 8)
+    query = Projections(normal(batch, n, 5, seed=seed), normal(batch, n, 2, seed=seed + 2))
+    key = Projections(normal(batch, m, 5, seed=seed + 1), normal(batch, m, 2, seed=seed + 3))
+    value = normal(batch, m, 4, seed=seed + 7)
+    image = normal(batch, m, 3, seed=seed + 8)
     listed = None if dense else drawn(batch, lists, count, m, seed)
-    asked = Asked(0.1, 3, warp_kept)
+    options = SparseOptions(0.1, 3, warp_kept)
 
     def found(numbers):
         before, sparse_attention.CHUNK = sparse_attention.CHUNK, numbers
         try:
-            return attend(query, key, value, listed, asked, picture)
+            return attend_sparsely(query, key, value, listed, options, image)
         finally:
             sparse_attention.CHUNK = before
     for one, other in zip(found(chunk), found(1 << 30)):
         torch.testing.assert_close(one, other)
 
 
-def one_by_one(query, key, value, listed, tau):
+def attend_one_by_one(query, key, value, listed, tau):
     """Attention of the queries in a loop: output, conf, and the candidates from the best on."""
     rows = []
     for b in range(len(value)):
@@ -102,45 +103,50 @@ def one_by_one(query, key, value, listed, tau):
 @pytest.mark.parametrize("shared", [1, 4])
 def test_attention_is_its_formula(shared):
     n, m = 3 * shared, 10
-    query = Side(normal(2, n, 5, seed=0), normal(2, n, 3, seed=1))
-    key = Side(normal(2, m, 5, seed=2), normal(2, m, 3, seed=3))
+    query = Projections(normal(2, n, 5, seed=0), normal(2, n, 3, seed=1))
+    key = Projections(normal(2, m, 5, seed=2), normal(2, m, 3, seed=3))
     value, listed = normal(2, m, 4, seed=4), drawn(2, 3, 6, m, 5)
-    found = attend(query, key, value, listed, Asked(0.5, 6))
-    output, conf, chosen = one_by_one(query, key, value, listed, 0.5)
+    found = attend_sparsely(query, key, value, listed, SparseOptions(0.5, 6))
+    output, conf, chosen = attend_one_by_one(query, key, value, listed, 0.5)
     torch.testing.assert_close(found.output, output)
     torch.testing.assert_close(found.conf[..., 0], conf)
     assert torch.equal(found.chosen, chosen) and found.warped is None
 
 
 def test_a_candidate_listed_twice_counts_twice():
-    query, key = Side(torch.zeros(1, 1, 2), torch.ones(1, 1, 1)), Side(torch.zeros(1, 2, 2), torch.ones(1, 2, 1))
+    query = Projections(torch.zeros(1, 1, 2), torch.ones(1, 1, 1))
+    key = Projections(torch.zeros(1, 2, 2), torch.ones(1, 2, 1))
     value = torch.tensor([[[0.0], [3.0]]])
-    found = attend(query, key, value, torch.tensor([[[0, 1, 1]]]), Asked(1.0, 3))
+    found = attend_sparsely(query, key, value, torch.tensor([[[0, 1, 1]]]), SparseOptions(1.0, 3))
     torch.testing.assert_close(found.output, torch.tensor([[[2.0]]]))
     assert found.chosen.sort().values.tolist() == [[[0, 1, 1]]]
 
 
 def test_what_is_warped():
     """What the test rejects; everything where it rejects nothing; or what it keeps."""
-    query = Side(torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
-    key = Side(torch.zeros(1, 3, 1), torch.tensor([[[1.0], [-1.0], [-1.0]]]))
-    picture = torch.tensor([[[1.0], [2.0], [4.0]]])
+    query = Projections(torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
+    key = Projections(torch.zeros(1, 3, 1), torch.tensor([[[1.0], [-1.0], [-1.0]]]))
+    image = torch.tensor([[[1.0], [2.0], [4.0]]])
     for kept, expected in ((False, 3.0), (True, 1.0)):
-        assert attend(query, key, picture, None, Asked(1.0, warp_kept=kept), picture).warped.item() == expected
+        options = SparseOptions(1.0, warp_kept=kept)
+        assert attend_sparsely(query, key, image, None, options, image).warped.item() == expected
     all_kept = key._replace(prune=key.prune.abs())
-    torch.testing.assert_close(attend(query, all_kept, picture, None, Asked(1.0), picture).warped.item(), 7 / 3)
+    found = attend_sparsely(query, all_kept, image, None, SparseOptions(1.0), image)
+    torch.testing.assert_close(found.warped.item(), 7 / 3)
 
 
 def test_scores_are_float32_in_half_precision():
-    query, key = (Side(normal(1, 30, 8, seed=i).bfloat16(), normal(1, 30, 2, seed=i + 2).bfloat16()) for i in range(2))
+    query = Projections(normal(1, 30, 8, seed=0).bfloat16(), normal(1, 30, 2, seed=2).bfloat16())
+    key = Projections(normal(1, 30, 8, seed=1).bfloat16(), normal(1, 30, 2, seed=3).bfloat16())
     value = normal(1, 30, 4, seed=5).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        found = attend(query, key, value, None, Asked(0.01, 4))
-    exact = attend(*(Side(*(part.float() for part in side)) for side in (query, key)), value.float(), None,
-                   Asked(0.01, 4))
+        found = attend_sparsely(query, key, value, None, SparseOptions(0.01, 4))
+    query = Projections(query.score.float(), query.prune.float())
+    key = Projections(key.score.float(), key.prune.float())
+    exact = attend_sparsely(query, key, value.float(), None, SparseOptions(0.01, 4))
     assert torch.equal(found.chosen, exact.chosen) and torch.equal(found.output, exact.output)
 
 
-def test_too_few_candidates_are_told():
+def test_too_few_candidates_are_refused():
     with pytest.raises(ValueError, match="top_k: 4 candidates are to be kept of 3"):
-        candidates.best(torch.zeros(1, 1, 3), None, 4)
+        candidates.select_best(torch.zeros(1, 1, 3), None, 4)

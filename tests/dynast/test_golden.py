@@ -11,16 +11,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from mditface.mdit.shared import sparse_attention
-from mditface.mdit.shared.candidates import children, propagated, unwindowed, windowed
+from mditface.mdit.shared.candidates import expand_to_children, join_2x2, propagate_candidates, split_2x2
 from mditface.mdit.dynast import block, canny, face, pose, weights
 from mditface.mdit.dynast.config import LEVELS, read_config
 from mditface.mdit.dynast.model import DynaST
-from mditface.mdit.dynast.pictures import prepared
+from mditface.mdit.dynast.label import prepare_exemplar
 
 UNIT = dict(rtol=1e-4, atol=1e-5)
 FEATURES = dict(rtol=1e-3, atol=1e-4)
 BLOCKS = dict(rtol=1e-3, atol=1e-3)
-SHARES = dict(rtol=1e-3, atol=2e-4)  # conf and warped pictures
+SHARES = dict(rtol=1e-3, atol=2e-4)  # conf and warped images
 EXACT = dict(rtol=0, atol=0)
 GRADIENT = 1e-3  # of a tensor's largest entry
 
@@ -30,9 +30,9 @@ def folder(golden):
     return golden / "dynast"
 
 
-def said(*what):
-    """Puts what was compared before the message."""
-    return lambda message: f"{' '.join(map(str, what))}: {message}"
+def label(*compared):
+    """A message that starts with the names of what is compared."""
+    return lambda message: f"{' '.join(map(str, compared))}: {message}"
 
 
 def under(tensors, prefix):
@@ -40,7 +40,7 @@ def under(tensors, prefix):
 
 
 def check_gradient(found, expected, name):
-    torch.testing.assert_close(found, expected, rtol=0, atol=GRADIENT * expected.abs().max().item(), msg=said(name))
+    torch.testing.assert_close(found, expected, rtol=0, atol=GRADIENT * expected.abs().max().item(), msg=label(name))
 
 
 @pytest.fixture
@@ -57,10 +57,10 @@ def seen(monkeypatch):
     def attend(*args):
         found["masks"].append([])
         found["scores"].append([])
-        return sparse_attention.attend(*args)
-    monkeypatch.setattr(sparse_attention, "passed", recording("masks", sparse_attention.passed))
-    monkeypatch.setattr(sparse_attention, "best", recording("scores", sparse_attention.best))
-    monkeypatch.setattr(block, "attend", attend)
+        return sparse_attention.attend_sparsely(*args)
+    monkeypatch.setattr(sparse_attention, "threshold", recording("masks", sparse_attention.threshold))
+    monkeypatch.setattr(sparse_attention, "select_best", recording("scores", sparse_attention.select_best))
+    monkeypatch.setattr(block, "attend_sparsely", attend)
     return found
 
 
@@ -68,23 +68,28 @@ def seen(monkeypatch):
 
 
 def unit(kind, tensors, grids):
-    """What `attend` finds, as the set lays it out, and its inputs as leaves."""
+    """What `attend_sparsely` finds, as the set lays it out, and its inputs as leaves."""
     leaves = {name: tensors[f"in.{name}"].clone().requires_grad_() for name in (
         "q", "k", "q_prune", "k_prune", "v", "v2")}
-    q, k, q_prune, k_prune, v, v2 = (block.rows(leaf) for leaf in leaves.values())
+    q, k, q_prune, k_prune, v, v2 = (block.to_rows(leaf) for leaf in leaves.values())
     candidates, top_k = None, None
     if kind == "dense":
         q_prune = q_prune / q_prune.shape[-1]
     else:
         handed = tensors["in.prev_idx"].long()
         top_k = handed.shape[-1]
-        candidates = children(handed, grids[1][1] // 2) if kind == "inter" else propagated(handed, *grids)
+        if kind == "inter":
+            candidates = expand_to_children(handed, grids[1][1] // 2)
+        else:
+            candidates = propagate_candidates(handed, grids[0], grids[1])
     if kind == "inter":
-        q, q_prune = (windowed(x, grids[0]).flatten(1, 2) for x in (q, q_prune))
-    found = block.attend(sparse_attention.Side(q, q_prune), sparse_attention.Side(k, k_prune), v, candidates,
-                         sparse_attention.Asked(tensors["in.smooth"].item(), top_k), v2)
+        q, q_prune = (split_2x2(x, grids[0]).flatten(1, 2) for x in (q, q_prune))
+    query = sparse_attention.Projections(q, q_prune)
+    key = sparse_attention.Projections(k, k_prune)
+    options = sparse_attention.SparseOptions(tensors["in.smooth"].item(), top_k)
+    found = block.attend_sparsely(query, key, v, candidates, options, v2)
     if kind == "inter":
-        found = sparse_attention.Attended(*(unwindowed(x.unflatten(1, (-1, 4)), grids[0]) for x in found))
+        found = sparse_attention.SparseOutput(*(join_2x2(x.unflatten(1, (-1, 4)), grids[0]) for x in found))
     return found, leaves
 
 
@@ -102,7 +107,7 @@ def test_attention_and_its_gradients(folder, seen, monkeypatch, kind, chunk):
     loss = 0
     for name in ("output", "conf", "warped"):
         values = getattr(found, name).mT.unflatten(2, grids[0])
-        torch.testing.assert_close(values, tensors[f"out.{name}"], **UNIT, msg=said(name))
+        torch.testing.assert_close(values, tensors[f"out.{name}"], **UNIT, msg=label(name))
         loss = loss + (values * tensors[f"w.{name}"]).sum()
     loss.backward()
     for name, leaf in leaves.items():
@@ -119,10 +124,10 @@ def applications(folder):
 def generator(folder, name) -> DynaST:
     path = folder / f"generator_{name}.safetensors"
     with safe_open(path, "pt") as file:
-        told = json.loads(file.metadata()["config"])
-    config, state = weights.read(str(path), told["top_k"], told["smooth"])
+        settings = json.loads(file.metadata()["config"])
+    config, state = weights.read_generator(str(path), settings["top_k"], settings["smooth"])
     assert (config.nc, config.ngf, config.max_multi, config.pos_dim, config.prune_dim, config.blocks, config.size) == (
-        *(told[key] for key in ("nc", "ngf", "max_multi", "pos_dim", "prune_dim", "n_layers", "crop_size")),)
+        *(settings[key] for key in ("nc", "ngf", "max_multi", "pos_dim", "prune_dim", "n_layers", "crop_size")),)
     network = DynaST(config)
     network.load_state_dict(state)
     return network.eval()
@@ -151,7 +156,7 @@ def check_features(level, name, tensors, outputs):
              f"pos_{level + 1}{level}": f"pos_{level + 1}{level}"}
     for ours, theirs in pairs.items():
         if ours in tensors:
-            torch.testing.assert_close(outputs[theirs], tensors[ours], **FEATURES, msg=said(name, ours))
+            torch.testing.assert_close(outputs[theirs], tensors[ours], **FEATURES, msg=label(name, ours))
 
 
 def test_generator(folder, seen):
@@ -162,35 +167,36 @@ def test_generator(folder, seen):
         modules = outputs_of(network)
         with torch.inference_mode():
             found = network(*inputs(tensors), warp_all=True)
-        torch.testing.assert_close(found.image, tensors["out.image"], **FEATURES, msg=said(name))
+        torch.testing.assert_close(found.image, tensors["out.image"], **FEATURES, msg=label(name))
         for level in LEVELS:
             check_features(level, name, tensors, modules)
         masks, scores, warped = iter(seen["masks"]), iter(seen["scores"]), iter(found.warped)
         for level in LEVELS:
             for i in range(network.config.blocks):
-                place = f"block.{level}.{i}."
+                prefix = f"block.{level}.{i}."
                 mask = torch.cat(next(masks)) > 0
-                expected = tensors[place + "mask"]
+                expected = tensors[prefix + "mask"]
                 torch.testing.assert_close(mask.view_as(expected).to(torch.uint8), expected, **EXACT,
-                                           msg=said(name, place, "mask"))
+                                           msg=label(name, prefix, "mask"))
                 out, attended = modules[f"transformer_{level}.{i}"]
-                torch.testing.assert_close(out, tensors[place + "out"], **BLOCKS, msg=said(name, place, "out"))
-                torch.testing.assert_close(attended.output, tensors[place + "attn_out"], **BLOCKS,
-                                           msg=said(name, place, "attn_out"))
-                torch.testing.assert_close(attended.conf, tensors[place + "conf"], **SHARES,
-                                           msg=said(name, place, "conf"))
-                torch.testing.assert_close(next(warped), tensors[place + "warped"], **SHARES,
-                                           msg=said(name, place, "warped"))
+                torch.testing.assert_close(out, tensors[prefix + "out"], **BLOCKS, msg=label(name, prefix, "out"))
+                torch.testing.assert_close(attended.output, tensors[prefix + "attn_out"], **BLOCKS,
+                                           msg=label(name, prefix, "attn_out"))
+                torch.testing.assert_close(attended.conf, tensors[prefix + "conf"], **SHARES,
+                                           msg=label(name, prefix, "conf"))
+                torch.testing.assert_close(next(warped), tensors[prefix + "warped"], **SHARES,
+                                           msg=label(name, prefix, "warped"))
                 scored = next(scores)
-                if place + "cor_map" in tensors:
-                    expected = tensors[place + "cor_map"]
+                if prefix + "cor_map" in tensors:
+                    expected = tensors[prefix + "cor_map"]
                     torch.testing.assert_close(torch.cat(scored).view_as(expected), expected, **FEATURES,
-                                               msg=said(name, place, "cor_map"))
-                handed = tensors.get(place + "topk_idx")
+                                               msg=label(name, prefix, "cor_map"))
+                handed = tensors.get(prefix + "topk_idx")
                 if level == LEVELS[0] and i == network.config.blocks - 1:
                     handed = tensors["topk_idx_level4"]
                 if handed is not None:
-                    torch.testing.assert_close(attended.chosen, handed.long(), **EXACT, msg=said(name, place, "chosen"))
+                    torch.testing.assert_close(attended.chosen, handed.long(), **EXACT,
+                                               msg=label(name, prefix, "chosen"))
 
 
 def test_gradients(folder):
@@ -222,21 +228,21 @@ def numbered(tensors, kind):
 
 def test_face_labels(folder):
     for case in numbered(load_file(folder / "preprocess.safetensors"), "face"):
-        size, picture = case["label"].shape[-1], case["image_u8"].numpy()
+        size, image = case["label"].shape[-1], case["image_u8"].numpy()
         parts = [mask.numpy() > 0 if there else torch.zeros_like(mask).numpy() > 0
                  for mask, there in zip(case["part_masks_u8"], case["part_present"])]
-        assert (face.luma(picture, size) == case["gray_u8"].numpy()).all()
+        assert (face.to_luma(image, size) == case["gray_u8"].numpy()).all()
         assert (canny.canny(case["gray_u8"].numpy()) == (case["canny"].numpy() > 0)).all()
-        assert (face.face_label(picture, parts, size) == case["label"].numpy()).all()
-        torch.testing.assert_close(prepared(picture, size), case["image"], rtol=0, atol=1e-6)
+        assert (face.build_face_label(image, parts, size) == case["label"].numpy()).all()
+        torch.testing.assert_close(prepare_exemplar(image, size), case["image"], rtol=0, atol=1e-6)
 
 
 def test_pose_labels(folder):
     for case in numbered(load_file(folder / "preprocess.safetensors"), "pose"):
-        places = case["subset"].flatten()[:pose.POINTS].int().tolist()
-        points = [None if place < 0 else tuple(case["candidate"][place, :2].tolist()) for place in places]
-        found = pose.pose_label(points, *case["source_hw"].tolist(), case["label"].shape[-1])
+        indices = case["subset"].flatten()[:pose.POINTS].int().tolist()
+        points = [None if i < 0 else tuple(case["candidate"][i, :2].tolist()) for i in indices]
+        found = pose.build_pose_label(points, *case["source_hw"].tolist(), case["label"].shape[-1])
         assert (found == case["label"].numpy()).all()
         if "image_u8" in case:
-            image = prepared(case["image_u8"].numpy(), case["label"].shape[-1])
+            image = prepare_exemplar(case["image_u8"].numpy(), case["label"].shape[-1])
             torch.testing.assert_close(image, case["image"], rtol=0, atol=1e-6)

@@ -32,8 +32,8 @@ def test_chunks_change_no_picture(model, monkeypatch):
     arguments = tiny.label(), tiny.picture(), tiny.label(seed=1)
     expected = model.synthesize(*arguments)
     cut = []
-    gathered = sparse_attention.gathered
-    monkeypatch.setattr(sparse_attention, "gathered",
+    gathered = sparse_attention.gather_keys
+    monkeypatch.setattr(sparse_attention, "gather_keys",
                         lambda *parts: (cut.append(chunk) or chunk for chunk in gathered(*parts)))
     monkeypatch.setattr(sparse_attention, "CHUNK", 1000)
     alike(model.synthesize(*arguments), expected)
@@ -94,36 +94,37 @@ def test_progress_and_cancelling_between_chunks(monkeypatch):
     arguments = tiny.smooth(1, 15, 32, 32), tiny.smooth(1, 3, 32, 32), tiny.smooth(1, 15, 32, 32)
     network(*arguments, advance=lambda: steps.append(1))
     assert len(steps) == network.steps
-    seen, gathered = [], sparse_attention.gathered
+    seen, gathered = [], sparse_attention.gather_keys
 
     def cancelled(*parts):
         for chunk in gathered(*parts):
             seen.append(chunk)
             comfy.model_management.interrupt_current_processing()
             yield chunk
-    monkeypatch.setattr(sparse_attention, "gathered", cancelled)
+    monkeypatch.setattr(sparse_attention, "gather_keys", cancelled)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         network(*arguments)
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("label, exemplar, given, told", [
-    (tiny.label(nc=20), tiny.picture(), tiny.label(), "label: this label has 20 channels, the model reads 15, .*'Build "
-                                                      "Face Edge Label'"),
+@pytest.mark.parametrize("label, exemplar, given, message", [
+    (tiny.label(nc=20), tiny.picture(), tiny.label(),
+     "label: this label has 20 channels, but the model reads 15: .*'Build Face Edge Label'"),
     (tiny.label(), tiny.picture(), tiny.label(nc=20), "exemplar_label: this label has 20 channels"),
-    (tiny.label(), tiny.picture(), tiny.label(size=48), "exemplar_label: its side is 48 pixels, the label's 32"),
-    (tiny.label(size=8), tiny.picture(), tiny.label(size=8), "size: 8 pixels, .* a multiple of 8, of at least 16"),
-    (tiny.label(2), tiny.picture(3), tiny.label(), "exemplar: 3 pictures for 2 labels and 1 exemplar labels"),
-    (tiny.label(), tiny.picture()[:0], tiny.label(), "exemplar: 0 pictures"),
+    (tiny.label(), tiny.picture(), tiny.label(size=48),
+     "exemplar_label: its side is 48 pixels, that of the label is 32"),
+    (tiny.label(size=8), tiny.picture(), tiny.label(size=8), "size: 8 pixels, .* a multiple of 8 and at least 16"),
+    (tiny.label(2), tiny.picture(3), tiny.label(), "exemplar: 3 images for 2 labels and 1 exemplar labels"),
+    (tiny.label(), tiny.picture()[:0], tiny.label(), "exemplar: 0 images"),
 ])
-def test_refusals(model, monkeypatch, label, exemplar, given, told):
+def test_refusals(model, monkeypatch, label, exemplar, given, message):
     monkeypatch.setattr(model.network, "forward", None)  # nothing has begun
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         model.synthesize(label, exemplar, given)
 
 
 def test_a_person_model_names_its_node():
-    with pytest.raises(ValueError, match="label: .* those of a pose .*'Build Pose Label'"):
+    with pytest.raises(ValueError, match="label: .* trained for a pose .*'Build Pose Label'"):
         tiny.patched(tiny.PERSON).synthesize(tiny.label(), tiny.picture(), tiny.label())
 
 

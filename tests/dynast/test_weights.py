@@ -8,12 +8,12 @@ from mditface.tests.dynast import tiny
 
 
 def read(path):
-    return weights.read(path, 4, 0.01)
+    return weights.read_generator(path, 4, 0.01)
 
 
 @pytest.fixture(scope="module")
 def reference():
-    return weights.folded(tiny.published())
+    return weights.fold_spectral_norm(tiny.published())
 
 
 def check(path, reference):
@@ -61,7 +61,7 @@ def test_a_network_under_spectral_norm_saves_the_published_layout():
 
 
 def test_top_k_and_smooth_come_from_the_caller(tmp_path):
-    config, _ = weights.read(tiny.write(tmp_path / "G.pth"), 2, 0.5)
+    config, _ = weights.read_generator(tiny.write(tmp_path / "G.pth"), 2, 0.5)
     assert (config.top_k, config.smooth) == (2, 0.5)
 
 
@@ -69,7 +69,7 @@ def without(*names):
     return lambda found: {name: weight for name, weight in found.items() if name not in names}
 
 
-@pytest.mark.parametrize("edit, told", [
+@pytest.mark.parametrize("edit, message", [
     (without("pos_embed"), "lacks 'pos_embed': it is no generator"),
     (without("decoder_10.0.bias", "transformer_2.1.h.bias"), r"missing \[decoder_10.0.bias, transformer_2.1.h.bias\]"),
     (lambda found: found | {"netD.weight": torch.zeros(1)}, r"unknown \[netD.weight\]"),
@@ -78,10 +78,10 @@ def without(*names):
     (lambda found: found | {"decoder_10.0.bias": torch.tensor([1.0, float("nan"), 0.0])}, "NaN or infinite"),
     (lambda found: {"epoch": 3, "weights": found}, "holds no weights"),
 ])
-def test_refusals(tmp_path, edit, told):
+def test_refusals(tmp_path, edit, message):
     path = tmp_path / "G.pth"
     torch.save(edit(tiny.published()), path)
-    with pytest.raises(ValueError, match=f"weights_name: '.*G.pth'.*{told}"):
+    with pytest.raises(ValueError, match=f"weights_name: '.*G.pth'.*{message}"):
         host.load(str(path))
 
 

@@ -10,7 +10,7 @@ from mditface.mdit.dynast.config import DynaSTConfig
 from mditface.mdit.dynast.host import PatchedDynaST
 from mditface.mdit.dynast.label import Label
 from mditface.mdit.dynast.model import DynaST
-from mditface.mdit.dynast.weights import add_twins, folded, published_shapes
+from mditface.mdit.dynast.weights import add_twins, fold_spectral_norm, published_shapes
 
 CONFIG = DynaSTConfig(nc=15, ngf=4, max_multi=4, pos_dim=2, prune_dim=3, blocks=2, size=32)
 PERSON = replace(CONFIG, nc=20)
@@ -37,7 +37,7 @@ def published(config: DynaSTConfig = CONFIG, seed: int = 0) -> dict[str, torch.T
 
 def network(config: DynaSTConfig = CONFIG, seed: int = 0) -> DynaST:
     model = DynaST(config)
-    model.load_state_dict(folded(published(config, seed)))
+    model.load_state_dict(fold_spectral_norm(published(config, seed)))
     return model.eval().requires_grad_(False)
 
 

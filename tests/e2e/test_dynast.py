@@ -92,9 +92,9 @@ def with_face_label(nodes):
 
 
 @pytest.mark.parametrize("nodes, at, parts", [
-    (with_face_label({}), "run", ("label: this label has 15 channels, the model reads 20", "'Build Pose Label'")),
+    (with_face_label({}), "run", ("label: this label has 15 channels, but the model reads 20", "'Build Pose Label'")),
     ({"map": node("EmptyImage", width=64, height=64, batch_size=1, color=0), "label": face_label("map")}, "label",
-     ("label_map: map 0 shows no face",)),
+     ("label_map: label map 0 shows no face",)),
     ({"keypoints": keypoints(people=0)}, "label", ("keypoints: frame 0 shows 0 people",)),
     ({"label": node("MDiT_PoseLabel", keypoints=["keypoints", 0], size=20)}, "label",
      ("size: 20 pixels", "multiple of 8, of at least 16")),

@@ -108,7 +108,7 @@ def test_blocks_part_by_part(folder, network):
             for hook in hooks:
                 hook.remove()
             grid = tensors[f"block{i}.input"].shape[1:4]
-            pool = windows.pool(grid, setting(told).window, setting(told).proxies, found["input"])
+            pool = windows.build_pool(grid, setting(told).window, setting(told).proxies, found["input"])
             found["proxy_tokens"] = pool.average(found["input"])
             found["proxy_after_self_attn"] = found["proxy_tokens"] + found["attended"]
             for name in PARTS:
@@ -143,15 +143,15 @@ def test_components(folder):
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-6, msg=said(name))
         elif (kind, part) == ("pool", "input"):
             options = setting({"compress_ratios": sizes["win"], "proxy_compress_ratios": sizes["ratio"]})
-            layout = windows.lay_out(grid, options.window, options.proxies, expected)
+            layout = windows.build_layout(grid, options.window, options.proxies, expected)
             found = layout.pool.average(expected.flatten(1, 3))
             torch.testing.assert_close(found, tensors[f"pool.proxies.{shape}"], rtol=0, atol=1e-6, msg=said(name))
         elif kind in ("window", "mask"):
-            layout = windows.lay_out(grid, sizes["win"], (1, 1), torch.empty(1))
+            layout = windows.build_layout(grid, sizes["win"], (1, 1), torch.empty(1))
             if kind == "mask":
                 found = (layout.shifted.bias == 0).to(expected)
             else:
-                found = (layout.plain if part == "index" else layout.shifted).index.view_as(expected)
+                found = (layout.plain if part == "index" else layout.shifted).token_of_slot.view_as(expected)
             torch.testing.assert_close(found, expected, **EXACT, msg=said(name))
         else:
             assert kind in ("time", "pool"), name

@@ -10,7 +10,7 @@ from mditface.mdit.pt_dit import model as network_module
 from mditface.mdit.pt_dit.config import Setting
 from mditface.mdit.pt_dit.layers import chained
 from mditface.mdit.pt_dit.model import OPTIONS_KEY
-from mditface.mdit.shared.windows import lay_out
+from mditface.mdit.shared.windows import build_layout
 from mditface.tests.pt_dit.tiny import CONFIG, network, normal
 
 pytestmark = pytest.mark.usefixtures("as_the_host_runs_nodes")
@@ -85,9 +85,9 @@ def test_frames_need_not_fill_their_window(net):
     assert run(net, normal(1, 4, 3, 16, 16), setting=setting).shape == (1, 4, 3, 16, 16)
 
 
-def empty_slots(cut):
-    empty = torch.ones(len(cut.index), dtype=torch.bool)
-    empty[cut.slot] = False
+def empty_slots(partition):
+    empty = torch.ones(len(partition.token_of_slot), dtype=torch.bool)
+    empty[partition.slot_of_token] = False
     return empty
 
 
@@ -98,18 +98,19 @@ def test_what_empty_slots_hold_changes_nothing(net, grid, proxies, monkeypatch):
     x = normal(1, 4, grid[0], 2 * grid[1], 2 * grid[2])
 
     def scrambled(*args):
-        layout = lay_out(*args)
+        layout = build_layout(*args)
         for name in ("plain", "shifted"):
-            cut = getattr(layout, name)
-            empty = empty_slots(cut)
+            partition = getattr(layout, name)
+            empty = empty_slots(partition)
             assert empty.any()
-            index = cut.index.masked_scatter(empty, torch.randint(len(cut.slot), (int(empty.sum()),)))
-            layout = layout._replace(**{name: cut._replace(index=index)})
+            others = torch.randint(len(partition.slot_of_token), (int(empty.sum()),))
+            tokens = partition.token_of_slot.masked_scatter(empty, others)
+            layout = layout._replace(**{name: partition._replace(token_of_slot=tokens)})
         index = layout.pool.index.view(-1, layout.pool.members)
         index = torch.where(layout.pool.real[..., 0] == 0, 0, index)
         return layout._replace(pool=layout.pool._replace(index=index.flatten()))
     expected = run(net, x, setting=setting)
-    monkeypatch.setattr(network_module, "lay_out", scrambled)
+    monkeypatch.setattr(network_module, "build_layout", scrambled)
     assert torch.equal(run(net, x, setting=setting), expected)
 
 
@@ -119,13 +120,13 @@ def test_masks_that_forbid_nothing_change_nothing(net, monkeypatch):
     expected = run(net, x)
 
     def padded(grid, window, proxies, like):
-        layout = lay_out(grid, window, proxies, like)
+        layout = build_layout(grid, window, proxies, like)
         assert layout.plain.bias is None and layout.pool.real is None
-        count = len(layout.plain.index) // layout.plain.slots
+        count = len(layout.plain.token_of_slot) // layout.plain.slots
         real = like.new_ones(len(layout.pool.index) // layout.pool.members, layout.pool.members, 1)
         return layout._replace(plain=layout.plain._replace(bias=like.new_zeros(count, *[layout.plain.slots] * 2)),
                                pool=layout.pool._replace(real=real))
-    monkeypatch.setattr(network_module, "lay_out", padded)
+    monkeypatch.setattr(network_module, "build_layout", padded)
     torch.testing.assert_close(run(net, x), expected, **TOLERANCE)
 
 

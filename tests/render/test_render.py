@@ -16,10 +16,10 @@ from mdit.render import dataset  # noqa: E402
 from mdit.render.caption import MAX_WORDS, VOCABULARY, Caption, words  # noqa: E402
 from mdit.render.dataset import write_set, write_shard  # noqa: E402
 from mdit.render.dress import cloth_height  # noqa: E402
-from mdit.render.hair import FACE_CENTRE, FACE_HALF, KNOTS, grow  # noqa: E402
+from mdit.render.hair import FACE_CENTER, FACE_HALF, KNOTS, grow  # noqa: E402
 from mdit.render.head import build_head  # noqa: E402
-from mdit.render.look import (  # noqa: E402
-    BEARD_COLORS, CLOTHES, COLORS, HAIR_COLORS, PART_COLORS, PERSON, sample_look,
+from mdit.render.appearance import (  # noqa: E402
+    BEARD_COLORS, CLOTHES, COLORS, HAIR_COLORS, PART_COLORS, PERSON, sample_appearance,
 )
 from mdit.render.mesh import BUST_FILE, load_bust  # noqa: E402
 from mdit.render.paint import facial_hair_color  # noqa: E402
@@ -36,7 +36,7 @@ def samples():
 def label_of(seed, **attributes):
     """Label map (SIZE, SIZE) of the random head ``seed`` with some attributes set."""
     rng = np.random.default_rng(seed)
-    look = sample_look(rng) | attributes
+    look = sample_appearance(rng) | attributes
     return render(build_head(look, rng), look, SIZE, rng)[1]
 
 
@@ -90,14 +90,14 @@ def test_captions_stay_in_the_vocabulary():
     used = set()
     for seed in range(3000):
         rng = np.random.default_rng(seed)
-        told = words(Caption()(sample_look(rng), rng))
+        told = words(Caption()(sample_appearance(rng), rng))
         assert len(told) <= MAX_WORDS
         used |= set(told)
     assert used == set(VOCABULARY)
 
 
 def test_short_caption_names_every_color():
-    look = sample_look(np.random.default_rng(1))
+    look = sample_appearance(np.random.default_rng(1))
     short = Caption.short(look)
     for key in ("clothes_color", "background_color", "skin_tone"):
         assert look[key] in short
@@ -106,7 +106,7 @@ def test_short_caption_names_every_color():
 def test_beards_and_brows_are_not_dyed():
     dyed = {"pink", "blue", "green", "purple", "orange"}
     assert dyed <= set(BEARD_COLORS) and not dyed & set(BEARD_COLORS.values())
-    look = sample_look(np.random.default_rng(1)) | {"age": "young"}
+    look = sample_appearance(np.random.default_rng(1)) | {"age": "young"}
     for name in dyed:
         natural = np.array(HAIR_COLORS[BEARD_COLORS[name]]) / 255
         assert np.allclose(facial_hair_color(look | {"hair_color": name}), 0.62 * natural)
@@ -115,14 +115,14 @@ def test_beards_and_brows_are_not_dyed():
 def strands_of(seed, **attributes):
     """Strand points (N, P, 3) of the random head ``seed`` with some attributes set."""
     rng = np.random.default_rng(seed)
-    look = sample_look(rng) | dict(bangs="no", receding="no", hat="none", hair_style="loose") | attributes
+    look = sample_appearance(rng) | dict(bangs="no", receding="no", hat="none", hair_style="loose") | attributes
     return grow(build_head(look, rng), look, rng)
 
 
 def test_no_loose_strand_hangs_over_the_face():
     for seed in range(4):
         strands = strands_of(seed, hair_length="long", hair_texture="curly")
-        oval = np.linalg.norm((strands[..., :2] - FACE_CENTRE) / FACE_HALF, axis=2)
+        oval = np.linalg.norm((strands[..., :2] - FACE_CENTER) / FACE_HALF, axis=2)
         assert not ((oval < 0.85) & (strands[..., 2] > 0.8)).any()
 
 
@@ -181,7 +181,7 @@ def test_only_adult_targets_are_packed():
 
 
 def test_only_adults_are_described():
-    looks = [sample_look(np.random.default_rng(seed)) for seed in range(300)]
+    looks = [sample_appearance(np.random.default_rng(seed)) for seed in range(300)]
     assert {look["age"] for look in looks} == {"young", "middle-aged", "old"}
     assert {look["sex"] for look in looks} == {"man", "woman"}
 

@@ -20,11 +20,11 @@ def shards(tmp_path):
     """A shard of pictures that show their label map's colours."""
     from mditface.mdit.labelmap import PALETTE
     from mditface.mdit.render.caption import Caption
-    from mditface.mdit.render.look import sample_look
+    from mditface.mdit.render.appearance import sample_appearance
     from mditface.tests.training.tiny_targets import SIDE
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 19, (16, 4, 4), dtype=np.uint8).repeat(SIDE // 4, 1).repeat(SIDE // 4, 2)
-    looks = [sample_look(rng) for _ in labels]
+    looks = [sample_appearance(rng) for _ in labels]
     folder = tmp_path / "shards"
     folder.mkdir()
     np.savez(folder / "00000.npz", image=np.array(PALETTE, np.uint8)[labels], label=labels,

@@ -11,7 +11,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
-from ...dynast.face import face_label, parts_of
+from ...dynast.face import build_face_label, split_parts
 from ...datasets import FaceDataset
 from ...datasets.augment import mirror_sample
 from ...training.settings import Section, Share
@@ -49,9 +49,9 @@ def read_people(source: Path, names: Sequence[str]) -> list[str]:
 
 def edge_label(sample: dict, number: int) -> Tensor:
     """The label (15, S, S) uint8 of a face of a data set, the one of this number there."""
-    parts = parts_of(sample["labels"].numpy(), number)
+    parts = split_parts(sample["labels"].numpy(), number)
     picture = sample["image"].permute(1, 2, 0).contiguous().numpy()
-    return torch.from_numpy(face_label(picture, parts, len(picture)))
+    return torch.from_numpy(build_face_label(picture, parts, len(picture)))
 
 
 class Pairs:

@@ -1,4 +1,4 @@
-"""Random looks: the named attributes that both the picture and its caption are made from."""
+"""Random appearances: the named attributes from which both the image and its caption are made."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SKIN_TONES = {"pale": (250, 222, 208), "light": (232, 190, 160), "tan": (203, 15
 EYE_COLORS = {"brown": (85, 52, 28), "blue": (75, 125, 190), "green": (85, 130, 75), "gray": (130, 140, 145)}
 LIPSTICKS = {"red": (190, 20, 40), "pink": (228, 95, 140), "purple": (115, 30, 95), "brown": (115, 55, 42)}
 
-# What a picture shows of a person wherever the parts of the face lie, and the colours of parts that it may lack.
+# Attributes that an image shows of a person in every pose, and colours of things that an image may lack.
 PERSON = ("sex", "age", "skin_tone", "eye_color", "facial_hair", "lipstick", "freckles", "clothes_color",
           "background_color")
 PART_COLORS = ("hair_color", "glasses_color", "hat_color")
@@ -71,8 +71,8 @@ def sample_wear(rng: np.random.Generator, woman: bool) -> dict[str, str]:
         necklace="yes" if rng.random() < (0.3 if woman else 0.1) else "no")
 
 
-def sample_look(rng: np.random.Generator) -> dict[str, str]:
-    """All attributes of one picture, every value a word of the caption vocabulary or none / yes / no."""
+def sample_appearance(rng: np.random.Generator) -> dict[str, str]:
+    """All attributes of one image. Each value is a word of the caption vocabulary, or none / yes / no."""
     woman = rng.random() < 0.5
     age = pick(rng, dict(young=0.5, **{"middle-aged": 0.28}, old=0.22))
     facial_hair = "none" if woman else pick(rng, dict(none=0.4, stubble=0.13, beard=0.23, mustache=0.12,
@@ -87,7 +87,7 @@ def sample_look(rng: np.random.Generator) -> dict[str, str]:
         chubby="yes" if rng.random() < 0.15 else "no", freckles="yes" if rng.random() < 0.12 else "no")
 
 
-def same_person(look: dict[str, str], person: dict[str, str]) -> dict[str, str]:
-    """A look with what a picture shows of the person that another look shows."""
-    colors = {key: person[key] for key in PART_COLORS if "none" not in (look[key], person[key])}
-    return look | {key: person[key] for key in PERSON} | colors
+def same_person(appearance: dict[str, str], person: dict[str, str]) -> dict[str, str]:
+    """An appearance with the lasting attributes of another one, `person`."""
+    colors = {key: person[key] for key in PART_COLORS if "none" not in (appearance[key], person[key])}
+    return appearance | {key: person[key] for key in PERSON} | colors
