@@ -24,7 +24,7 @@ from mditface.mdit.mditface.config import MDiTConfig
 from mditface.mdit.mditface.layers import MDiTBlock
 from mditface.mdit.mditface.model import MDiT
 from mditface.mdit.mditface.reductions import REDUCTIONS
-from mditface.mdit.mditface.tokens import MaskTokens, mask_tokens
+from mditface.mdit.mditface.tokens import MaskTokens, make_mask_tokens
 
 from . import measure
 from .formulas import run_costs
@@ -137,7 +137,7 @@ class Case:
         self.step = [x.to(dtype) for x in self.step]
 
     def tokens(self, half: bool = False) -> MaskTokens:
-        found = mask_tokens(self.labels, None, torch.ones(len(CLASSES)), self.config.mask_layout, CELL,
+        found = make_mask_tokens(self.labels, None, torch.ones(len(CLASSES)), self.config.mask_layout, CELL,
                             REDUCTIONS["half" if half else "off"])
         return found._replace(tokens=found.tokens.to(self.step[0]))
 

@@ -12,7 +12,7 @@ from comfy.ldm.flux.math import apply_rope1
 from . import local_window
 from .cache import StaticEntry
 from .reductions import Reduction
-from .tokens import MaskTokens, flat_regions, merge_leaves
+from .tokens import MaskTokens, find_flat_regions, merge_leaves
 
 KeysAndValues = tuple[Tensor, Tensor]  # of one block, each (b, H, M, D)
 Rotation = Callable[[Tensor], Tensor | None]  # of positions (M, 2), None for a model whose keys are not rotated
@@ -35,7 +35,7 @@ def merge_entry(kv: Iterable[KeysAndValues], tokens: MaskTokens, rotation: Rotat
     Keys that are rotated to different positions would partly cancel out in a mean. They are turned back first, and
     their mean is turned to the mean position.
     """
-    leaves = flat_regions(tokens.classes, *tokens.grid)  # (M,)
+    leaves = find_flat_regions(tokens.classes, *tokens.grid)  # (M,)
     if leaves.max() + 1 == len(leaves):  # nothing is flat: exact
         return StaticEntry(kv, None, eight_bit)
     positions = tokens.positions()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from comfy.patcher_extension import WrappersMP
 from mditface.mdit.mditface.attention import MaskRows
 from mditface.mdit.mditface.model import MIN_SIGMA
-from mditface.mdit.mditface.tokens import places
+from mditface.mdit.mditface.tokens import place_tokens
 from mditface.tests.mditface import tiny
 
 CONFIGS = {
@@ -259,7 +259,7 @@ def test_a_bias_counts_a_key_several_times(text_reads_mask, given):
 
 def test_half_resolution_tokens_stand_between_the_image_tokens(net):
     """A mask token over 2 x 2 image tokens is rotated by the mean of their places."""
-    token, axis = torch.zeros(1, 1, net.config.mask_features), places(2, 1, 0, corner=False)
+    token, axis = torch.zeros(1, 1, net.config.mask_features), place_tokens(2, 1, 0, corner=False)
     keys = next(iter(net.static_path(token, torch.cartesian_prod(axis, axis))))[0]
     shifted = {"rope_options": dict(shift_x=0.5, shift_y=0.5)}
     expected = next(iter(net.static_path(token, torch.zeros(1, 2), shifted)))[0]

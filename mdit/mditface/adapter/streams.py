@@ -20,7 +20,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.ldm.modules.diffusionmodules.mmdit import split_qkv
 
 from ..math import TIME_FEATURES, rescale_positions
-from ..reader import Prompt
+from ..prompt import Prompt
 from ..tokens import MaskTokens
 from .weights import Adapter
 

@@ -19,9 +19,9 @@ from ...mditface.adapter.streams import Inputs, MaskStream
 from ...mditface.adapter.weights import Adapter
 from ...mditface.attention import MaskRows
 from ...mditface.entries import reduce_entry
-from ...mditface.reader import Prompt
+from ...mditface.prompt import Prompt
 from ...mditface.reductions import REDUCTIONS
-from ...mditface.tokens import MaskTokens, mask_tokens
+from ...mditface.tokens import MaskTokens, make_mask_tokens
 
 NORMS = ("img_norm1", "img_norm2", "txt_norm1", "txt_norm2", "pre_norm")  # of FLUX's blocks
 VISIBLE = torch.ones(0)  # palette pictures have no channel for each class
@@ -107,7 +107,7 @@ class MaskedBase(nn.Module):
         size = [side * pixels for side in mask_latent.shape[-2:]]
         if labels is None:
             labels = torch.zeros(len(mask_latent), *size, dtype=torch.uint8, device=mask_latent.device)
-        return mask_tokens(resize_nearest(labels, *size), model.process_latent_in(mask_latent).float(), VISIBLE,
+        return make_mask_tokens(resize_nearest(labels, *size), model.process_latent_in(mask_latent).float(), VISIBLE,
                            self.reader.layout(model), pixels, self.reduction)
 
     def prompt(self, pooled: Tensor) -> Prompt | None:
