@@ -18,23 +18,15 @@ import comfy.utils
 MARK = "mdit_sources"
 
 
-class Prompt(NamedTuple):
-    """The parts of a prompt that a mask stream can read; one row where all rows agree.
-
-    pooled: pooled text, (1 or n, P).
-    guidance: guidance value, (1 or n,).
-    """
-    pooled: Tensor | None
-    guidance: Tensor | None
+Prompt = dict[str, Tensor]
+"""What of the prompt a mask stream reads, under the names of the host's model inputs, such as `y` (b, P) and
+`guidance` (b,); b = 1 where all rows agree."""
 
 
 class PromptPart(NamedTuple):
-    """One part, in one row where all rows agree, and the digest of its content."""
-    rows: Tensor | None
+    """One input, in one row where all rows agree, and the digest of its content."""
+    rows: Tensor
     digest: bytes
-
-
-ABSENT = PromptPart(None, b"")
 
 
 def read_part(x: Tensor) -> PromptPart:
@@ -83,10 +75,10 @@ class MarkedCond(comfy.conds.CONDRegular):
         return rows
 
 
-def mark_prompt(cond: dict):
-    """Marks the prompt of a condition whose `model_conds` the host has made."""
+def mark_prompt(cond: dict, names: tuple[str, ...]):
+    """Marks these inputs of a condition whose `model_conds` the host has made."""
     marked = {}
-    for name in ("y", "guidance"):
+    for name in names:
         found = cond["model_conds"].get(name)
         if type(found) is comfy.conds.CONDRegular and not found.cond.requires_grad:
             with torch.inference_mode(False), torch.no_grad():
@@ -95,16 +87,14 @@ def mark_prompt(cond: dict):
     cond["model_conds"] = {**cond["model_conds"], **marked}
 
 
-def read_prompt(conds: dict, chunk: int, rows: slice) -> tuple[Prompt, tuple[bytes, bytes]]:
+def read_prompt(conds: dict, names: tuple[str, ...], chunk: int, rows: slice) -> tuple[Prompt, tuple]:
     """The prompt of a chunk, whose rows these are, in the arguments of a model call; and its digest."""
-    pooled = find_part(conds.get("y"), chunk, rows)
-    guidance = find_part(conds.get("guidance"), chunk, rows)
-    return Prompt(pooled.rows, guidance.rows), (pooled.digest, guidance.digest)
+    parts = {name: find_part(conds[name], chunk, rows) for name in names if conds.get(name) is not None}
+    prompt = {name: part.rows for name, part in parts.items()}
+    return prompt, tuple((name, part.digest) for name, part in parts.items())
 
 
-def find_part(x: Tensor | None, chunk: int, rows: slice) -> PromptPart:
-    if x is None:
-        return ABSENT
+def find_part(x: Tensor, chunk: int, rows: slice) -> PromptPart:
     version, sources = getattr(x, MARK, (None, []))
     if chunk < len(sources) and sources[chunk] is not None and x._version == version:
         return sources[chunk].read(rows.stop - rows.start)

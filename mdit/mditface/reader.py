@@ -79,6 +79,10 @@ class MaskReader:
         """The rotation (1, 1, M, D/2, 2, 2) of keys at positions (M, 2); None where keys are not rotated."""
         raise NotImplementedError
 
+    def prompt_inputs(self, model) -> tuple[str, ...]:
+        """The host's names of the model inputs that the keys and values of a `prompted` reader depend on."""
+        raise NotImplementedError
+
     def exemplar_path(self, model, tokens: ExemplarTokens
                       ) -> tuple[tuple[Tensor, Tensor], Iterator[tuple[Tensor, Tensor]]]:
         """What `ExemplarBranch.static_path` gives; for models whose layout says that they read exemplars."""
@@ -97,7 +101,7 @@ class MaskReader:
         patcher.add_wrapper_with_key(wrappers.OUTER_SAMPLE, self.key, self.bind)
         patcher.add_wrapper_with_key(wrappers.APPLY_MODEL, self.key, self.attach)
         if self.prompted:
-            patcher.add_wrapper_with_key(wrappers.SAMPLER_SAMPLE, self.key, mark_prompts)
+            patcher.add_wrapper_with_key(wrappers.SAMPLER_SAMPLE, self.key, self.mark_prompts)
 
     def bind(self, executor, noise: Tensor, *args, **kwargs):
         """OUTER_SAMPLE: binds each condition's mask to this run and hands its memory holder to the host."""
@@ -167,6 +171,13 @@ class MaskReader:
             logging.warning("MDiT: %s", note)
         report.notes.append(note)
 
+    def mark_prompts(self, executor, guider, *args, **kwargs):
+        """SAMPLER_SAMPLE: from here on the conditions hold their prompt; see prompt.py."""
+        names = self.prompt_inputs(guider.model_patcher.model)
+        for cond in itertools.chain.from_iterable(guider.conds.values()):
+            mark_prompt(cond, names)
+        return executor(guider, *args, **kwargs)
+
     def attach(self, executor, x: Tensor, t: Tensor, c_concat=None, c_crossattn=None, control=None,
                transformer_options={}, **kwargs):
         """APPLY_MODEL: turns the masks of the chunks into the keys and values that each row of the batch reads."""
@@ -180,9 +191,9 @@ class MaskReader:
         """Runs of equal masks among the chunks, each of which takes x.shape[0] / len(chunks) rows. Empty without
         masks."""
         n = x.shape[0] // len(chunks)
-        runs = []  # first chunk, number of chunks, prompt
+        runs: list[ChunkRun] = []
         for i, chunk in enumerate(chunks):
-            prompt, digest = self.find_prompt(conds, i, slice(i * n, (i + 1) * n))
+            prompt, digest = self.find_prompt(model, conds, i, slice(i * n, (i + 1) * n))
             same = chunk.cond, chunk.area, digest
             if not runs or runs[-1].key != same:
                 runs.append(ChunkRun(same, i * n, prompt))
@@ -199,9 +210,11 @@ class MaskReader:
             found.append(MaskRows(rows, entry, key_bias(entry, mask.reference.strength), exemplar))
         return tuple(found) if any(part.kv is not None for part in found) else ()
 
-    def find_prompt(self, conds: dict, chunk: int, rows: slice) -> tuple[Prompt | None, Hashable]:
+    def find_prompt(self, model, conds: dict, chunk: int, rows: slice) -> tuple[Prompt | None, tuple]:
         """The prompt of a chunk and its digest; None and an empty digest where keys do not depend on it."""
-        return read_prompt(conds, chunk, rows) if self.prompted else (None, ())
+        if not self.prompted:
+            return None, ()
+        return read_prompt(conds, self.prompt_inputs(model), chunk, rows)
 
     def find_entry(self, model, mask: BoundMask, area: tuple | None, prompt: Prompt | None, prompt_digest: Hashable,
                    device: torch.device, transformer_options: dict) -> StaticEntry:
@@ -286,13 +299,6 @@ class StandAloneReader(MaskReader):
 
     def call(self, executor, mask_rows, *args, **kwargs) -> Tensor:
         return executor(*args, mask_rows=mask_rows, **kwargs)
-
-
-def mark_prompts(executor, guider, *args, **kwargs):
-    """SAMPLER_SAMPLE: the conditions hold their prompt now; see prompt.py."""
-    for cond in itertools.chain.from_iterable(guider.conds.values()):
-        mark_prompt(cond)
-    return executor(guider, *args, **kwargs)
 
 
 def name_model(patcher) -> str:

@@ -17,10 +17,11 @@ def kernel(request, monkeypatch):
     from comfy.ldm.modules import attention
     from comfy.ldm.modules.diffusionmodules import mmdit
     from mditface.mdit.mditface.adapter import streams
+    from mditface.mdit.mditface.adapter.families import sd3
     name = getattr(request, "param", "attention_pytorch")
     function = getattr(attention, name)
     monkeypatch.setattr(comfy.model_management, "pytorch_attention_enabled", lambda: name == "attention_pytorch")
-    for module in (comfy.ldm.flux.math, mmdit, streams):
+    for module in (comfy.ldm.flux.math, mmdit, streams, sd3):
         monkeypatch.setattr(module, "optimized_attention", function)
 
 
