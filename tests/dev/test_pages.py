@@ -113,7 +113,7 @@ def test_a_thumbnail_is_drawn_again_when_its_graph_changes(tmp_path):
     twin.parent.mkdir()
     twin.write_text(json.dumps(graph))
     assert thumbnails.outdated(tmp_path) == ["one"]
-    thumbnails.save(Image.new("RGB", (600, 500)), graph, tmp_path / "one.jpg")
+    thumbnails.save_thumbnail(Image.new("RGB", (600, 500)), graph, tmp_path / "one.jpg")
     assert Image.open(tmp_path / "one.jpg").size == (thumbnails.SIDE, thumbnails.SIDE)
     assert thumbnails.outdated(tmp_path) == []
     graph["1"]["inputs"]["width"] = 16
@@ -130,5 +130,5 @@ def test_a_thumbnail_made_by_hand_stays(tmp_path):
 
 def test_the_same_image_makes_the_same_thumbnail(tmp_path):
     for name in ("a", "b"):
-        thumbnails.save(Image.radial_gradient("L"), {}, tmp_path / f"{name}.jpg")
+        thumbnails.save_thumbnail(Image.radial_gradient("L"), {}, tmp_path / f"{name}.jpg")
     assert (tmp_path / "a.jpg").read_bytes() == (tmp_path / "b.jpg").read_bytes()
