@@ -18,12 +18,14 @@ def nodes() -> dict:
 
 @pytest.mark.parametrize("find", missing.OF_NODES, ids=lambda find: find.__name__)
 def test_no_node_lacks(find, root, nodes):
-    assert find(root, nodes) == []
+    lines = find(root, nodes)
+    assert not lines, "\n".join(lines)
 
 
 @pytest.mark.parametrize("find", missing.OF_TEMPLATES, ids=lambda find: find.__name__)
 def test_no_template_lacks(find, root):
-    assert find(root) == []
+    lines = find(root)
+    assert not lines, "\n".join(lines)
 
 
 def test_pages_are_those_of_nodes(root, nodes):
