@@ -191,9 +191,9 @@ def test_bad_text(graph, refused):
 def test_bad_models_and_encoders(graph, refused, plugin_file):
     plugin = node("MDiT_LoadInteractDiffusion", weights_name=plugin_file)
     refused(graph(model=apply(["interactions", 0], clip=["plugin", 2]), plugin=plugin), "model",
-            "clip: the loaded file holds no text encoder")
+            "clip: the loaded file has no text encoder")
     refused(graph(model=apply(["interactions", 0], model=["plugin", 1]), plugin=plugin), "model",
-            "model: the loaded file holds no model: connect Load Checkpoint")
+            "model: the loaded file has no model: connect 'Load Checkpoint'")
     refused(graph(other=node("Probe_OtherModel"), model=apply(["interactions", 0], model=["other", 0])), "model",
             "model: a Linear has no UNet")
     many = node("MDiT_InteractionsFromText", text="\n".join([LINE] * 31))

@@ -8,12 +8,12 @@ import comfy.ops
 import comfy.sd1_clip
 from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from mditface.mdit.interactdiffusion.model import Sizes
+from mditface.mdit.interactdiffusion.model import InteractDiffusionSizes
 from mditface.tests.interactdiffusion import tiny
 
 WIDTH = 320  # the host knows Stable Diffusion 1.x by this and the width of its text
 UNET = {**tiny.UNET, "model_channels": WIDTH, "channel_mult": (1, 1), "context_dim": 768}
-SIZES = Sizes(768, 64, 512, 768, 30, (WIDTH,) * len(tiny.BLOCKS))
+SIZES = InteractDiffusionSizes(768, 64, 512, 768, 30, (WIDTH,) * len(tiny.BLOCKS))
 VAE = dict(double_z=True, z_channels=4, resolution=256, in_channels=3, out_ch=3, ch=128, ch_mult=[1, 2, 4, 4],
            num_res_blocks=2, attn_resolutions=[], dropout=0.0)
 POOL = 2 ** 22

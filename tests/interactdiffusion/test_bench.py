@@ -28,7 +28,7 @@ def test_forms_compute_the_same(case):
 
 
 def test_the_sizes_are_those_of_the_published_file():
-    """Spec section 10: 208,018,272 parameters in the fusers, 2,193,216 in the position net."""
+    """Parameters of fusers and position net: docs/design/interactdiffusion.md, section 10."""
     factory = dict(device="meta", operations=interactdiffusion.comfy.ops.disable_weight_init)
     network = interactdiffusion.InteractDiffusion(interactdiffusion.SIZES, **factory)
     counts = [sum(weight.numel() for weight in part.parameters()) for part in (network.fusers, network.position_net)]

@@ -16,14 +16,14 @@ from comfy_extras import nodes_custom_sampler
 from mditface.mdit.interactdiffusion.encode import EncodedInteractions
 from mditface.mdit.interactdiffusion.model import Fuser
 from mditface.mdit.interactdiffusion.patch import KEY, Reading, apply_interactions
-from mditface.mdit.interactdiffusion.schedule import BySteps, ByTimestep
+from mditface.mdit.interactdiffusion.schedule import ScheduleBySteps, ScheduleByTimestep
 from mditface.tests.interactdiffusion import tiny
 
 CLOSE = dict(rtol=0, atol=2e-3)  # of values up to 100, after steps that widen each rounding
 EFFECT = 0.1
 LATENT = (1, 4, 8, 12)
 STEPS = 3
-ALWAYS = Reading(schedule=BySteps())
+ALWAYS = Reading(schedule=ScheduleBySteps())
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def run(model, positive=tiny.text(0), negative=tiny.text(1), latent=LATENT, cfg=
 def reference(model, weights, positive, negative=None):
     """A clone of the model with the plain fuser in each block. The rows' tokens go by the host's list of halves."""
     network, seen = weights.network, []
-    tokens = [network.position_net(one.ground(network.sizes))
+    tokens = [network.position_net(one.to_grounding(network.sizes))
               for one in (positive, negative or tiny.nothing(weights))]
 
     def patch(x, options):
@@ -83,8 +83,8 @@ def test_each_attention_of_the_host(base, weights, given, kernel, monkeypatch):
     torch.testing.assert_close(run(apply_interactions(base, weights, given, ALWAYS)), expected, **CLOSE)
 
 
-@pytest.mark.parametrize("reading", [Reading(strength=0.0), Reading(schedule=BySteps(0.0)),
-                                     Reading(schedule=ByTimestep(0.0, 0.0)), Reading(start=0.999)])
+@pytest.mark.parametrize("reading", [Reading(strength=0.0), Reading(schedule=ScheduleBySteps(0.0)),
+                                     Reading(schedule=ScheduleByTimestep(0.0, 0.0)), Reading(start=0.999)])
 def test_no_strength_is_the_bare_model_bit_for_bit(base, weights, given, reading):
     found = run(apply_interactions(base, weights, given, reading))
     assert torch.equal(found, run(base))
@@ -100,8 +100,12 @@ def effect(model, base, **how) -> float:
 
 def test_keys_are_computed_once_a_run(base, weights, given, monkeypatch):
     calls = []
-    keys = Fuser.keys
-    monkeypatch.setattr(Fuser, "keys", lambda self, tokens: (calls.append(self), keys(self, tokens))[1])
+    project = Fuser.project_tokens
+
+    def spy(self, tokens):
+        calls.append(self)
+        return project(self, tokens)
+    monkeypatch.setattr(Fuser, "project_tokens", spy)
     model = apply_interactions(base, weights, given, ALWAYS)
     run(model)
     assert len(calls) == 2 * len(tiny.BLOCKS)  # the positive's and the null tokens'
@@ -113,10 +117,10 @@ def test_a_fuser_without_strength_is_skipped(base, weights, given, monkeypatch):
     calls = []
     forward = Fuser.forward
     monkeypatch.setattr(Fuser, "forward", lambda self, *args: (calls.append(self), forward(self, *args))[1])
-    run(apply_interactions(base, weights, given, Reading(schedule=BySteps(0.5))), steps=4)
+    run(apply_interactions(base, weights, given, Reading(schedule=ScheduleBySteps(0.5))), steps=4)
     assert len(calls) == 2 * len(tiny.BLOCKS)
     calls.clear()
-    run(apply_interactions(base, weights, given, Reading(end=0.5, schedule=BySteps())), steps=4)
+    run(apply_interactions(base, weights, given, Reading(end=0.5, schedule=ScheduleBySteps())), steps=4)
     assert 0 < len(calls) < 4 * len(tiny.BLOCKS)
 
 
@@ -299,7 +303,7 @@ def test_models_that_do_not_fit(base, weights, given):
     with pytest.raises(ValueError, match="has no UNet"):
         device = torch.device("cpu")
         apply_interactions(comfy.model_patcher.ModelPatcher(torch.nn.Linear(1, 1), device, device), weights, given)
-    with pytest.raises(ValueError, match="applied to it already"):
+    with pytest.raises(ValueError, match="already applied to it"):
         apply_interactions(apply_interactions(base, weights, given), weights, given)
 
 
