@@ -127,7 +127,7 @@ def test_region(server, graph, singles):
     (dict(patched=node("ModelSamplingDiscrete", model=["scene", 0], sampling="v_prediction", zsnr=False),
           guider=guider(subject=["patched", 0])), ("subject: it shares its weights with 'scene'", "file of its own")),
     (dict(guider=guider(subject_base=["subject_positive", 0])), ("subject_positive", "never takes effect")),
-    (dict(guider=guider(scene_end=0.7)), ("fusion_end: 0.6 lies before scene_end 0.7",)),
+    (dict(guider=guider(scene_end=0.7)), ("fusion_end: 0.6 is before scene_end 0.7",)),
 ])
 def test_refusals(server, graph, nodes, parts):
     from devtools.server import NodeError

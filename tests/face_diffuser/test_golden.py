@@ -13,10 +13,10 @@ import comfy.samplers
 import comfy.sd1_clip
 from mditface.mdit.face_diffuser.guider import FusionGuider, Prediction
 from mditface.mdit.face_diffuser.marker import MARKER, tokenize
-from mditface.mdit.face_diffuser.saliency import log_saliency, response, smooth
+from mditface.mdit.face_diffuser.saliency import compute_response, log_saliency, smooth
 from mditface.mdit.face_diffuser.stages import Borders, leading_sigmas, step_of
-from mditface.mdit.face_diffuser.subject import normalised, prepare
-from mditface.mdit.face_diffuser.weights import SUBJECT_PARTS, build, load, split
+from mditface.mdit.face_diffuser.subject import normalize, prepare_image, read_config
+from mditface.mdit.face_diffuser.weights import SUBJECT_PARTS, build_subject, load_face_diffuser, split_parts
 from mditface.tests.face_diffuser import tiny, toy
 
 VALUES = dict(rtol=1e-5, atol=1e-5)
@@ -70,7 +70,7 @@ def test_maps(snf):
         predictions = sides(case)
         for side in SIDES:
             change = predictions[side].change
-            change = response(change, case["guidance"].item(), torch.ones(len(change)))
+            change = compute_response(change, case["guidance"].item(), torch.ones(len(change)))
             smoothed = smooth(change)
             found = {"abs_smoothed": smoothed, "omega": smoothed.mean(1, keepdim=True),
                      "softmax": log_saliency(change).exp()}
@@ -87,12 +87,13 @@ def test_masks_and_fused_noise(snf, sigma):
         guider = FusionGuider(tiny.model(), tiny.model(seed=1))
         guider.set_scales(*[case["guidance"].item()] * 2)
         guider.log_prior = 0.0
+        guider.step = 0
         x = torch.randn(case["fused"].shape, generator=torch.Generator().manual_seed(0)) if sigma != 1 else 0.0
         predictions = sides(case, sigma, x)
         if sigma != 1 and not case["mask"].any():
             continue  # a tie, which rounding would break
-        fused = guider.fuse(predictions["T"], predictions["S"], torch.full((len(case["fused"]),), sigma), 0)
-        mask = guider.record.contests[0].won
+        fused = guider.fuse(predictions["T"], predictions["S"], torch.full((len(case["fused"]),), sigma))
+        mask = guider.record.fused_steps[0].subject_mask
         torch.testing.assert_close(mask.float(), case["mask"], **EXACT, msg=said(name, "mask"))
         torch.testing.assert_close((x - fused.guided) / sigma, case["fused"], **VALUES, msg=said(name, "fused"))
 
@@ -160,10 +161,10 @@ def weights(folder):
 
 
 def test_parts(weights):
-    parts = split(weights)
+    parts = split_parts(weights)
     assert {name: len(part) for name, part in parts.items()}["unet."] == 686
     assert len(parts["vae."]) == 248 and set(SUBJECT_PARTS) <= parts.keys()
-    scene = split({key: weight for key, weight in weights.items() if not key.startswith(SUBJECT_PARTS)})
+    scene = split_parts({key: weight for key, weight in weights.items() if not key.startswith(SUBJECT_PARTS)})
     assert scene.keys() == {"unet.", "text_encoder.", "vae."}
 
 
@@ -172,7 +173,7 @@ def test_a_part_that_is_missing(weights, lost, tmp_path):
     kept = {key: weight for key, weight in weights.items() if not key.startswith(lost)}
     save_file(kept, tmp_path / "cut.safetensors")
     with pytest.raises(ValueError, match=rf"weights_name: .*cut.safetensors': it lacks {lost[:-1]}"):
-        load(str(tmp_path / "cut.safetensors"))
+        load_face_diffuser(str(tmp_path / "cut.safetensors"))
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +183,7 @@ def subject(folder):
 
 @pytest.fixture(scope="module")
 def encoder(weights):
-    return build(weights)
+    return build_subject(weights, read_config(weights), "golden file")
 
 
 def pictures(subject):
@@ -192,10 +193,10 @@ def pictures(subject):
 def test_picture_preparation(subject, encoder):
     for i, picture in enumerate(pictures(subject)):
         expected = subject[f"ref{i}.pixels"]
-        found = prepare(picture, expected.shape[-1])
+        found = prepare_image(picture, expected.shape[-1])
         torch.testing.assert_close(found, expected, rtol=0, atol=1 / 255 + 1e-6)
         assert (found - expected).abs().mean() < 1e-4
-        torch.testing.assert_close(normalised(expected[None], encoder.network.image_size),
+        torch.testing.assert_close(normalize(expected[None], encoder.network.image_size),
                                    subject[f"ref{i}.vision_input"], **VALUES)
 
 
@@ -244,7 +245,7 @@ def fused(toys, scale: float, borders: Borders) -> FusionGuider:
 
 
 def check_mask(guider, step: int, case: dict, name: str, i: int):
-    torch.testing.assert_close(guider.record.contests[step].won.float(), case[f"step{i:02d}.mask"], **EXACT,
+    torch.testing.assert_close(guider.record.fused_steps[step].subject_mask.float(), case[f"step{i:02d}.mask"], **EXACT,
                                msg=said(name, i, "mask"))
 
 

@@ -271,7 +271,7 @@ def test_maps_leave_the_device_of_a_run(monkeypatch):
     guider = fusion(model(), model(seed=1), borders=FUSED)
     monkeypatch.setattr(comfy.model_management, "intermediate_device", lambda: torch.device("meta"))
     run(guider)
-    assert {part.device.type for contest in guider.record.contests.values() for part in contest} == {"meta"}
+    assert {part.device.type for contest in guider.record.fused_steps.values() for part in contest} == {"meta"}
 
 
 def test_models_go_with_their_guider():

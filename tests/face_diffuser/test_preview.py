@@ -1,20 +1,20 @@
-"""What a run's contests look like."""
+"""The image of a run's fused steps."""
 import pytest
 import torch
 
-from mditface.mdit.face_diffuser.record import Contest, FusionRecord
+from mditface.mdit.face_diffuser.record import FusedStep, FusionRecord
 from mditface.mdit.face_diffuser.saliency import Prior
 from mditface.mdit.face_diffuser.stages import Borders
-from mditface.mdit.face_diffuser.strip import COLUMNS, GAP, TILE, strip
+from mditface.mdit.face_diffuser.strip import COLUMNS, GAP, TILE, draw_strip
 from mditface.nodes.face_diffuser import PreviewSaliency
 from mditface.tests.face_diffuser.tiny import TEXTS, fusion, model, plain, run
 
 CELLS = 4, 8
 
 
-def contest(seed: int) -> Contest:
+def fused_step(seed: int) -> FusedStep:
     scene, subject = torch.rand(2, 2, 1, *CELLS, generator=torch.Generator().manual_seed(seed))
-    return Contest(scene.log(), subject.log(), subject > scene)
+    return FusedStep(scene.log(), subject.log(), subject > scene)
 
 
 def maps(picture: torch.Tensor, column: int, columns: int) -> torch.Tensor:
@@ -26,12 +26,12 @@ def maps(picture: torch.Tensor, column: int, columns: int) -> torch.Tensor:
 
 
 def test_a_column_for_each_fused_step():
-    record = FusionRecord(5, contests={3: contest(3), 1: contest(1)})
-    pictures = strip(record)
+    record = FusionRecord(5, fused_steps={3: fused_step(3), 1: fused_step(1)})
+    pictures = draw_strip(record)
     assert pictures.shape[0] == 2 and pictures.shape[-1] == 3
     for sample, picture in enumerate(pictures[..., 0]):
         for column, step in enumerate((1, 3)):
-            scene, subject, won = (part[sample, 0] for part in record.contests[step])
+            scene, subject, won = (part[sample, 0] for part in record.fused_steps[step])
             saliency = torch.stack([scene, subject]).exp()
             found = maps(picture, column, 2)
             assert torch.equal(found[2], won.float())
@@ -39,8 +39,8 @@ def test_a_column_for_each_fused_step():
 
 
 def test_many_steps_go_on_in_another_band():
-    one = strip(FusionRecord(COLUMNS, contests=dict.fromkeys(range(COLUMNS), contest(0))))
-    two = strip(FusionRecord(COLUMNS + 1, contests=dict.fromkeys(range(COLUMNS + 1), contest(0))))
+    one = draw_strip(FusionRecord(COLUMNS, fused_steps=dict.fromkeys(range(COLUMNS), fused_step(0))))
+    two = draw_strip(FusionRecord(COLUMNS + 1, fused_steps=dict.fromkeys(range(COLUMNS + 1), fused_step(0))))
     height = one.shape[1]
     assert two.shape[1:] == (2 * height, *one.shape[2:]) and torch.equal(two[0, :height], one[0])
     last = maps(two[0, height:, :, 0], 0, COLUMNS)
@@ -62,8 +62,8 @@ def test_a_preview(monkeypatch):
     guider = fusion(model(), model(seed=1), borders=Borders(0.1, 0.85), prior=Prior(bias=1.0))
     run(guider, steps=14, shape=(2, 8, 12))
     strip, masks, report = PreviewSaliency.execute(guider, {}).result
-    won = guider.record.contests[1 + 1].won
+    won = guider.record.fused_steps[1 + 1].subject_mask
     assert strip.shape[0] == 2 and strip.shape[-1] == 3 and 0 <= strip.min() and strip.max() <= 1
-    assert masks.shape == (len(guider.record.contests), 8, 12) and torch.equal(masks[0], won[0, 0].float())
+    assert masks.shape == (len(guider.record.fused_steps), 8, 12) and torch.equal(masks[0], won[0, 0].float())
     assert report.splitlines()[0] == "steps: scene 2, fusion 11, subject 1" and len(report.splitlines()) == 12
     assert report.splitlines()[1] == f"step 3: the subject won {won.float().mean().item():.1%}"

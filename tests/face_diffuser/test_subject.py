@@ -8,8 +8,8 @@ import comfy.model_management
 import comfy.ops
 from mditface.mdit.face_diffuser.marker import MARKER, tokenize
 from mditface.mdit.face_diffuser.stages import Borders, Stage, leading_sigmas, step_of
-from mditface.mdit.face_diffuser.subject import SubjectEncoder, prepare
-from mditface.mdit.face_diffuser.weights import build
+from mditface.mdit.face_diffuser.subject import SubjectEncoder, prepare_image, read_config
+from mditface.mdit.face_diffuser.weights import build_subject
 from mditface.nodes.face_diffuser import SubjectConditioning
 from mditface.tests.face_diffuser.tiny import clip, model, random_weights
 
@@ -28,12 +28,17 @@ def subject():
     return build(weights())
 
 
+def build(weights):
+    return build_subject(weights, read_config(weights), "file")
+
+
 def pictures(count: int = 1, seed: int = 0) -> torch.Tensor:
     return torch.rand(count, 40, 30, 3, generator=torch.Generator().manual_seed(seed))
 
 
 def encode(subject, text, *images, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
-    known, plain = SubjectConditioning.execute(clip(), subject, text, *images, **kwargs).result
+    slots = {f"image_{number}": image for number, image in enumerate(images, 1)}
+    known, plain = SubjectConditioning.execute(clip(), subject, text, slots, **kwargs).result
     return known[0][0], plain[0][0]
 
 
@@ -109,13 +114,13 @@ def test_positions_are_those_of_the_last_tokens(pieces):
 
 
 @pytest.mark.parametrize("text, words", [
-    ("a man in a garden", "no <|image|> is in it"), (f"{MARKER} a man", "marker 1 has no noun before it"),
+    ("a man in a garden", "it has no <|image|>"), (f"{MARKER} a man", "marker 1 has no noun before it"),
     (f"a man {MARKER}{MARKER}", "marker 2 has no noun"), (f"a man {MARKER} \n {MARKER}", "marker 2 has no noun"),
-    (f"(a man {MARKER} in red:1.2)", "stands between brackets"), (f"a (man {MARKER}", "one is left open"),
+    (f"(a man {MARKER} in red:1.2)", "is inside brackets"), (f"a (man {MARKER}", "a bracket is left open"),
 ])
 def test_markers_out_of_place(subject, text, words):
     with pytest.raises(ValueError) as caught:
-        SubjectConditioning.execute(clip(), subject, text, pictures(2))
+        SubjectConditioning.execute(clip(), subject, text, {"image_1": pictures(2)})
     assert str(caught.value).startswith("text: ") and words in str(caught.value)
 
 
@@ -126,18 +131,18 @@ def test_plain_brackets_are_no_emphasis(subject):
 
 @pytest.mark.parametrize("markers, count", [(1, 2), (2, 1), (1, 0), (5, 5)])
 def test_pictures_and_markers_that_do_not_pair(subject, markers, count):
-    with pytest.raises(ValueError, match=f"image_1: {count} pictures for {markers} .*one picture, 4 at most"):
+    with pytest.raises(ValueError, match=f"images: {count} images for {markers} .*connect one image .* 4 at most"):
         encode(subject, f"a man {MARKER} " * markers, pictures(5)[:count])
 
 
 def test_what_the_other_file_lacks():
-    with pytest.raises(ValueError, match="subject: the scene model's file .TDM. has no encoder"):
-        SubjectConditioning.execute(clip(), None, f"a man {MARKER}", pictures())
+    with pytest.raises(ValueError, match="subject: the scene model's file .TDM. has no image encoder"):
+        SubjectConditioning.execute(clip(), None, f"a man {MARKER}", {"image_1": pictures()})
 
 
 def test_another_text_encoder(subject):
     with pytest.raises(ValueError, match="clip: its output is 32 wide, the subject's encoder needs 64"):
-        SubjectConditioning.execute(clip(32), subject, f"a man {MARKER}", pictures())
+        SubjectConditioning.execute(clip(32), subject, f"a man {MARKER}", {"image_1": pictures()})
 
     class Two:
         def tokenize(self, text):
@@ -150,7 +155,7 @@ def test_another_text_encoder(subject):
 @settings(max_examples=30, deadline=None)
 def test_prepared_pictures(height, width, resolution):
     picture = torch.ones(height, width, 4)
-    prepared = prepare(picture, resolution)
+    prepared = prepare_image(picture, resolution)
     assert prepared.shape == (3, resolution, resolution) and 0 <= prepared.min() <= prepared.max() <= 1
     torch.testing.assert_close(prepared * 255, (prepared * 255).round(), rtol=0, atol=1e-4)
     if height == width:
