@@ -28,7 +28,7 @@ from mditface.mdit.mditface.adapter.weights import Adapter, load_adapter
 from mditface.mdit.mditface.host import LoadedMDiT
 from mditface.mdit.mditface.mask import MaskInput
 from mditface.mdit.mditface.reductions import REDUCTIONS
-from mditface.mdit.parsing import load_parser, score
+from mditface.mdit.parsing import load_parser, measure_agreement
 from mditface.mdit.datasets import Renders
 from mditface.mdit.training.settings import read_settings
 from mditface.mdit.training.sampling import save_sheet
@@ -103,7 +103,7 @@ def measure(settings: AdapterSettings, forms: dict[str, Form], faces: Renders, c
         pictures, keys = drawn(forms, label, faces.captions[i], steps, i, size, guidance)
         effect = np.abs(pictures[BASE] - pictures[EXACT].astype(float)).mean()
         for name, picture in (pictures | true_pictures(faces.images[i], forms[EXACT].loaded.vae, size)).items():
-            figures = score(parser.parse(picture), label[0].numpy())
+            figures = measure_agreement(parser.parse(picture), label[0].numpy())
             if name in pictures:
                 figures["difference"] = np.abs(picture - pictures[EXACT].astype(float)).mean() / effect
             if name in keys:
@@ -125,7 +125,7 @@ def table(results: dict[str, dict[str, float]]) -> str:
     for name, row in results.items():
         keys = f"{row['keys']:8.2f}" if "keys" in row else " " * 8
         difference = f"{100 * row['difference']:10.1f} %" if "difference" in row else ""
-        lines.append(f"{name:24}{keys}{row['pixel_accuracy']:9.3f}{row['mean_iou']:10.3f}{difference}")
+        lines.append(f"{name:24}{keys}{row['pixel_accuracy']:9.3f}{row['mean_iou_present']:10.3f}{difference}")
     return "\n".join(lines)
 
 

@@ -25,7 +25,7 @@ from mditface.mdit.mditface.mask import CONDITIONING_KEY, MaskInput, MaskReferen
 from mditface.mdit.mditface.sample import sample
 from mditface.mdit.mditface.reader import CacheOptions
 from mditface.mdit.mditface.reductions import REDUCTIONS
-from mditface.mdit.parsing import load_parser, score
+from mditface.mdit.parsing import load_parser, measure_agreement
 from mditface.mdit.render.caption import Caption
 from mditface.mdit.render.scene import make_sample
 from mditface.nodes.loading import BUNDLED
@@ -72,7 +72,7 @@ def measure(count: int, steps: int, size: int) -> dict[str, dict[str, float]]:
         exact = pictures["exact"].astype(float)
         effect = np.abs(pictures["none"] - exact).mean()
         for name in FORMS:
-            rows[name].append({**score(parser.parse(pictures[name]), label), "keys": keys[name],
+            rows[name].append({**measure_agreement(parser.parse(pictures[name]), label), "keys": keys[name],
                                "difference": np.abs(pictures[name] - exact).mean() / effect})
     return {name: {key: float(np.mean([row[key] for row in found])) for key in found[0]}
             for name, found in rows.items()}
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None):
     print(f"{options.count} held-out label maps, {options.pixels} px, {options.steps} steps\n")
     print(f"{'form':14}{'keys':>8}{'pixels':>9}{'mean IoU':>10}{'difference':>12}")
     for name, row in results.items():
-        print(f"{name:14}{row['keys']:8.2f}{row['pixel_accuracy']:9.3f}{row['mean_iou']:10.3f}"
+        print(f"{name:14}{row['keys']:8.2f}{row['pixel_accuracy']:9.3f}{row['mean_iou_present']:10.3f}"
               f"{100 * row['difference']:11.2f} %")
     print("\n" + json.dumps({"bench": "reductions", "count": options.count, "steps": options.steps,
                               "pixels": options.pixels,

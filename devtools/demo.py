@@ -84,7 +84,7 @@ def agreement(mask: Image.Image, face: Image.Image) -> dict[str, float]:
     from mditface.mdit import labelmap, parsing
     colours = np.asarray(mask.resize(face.size, Image.Resampling.NEAREST))  # (H, W, 3)
     label = labelmap.to_indices(torch.from_numpy(colours / 255.0)[None])[0]  # (H, W)
-    return parsing.load_parser().agreement(np.array(face), label.numpy())
+    return parsing.load_parser().measure_agreement(np.array(face), label.numpy())
 
 
 def draw(options, base: Path) -> None:
@@ -108,7 +108,7 @@ def draw(options, base: Path) -> None:
         ("seconds", f"{seconds:.2f}"),
         ("seconds per step", f"{steps.seconds_each():.3f}"),
         ("cache", entry["outputs"]["report"]["text"][0]),
-        ("label agreement", f"{score['pixel_accuracy']:.3f} of the pixels, mean IoU {score['mean_iou']:.3f}"),
+        ("label agreement", f"{score['pixel_accuracy']:.3f} of the pixels, mean IoU {score['mean_iou_present']:.3f}"),
     ):
         print(f"{what:17}{value}")
 

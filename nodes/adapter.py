@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..mdit.mditface.adapter.reader import apply_adapter
 from ..mdit.mditface.adapter.weights import load_adapter
-from .files import add_folder, names_in, path_of
+from .files import add_folder, find_file, list_files
 from .types import MDiTAdapter
 
 FOLDERS = ("mdit_adapters", "loras")
@@ -28,7 +28,7 @@ class LoadAdapter(io.ComfyNode):
                         "EasyControl condition adapter for FLUX. The format is detected from the file.",
             search_aliases=["EasyControl", "mask adapter", "mask lora", "load adapter"],
             inputs=[
-                io.Combo.Input("adapter_name", options=names_in(*FOLDERS),
+                io.Combo.Input("adapter_name", options=list_files(*FOLDERS),
                                tooltip="Safetensors file in models/mdit_adapters, output/mdit_adapters or "
                                        "models/loras."),
             ],
@@ -37,7 +37,7 @@ class LoadAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, adapter_name) -> io.NodeOutput:
-        return io.NodeOutput(load_adapter(path_of(adapter_name, "adapter_name", *FOLDERS)))
+        return io.NodeOutput(load_adapter(find_file(adapter_name, "adapter_name", *FOLDERS)))
 
 
 class ApplyAdapter(io.ComfyNode):

@@ -8,7 +8,8 @@ import torch
 import node_helpers
 from comfy_api.latest import io
 
-from ..mdit.labelmap import CLASSES, DISPLAY_NAMES, class_ids, shares, to_indices
+from ..mdit.labelmap import (
+    CLASSES, DEFAULT_ORDER, DEFAULT_PALETTE, DISPLAY_NAMES, find_classes, measure_classes, to_indices)
 from ..mdit.mditface.adapter.reader import mask_key
 from ..mdit.mditface.mask import CONDITIONING_KEY, ExemplarInput, MaskInput, MaskReference
 from ..mdit.mditface.reductions import REDUCTIONS, describe_reductions
@@ -58,7 +59,7 @@ def describe_mask(mask: MaskInput) -> str:
     """Two lines: size and token reduction, then the share of each class."""
     batch, height, width = mask.labels.shape
     classes = [f"{DISPLAY_NAMES[k]} {share:.1%}" + ("" if mask.visible[k] else " (hidden)")
-               for k, share in shares(mask.labels)]
+               for k, share in measure_classes(mask.labels)]
     return f"{batch} label map(s) of {width} x {height}, token reduction {mask.reduction}\n{', '.join(classes)}"
 
 
@@ -99,11 +100,11 @@ class MaskTokenizer(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, label_map, palette="colours", order="CelebAMask-HQ", vae=None, hidden_classes="",
+    def execute(cls, label_map, palette=DEFAULT_PALETTE, order=DEFAULT_ORDER, vae=None, hidden_classes="",
                 token_reduction="merge") -> io.NodeOutput:
         visible = torch.ones(len(CLASSES))
         if hidden_classes.strip():
-            visible[class_ids(hidden_classes, "hidden_classes")] = 0
+            visible[find_classes(hidden_classes, "hidden_classes")] = 0
         mask = MaskInput(to_indices(label_map, palette, order), visible, token_reduction, vae)
         return io.NodeOutput(mask, describe_mask(mask))
 
@@ -197,8 +198,8 @@ class ApplyExemplar(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, conditioning, exemplar, label_map, vae, strength=1.0, palette="colours",
-                order="CelebAMask-HQ") -> io.NodeOutput:
+    def execute(cls, conditioning, exemplar, label_map, vae, strength=1.0, palette=DEFAULT_PALETTE,
+                order=DEFAULT_ORDER) -> io.NodeOutput:
         encoded = make_exemplar(exemplar, label_map, palette, order, vae)
         return io.NodeOutput(attach_exemplar(conditioning, encoded, strength))
 

@@ -9,8 +9,8 @@ from comfy_api.latest import io
 from ..mdit.dynast import face, host, pose
 from ..mdit.dynast.config import SMOOTH, TOP_K
 from ..mdit.dynast.label import SMALLEST, Label
-from ..mdit.labelmap import to_indices
-from .files import add_folder, names_in, path_of
+from ..mdit.labelmap import DEFAULT_ORDER, DEFAULT_PALETTE, to_indices
+from .files import add_folder, find_file, list_files
 from .labelmap import palette_inputs
 from .types import DynaSTLabel, DynaSTModel, PoseKeypoints
 
@@ -42,7 +42,7 @@ class LoadDynaST(io.ComfyNode):
                         "a file in the published layout. Whether it draws persons or faces shows in the file.",
             search_aliases=["DynaST loader", "exemplar", "pose transfer", "DeepFashion", "latest_net_G"],
             inputs=[
-                io.Combo.Input("weights_name", options=names_in(FOLDER, endings=ENDINGS),
+                io.Combo.Input("weights_name", options=list_files(FOLDER, endings=ENDINGS),
                                tooltip="A file from models/dynast. The published one is latest_net_G.pth."),
                 io.Int.Input("top_k", default=TOP_K, min=1, max=64, optional=True, advanced=True,
                              tooltip="How many places in the exemplar each place hands on to the next finer level. 4 "
@@ -57,7 +57,7 @@ class LoadDynaST(io.ComfyNode):
 
     @classmethod
     def execute(cls, weights_name, top_k=TOP_K, smooth=SMOOTH) -> io.NodeOutput:
-        return io.NodeOutput(host.load(path_of(weights_name, "weights_name", FOLDER), top_k, smooth))
+        return io.NodeOutput(host.load(find_file(weights_name, "weights_name", FOLDER), top_k, smooth))
 
 
 class PoseLabel(io.ComfyNode):
@@ -109,7 +109,7 @@ class FaceEdgeLabel(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, label_map, palette="colours", order="CelebAMask-HQ", size=SIZE) -> io.NodeOutput:
+    def execute(cls, image, label_map, palette=DEFAULT_PALETTE, order=DEFAULT_ORDER, size=SIZE) -> io.NodeOutput:
         label = face.from_label_maps(image, to_indices(label_map, palette, order), size)
         return io.NodeOutput(label, label.channels[:, 0, ..., None].expand(-1, -1, -1, 3) / 255)
 

@@ -16,7 +16,7 @@ from ..mdit.face_diffuser.stages import Borders, leading_sigmas
 from ..mdit.face_diffuser.strip import draw_strip
 from ..mdit.face_diffuser.weights import load_face_diffuser
 from ..mdit.labelmap import to_indices
-from .files import add_folder, names_in, path_of
+from .files import add_folder, find_file, list_files
 from .loading import DTYPES
 from .types import FaceDiffuserSubject
 
@@ -161,7 +161,7 @@ class LoadFaceDiffuser(io.ComfyNode):
                         "image encoder, or the scene model (TDM). The kind is detected from the file.",
             search_aliases=["Face-diffuser loader", "SDM", "TDM", "subject model", "FastComposer"],
             inputs=[
-                io.Combo.Input("weights_name", options=names_in(FOLDER, endings=ENDINGS),
+                io.Combo.Input("weights_name", options=list_files(FOLDER, endings=ENDINGS),
                                tooltip="File in models/face_diffuser. Both published files have the same name: keep "
                                        "their folders SDM and TDM."),
                 io.Combo.Input("weight_dtype", options=list(DTYPES), default="default", advanced=True,
@@ -178,7 +178,7 @@ class LoadFaceDiffuser(io.ComfyNode):
 
     @classmethod
     def execute(cls, weights_name, weight_dtype="default") -> io.NodeOutput:
-        path = path_of(weights_name, "weights_name", FOLDER)
+        path = find_file(weights_name, "weights_name", FOLDER)
         loaded = load_face_diffuser(path, DTYPES[weight_dtype], folder_paths.get_folder_paths("embeddings"))
         return io.NodeOutput(loaded.model, loaded.clip, loaded.vae, loaded.subject)
 

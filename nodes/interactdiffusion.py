@@ -17,8 +17,8 @@ from ..mdit.interactdiffusion.patch import KEY, Reading, apply_interactions
 from ..mdit.interactdiffusion.schedule import ScheduleBySteps, ScheduleByTimestep
 from ..mdit.interactdiffusion.text import parse_interactions, parse_numbers
 from ..mdit.interactdiffusion.weights import load_interactdiffusion
-from .editors import background_input, shown
-from .files import add_folder, names_in, path_of
+from .editors import background_input, show_background
+from .files import add_folder, find_file, list_files
 from .types import Interactions, InteractionWeights
 
 CATEGORY = "MDiTFace/interaction"
@@ -79,7 +79,7 @@ class LoadInteractDiffusion(io.ComfyNode):
                         "from the file.",
             search_aliases=["InteractDiffusion loader", "HOI", "human object interaction", "GLIGEN"],
             inputs=[
-                io.Combo.Input("weights_name", options=names_in(*FOLDERS, endings=ENDINGS),
+                io.Combo.Input("weights_name", options=list_files(*FOLDERS, endings=ENDINGS),
                                tooltip="File in models/interactdiffusion or models/gligen."),
             ],
             outputs=[
@@ -93,7 +93,7 @@ class LoadInteractDiffusion(io.ComfyNode):
 
     @classmethod
     def execute(cls, weights_name) -> io.NodeOutput:
-        weights, base = load_interactdiffusion(path_of(weights_name, "weights_name", *FOLDERS))
+        weights, base = load_interactdiffusion(find_file(weights_name, "weights_name", *FOLDERS))
         if not base:
             return io.NodeOutput(weights, None, None, None)
         if any(key.startswith("first_stage_model.") for key in base):
@@ -209,7 +209,7 @@ class DrawInteractions(io.ComfyNode):
     @classmethod
     def execute(cls, width, height, text, background=None, previous=()) -> io.NodeOutput:
         return io.NodeOutput((*previous, *parse_interactions(text)),
-                             ui={"size": [width, height], **shown(background)})
+                             ui={"size": [width, height], **show_background(background)})
 
 
 def schedule_options() -> list[io.DynamicCombo.Option]:

@@ -1,4 +1,4 @@
-"""Nodes that build, split and edit label maps: pictures whose colours name the parts of a face."""
+"""Nodes that build, split and edit label maps: images whose colors name the classes of a face."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from PIL import Image
 from comfy_api.latest import io
 
 from ..mdit import labelmap
+from ..mdit.labelmap import DEFAULT_ORDER, DEFAULT_PALETTE, ORDERS, PALETTES
 
 CATEGORY = "MDiTFace/label map"
 EXAMPLES = Path(labelmap.__file__).parent / "examples"
@@ -20,23 +21,25 @@ EDITS = {edit.__name__: edit for edit in (
 
 
 def palette_inputs() -> list[io.Input]:
-    """How to read a label-map picture: the inputs `palette` and `order` of every node that takes one."""
+    """The inputs `palette` and `order` of every node that reads a label-map image."""
     return [
         io.Combo.Input(
-            "palette", options=list(labelmap.PALETTES), default="colours",
-            tooltip="What the pixels of the label map show. colours: the CelebAMask-HQ colours. "
-                    "grey indices: grey level 0 to 18 of 255, nearly black to the eye. "
-                    "index picture: the 19 classes spread evenly over black to white."),
+            "palette", options=list(PALETTES), default=DEFAULT_PALETTE,
+            tooltip=f"Colors of the label map. {describe_choices(PALETTES)}"),
         io.Combo.Input(
-            "order", options=list(labelmap.ORDERS), default="CelebAMask-HQ", advanced=True,
-            tooltip="The class order that the pixel values count in. Choose 'face parser' for the output of "
-                    "the common face parsers (background, skin, brows, eyes, glasses, ...)."),
+            "order", options=list(ORDERS), default=DEFAULT_ORDER, advanced=True,
+            tooltip=f"Class order of the label map. {describe_choices(ORDERS)}"),
     ]
+
+
+def describe_choices(table: dict) -> str:
+    """One sentence for each palette or order of a table."""
+    return " ".join(f"{name}: {entry.description}" for name, entry in table.items())
 
 
 def label_map_output() -> io.Output:
     return io.Image.Output(
-        "label_map", tooltip="Label map in CelebAMask-HQ colours; preview, save, paint or tokenize it.")
+        "label_map", tooltip="Label map in CelebAMask-HQ colors, as an ordinary image.")
 
 
 class ExampleLabelMap(io.ComfyNode):
@@ -46,42 +49,42 @@ class ExampleLabelMap(io.ComfyNode):
             node_id="MDiT_ExampleLabelMap",
             display_name="Load Example Label Map",
             category=CATEGORY,
-            description="One of the label maps that come with the pack, 512 x 512 pixels, to start from.",
+            description="Loads a label map that comes with the pack, 512 x 512 pixels.",
             search_aliases=["template face", "sample mask", "face parts", "mditface"],
             inputs=[io.Combo.Input("face", options=sorted(path.stem for path in EXAMPLES.glob("*.png")),
-                                   tooltip="Which face. Edit it with Edit Label Map, or save and repaint it.")],
+                                   tooltip="Face to load. Edit Label Map changes single classes.")],
             outputs=[label_map_output()],
         )
 
     @classmethod
     def execute(cls, face: str) -> io.NodeOutput:
-        picture = np.asarray(Image.open(EXAMPLES / f"{face}.png").convert("RGB"))  # (H, W, 3)
-        return io.NodeOutput(torch.from_numpy(picture / np.float32(255))[None])
+        image = np.asarray(Image.open(EXAMPLES / f"{face}.png").convert("RGB"))  # (H, W, 3)
+        return io.NodeOutput(torch.from_numpy(image / np.float32(255))[None])
 
 
 class LabelMapFromMasks(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        slot = io.Mask.Input("mask", tooltip="Pixels above 0.5 take the class of the same place in the list.")
+        slot = io.Mask.Input("mask", tooltip="Pixels above 0.5 take the class at the same position in the list.")
         return io.Schema(
             node_id="MDiT_LabelMapFromMasks",
             display_name="Build Label Map from Masks",
             category=CATEGORY,
-            description="Paints masks as face parts into one label map, the later ones on top. Pixels under "
-                        "no mask are background, or stay as in a label map to paint on.",
+            description="Paints masks as classes into one label map; later masks lie on top. Pixels outside all "
+                        "masks are background, or keep the class of the connected label map.",
             search_aliases=["mask to label map", "combine masks", "segmentation map", "face parts"],
             inputs=[
                 io.Autogrow.Input(
                     "masks", template=io.Autogrow.TemplatePrefix(slot, prefix="mask", min=1, max=50),
-                    tooltip="One mask for each part; a new slot appears when the last one is connected."),
+                    tooltip="One mask for each class. A new slot appears when the last slot is connected."),
                 io.String.Input(
                     "classes", default="skin", multiline=True, dynamic_prompts=False,
-                    tooltip="The class of each connected mask from top to bottom, split by commas or lines. "
+                    tooltip="Class of each connected mask from top to bottom, separated by commas or lines. "
                             f"Classes: {CLASS_LIST}."),
                 io.Int.Input("width", default=0, min=0, max=16384,
-                             tooltip="Width of the label map in pixels; 0 takes the first mask's."),
+                             tooltip="Width of the label map in pixels. 0: width of the first mask."),
                 io.Int.Input("height", default=0, min=0, max=16384,
-                             tooltip="Height of the label map in pixels; 0 takes the first mask's."),
+                             tooltip="Height of the label map in pixels. 0: height of the first mask."),
                 io.Image.Input("label_map", optional=True,
                                tooltip="Label map to paint on, stretched to the size. Unconnected: background."),
             ],
@@ -92,14 +95,14 @@ class LabelMapFromMasks(io.ComfyNode):
     def execute(cls, masks: io.Autogrow.Type, classes: str, width: int = 0, height: int = 0,
                 label_map: torch.Tensor | None = None) -> io.NodeOutput:
         layers = list(masks.values())
-        ids = labelmap.class_ids(classes)
-        if len(ids) != len(layers):
-            raise ValueError(f"classes: {len(ids)} names for {len(layers)} connected masks. "
+        indices = labelmap.find_classes(classes)
+        if len(indices) != len(layers):
+            raise ValueError(f"classes: the list has {len(indices)} names, but {len(layers)} masks are connected. "
                              "Write one class name for each mask, from top to bottom.")
         h, w = layers[0].shape[-2:]
         base = None if label_map is None else labelmap.to_indices(label_map)
-        indices = labelmap.from_masks(list(zip(ids, layers)), height or h, width or w, base)
-        return io.NodeOutput(labelmap.to_image(indices))
+        painted = labelmap.from_masks(list(zip(indices, layers)), height or h, width or w, base)
+        return io.NodeOutput(labelmap.to_image(painted))
 
 
 class LabelMapToMasks(io.ComfyNode):
@@ -109,30 +112,30 @@ class LabelMapToMasks(io.ComfyNode):
             node_id="MDiT_LabelMapToMasks",
             display_name="Split Label Map into Masks",
             category=CATEGORY,
-            description="Cuts the chosen face parts out of a label map as masks. Each pixel is snapped to "
-                        "the nearest palette entry first.",
+            description="Extracts classes of a label map as masks. Each pixel takes the class of the nearest "
+                        "palette color first.",
             search_aliases=["label map to mask", "segmentation to mask", "hair mask", "face parts"],
             inputs=[
-                io.Image.Input("label_map", tooltip="Label map, or a batch of them."),
+                io.Image.Input("label_map", tooltip="Label map, or a batch of label maps."),
                 io.String.Input(
                     "classes", default="all", dynamic_prompts=False,
-                    tooltip=f"Classes to cut out, such as 'hair, hat', or 'all'. Classes: {CLASS_LIST}."),
+                    tooltip=f"Classes to extract, such as 'hair, hat', or 'all'. Classes: {CLASS_LIST}."),
                 *palette_inputs(),
             ],
             outputs=[
                 io.Mask.Output(
-                    "masks", tooltip="One mask for each picture and class: all classes of the first picture "
-                                     "in the order of the list, then those of the next."),
+                    "masks", tooltip="One mask for each label map and class: all classes of the first label map "
+                                     "in the order of the list, then the classes of the next label map."),
                 io.Mask.Output(
-                    "union", tooltip="One mask for each picture: every pixel of any chosen class."),
+                    "union", tooltip="One mask for each label map: all pixels of the listed classes."),
             ],
         )
 
     @classmethod
-    def execute(cls, label_map: torch.Tensor, classes: str, palette: str = "colours",
-                order: str = "CelebAMask-HQ") -> io.NodeOutput:
+    def execute(cls, label_map: torch.Tensor, classes: str, palette: str = DEFAULT_PALETTE,
+                order: str = DEFAULT_ORDER) -> io.NodeOutput:
         indices = labelmap.to_indices(label_map, palette, order)
-        masks = labelmap.to_masks(indices, labelmap.class_ids(classes))  # (B, C, H, W)
+        masks = labelmap.to_masks(indices, labelmap.find_classes(classes))  # (B, C, H, W)
         return io.NodeOutput(masks.flatten(0, 1), masks.amax(dim=1))
 
 
@@ -143,19 +146,19 @@ class EditLabelMap(io.ComfyNode):
             node_id="MDiT_EditLabelMap",
             display_name="Edit Label Map",
             category=CATEGORY,
-            description="Moves, scales, grows, removes or replaces one face part of a label map. Pixels that "
-                        "the part leaves are filled from the nearest other part.",
+            description="Moves, scales, grows, removes or replaces one class of a label map. Pixels that "
+                        "the class leaves take the nearest other class.",
             search_aliases=["move face part", "resize face part", "remove glasses", "grow hair"],
             inputs=[
                 io.Image.Input(
-                    "label_map", tooltip="Label map in CelebAMask-HQ colours, or a batch of them."),
+                    "label_map", tooltip="Label map in CelebAMask-HQ colors, or a batch of label maps."),
                 io.Combo.Input(
                     "class_name", display_name="class", options=list(labelmap.CLASSES), default="hair",
-                    tooltip="The class to edit; l_ and r_ are the person's own left and right. A picture "
-                            "without it stays as it is."),
+                    tooltip="Class to edit; l_ and r_ are the person's own left and right. A label map "
+                            "without this class stays as it is."),
                 io.DynamicCombo.Input(
                     "operation", options=_operations(),
-                    tooltip="What to do with the class; its settings appear below."),
+                    tooltip="Operation on the class. The settings of the operation appear below."),
             ],
             outputs=[label_map_output()],
         )
@@ -167,8 +170,8 @@ class EditLabelMap(io.ComfyNode):
         settings = dict(operation)
         edit = EDITS[settings.pop("operation")]
         if "by" in settings:
-            settings["by"] = labelmap.class_id(settings["by"])
-        indices = edit(labelmap.to_indices(label_map), labelmap.class_id(class_name), **settings)
+            settings["by"] = labelmap.find_class(settings["by"])
+        indices = edit(labelmap.to_indices(label_map), labelmap.find_class(class_name), **settings)
         return io.NodeOutput(labelmap.to_image(indices))
 
 
@@ -181,18 +184,18 @@ def _operations() -> list[io.DynamicCombo.Option]:
         ]),
         io.DynamicCombo.Option("scale", [
             io.Float.Input("width", default=1.0, min=0.05, max=20.0, step=0.05,
-                           tooltip="Factor on the part's width, about its centre."),
+                           tooltip="Factor on the width, about the center of the class."),
             io.Float.Input("height", default=1.0, min=0.05, max=20.0, step=0.05,
-                           tooltip="Factor on the part's height, about its centre."),
+                           tooltip="Factor on the height, about the center of the class."),
         ]),
         io.DynamicCombo.Option("grow", [
             io.Int.Input("pixels", default=4, min=-4096, max=4096,
-                         tooltip="How far the outline moves outwards, in pixels; negative shrinks the part."),
+                         tooltip="Distance in pixels that the outline moves outward; negative shrinks the class."),
         ]),
         io.DynamicCombo.Option("remove", []),
         io.DynamicCombo.Option("replace", [
             io.Combo.Input("by", options=list(labelmap.CLASSES), default="background",
-                           tooltip="The class that takes the part's place."),
+                           tooltip="Class that replaces the edited class."),
         ]),
     ]
 

@@ -9,7 +9,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..mdit.mditface import host
-from .files import add_folder, names_in, path_of
+from .files import add_folder, find_file, list_files
 
 FOLDERS = ("mdit", "diffusion_models")
 BUNDLED = Path(host.__file__).parent / "weights"
@@ -29,7 +29,7 @@ class LoadModel(io.ComfyNode):
                         "and the VAE if the file contains them. The bundled mditface-demo generates small faces.",
             search_aliases=["MDiTFace loader", "face model", "load face diffusion", "mask to face"],
             inputs=[
-                io.Combo.Input("model_name", options=names_in(*FOLDERS),
+                io.Combo.Input("model_name", options=list_files(*FOLDERS),
                                tooltip="Safetensors file in models/mdit or models/diffusion_models, or the bundled "
                                        "mditface-demo."),
                 io.Combo.Input("weight_dtype", options=list(DTYPES), default="default", advanced=True,
@@ -45,7 +45,7 @@ class LoadModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name, weight_dtype="default") -> io.NodeOutput:
-        return io.NodeOutput(*host.load(path_of(model_name, "model_name", *FOLDERS), DTYPES[weight_dtype]))
+        return io.NodeOutput(*host.load(find_file(model_name, "model_name", *FOLDERS), DTYPES[weight_dtype]))
 
 
 NODES = (LoadModel,)

@@ -1,4 +1,4 @@
-"""The node in which label maps are painted; its editor is `web/painter.js`."""
+"""The node for painting label maps; its editor is `web/painter.js`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from comfy_api.latest import io
 
 from ..mdit import labelmap
-from .editors import background_input, shown
+from .editors import background_input, show_background
 from .labelmap import CATEGORY, label_map_output
 
 TEMPLATES = Path(__file__).parents[1] / "web" / "painter" / "templates"
@@ -21,7 +21,7 @@ FIRST_TEMPLATE = "long-hair.png"
 
 @cache
 def first_drawing() -> str:
-    """The drawing of a new node: a template face, so that the node is of use before anything is painted."""
+    """The drawing of a new node: a template face, which is valid input at once."""
     return labelmap.encode_drawing(torch.from_numpy(np.array(Image.open(TEMPLATES / FIRST_TEMPLATE))))
 
 
@@ -32,21 +32,21 @@ class PaintLabelMap(io.ComfyNode):
             node_id="MDiT_PaintLabelMap",
             display_name="Paint Label Map",
             category=CATEGORY,
-            description="Paint the parts of a face with brush, fill and polygon, move and scale one part, or start "
-                        "from a template face. The drawing is saved with the graph.",
+            description="Paints a label map of a face. Brush, fill and polygon paint classes; one class can be moved "
+                        "and scaled; template faces give a start. The graph saves the drawing.",
             search_aliases=["painter", "draw face parts", "mask editor", "segmentation editor", "mditface"],
             inputs=[
                 io.String.Input(
                     "drawing", default=first_drawing(), socketless=True, extra_dict={"widgetType": "MDIT_LABEL_MAP"},
-                    tooltip="The painted label map: size and compressed classes as text. The painter writes it."),
+                    tooltip="Painted label map as text: size and compressed classes. The painter writes the text."),
                 io.Combo.Input(
                     "class_name", display_name="class", options=list(labelmap.CLASSES), default="hair",
-                    tooltip="The class that the output mask covers; l_ and r_ are the person's own left and right."),
-                background_input("It does not enter the label map."),
+                    tooltip="Class of the output mask; l_ and r_ are the person's own left and right."),
+                background_input("The label map does not contain the image."),
             ],
             outputs=[
                 label_map_output(),
-                io.Mask.Output("mask", tooltip="1 where the drawing shows the chosen class, else 0."),
+                io.Mask.Output("mask", tooltip="Mask of the chosen class: 1 inside, 0 outside."),
                 io.Int.Output("width", tooltip="Width of the drawing in pixels."),
                 io.Int.Output("height", tooltip="Height of the drawing in pixels."),
             ],
@@ -64,9 +64,9 @@ class PaintLabelMap(io.ComfyNode):
     @classmethod
     def execute(cls, drawing: str, class_name: str, background: torch.Tensor | None = None) -> io.NodeOutput:
         indices = labelmap.decode_drawing(drawing)[None]  # (1, H, W)
-        mask = labelmap.to_masks(indices, [labelmap.class_id(class_name)])[:, 0]  # (1, H, W)
+        mask = labelmap.to_masks(indices, [labelmap.find_class(class_name)])[:, 0]  # (1, H, W)
         height, width = indices.shape[1:]
-        return io.NodeOutput(labelmap.to_image(indices), mask, width, height, ui=shown(background))
+        return io.NodeOutput(labelmap.to_image(indices), mask, width, height, ui=show_background(background))
 
 
 NODES = (PaintLabelMap,)

@@ -6,9 +6,10 @@ import torch
 import comfy.model_management
 from comfy_api.latest import io, ui
 
-from ..mdit.labelmap import DISPLAY_NAMES, overlay, resize_nearest, shares, sheet, to_indices
+from ..mdit.labelmap import (
+    DEFAULT_ORDER, DEFAULT_PALETTE, DISPLAY_NAMES, draw_sheet, measure_classes, overlay, resize_nearest, to_indices)
 from ..mdit.mditface.inspection import contents
-from ..mdit.parsing import host, score
+from ..mdit.parsing import host, measure_agreement
 from .labelmap import CATEGORY, palette_inputs
 from .parsing import parser_input
 from .types import MDiTMask
@@ -25,11 +26,12 @@ def match_batches(labels, images):
     return labels, images.expand(batch, -1, -1, -1)
 
 
-def measure_agreement(labels, images, parser) -> list[list[str]]:
+def describe_agreement(labels, images, parser) -> list[list[str]]:
     """Two lines for each image: pixel accuracy and mean IoU of the parsed image with its label map."""
     parsed, _ = parser.parse(images)
-    scores = [score(found.cpu().numpy(), asked.cpu().numpy()) for found, asked in zip(parsed, labels)]
-    return [[f"label agreement {found['pixel_accuracy']:.3f}", f"mean IoU {found['mean_iou']:.3f}"] for found in scores]
+    scores = [measure_agreement(found.cpu().numpy(), asked.cpu().numpy()) for found, asked in zip(parsed, labels)]
+    return [[f"label agreement {found['pixel_accuracy']:.3f}", f"mean IoU {found['mean_iou_present']:.3f}"]
+            for found in scores]
 
 
 class PreviewLabelMap(io.ComfyNode):
@@ -61,7 +63,7 @@ class PreviewLabelMap(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, label_map, palette="colours", order="CelebAMask-HQ", picture=None, opacity=0.5,
+    def execute(cls, label_map, palette=DEFAULT_PALETTE, order=DEFAULT_ORDER, picture=None, opacity=0.5,
                 parser=None) -> io.NodeOutput:
         labels = to_indices(label_map, palette, order)
         panels = [()] * len(labels)
@@ -69,12 +71,12 @@ class PreviewLabelMap(io.ComfyNode):
         if picture is not None:
             labels, images = match_batches(labels, picture[..., :3])
             panels = zip(images, overlay(images, labels, opacity))
-            notes = measure_agreement(labels, images, parser or host.load())
+            notes = describe_agreement(labels, images, parser or host.load_patched_parser())
         sheets, lines = [], []
         for asked, views, agreement in zip(labels, panels, notes):
             comfy.model_management.throw_exception_if_processing_interrupted()
-            sheets.append(sheet(asked, views, agreement))
-            classes = [f"{DISPLAY_NAMES[k]} {share:.1%}" for k, share in shares(asked)]
+            sheets.append(draw_sheet(asked, views, agreement))
+            classes = [f"{DISPLAY_NAMES[k]} {share:.1%}" for k, share in measure_classes(asked)]
             lines.append(", ".join(classes + agreement))
         preview, report = torch.stack(sheets), "\n".join(lines)
         return io.NodeOutput(preview, report, ui={**ui.PreviewImage(preview, cls=cls).as_dict(), "text": (report,)})

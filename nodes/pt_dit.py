@@ -10,7 +10,7 @@ from ..mdit.pt_dit.cost import report
 from ..mdit.pt_dit.schedule import exact_sigmas, shift_of
 from ..mdit.pt_dit.text import encode
 from ..mdit.pt_dit.vae import load_vae
-from .files import names_in, path_of
+from .files import list_files, find_file
 from .loading import DTYPES
 
 CATEGORY = "MDiTFace/PT-DiT"
@@ -34,7 +34,7 @@ class LoadPTDiT(io.ComfyNode):
                         "takes the file for a PixArt and draws noise without an error.",
             search_aliases=["Qihoo-T2X", "proxy token diffusion", "PT-DiT loader"],
             inputs=[
-                io.Combo.Input("model_name", options=names_in(MODELS, endings=ENDINGS),
+                io.Combo.Input("model_name", options=list_files(MODELS, endings=ENDINGS),
                                tooltip="A file from models/diffusion_models. A config.json beside it is read for what "
                                        "its weights do not tell."),
                 io.Combo.Input("weight_dtype", options=list(DTYPES), default="default", advanced=True,
@@ -47,7 +47,7 @@ class LoadPTDiT(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name, weight_dtype="default") -> io.NodeOutput:
-        return io.NodeOutput(host.load(path_of(model_name, host.SOURCE, MODELS), DTYPES[weight_dtype]))
+        return io.NodeOutput(host.load(find_file(model_name, host.SOURCE, MODELS), DTYPES[weight_dtype]))
 
 
 class LoadPTDiTVAE(io.ComfyNode):
@@ -61,7 +61,7 @@ class LoadPTDiTVAE(io.ComfyNode):
                         "of Stable Diffusion have latents of the same shape but another meaning.",
             search_aliases=["Open-Sora-Plan VAE", "CausalVAE", "Qihoo-T2X VAE"],
             inputs=[
-                io.Combo.Input("vae_name", options=names_in(VAES, endings=ENDINGS),
+                io.Combo.Input("vae_name", options=list_files(VAES, endings=ENDINGS),
                                tooltip="A file from models/vae, such as checkpoint.ckpt of Open-Sora-Plan v1.2."),
             ],
             outputs=[io.Vae.Output(display_name="vae", tooltip="For VAE Encode and VAE Decode.")],
@@ -69,7 +69,7 @@ class LoadPTDiTVAE(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae_name) -> io.NodeOutput:
-        return io.NodeOutput(load_vae(path_of(vae_name, "vae_name", VAES)))
+        return io.NodeOutput(load_vae(find_file(vae_name, "vae_name", VAES)))
 
 
 class PTDiTText(io.ComfyNode):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mditface.mdit.labelmap import PALETTE, class_id
+from mditface.mdit.labelmap import PALETTE, find_class
 
 MASKS = Path(__file__).with_name("painted.json")
 CANVAS = 512  # pixels, in which the shapes are given
@@ -32,7 +32,7 @@ def paint(shapes: list[dict]) -> np.ndarray:
     canvas = Image.new("L", (CANVAS, CANVAS))
     draw = ImageDraw.Draw(canvas)
     for shape in shapes:
-        color = class_id(shape["part"])
+        color = find_class(shape["part"])
         if "polygon" in shape:
             draw.polygon([tuple(point) for point in shape["polygon"]], fill=color)
         elif "ellipse" in shape:

@@ -11,10 +11,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from ..labelmap import PALETTE, resize_nearest, to_indices
+from ..labelmap import PALETTE, find_entries, resize_nearest, to_indices
 
 Size = tuple[int, int]  # height, width
-ROWS = {color: row for row, color in enumerate(PALETTE)}
 
 
 def inspect_image(file: Path) -> Size:
@@ -76,11 +75,10 @@ def palette_rows(indices: np.ndarray, palette: np.ndarray) -> np.ndarray:
     if used.max() >= len(palette):
         return indices
     colors = [tuple(color) for color in palette[used].tolist()]
-    if all(color in ROWS for color in colors):
-        rows = [ROWS[color] for color in colors]
-    elif all(len(set(color)) == 1 for color in colors):
+    rows = find_entries(colors)
+    if rows is None and all(len(set(color)) == 1 for color in colors):
         rows = [color[0] for color in colors]
-    else:
+    if rows is None:
         return indices
     table = np.zeros(256, np.uint8)
     table[used] = rows

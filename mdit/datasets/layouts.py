@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch.utils.data import Dataset
 
-from ..labelmap import CLASSES, class_id
+from ..labelmap import CLASSES, find_class
 from .faces import FaceDataset, FileFace, MaskFace, PartFace, RenderedFace
 from .images import Size
 from .renders import read_shard, shard_files
@@ -71,7 +71,7 @@ def read_order(source: Path, classes: Sequence[str] | None) -> tuple[int, ...]:
         if not listed.is_file():
             return tuple(range(len(CLASSES)))
         names, origin = listed.read_text().split("\n"), str(listed)
-    return tuple(class_id(name, origin) for name in names if name.strip())
+    return tuple(find_class(name, origin) for name in names if name.strip())
 
 
 def open_files(source: Path, faces: list[FileFace], size: int | None) -> FaceDataset:
@@ -102,7 +102,7 @@ def part_faces(source: Path) -> list[PartFace]:
     parts = defaultdict(list)
     for file in (source / CELEBA_PARTS).glob("*/*_*.png"):
         number, part = file.stem.split("_", 1)
-        parts[number].append((class_id(part, str(file)), file))
+        parts[number].append((find_class(part, str(file)), file))
     images = files_by_name(source / CELEBA_IMAGES)
     return [PartFace(name, images[name], caption_file(source, name), tuple(parts[name.zfill(5)]))
             for name in in_order(images)]

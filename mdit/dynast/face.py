@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ..labelmap import class_id
+from ..labelmap import find_class
 from .canny import canny
 from .label import Label, check_size, measure_distances, stack_labels, to_uint8
 
@@ -71,8 +71,8 @@ def from_label_maps(images: Tensor, label_maps: Tensor, size: int) -> Label:
 
 def split_parts(classes: np.ndarray, number: int) -> list[np.ndarray]:
     """The parts (h, w) bool of a label map. The skin continues under what lies on it, as in the training data."""
-    skin = np.isin(classes, [class_id(name) for name in ON_SKIN])
+    skin = np.isin(classes, [find_class(name) for name in ON_SKIN])
     if not skin.any():
         raise ValueError(f"label_map: label map {number} shows no face: none of its pixels is one of "
                          f"{', '.join(ON_SKIN)}: use an image with a face that the parser finds, or paint a face")
-    return [skin, *(classes == class_id(name) for name in PARTS[1:])]
+    return [skin, *(classes == find_class(name) for name in PARTS[1:])]

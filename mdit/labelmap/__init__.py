@@ -1,17 +1,19 @@
-"""Label maps of faces: class names, palettes, conversion between pictures, indices and masks, and edits."""
+"""Label maps of faces: class names, palettes, conversion between images, indices and masks, and edits."""
 
-from .classes import CLASSES, DISPLAY_NAMES, ORDERS, PALETTE, PARSER_ORDER, class_id, class_ids
-from .convert import PALETTES, from_masks, resize_nearest, to_image, to_indices, to_masks
+from .classes import CLASSES, DISPLAY_NAMES, find_class, find_classes
+from .convert import find_entries, from_masks, resize_nearest, to_image, to_indices, to_masks
 from .drawing import decode_drawing, encode_drawing
 from .edit import grow, move, remove, replace, scale
 from .landmarks import from_landmarks
-from .sheet import overlay, shares, sheet
+from .palettes import DEFAULT_ORDER, DEFAULT_PALETTE, ORDERS, PALETTE, PALETTES, PARSER_ORDER
+from .sheet import draw_sheet, measure_classes, overlay
 
 __all__ = [
-    "CLASSES", "DISPLAY_NAMES", "ORDERS", "PALETTE", "PALETTES", "PARSER_ORDER",
-    "class_id", "class_ids", "decode_drawing", "encode_drawing",
-    "from_masks", "resize_nearest", "to_image", "to_indices", "to_masks",
+    "CLASSES", "DISPLAY_NAMES", "find_class", "find_classes",
+    "DEFAULT_ORDER", "DEFAULT_PALETTE", "ORDERS", "PALETTE", "PALETTES", "PARSER_ORDER",
+    "find_entries", "from_masks", "resize_nearest", "to_image", "to_indices", "to_masks",
+    "decode_drawing", "encode_drawing",
     "from_landmarks",
     "grow", "move", "remove", "replace", "scale",
-    "overlay", "shares", "sheet",
+    "draw_sheet", "measure_classes", "overlay",
 ]

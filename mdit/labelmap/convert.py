@@ -1,4 +1,4 @@
-"""Between label-map pictures, class indices and masks (spec mditface.md, 3.2)."""
+"""Conversions between label-map images, class indices and masks (docs/design/mditface.md, section 3.2)."""
 
 from __future__ import annotations
 
@@ -7,46 +7,43 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from .classes import CLASSES, ORDERS, PALETTE
+from .palettes import DEFAULT_ORDER, DEFAULT_PALETTE, ORDERS, PALETTE, PALETTES, Color
 
-# What a picture shows for the k-th class of its order, in 8-bit RGB.
-PALETTES = {
-    "colours": PALETTE,
-    "grey indices": tuple((k, k, k) for k in range(len(CLASSES))),
-    "index picture": tuple((round(255 * k / 18),) * 3 for k in range(len(CLASSES))),
-}
-
-# Blended edges and compression leave a few per cent of odd colours in a good map; a photograph or a map in
+# Blended edges and compression leave a few per cent of odd colors in a good map; a photograph or a map in
 # another palette has most of its pixels far off.
-MAX_FAR_SHARE = 0.10
+MAX_FAR_FRACTION = 0.10
 
 
 def to_indices(
-    image: torch.Tensor, palette: str = "colours", order: str = "CelebAMask-HQ",
+    image: torch.Tensor, palette: str = DEFAULT_PALETTE, order: str = DEFAULT_ORDER,
 ) -> torch.Tensor:
-    """Class indices of label-map pictures, each pixel snapped to the nearest palette entry.
+    """Class indices of label-map images, each pixel snapped to the nearest palette entry.
 
     image: (B, H, W, 3) in 0..1; a fourth channel is ignored.
-    palette: "colours" (the CelebAMask-HQ palette), "grey indices" (grey level k of 255 for class k) or
-        "index picture" (the 19 classes spread over all grey levels, level round(255 k / 18)).
-    order: the class order that k counts in, a key of ORDERS; with "colours", k is the row in the palette.
+    palette: a key of PALETTES. order: a key of ORDERS, the class order of the palette's entries.
     Returns (B, H, W) uint8 in CelebAMask-HQ order.
 
     A pixel is far when its nearest entry is further away than the two closest entries of the palette are
-    from each other (51 of 255 for "colours"): such a colour cannot be told from another class's.
-    Raises ValueError for a wrong shape, a value that is not finite, and a picture with over 10 % far pixels.
+    from each other (51 of 255 for "colours"): such a color cannot be told from another class's.
+    Raises ValueError for a wrong shape, a value that is not finite, and an image with over 10 % far pixels.
     """
     _check_image(image)
-    entries = torch.tensor(PALETTES[palette], dtype=torch.float32, device=image.device)  # (19, 3)
-    to_class = torch.tensor(ORDERS[order], dtype=torch.uint8, device=image.device)  # (19,)
-    pictures = (image[..., :3].float().clamp(0, 1) * 255).round().int()  # (B, H, W, 3)
-    return torch.stack([to_class[_snap(picture, entries, palette)] for picture in pictures])  # (B, H, W)
+    entries = torch.tensor(PALETTES[palette].colors, dtype=torch.float32, device=image.device)  # (19, 3)
+    to_class = torch.tensor(ORDERS[order].classes, dtype=torch.uint8, device=image.device)  # (19,)
+    pixels = (image[..., :3].float().clamp(0, 1) * 255).round().int()  # (B, H, W, 3)
+    return torch.stack([to_class[_snap(one, entries, palette)] for one in pixels])  # (B, H, W)
 
 
-def to_image(indices: torch.Tensor, palette: Sequence[tuple[int, int, int]] = PALETTE) -> torch.Tensor:
-    """Class indices (B, H, W) as a picture in 8-bit colours `palette`, (B, H, W, 3) float in 0..1."""
-    colours = torch.tensor(palette, dtype=torch.float32, device=indices.device) / 255  # (19, 3)
-    return colours[indices.long()]
+def find_entries(colors: Sequence[Color], palette: str = DEFAULT_PALETTE) -> list[int] | None:
+    """Entry of a palette that each color is exactly; None if the palette lacks one of the colors."""
+    entries = {color: k for k, color in enumerate(PALETTES[palette].colors)}
+    return [entries[color] for color in colors] if all(color in entries for color in colors) else None
+
+
+def to_image(indices: torch.Tensor, colors: Sequence[Color] = PALETTE) -> torch.Tensor:
+    """Class indices (B, H, W) as an image in the 8-bit `colors` of the classes, (B, H, W, 3) float in 0..1."""
+    table = torch.tensor(colors, dtype=torch.float32, device=indices.device) / 255  # (19, 3)
+    return table[indices.long()]
 
 
 def resize_nearest(indices: torch.Tensor, h: int, w: int) -> torch.Tensor:
@@ -63,63 +60,64 @@ def to_masks(indices: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
 def from_masks(
     layers: Sequence[tuple[int, torch.Tensor]], h: int, w: int, base: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Paint masks as classes over label maps or, without, over background; later layers on top.
+    """Paint masks as classes over label maps, or over background without a base; later layers lie on top.
 
-    layers: (class id, mask) pairs; a mask is (H, W), (B, H, W) or (B, 1, H, W) and counts where it exceeds
+    layers: (class index, mask) pairs; a mask is (H, W), (B, H, W) or (B, 1, H, W) and counts where it exceeds
         0.5. A mask of another size is resized by nearest neighbour, one of batch 1 serves the whole batch.
-    base: (B, H, W) class ids to paint over, resized and repeated likewise.
+    base: (B, H, W) class indices to paint over, resized and repeated in the same way.
     Returns (B, h, w) uint8. Raises ValueError for no layers, a wrong shape and batches that do not fit.
     """
     if not layers:
-        raise ValueError("masks: no mask is connected. Connect at least one.")
+        raise ValueError("masks: no mask is connected. Connect at least one mask.")
     masks = [_as_batch(mask, number) for number, (_, mask) in enumerate(layers, 1)]
     base = torch.zeros(1, h, w, dtype=torch.uint8) if base is None else resize_nearest(base, h, w)
-    batch = max(map(len, (base, *masks)))
+    batch = max(len(base), max(map(len, masks)))
     if len(base) not in (1, batch):
-        raise ValueError(f"label_map: a batch of {len(base)}, the masks are one of {batch}. Give them the same size, "
-                         "or 1.")
+        raise ValueError(f"label_map: the batch has {len(base)} label maps, but the masks are a batch of {batch}. "
+                         "Connect batches of the same size, or a single label map.")
     indices = base.to(masks[0].device).repeat(batch // len(base), 1, 1)
-    for number, ((class_id, _), mask) in enumerate(zip(layers, masks), 1):
+    for number, ((class_index, _), mask) in enumerate(zip(layers, masks), 1):
         if len(mask) not in (1, batch):
-            raise ValueError(f"masks: mask {number} is a batch of {len(mask)}, another one of {batch}. "
+            raise ValueError(f"masks: mask {number} is a batch of {len(mask)}, another mask is a batch of {batch}. "
                              "Give all masks the same batch size, or 1.")
-        indices[(resize_nearest(mask, h, w) > 0.5).to(indices.device).expand(batch, h, w)] = class_id
+        covered = (resize_nearest(mask, h, w) > 0.5).to(indices.device)  # (B or 1, h, w)
+        indices[covered.expand(batch, h, w)] = class_index
     return indices
 
 
 def _check_image(image: torch.Tensor) -> None:
     shape = tuple(image.shape)
     if image.ndim != 4 or image.shape[-1] not in (3, 4):
-        raise ValueError(f"label_map: expected pictures of shape (batch, height, width, 3), got {shape}.")
+        raise ValueError(f"label_map: expected images of shape (batch, height, width, 3), got {shape}.")
     if 0 in shape:
-        raise ValueError(f"label_map: the batch is empty, shape {shape}. Connect at least one picture.")
+        raise ValueError(f"label_map: the batch is empty, shape {shape}. Connect at least one image.")
     if not image.isfinite().all():
-        raise ValueError("label_map: the picture has values not finite. Check the node that made it.")
+        raise ValueError("label_map: the image has NaN or infinite values. Check the node that made the image.")
 
 
-def _snap(picture: torch.Tensor, entries: torch.Tensor, palette: str) -> torch.Tensor:
-    """(H, W, 3) int in 0..255 -> (H, W) rows of `entries`; measures each distinct colour once."""
-    codes = picture[..., 0] << 16 | picture[..., 1] << 8 | picture[..., 2]  # (H, W)
-    # (U,), (H, W), (U,): the distinct colours, each pixel's row among them, and how many pixels each has
-    codes, pixel_colour, counts = codes.unique(return_inverse=True, return_counts=True)
-    colours = torch.stack([codes >> 16, codes >> 8 & 255, codes & 255], dim=-1)  # (U, 3)
+def _snap(pixels: torch.Tensor, entries: torch.Tensor, palette: str) -> torch.Tensor:
+    """(H, W, 3) int in 0..255 -> (H, W) rows of `entries`; measures each distinct color once."""
+    codes = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]  # (H, W)
+    # (U,), (H, W), (U,): the distinct colors, each pixel's row among them, and how many pixels each color has
+    codes, pixel_color, counts = codes.unique(return_inverse=True, return_counts=True)
+    colors = torch.stack([codes >> 16, codes >> 8 & 255, codes & 255], dim=-1)  # (U, 3)
     # The matrix-product form of the distance is too inexact to compare with the bound.
-    distances = torch.cdist(colours.float(), entries, compute_mode="donot_use_mm_for_euclid_dist")  # (U, 19)
+    distances = torch.cdist(colors.float(), entries, compute_mode="donot_use_mm_for_euclid_dist")  # (U, 19)
     distance, nearest = distances.min(dim=-1)  # (U,)
-    _refuse_far(colours, counts, distance > torch.pdist(entries).min(), palette)
-    return nearest[pixel_colour]
+    _check_far(colors, counts, distance > torch.pdist(entries).min(), palette)
+    return nearest[pixel_color]
 
 
-def _refuse_far(colours: torch.Tensor, counts: torch.Tensor, far: torch.Tensor, palette: str) -> None:
-    share = (counts[far].sum() / counts.sum()).item()
-    if share <= MAX_FAR_SHARE:
+def _check_far(colors: torch.Tensor, counts: torch.Tensor, far: torch.Tensor, palette: str) -> None:
+    fraction = (counts[far].sum() / counts.sum()).item()
+    if fraction <= MAX_FAR_FRACTION:
         return
-    commonest = colours[far][counts[far].argsort(descending=True, stable=True)[:2]]  # (<= 2, 3)
-    samples = " and ".join(str(tuple(colour)) for colour in commonest.tolist())
+    commonest = colors[far][counts[far].argsort(descending=True, stable=True)[:2]]  # (<= 2, 3)
+    samples = " and ".join(str(tuple(color)) for color in commonest.tolist())
     raise ValueError(
-        f'label_map: {share:.0%} of the pixels are far from every entry of the palette "{palette}", for '
-        f"example {samples} as (r, g, b). Choose the palette that the label map was saved in, or repaint "
-        "those parts in palette colours; a photograph needs a face parser first.")
+        f'label_map: {fraction:.0%} of the pixels are far from every entry of the palette "{palette}", for '
+        f"example {samples} as (r, g, b). Choose the palette of the label map, or repaint these areas in "
+        "palette colors. A photograph needs a face parser first.")
 
 
 def _as_batch(mask: torch.Tensor, number: int) -> torch.Tensor:
@@ -132,5 +130,5 @@ def _as_batch(mask: torch.Tensor, number: int) -> torch.Tensor:
     if mask.ndim != 3:
         raise ValueError(f"masks: mask {number} has shape {shape}, expected (batch, height, width).")
     if 0 in shape:
-        raise ValueError(f"masks: mask {number} is empty, shape {shape}. Connect at least one picture.")
+        raise ValueError(f"masks: mask {number} is empty, shape {shape}. Connect a mask with at least one pixel.")
     return mask.float()

@@ -1,4 +1,4 @@
-"""A label map as the text that a graph holds for the painter.
+"""A label map as text, the form in which a graph saves the painter's drawing.
 
     labelmap1;512x640;eNrt...
 
@@ -32,19 +32,20 @@ def encode_drawing(indices: torch.Tensor) -> str:
 def decode_drawing(text: str) -> torch.Tensor:
     """Label map (H, W) uint8 of a text made by `encode_drawing` or by the painter.
 
-    Unpacks no more bytes than the text announces pixels. Raises ValueError, which names the input `drawing`, for
-    another format or version, a side of 0 or over 4096 pixels, damaged data and classes beyond the 19.
+    Unpacks at most one byte more than the announced number of pixels. Raises ValueError, which names the input
+    `drawing`, for another format or version, a side of 0 or over 4096 pixels, damaged data and unknown classes.
     """
     form = _FORM.fullmatch(text.strip())
     if form is None:
-        raise ValueError(f'drawing: the text is no painted label map; it must read "{VERSION};WIDTHxHEIGHT;DATA". '
+        raise ValueError(f'drawing: the text is no painted label map. The format is "{VERSION};WIDTHxHEIGHT;DATA". '
                          "Paint in the node, or load the graph again.")
-    width, height = int(form[1]), int(form[2])
+    width = int(form[1])
+    height = int(form[2])
     if not (1 <= width <= LONGEST_SIDE and 1 <= height <= LONGEST_SIDE):
-        raise ValueError(f"drawing: {width} x {height} pixels; each side must have 1 to {LONGEST_SIDE}.")
+        raise ValueError(f"drawing: the size is {width} x {height} pixels. Each side must have 1 to {LONGEST_SIDE}.")
     indices = np.frombuffer(_unpack(form[3], width * height), np.uint8)
     if indices.max() >= len(CLASSES):
-        raise ValueError(f"drawing: class {indices.max()} is none of the {len(CLASSES)}, 0 to {len(CLASSES) - 1}. "
+        raise ValueError(f"drawing: the data has class {indices.max()}, but classes go from 0 to {len(CLASSES) - 1}. "
                          "Import the label map again.")
     return torch.from_numpy(indices.reshape(height, width).copy())
 
@@ -57,6 +58,6 @@ def _unpack(packed: str, size: int) -> bytes:
     except (ValueError, zlib.error) as error:
         raise ValueError(f"drawing: the data is damaged ({error}). Load the graph again.") from error
     if len(unpacked) != size or not stream.eof or stream.unused_data:
-        raise ValueError(f"drawing: the data does not hold the {size} pixels that its size announces. "
+        raise ValueError(f"drawing: the data does not hold the {size} pixels of the announced size. "
                          "Load the graph again.")
     return unpacked

@@ -1,4 +1,4 @@
-"""Label maps from the landmarks of MediaPipe's face mesh, as the host's detector gives them."""
+"""Label maps from the landmarks of MediaPipe's face mesh, in the form of the host's detector."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from .classes import class_id
+from .classes import find_class
 
-# Vertices of the face mesh around each part, in the order in which the parts are painted. "left" is the person's.
+# Vertices of the face mesh around each class, in the order of painting. "left" is the person's left side.
 OUTLINES = {
     "skin": (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176,
              149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
@@ -25,22 +25,25 @@ OUTLINES = {
 
 
 def from_landmarks(frames: Sequence[Sequence[np.ndarray]], background: torch.Tensor) -> torch.Tensor:
-    """Paints faces over label maps.
+    """Paint faces over label maps.
 
-    frames: for each picture its faces, each the (x, y) in pixels of at least 468 vertices, (N, 2).
-    background: (B, H, W) uint8 class ids, B the number of frames or 1.
+    frames: for each image its faces; a face is the (x, y) in pixels of at least 468 vertices, (V, 2).
+    background: (B, H, W) uint8 class indices, B the number of frames or 1.
     Returns (B, H, W) uint8. Hair, ears, neck and clothes have no landmarks: there the background stays.
     """
     maps = background.cpu().numpy()
     if len(maps) == 1:
         maps = maps.repeat(len(frames), axis=0)
-    return torch.from_numpy(np.stack([_painted(faces, labels) for faces, labels in zip(frames, maps, strict=True)]))
+    painted = [_paint_faces(faces, labels) for faces, labels in zip(frames, maps, strict=True)]
+    return torch.from_numpy(np.stack(painted))
 
 
-def _painted(faces: Sequence[np.ndarray], labels: np.ndarray) -> np.ndarray:
-    picture = Image.fromarray(labels)
-    draw = ImageDraw.Draw(picture)
+def _paint_faces(faces: Sequence[np.ndarray], labels: np.ndarray) -> np.ndarray:
+    """A copy of the label map (H, W) with the faces painted on it."""
+    canvas = Image.fromarray(labels)
+    draw = ImageDraw.Draw(canvas)
     for face in faces:
         for name, outline in OUTLINES.items():
-            draw.polygon([tuple(point) for point in face[list(outline)].tolist()], fill=class_id(name))
-    return np.asarray(picture)
+            points = map(tuple, face[list(outline)].tolist())
+            draw.polygon(list(points), fill=find_class(name))
+    return np.asarray(canvas)

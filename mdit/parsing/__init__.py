@@ -1,5 +1,6 @@
-"""A small face parser: the judge of how well a picture follows its label map."""
+"""Face parsers: networks that find the classes of a face, and the agreement of an image with its label map."""
 
-from .parser import WEIGHTS, FaceParser, load_parser, score
+from .agreement import measure_agreement
+from .parser import WEIGHTS, FaceParser, load_parser
 
-__all__ = ["WEIGHTS", "FaceParser", "load_parser", "score"]
+__all__ = ["WEIGHTS", "FaceParser", "load_parser", "measure_agreement"]

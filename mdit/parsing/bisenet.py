@@ -1,7 +1,7 @@
-"""BiSeNet with a ResNet-18 (Yu et al., arXiv 1808.00897), as the published face-parsing weights lay it out.
+"""BiSeNet with a ResNet-18 (Yu et al., arXiv 1808.00897), in the layout of the published face-parsing weights.
 
 The module names are those of the checkpoint `79999_iter.pth` of face-parsing.PyTorch. Its spatial path is the second
-stage of the ResNet. Its two auxiliary heads serve training alone; they are here so that the file loads strictly.
+stage of the ResNet. Its two auxiliary heads serve training alone; the network has them because the file has them.
 """
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ConvBNReLU(nn.Module):
 
 
 class AttentionRefinement(nn.Module):
-    """Weighs the channels by what is in the whole picture (section 3.2 of the paper)."""
+    """Weights the channels by the mean over the whole image (Yu et al., section 3.2)."""
 
     def __init__(self, n_in: int, n_out: int, operations=nn):
         super().__init__()
@@ -85,7 +85,7 @@ class Head(nn.Module):
 
 
 class BiSeNet(nn.Module):
-    """Pictures (B, 3, H, W), normalised as for ImageNet -> logits (B, 19, H, W) in the face parsers' class order."""
+    """Images (B, 3, H, W), normalized as for ImageNet -> logits (B, 19, H, W) in the face parsers' class order."""
 
     def __init__(self, operations=nn):
         super().__init__()
@@ -96,5 +96,6 @@ class BiSeNet(nn.Module):
         self.conv_out32 = Head(128, 64, operations)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = self.conv_out(self.ffm(*self.cp(x)))  # (B, 19, H/8, W/8)
+        spatial, context = self.cp(x)
+        logits = self.conv_out(self.ffm(spatial, context))  # (B, 19, H/8, W/8)
         return F.interpolate(logits, x.shape[-2:], mode="bilinear", align_corners=True)

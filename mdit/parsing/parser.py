@@ -1,4 +1,4 @@
-"""A U-net that labels the 19 classes of a face, trained on renders (bundled-model spec, section 3)."""
+"""A U-net that finds the 19 classes of a face, trained on renders (docs/design/bundled-model.md, section 3)."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -11,29 +11,35 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..labelmap import CLASSES
+from .agreement import measure_agreement
 
 WEIGHTS = Path(__file__).with_name("weights") / "face-parser.safetensors"
-SIZE = 128  # pixels along a side of what the network sees
+SIZE = 128  # pixels along a side of the network's input
 WIDTHS = (32, 64, 96, 128)
-FOLD = 2  # pixels along a side that are folded into one position's channels
+FOLD = 2  # pixels along a side that one position's channels hold
 
 
-def convolutions(n_in: int, n_out: int, operations=nn) -> nn.Sequential:
-    return nn.Sequential(*(layer for n in (n_in, n_out) for layer in (
-        operations.Conv2d(n, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())))
+def make_convolutions(n_in: int, n_out: int, operations=nn) -> nn.Sequential:
+    """Two convolutions of 3 x 3, each with a normalization and a ReLU."""
+    return nn.Sequential(
+        operations.Conv2d(n_in, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU(),
+        operations.Conv2d(n_out, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())
 
 
 class FaceParser(nn.Module):
     """Images (B, 3, 128, 128) in [-1, 1] -> logits (B, 19, 128, 128).
 
-    operations: where the convolutions come from, torch.nn to train them.
+    operations: module of the convolutions' class; torch.nn for training.
     """
 
     def __init__(self, operations=nn):
         super().__init__()
         inputs = (3 * FOLD ** 2, *WIDTHS[:-1])
-        self.down = nn.ModuleList(convolutions(a, b, operations) for a, b in zip(inputs, WIDTHS))
-        self.up = nn.ModuleList(convolutions(a + b, b, operations) for a, b in zip(WIDTHS[:0:-1], WIDTHS[-2::-1]))
+        self.down = nn.ModuleList(
+            make_convolutions(n_in, n_out, operations) for n_in, n_out in zip(inputs, WIDTHS))
+        self.up = nn.ModuleList(
+            make_convolutions(n_below + n_out, n_out, operations)
+            for n_below, n_out in zip(WIDTHS[:0:-1], WIDTHS[-2::-1]))
         self.out = operations.Conv2d(WIDTHS[0], len(CLASSES) * FOLD ** 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,7 +55,7 @@ class FaceParser(nn.Module):
 
     @torch.no_grad()
     def parse(self, image: np.ndarray) -> np.ndarray:
-        """Label map (H, W) uint8 of a picture (H, W, 3) uint8 of any size."""
+        """Label map (H, W) uint8 of an image (H, W, 3) uint8 of any size."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"image: the parser reads (H, W, 3) uint8, not {image.shape} {image.dtype}")
         weight = self.out.weight
@@ -58,28 +64,21 @@ class FaceParser(nn.Module):
         logits = F.interpolate(self(x), image.shape[:2], mode="bilinear")  # (1, 19, H, W)
         return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
 
-    def agreement(self, image: np.ndarray, label: np.ndarray) -> dict[str, float]:
-        """How well a picture (H, W, 3) uint8 follows the label map (H, W) that it was asked to follow.
+    def measure_agreement(self, image: np.ndarray, label: np.ndarray) -> dict[str, float]:
+        """How well an image (H, W, 3) uint8 follows the label map (H, W) that it was asked to follow.
 
-        Compare with the same number on true pictures: the parser errs, too.
+        Compare with the same scores of true images: the parser makes errors, too.
         """
         if label.shape != image.shape[:2]:
-            raise ValueError(f"label: its size {label.shape} is not the picture's {image.shape[:2]}; "
-                             "resize it to the picture with nearest sampling")
-        return score(self.parse(image), label)
-
-
-def score(parsed: np.ndarray, asked: np.ndarray) -> dict[str, float]:
-    """Pixel accuracy, and mean intersection over union of the classes present in the asked map, both in 0..1."""
-    present = np.unique(asked)
-    iou = [((parsed == c) & (asked == c)).sum() / ((parsed == c) | (asked == c)).sum() for c in present]
-    return {"pixel_accuracy": float((parsed == asked).mean()), "mean_iou": float(np.mean(iou))}
+            raise ValueError(f"label: the size {label.shape} is not the image's size {image.shape[:2]}; "
+                             "resize the label map to the image with nearest sampling")
+        return measure_agreement(self.parse(image), label)
 
 
 def load_parser(path: Path = WEIGHTS) -> FaceParser:
-    """The parser with the weights of a safetensors file, by default the bundled one, ready to judge."""
+    """The parser with the weights of a safetensors file, by default the bundled file, in evaluation mode."""
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no face parser at {path}: restore the pack's file, or train one with "
+        raise FileNotFoundError(f"no face parser at {path}: restore the pack's file, or train a parser with "
                                 "python -m mdit.recipes.train mdit/recipes/configs/judge.yaml")
     parser = FaceParser()
     parser.load_state_dict(load_file(path))

@@ -1,4 +1,4 @@
-"""Rectangles of pictures: found in boxes and masks, cut out as pictures of their own, and put back."""
+"""Regions of images: rectangles found from boxes and masks, cropped from an image and pasted back."""
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -10,17 +10,23 @@ from torchvision.ops import masks_to_boxes
 
 
 class Region(NamedTuple):
-    """A rectangle in pixels; it may reach beyond the picture."""
+    """A rectangle in pixels; it may reach beyond the image."""
     x: int
     y: int
     width: int
     height: int
 
+    @classmethod
+    def of_box(cls, box: dict) -> Region:
+        """The rectangle of a BOUNDING_BOX, in whole pixels."""
+        return cls(round(box["x"]), round(box["y"]), round(box["width"]), round(box["height"]))
 
-def per_picture(bboxes: dict | list, batch: int, source: str) -> list[list[dict]]:
-    """A BOUNDING_BOX in any form of the host's (one box; boxes for all pictures; a list a picture) as a list each.
 
-    Raises ValueError, which names the input `source`, for boxes of another number of pictures.
+def list_boxes(bboxes: dict | list, batch: int, source: str) -> list[list[dict]]:
+    """A BOUNDING_BOX in any of the host's forms as one list of boxes an image.
+
+    The forms are one box, a list of boxes for all images, and a list of lists. Raises ValueError, which names the
+    input `source`, for boxes of another number of images.
     """
     if isinstance(bboxes, dict):
         bboxes = [bboxes]
@@ -29,61 +35,72 @@ def per_picture(bboxes: dict | list, batch: int, source: str) -> list[list[dict]
     if len(bboxes) == 1:
         return bboxes * batch
     if len(bboxes) != batch:
-        raise ValueError(f"{source}: boxes for {len(bboxes)} pictures, but there are {batch}: find the boxes in the "
-                         "same pictures")
+        raise ValueError(f"{source}: the boxes are of {len(bboxes)} images, but there are {batch} images. Find the "
+                         "boxes in the same images")
     return bboxes
 
 
-def boxes_of(mask: Tensor, height: int, width: int) -> list[list[dict]]:
-    """The box around the pixels above 0.5 of each mask (B, H, W), stretched to a picture's size."""
-    mask = F.interpolate(mask.reshape(-1, 1, *mask.shape[-2:]), (height, width), mode="nearest-exact")[:, 0] > 0.5
+def find_boxes(mask: Tensor, height: int, width: int) -> list[list[dict]]:
+    """The box around the pixels above 0.5 of each mask (B, H, W), stretched to an image's size."""
+    mask = mask.reshape(-1, 1, *mask.shape[-2:])
+    mask = F.interpolate(mask, (height, width), mode="nearest-exact")[:, 0] > 0.5  # (B, height, width)
     if not mask.flatten(1).any(dim=1).all():
-        raise ValueError("mask: a mask of the batch is empty, there is nothing to cut out: mark the face in each")
+        raise ValueError("mask: a mask of the batch is empty. Mark the face in every mask")
     return [[{"x": left, "y": top, "width": right - left + 1, "height": bottom - top + 1}]
             for left, top, right, bottom in masks_to_boxes(mask).tolist()]
 
 
-def chosen(boxes: list[dict], index: int, number: int) -> list[dict]:
-    """All boxes for index -1, else the one at that place from the largest on; ValueError where it is missing."""
+def choose_boxes(boxes: list[dict], index: int, number: int) -> list[dict]:
+    """All boxes for index -1, else the box at that index from the largest on.
+
+    number: the image's index in its batch, for the ValueError where the image has no such box.
+    """
     boxes = sorted(boxes, key=lambda box: -box["width"] * box["height"])
     if index >= len(boxes):
-        raise ValueError(f"index: face {index} is asked, but picture {number} has {len(boxes)} (the first is 0): lower "
-                         "'index', or set missing_frame_fallback where the faces are found")
+        raise ValueError(f"index: face {index} does not exist, image {number} has {len(boxes)} faces (the first is 0). "
+                         "Lower 'index', or set missing_frame_fallback in 'Detect Face Landmarks (MediaPipe)'")
     return boxes if index < 0 else [boxes[index]]
 
 
-def square_around(box: dict, context: float) -> Region:
-    """The square about the middle of a BOUNDING_BOX; `context` is what it adds on each side of the box's longer one,
-    in parts of that."""
+def expand_to_square(box: dict, context: float) -> Region:
+    """The square about the middle of a BOUNDING_BOX.
+
+    context: padding on each side, as a fraction of the box's longer side.
+    """
     side = max(1, round(max(box["width"], box["height"]) * (1 + 2 * context)))
-    return Region(round(box["x"] + (box["width"] - side) / 2), round(box["y"] + (box["height"] - side) / 2), side, side)
+    x = round(box["x"] + (box["width"] - side) / 2)
+    y = round(box["y"] + (box["height"] - side) / 2)
+    return Region(x, y, side, side)
 
 
-def cut(picture: Tensor, region: Region) -> Tensor:
-    """(H, W, C) -> (height, width, C); beyond the picture its edges are continued."""
-    x, y, width, height = region
-    rows = torch.arange(y, y + height, device=picture.device).clamp(0, picture.shape[0] - 1)
-    columns = torch.arange(x, x + width, device=picture.device).clamp(0, picture.shape[1] - 1)
-    return picture[rows][:, columns]
+def crop(image: Tensor, region: Region) -> Tensor:
+    """(H, W, C) -> (height, width, C); outside the image its border pixels repeat."""
+    rows = torch.arange(region.y, region.y + region.height, device=image.device).clamp(0, image.shape[0] - 1)
+    columns = torch.arange(region.x, region.x + region.width, device=image.device).clamp(0, image.shape[1] - 1)
+    return image[rows][:, columns]
 
 
-def resize(picture: Tensor, width: int, height: int, smooth: bool = True) -> Tensor:
-    """(H, W, C) -> (height, width, C); smooth: each pixel is the mean of what it covers, else no colour is new."""
+def resize(image: Tensor, width: int, height: int, smooth: bool = True) -> Tensor:
+    """(H, W, C) -> (height, width, C). smooth: antialiased, else nearest neighbour without new colors."""
     mode = dict(mode="bilinear", antialias=True) if smooth else dict(mode="nearest-exact")
-    return F.interpolate(picture.movedim(-1, 0)[None], (height, width), **mode)[0].movedim(0, -1)
+    return F.interpolate(image.movedim(-1, 0)[None], (height, width), **mode)[0].movedim(0, -1)
 
 
-def paste(picture: Tensor, patch: Tensor, region: Region, alpha: Tensor) -> None:
-    """Writes a patch (height, width, C) into its region of a picture (H, W, C), weighed by alpha (height, width)."""
-    top, left = max(0, -region.y), max(0, -region.x)
-    under = picture[max(0, region.y):max(0, region.y + region.height), max(0, region.x):max(0, region.x + region.width)]
-    inside = slice(top, top + under.shape[0]), slice(left, left + under.shape[1])
-    under.lerp_(patch[inside].to(under), alpha[inside][..., None].to(under))
+def paste(image: Tensor, patch: Tensor, region: Region, alpha: Tensor) -> None:
+    """Blends a patch (height, width, C) into its region of an image (H, W, C) by alpha (height, width)."""
+    left = max(0, region.x)
+    top = max(0, region.y)
+    under = image[top:max(0, region.y + region.height), left:max(0, region.x + region.width)]
+    rows = slice(top - region.y, top - region.y + under.shape[0])
+    columns = slice(left - region.x, left - region.x + under.shape[1])
+    under.lerp_(patch[rows, columns].to(under), alpha[rows, columns][..., None].to(under))
 
 
-def feathered(region: Region, part: float) -> Tensor:
-    """Alpha (height, width): 1 inside, falling to the edges over a part (0..0.5) of each side."""
-    def ramp(n: int) -> Tensor:
-        distance = torch.minimum(torch.arange(n), torch.arange(n).flip(0)) + 0.5
-        return (distance / max(part * n, 0.5)).clamp(max=1)
-    return torch.minimum(ramp(region.height)[:, None], ramp(region.width))
+def make_feather(region: Region, fraction: float) -> Tensor:
+    """Alpha (height, width): 1 inside, falling to the edges over a fraction (0..0.5) of each side."""
+    return torch.minimum(_make_ramp(region.height, fraction)[:, None], _make_ramp(region.width, fraction))
+
+
+def _make_ramp(n: int, fraction: float) -> Tensor:
+    distance = torch.minimum(torch.arange(n), torch.arange(n).flip(0)) + 0.5  # to the nearer end
+    return (distance / max(fraction * n, 0.5)).clamp(max=1)

@@ -64,7 +64,7 @@ class Likeness:
     def agreement(self, pictures: Tensor) -> float:
         """The share of pixels in which the judge sees the asked class."""
         parser = load_parser()
-        scores = [parser.agreement(picture.numpy(), labels.numpy())["pixel_accuracy"]
+        scores = [parser.measure_agreement(picture.numpy(), labels.numpy())["pixel_accuracy"]
                   for picture, labels in zip(pictures, self.faces.labels)]
         return float(np.mean(scores))
 

@@ -171,8 +171,8 @@ def test_files(damage, tmp_path):
 
 
 def test_a_file_that_is_not_there():
-    refuses(FileNotFoundError, ("adapter_name: no file 'gone.safetensors'", "'mdit_adapters' and 'loras'", "put it"),
-            LoadAdapter.execute, "gone.safetensors")
+    said = "adapter_name: there is no file 'gone.safetensors'", "'mdit_adapters' and 'loras'", "Put the file there"
+    refuses(FileNotFoundError, said, LoadAdapter.execute, "gone.safetensors")
 
 
 # Models

@@ -22,9 +22,9 @@ for node in nodes:
     schema = node.define_schema()
     if schema.node_id.startswith("MDiT_Load"):
         found[schema.node_id] = list(schema.inputs[0].options)
-from mditface.nodes.files import path_of
+from mditface.nodes.files import find_file
 print()
-print(json.dumps([found, path_of("far.safetensors", "model_name", "mdit", "diffusion_models")]))
+print(json.dumps([found, find_file("far.safetensors", "model_name", "mdit", "diffusion_models")]))
 """
 FOLDERS = {  # the folders in which each loader looks
     "MDiT_LoadModel": ("mdit", "diffusion_models"), "MDiT_LoadAdapter": ("mdit_adapters", "loras"),

@@ -6,7 +6,7 @@ import torch
 import comfy.model_management as management
 from mditface.mdit.dynast import face, pose
 from mditface.mdit.dynast.label import measure_distances
-from mditface.mdit.labelmap import class_id, to_image
+from mditface.mdit.labelmap import find_class, to_image
 from mditface.nodes.dynast import ExemplarSynthesis, FaceEdgeLabel, PoseLabel
 
 STANDING = [(128, 30), (128, 60), (100, 60), (90, 100), (85, 140), (156, 60), (166, 100), (171, 140), (112, 140),
@@ -78,9 +78,9 @@ def test_distances_are_city_block_distances():
 def painted(size=64):
     """A label map (1, size, size) of a face of skin with an eye, and hair above."""
     labels = torch.zeros(1, size, size, dtype=torch.uint8)
-    labels[:, :size // 4] = class_id("hair")
-    labels[:, size // 4:, size // 4:-size // 4] = class_id("skin")
-    labels[:, size // 2:size // 2 + 8, size // 2:size // 2 + 8] = class_id("l_eye")
+    labels[:, :size // 4] = find_class("hair")
+    labels[:, size // 4:, size // 4:-size // 4] = find_class("skin")
+    labels[:, size // 2:size // 2 + 8, size // 2:size // 2 + 8] = find_class("l_eye")
     return labels
 
 
@@ -93,7 +93,7 @@ def stripes(size=64):
 def test_edges_of_the_image_count_only_outside_the_face():
     label = face.from_label_maps(stripes(), painted(), 64).channels[0].bool()
     from_image = label[0] & ~label[14]
-    inside = (painted()[0] == class_id("skin")) | (painted()[0] == class_id("l_eye"))
+    inside = (painted()[0] == find_class("skin")) | (painted()[0] == find_class("l_eye"))
     assert from_image[~inside].any() and not from_image[inside].any()
 
 
@@ -112,7 +112,7 @@ def test_batches_of_images_and_label_maps():
 
 @pytest.mark.parametrize("images, label_maps, size, message", [
     (stripes(), painted() * 0, 64, "label_map: label map 0 shows no face: none of its pixels is one of skin"),
-    (stripes(), torch.full_like(painted(), class_id("hair")), 64, "shows no face"),
+    (stripes(), torch.full_like(painted(), find_class("hair")), 64, "shows no face"),
     (stripes().expand(3, -1, -1, -1), painted().expand(2, -1, -1), 64, "image: 3 images for 2 label maps"),
     (stripes()[:0], painted(), 64, "image: 0 images"),
     (stripes(), painted(), 8, "size: 8 pixels"),

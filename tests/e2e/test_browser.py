@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from mditface.mdit.labelmap import class_id
+from mditface.mdit.labelmap import find_class
 from mditface.tests.e2e.painter_page import NodePainter
 from mditface.tests.e2e.test_templates import TEMPLATES
 
@@ -83,7 +83,7 @@ def test_hair_painted_in_the_template_changes_the_face(renderer, page, server, a
     painter.choose("background")
     for x in (110, 140, 370, 400):  # the long hair beside the neck goes
         painter.stroke((x, 330), (x, 505))
-    assert (painter.drawing() == class_id("hair")).sum() < 0.9 * (drawing == class_id("hair")).sum()
+    assert (painter.drawing() == find_class("hair")).sum() < 0.9 * (drawing == find_class("hair")).sum()
     page.screenshot(path=artefacts / f"shorter hair, {renderer}.png")
     after = face()
     page.wait_for_function(PICTURE_SHOWN)

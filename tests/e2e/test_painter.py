@@ -4,12 +4,12 @@ import pytest
 import torch
 from PIL import Image
 
-from mditface.mdit.labelmap import CLASSES, PALETTE, class_id, encode_drawing
+from mditface.mdit.labelmap import CLASSES, PALETTE, find_class, encode_drawing
 from mditface.nodes.painter import first_drawing
 from mditface.tests.e2e.graphs import node
 from mditface.tests.e2e.painter_page import RUN, NodePainter, connect, place, show
 
-HAT, HAIR = map(class_id, ("hat", "hair"))
+HAT, HAIR = map(find_class, ("hat", "hair"))
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from mditface.mdit.labelmap import PALETTE, class_id
+from mditface.mdit.labelmap import PALETTE, find_class
 from mditface.nodes.painter import first_drawing
 from mditface.tests.e2e.painter_page import Painter, alone
 
-HAT, HAIR, SKIN, NOSE = map(class_id, ("hat", "hair", "skin", "nose"))
+HAT, HAIR, SKIN, NOSE = map(find_class, ("hat", "hair", "skin", "nose"))
 FRAMES = """() => {
     let frames = 0, counting = true;
     const count = () => { frames++; if (counting) requestAnimationFrame(count); };
@@ -74,13 +74,13 @@ def test_the_mirror_swaps_left_and_right(page, painter):
     painter.choose("l_eye")
     painter.stroke((350, 200), (380, 220))
     drawing = painter.drawing()
-    left, right = drawing == class_id("l_eye"), drawing == class_id("r_eye")
+    left, right = drawing == find_class("l_eye"), drawing == find_class("r_eye")
     assert left.sum() > 500 and torch.equal(right, left.flip(1))
     painter.choose("move")
     painter.stroke((365, 210), (385, 260))
     drawing = painter.drawing()
-    assert torch.equal(drawing == class_id("r_eye"), (drawing == class_id("l_eye")).flip(1))
-    assert torch.equal((drawing == class_id("l_eye"))[50:, 20:], left[:-50, :-20])
+    assert torch.equal(drawing == find_class("r_eye"), (drawing == find_class("l_eye")).flip(1))
+    assert torch.equal((drawing == find_class("l_eye"))[50:, 20:], left[:-50, :-20])
 
 
 def test_all_by_keyboard(page, painter):

@@ -114,7 +114,7 @@ def test_a_detected_face_is_cut_out_parsed_and_put_back(server, photo, detector_
 def test_a_face_that_is_not_there_is_refused(photo, detector_file, refused):
     refused({"photo": load(photo), **landmarks(detector_file),
              "crop": node("MDiT_CropFace", image=["photo", 0], index=1, context=0.6, size=256, bboxes=["landmarks", 1]),
-             "cut": shown("crop")}, "crop", "index: face 1 is asked, but picture 0 has 1")
+             "cut": shown("crop")}, "crop", "index: face 1 does not exist, image 0 has 1")
 
 
 def test_landmarks_are_painted_where_the_hosts_face_mask_lies(server, photo, detector_file):

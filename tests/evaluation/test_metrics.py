@@ -16,7 +16,8 @@ from mditface.mdit.labelmap import CLASSES, PALETTE
 from mditface.mdit.evaluation import evaluate, generate, report
 from mditface.mdit.datasets import Renders
 from mditface.mdit.evaluation.metrics import attributes
-from mditface.mdit.evaluation.metrics.agreement import LabelAgreement, agreement, open_parser
+from mditface.mdit.evaluation.metrics.agreement import LabelAgreement, open_parser
+from mditface.mdit.parsing import measure_agreement
 from mditface.mdit.evaluation.metrics.distances import (
     frechet_distance, gaussian_mmd, kernel_distance, self_similarity, structure_distance)
 from mditface.mdit.evaluation.metrics.networks import CLIP_MEAN, CLIP_STD, ClipEmbedding, ClipScore, DinoKeys, Inception
@@ -114,11 +115,11 @@ def test_distances_need_two_pictures():
 
 def test_agreement_counts_absent_classes_as_one():
     asked, parsed = np.array([[0, 0, 1, 1]]), np.array([[0, 0, 0, 5]])
-    scores = agreement(parsed, asked)
+    scores = measure_agreement(parsed, asked)
     assert scores["pixel_accuracy"] == 0.5
     assert scores["mean_iou"] == pytest.approx((2 / 3 + 0 + 0 + 16) / 19)  # background, skin and the parser's l_brow
     assert scores["mean_iou_present"] == pytest.approx((2 / 3 + 0) / 2)
-    assert set(agreement(asked, asked).values()) == {1.0}
+    assert set(measure_agreement(asked, asked).values()) == {1.0}
 
 
 def test_class_iou_is_over_the_pixels_of_all_pictures():
@@ -143,9 +144,9 @@ def test_parsers_by_name_and_their_faults(tmp_path):
     with pytest.raises(FileNotFoundError):
         open_parser(str(tmp_path / "none.safetensors"))
     with pytest.raises(ValueError, match="keep the size"):
-        agreement(np.zeros((2, 2), int), np.zeros((4, 4), int))
+        measure_agreement(np.zeros((2, 2), int), np.zeros((4, 4), int))
     with pytest.raises(ValueError, match="class 19"):
-        agreement(np.full((2, 2), 19), np.zeros((2, 2), int))
+        measure_agreement(np.full((2, 2), 19), np.zeros((2, 2), int))
 
 
 # Networks

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mditface.mdit.labelmap import (
-    CLASSES, DISPLAY_NAMES, ORDERS, PALETTE, PALETTES, PARSER_ORDER, class_ids, from_masks, grow, move,
+    CLASSES, DISPLAY_NAMES, ORDERS, PALETTE, PALETTES, PARSER_ORDER, find_classes, from_masks, grow, move,
     remove, replace, resize_nearest, scale, to_image, to_indices, to_masks)
 
 SKIN, NOSE, L_EYE, HAIR, CLOTH = (CLASSES.index(name) for name in ("skin", "nose", "l_eye", "hair", "cloth"))
@@ -23,8 +23,8 @@ def label_maps(draw, least=1):
 
 def picture_of(indices, palette, order):
     """The picture that someone would save of these indices in a palette and a class order."""
-    rows = torch.tensor(ORDERS[order]).argsort()[indices.long()]
-    return torch.tensor(PALETTES[palette], dtype=torch.float32)[rows] / 255
+    rows = torch.tensor(ORDERS[order].classes).argsort()[indices.long()]
+    return torch.tensor(PALETTES[palette].colors, dtype=torch.float32)[rows] / 255
 
 
 def on_skin(size=40):
@@ -41,7 +41,7 @@ def blurred(image, radius):
 
 # Classes, palettes, orders
 
-def test_the_orders_and_palettes_are_those_of_the_specification():
+def test_the_orders_and_palettes_are_the_documented_ones():
     assert len(set(CLASSES)) == len(set(DISPLAY_NAMES)) == len(set(PALETTE)) == 19
     assert sorted(PARSER_ORDER) == list(range(19))
     assert [CLASSES[k] for k in PARSER_ORDER] == (
@@ -51,15 +51,15 @@ def test_the_orders_and_palettes_are_those_of_the_specification():
 
 
 def test_class_lists_take_names_display_names_and_all():
-    assert class_ids("hair, hat") == [13, 14]
-    assert class_ids(" Left Eye;\nl_eye,\n") == [4, 4]
-    assert class_ids("all") == list(range(19))
+    assert find_classes("hair, hat") == [13, 14]
+    assert find_classes(" Left Eye;\nl_eye,\n") == [4, 4]
+    assert find_classes("all") == list(range(19))
 
 
 @pytest.mark.parametrize("text, said", [("hair, hare", "'hare'"), (" ,\n", "empty"), ("all, hair", "'all'")])
 def test_bad_class_lists_are_refused(text, said):
     with pytest.raises(ValueError, match=said):
-        class_ids(text)
+        find_classes(text)
 
 
 # Pictures to indices and back
@@ -145,7 +145,7 @@ def test_a_map_read_in_a_wrong_palette_is_refused(saved, read):
 
 @pytest.mark.parametrize("image, said", [
     (torch.zeros(0, 8, 8, 3), "batch is empty"), (torch.zeros(8, 8, 3), r"got \(8, 8, 3\)"),
-    (torch.zeros(1, 8, 8, 1), r"got \(1, 8, 8, 1\)"), (torch.full((1, 8, 8, 3), float("nan")), "not finite")])
+    (torch.zeros(1, 8, 8, 1), r"got \(1, 8, 8, 1\)"), (torch.full((1, 8, 8, 3), float("nan")), "NaN or infinite")])
 def test_pictures_of_a_wrong_kind_are_refused(image, said):
     with pytest.raises(ValueError, match=f"^label_map: .*{said}"):
         to_indices(image)
@@ -207,7 +207,7 @@ def test_masks_of_other_sizes_and_batches_meet_on_the_canvas():
 @pytest.mark.parametrize("masks, said", [
     ([], "no mask"), ([torch.zeros(0, 4, 4)], "mask 1 is empty"),
     ([torch.zeros(4)], r"mask 1 has shape \(4,\)"),
-    ([torch.zeros(3, 4, 4), torch.zeros(2, 4, 4)], "mask 2 is a batch of 2, another one of 3")])
+    ([torch.zeros(3, 4, 4), torch.zeros(2, 4, 4)], "mask 2 is a batch of 2, another mask is a batch of 3")])
 def test_masks_that_cannot_be_painted_are_refused(masks, said):
     with pytest.raises(ValueError, match=f"^masks: .*{said}"):
         from_masks([(SKIN, mask) for mask in masks], 4, 4)

@@ -52,7 +52,7 @@ def test_a_changed_text_is_refused_or_of_the_same_kind(data):
 
 @pytest.mark.parametrize("width, height", [(0, 4), (4, 0), (4097, 1), (1, 99999)])
 def test_sizes_beyond_the_limits(width, height):
-    with pytest.raises(ValueError, match=f"drawing: {width} x {height} pixels; each side must have 1 to 4096"):
+    with pytest.raises(ValueError, match=f"the size is {width} x {height} pixels. Each side must have 1 to 4096"):
         decode_drawing(text(zlib.compress(b""), width, height))
 
 
@@ -94,12 +94,12 @@ def test_a_bomb_is_not_unpacked(monkeypatch):
 
 
 def test_an_unknown_class():
-    with pytest.raises(ValueError, match="drawing: class 19 is none of the 19, 0 to 18"):
+    with pytest.raises(ValueError, match="drawing: the data has class 19, but classes go from 0 to 18"):
         decode_drawing(text(zlib.compress(bytes([0, 19])), 2, 1))
 
 
 def test_another_version():
-    with pytest.raises(ValueError, match='must read "labelmap1;WIDTHxHEIGHT;DATA"'):
+    with pytest.raises(ValueError, match='format is "labelmap1;WIDTHxHEIGHT;DATA"'):
         decode_drawing(text(zlib.compress(b"\0"), 1, 1, "labelmap2"))
 
 

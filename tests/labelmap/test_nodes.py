@@ -50,7 +50,7 @@ def test_the_canvas_may_have_a_size_of_its_own():
 
 
 @pytest.mark.parametrize("classes, said", [
-    ("skin", "classes: 1 names for 2 connected masks"), ("skin, moustache", "classes: 'moustache'")])
+    ("skin", "classes: the list has 1 names, but 2 masks are connected"), ("skin, moustache", "classes: 'moustache'")])
 def test_classes_that_do_not_fit_the_masks_are_refused(classes, said):
     masks = {"masks.mask0": torch.ones(1, 4, 4), "masks.mask1": torch.ones(1, 4, 4)}
     with pytest.raises(ValueError, match=said):
@@ -75,7 +75,7 @@ def test_masks_come_one_a_class_and_picture_with_their_union():
 
 def test_all_classes_and_the_parsers_order():
     rows = torch.tensor(PARSER_ORDER).argsort()[to_indices(face()).long()]
-    image = torch.tensor(PALETTES["grey indices"])[rows] / 255
+    image = torch.tensor(PALETTES["grey indices"].colors)[rows] / 255
     masks, union = run(LabelMapToMasks, label_map=image, classes="all", palette="grey indices",
                        order="face parser")
     assert masks.shape == (38, 12, 16) and union.all()

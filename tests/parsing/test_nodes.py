@@ -50,7 +50,7 @@ def test_one_face_of_each_picture():
     faces, regions = CropFace.execute(pictures, 0, 0.0, 64, BOXES).args
     assert faces.shape == (2, 64, 64, 3) and regions == [[box(30, 20, 16)], [box(2, 10, 12)]]
     torch.testing.assert_close(faces[0].mean((0, 1)), pictures[0, 20:36, 30:46].mean((0, 1)), atol=0.02, rtol=0)
-    with pytest.raises(ValueError, match="index: face 1 is asked, but picture 1 has 1"):
+    with pytest.raises(ValueError, match="index: face 1 does not exist, image 1 has 1"):
         CropFace.execute(pictures, 1, 0.0, 64, BOXES)
 
 
@@ -88,16 +88,16 @@ def test_a_mask_stands_for_boxes():
 
 @pytest.mark.parametrize("inputs, said", [
     ({}, "either boxes or a mask"), (dict(bboxes=BOXES, mask=torch.ones(2, 4, 4)), "and not both"),
-    (dict(bboxes=[[], []], index=-1), "no face in any picture"), (dict(bboxes=[]), "picture 0 has 0"),
-    (dict(bboxes=BOXES * 2), "boxes for 4 pictures, but there are 2"),
-    (dict(mask=torch.ones(3, 4, 4)), "mask: boxes for 3 pictures, but there are 2")])
+    (dict(bboxes=[[], []], index=-1), "no face in any image"), (dict(bboxes=[]), "image 0 has 0"),
+    (dict(bboxes=BOXES * 2), "boxes are of 4 images, but there are 2"),
+    (dict(mask=torch.ones(3, 4, 4)), "mask: the boxes are of 3 images, but there are 2")])
 def test_a_crop_without_a_face_is_refused(inputs, said):
     with pytest.raises(ValueError, match=said):
         CropFace.execute(torch.rand(2, 48, 64, 3), **inputs)
 
 
 def test_other_faces_than_were_cut_out_are_refused():
-    with pytest.raises(ValueError, match="faces: 2 for 3 regions"):
+    with pytest.raises(ValueError, match="faces: there are 2 faces for 3 regions"):
         PasteFace.execute(torch.rand(2, 48, 64, 3), torch.rand(2, 8, 8, 3), BOXES)
 
 
@@ -143,7 +143,7 @@ def test_faces_are_painted_on_a_label_map():
     assert labels.shape == (2, 512, 512) and torch.equal(labels[alone > 0], alone[alone > 0])
     assert (labels[alone == 0] == HAIR).all()
     for wrong in (hair[:, :256], hair.repeat(3, 1, 1, 1)):
-        with pytest.raises(ValueError, match="label_map: .* landmarks are of 2 pictures of"):
+        with pytest.raises(ValueError, match="label_map: .* landmarks are of 2 images of"):
             LabelMapFromLandmarks.execute(found(2), wrong)
 
 
@@ -153,7 +153,7 @@ def test_masks_are_painted_on_a_label_map():
     mask[:, :2] = 1
     labels = to_indices(LabelMapFromMasks.execute({"mask0": mask}, "hair", 6, 8, base).args[0])
     assert labels.shape == (2, 8, 6) and (labels[:, :4] == HAIR).all() and (labels[:, 4:] == SKIN).all()
-    with pytest.raises(ValueError, match="label_map: a batch of 2, the masks are one of 3"):
+    with pytest.raises(ValueError, match="label_map: the batch has 2 label maps, but the masks are a batch of 3"):
         LabelMapFromMasks.execute({"mask0": mask.repeat(3, 1, 1)}, "hair", 6, 8, base)
 
 

@@ -28,8 +28,8 @@ class Echo(nn.Module):
         return x * self.scale
 
 
-def echo(order=(0, 1, 2), normalisation=((0.0,) * 3, (1.0,) * 3)) -> host.PatchedParser:
-    return host.PatchedParser(Echo(), 64, normalisation, order)
+def echo(order=(0, 1, 2), normalization=((0.0,) * 3, (1.0,) * 3)) -> host.PatchedParser:
+    return host.PatchedParser(Echo(), 64, host.Normalization(*normalization), order)
 
 
 def checkers(h: int, w: int) -> torch.Tensor:
@@ -69,7 +69,7 @@ def test_bisenet_gives_the_published_networks_numbers():
     ("bisenet", PARSER_ORDER, 512), ("safe bisenet", PARSER_ORDER, 512), ("segformer", range(19), 512),
     ("bundled", range(19), 128)])
 def test_a_file_is_known_by_its_keys(published, kind, order, size):
-    parser = host.load(published[kind])
+    parser = host.load_patched_parser(published[kind])
     assert (parser.order.tolist(), parser.size) == (list(order), size)
     labels, confidence = parser.parse(torch.rand(2, 40, 56, 3))
     assert labels.shape == confidence.shape == (2, 40, 56)
@@ -80,13 +80,13 @@ def test_a_file_is_known_by_its_keys(published, kind, order, size):
 def test_a_segformers_own_class_order_is_kept(tmp_path):
     names = dict(enumerate(CLASSES[::-1]))
     path = weights.segformer(tmp_path, id2label=names, label2id={name: k for k, name in names.items()})
-    assert host.load(path).order.tolist() == list(range(18, -1, -1))
+    assert host.load_patched_parser(path).order.tolist() == list(range(18, -1, -1))
 
 
 def test_the_bundled_parser_is_the_judge():
     picture = nn.functional.interpolate(torch.rand(1, 3, 9, 9), (96, 96), mode="bicubic").clamp(0, 1)
     picture = (picture[0].movedim(0, -1) * 255).round()
-    labels, _ = host.load().parse(picture[None] / 255)
+    labels, _ = host.load_patched_parser().parse(picture[None] / 255)
     judged = torch.from_numpy(load_parser().parse(picture.byte().numpy()))
     assert judged.unique().numel() > 1
     assert (labels[0] == judged).float().mean() > 0.99
@@ -116,7 +116,7 @@ def renamed_class(path):
     (edited(lambda w: w.pop("decode_head.classifier.bias")), ValueError, "decode_head.classifier.bias"),
     (edited(lambda w: w.update({"decode_head.classifier.bias": torch.zeros(5)})), ValueError, "classifier.bias"),
     (edited(lambda w: w.update(extra=torch.zeros(1))), ValueError, "example extra"),
-    (edited(lambda w: w.pop("segformer.encoder.layer_norm.0.weight")), ValueError, "no face parser that is known"),
+    (edited(lambda w: w.pop("segformer.encoder.layer_norm.0.weight")), ValueError, "no face parser that this pack"),
     (lambda path: path.with_name("config.json").write_text("<html>"), ValueError, "config.json' cannot be read"),
     (renamed_class, ValueError, "'moustache' is no class"),
     (lambda path: path.with_name("config.json").unlink(), FileNotFoundError, "config.json"),
@@ -125,7 +125,7 @@ def test_a_damaged_segformer_is_refused(tmp_path, damage, error, said):
     path = weights.segformer(tmp_path)
     damage(path)
     with pytest.raises(error, match=said) as caught:
-        host.load(path)
+        host.load_patched_parser(path)
     assert str(caught.value).startswith("parser_name: ")
 
 
@@ -136,8 +136,8 @@ def test_other_weights_under_bisenets_names_are_refused(tmp_path, change):
     tensors = weights.bisenet()
     change(tensors)
     torch.save(tensors, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match="holds other weights than its kind"):
-        host.load(tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="do not fit their network"):
+        host.load_patched_parser(tmp_path / "a.pth")
 
 
 def test_a_damaged_number_and_a_training_state_are_refused(tmp_path):
@@ -145,10 +145,10 @@ def test_a_damaged_number_and_a_training_state_are_refused(tmp_path):
     tensors["out.bias"][0] = torch.nan
     save_file(tensors, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match="parser_name: .* NaN or infinite numbers in out.bias"):
-        host.load(tmp_path / "a.safetensors")
+        host.load_patched_parser(tmp_path / "a.safetensors")
     torch.save({"model": tensors, "epoch": 3}, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match="no face parser that is known"):
-        host.load(tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="no face parser that this pack can load"):
+        host.load_patched_parser(tmp_path / "a.pth")
 
 
 class Bomb:
@@ -160,7 +160,7 @@ def test_a_pickle_is_never_executed(tmp_path):
     Bomb.path = str(tmp_path / "proof")
     (tmp_path / "a.pth").write_bytes(pickle.dumps({"cp.resnet.conv1.weight": Bomb()}, 2))
     with pytest.raises(ValueError, match="cannot be read as a"):
-        host.load(tmp_path / "a.pth")
+        host.load_patched_parser(tmp_path / "a.pth")
     assert not (tmp_path / "proof").exists()
 
 
@@ -183,7 +183,7 @@ def test_labels_lie_where_the_picture_has_them(h, w):
 def test_the_network_sees_the_picture_undistorted_and_normalised():
     picture = torch.zeros(1, 32, 96, 3)
     picture[:, 8:24, 40:56] = 1  # a square of a sixth of the width
-    parser = echo(normalisation=((0.25, 0.5, 0.75), (0.5, 0.5, 0.5)))
+    parser = echo(normalization=((0.25, 0.5, 0.75), (0.5, 0.5, 0.5)))
     parser.parse(picture)
     seen = parser.patcher.model.seen[0]  # (3, 64, 64)
     white = seen > torch.tensor([1.0, 0.5, 0.0])[:, None, None]
@@ -202,7 +202,7 @@ def test_the_networks_order_becomes_ours():
 def test_the_likeliest_class_and_its_probability_are_those_of_softmax(classes, side, seed):
     logits = 5 * torch.randn(classes, 8, 8, generator=torch.Generator().manual_seed(seed))
     probability, label = nn.functional.interpolate(logits[None], (side, side), mode="bilinear")[0].softmax(0).max(0)
-    found, confidence = host.most_likely(logits, side)
+    found, confidence = host.predict_classes(logits, side)
     torch.testing.assert_close(confidence, probability)
     assert torch.equal(found, label)
 

@@ -21,7 +21,7 @@ def numbered(h: int, w: int) -> torch.Tensor:
 @given(regions, sizes)
 def test_a_cut_continues_the_edges(place, size):
     picture = numbered(*size)
-    found = region.cut(picture, place)
+    found = region.crop(picture, place)
     assert found.shape == (place.height, place.width, 1)
     for row, column in ((0, 0), (place.height - 1, place.width - 1)):
         y, x = (min(max(at, 0), n - 1) for at, n in zip((place.y + row, place.x + column), size))
@@ -31,7 +31,7 @@ def test_a_cut_continues_the_edges(place, size):
 @given(regions, sizes)
 def test_what_was_cut_goes_back_where_it_was(place, size):
     picture = numbered(*size)
-    patch = region.cut(picture, place)
+    patch = region.crop(picture, place)
     restored = torch.full_like(picture, -1)
     region.paste(restored, patch, place, torch.ones(place.height, place.width))
     inside = torch.zeros(size, dtype=torch.bool)
@@ -41,7 +41,7 @@ def test_what_was_cut_goes_back_where_it_was(place, size):
 
 @given(st.integers(1, 60), st.integers(1, 60), st.floats(0, 0.5))
 def test_feathers_fall_to_the_edges(width, height, part):
-    alpha = region.feathered(Region(0, 0, width, height), part)
+    alpha = region.make_feather(Region(0, 0, width, height), part)
     assert alpha.shape == (height, width) and 0 < alpha.min() and alpha.max() <= 1
     assert torch.equal(alpha, alpha.flip(0)) and torch.equal(alpha, alpha.flip(1))
     assert (alpha.diff(dim=0)[:height // 2] >= 0).all() and (alpha.diff(dim=1)[:, :width // 2] >= 0).all()
@@ -49,34 +49,34 @@ def test_feathers_fall_to_the_edges(width, height, part):
 
 
 def test_a_square_stands_about_the_boxs_middle():
-    assert region.square_around(BOX, 0) == Region(10, 18, 8, 8)
-    assert region.square_around(BOX, 0.5) == Region(6, 14, 16, 16)
-    assert region.square_around(dict(x=3, y=3, width=0, height=0), 0.5).width == 1
+    assert region.expand_to_square(BOX, 0) == Region(10, 18, 8, 8)
+    assert region.expand_to_square(BOX, 0.5) == Region(6, 14, 16, 16)
+    assert region.expand_to_square(dict(x=3, y=3, width=0, height=0), 0.5).width == 1
 
 
 @pytest.mark.parametrize("bboxes, expected", [
     (BOX, [[BOX], [BOX]]), ([BOX, SMALL], [[BOX, SMALL]] * 2), ([[BOX], []], [[BOX], []]), ([], [[], []]),
     ([[BOX, SMALL]], [[BOX, SMALL]] * 2)])
 def test_boxes_come_in_every_form_of_the_hosts(bboxes, expected):
-    assert region.per_picture(bboxes, 2, "bboxes") == expected
+    assert region.list_boxes(bboxes, 2, "bboxes") == expected
 
 
 def test_boxes_of_other_pictures_are_refused():
-    with pytest.raises(ValueError, match="regions: boxes for 3 pictures, but there are 2"):
-        region.per_picture([[BOX]] * 3, 2, "regions")
+    with pytest.raises(ValueError, match="regions: the boxes are of 3 images, but there are 2"):
+        region.list_boxes([[BOX]] * 3, 2, "regions")
 
 
 def test_faces_count_from_the_largest():
-    assert region.chosen([SMALL, BOX], 0, 0) == [BOX] and region.chosen([SMALL, BOX], 1, 0) == [SMALL]
-    assert region.chosen([SMALL, BOX], -1, 0) == [BOX, SMALL] and region.chosen([], -1, 0) == []
-    with pytest.raises(ValueError, match=r"index: face 2 is asked, but picture 5 has 2 \(the first is 0\)"):
-        region.chosen([SMALL, BOX], 2, 5)
+    assert region.choose_boxes([SMALL, BOX], 0, 0) == [BOX] and region.choose_boxes([SMALL, BOX], 1, 0) == [SMALL]
+    assert region.choose_boxes([SMALL, BOX], -1, 0) == [BOX, SMALL] and region.choose_boxes([], -1, 0) == []
+    with pytest.raises(ValueError, match=r"index: face 2 does not exist, image 5 has 2 faces \(the first is 0\)"):
+        region.choose_boxes([SMALL, BOX], 2, 5)
 
 
 def test_the_box_of_a_mask_holds_its_pixels():
     mask = torch.zeros(1, 9, 9)
     mask[0, 2:5, 3:8] = 0.6
-    assert region.boxes_of(mask, 9, 9) == [[dict(x=3, y=2, width=5, height=3)]]
-    assert region.boxes_of(mask[0], 18, 27) == [[dict(x=9, y=4, width=15, height=6)]]
+    assert region.find_boxes(mask, 9, 9) == [[dict(x=3, y=2, width=5, height=3)]]
+    assert region.find_boxes(mask[0], 18, 27) == [[dict(x=9, y=4, width=15, height=6)]]
     with pytest.raises(ValueError, match="mask: a mask of the batch is empty"):
-        region.boxes_of(torch.cat([mask, mask * 0]), 9, 9)
+        region.find_boxes(torch.cat([mask, mask * 0]), 9, 9)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from mditface.mdit.labelmap import CLASSES, PALETTE
 from mditface.mdit.mditface.config import MDiTConfig
 from mditface.mdit.mditface.text import PAD, UNKNOWN
-from mditface.mdit.parsing import FaceParser, load_parser, score
+from mditface.mdit.parsing import FaceParser, load_parser
 from mditface.mdit.recipes import train
 from mditface.mdit.training.average import Average
 from mditface.mdit.evaluation.colors import ColorRule
@@ -308,15 +308,9 @@ def test_parser_names_bad_input():
     with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8"):
         parser.parse(np.zeros((8, 8, 3), np.float32))
     with pytest.raises(ValueError, match="nearest"):
-        parser.agreement(np.zeros((8, 8, 3), np.uint8), np.zeros((4, 4), np.uint8))
+        parser.measure_agreement(np.zeros((8, 8, 3), np.uint8), np.zeros((4, 4), np.uint8))
     with pytest.raises(FileNotFoundError, match="configs/judge.yaml"):
         load_parser("nowhere.safetensors")
-
-
-def test_score():
-    asked = np.array([[0, 0, 1, 1]])
-    assert score(asked, asked) == {"pixel_accuracy": 1.0, "mean_iou": 1.0}
-    assert score(np.array([[0, 0, 0, 5]]), asked) == {"pixel_accuracy": 0.5, "mean_iou": pytest.approx(1 / 3)}
 
 
 def test_judge_learns_and_its_file_loads(paths):

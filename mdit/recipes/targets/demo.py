@@ -234,7 +234,7 @@ class DemoTarget:
         if not PARSER_WEIGHTS.is_file():
             return {}
         parser = load_parser()
-        scores = [parser.agreement(picture.numpy(), label.numpy())
+        scores = [parser.measure_agreement(picture.numpy(), label.numpy())
                   for picture, label in zip(self.pictures(METRIC_COUNT), self.heldout.labels)]
         return {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
 

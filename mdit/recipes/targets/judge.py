@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ...labelmap import CLASSES, to_image
-from ...parsing import FaceParser, score
+from ...parsing import FaceParser, measure_agreement
 from ...datasets import Renders
 from ...datasets.augment import mirror, normalize
 from ...training.data import BatchOrder, step_rng, torch_rng
@@ -99,7 +99,7 @@ class JudgeTarget:
     def metrics(self) -> dict[str, float]:
         """Means over all held-out pictures, and each class's intersection over union over all their pixels."""
         parsed, labels = self.parsed(), self.heldout.labels.numpy()
-        scores = [score(*pair) for pair in zip(parsed, labels)]
+        scores = [measure_agreement(found, asked) for found, asked in zip(parsed, labels)]
         means = {name: float(np.mean([s[name] for s in scores])) for name in scores[0]}
         return means | {f"iou/{name}": float(((parsed == c) & (labels == c)).sum()
                                              / max(1, ((parsed == c) | (labels == c)).sum()))
