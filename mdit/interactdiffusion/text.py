@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from .interactions import Box, Interaction, to_box
 
-SOURCE = "text"
 PHRASE = re.compile(r"([^\[\]]*?)\s*(?:\[([^\[\]]*)\])?")  # "hair drier [0.1, 0.2, 0.3, 0.4]"
 WORDS = ("subject", "action", "object")
 FIELDS = (*WORDS, "subject_box", "object_box")
@@ -30,7 +29,7 @@ def parse_interactions(text: str, size: tuple[int, int] = (1, 1), boxes: list[Bo
         raise ValueError(f"boxes: {len(boxes)} boxes for {missing} interactions without boxes: draw two for each, "
                          "first the subject's, then the object's, or write them into the text")
     remaining = iter(boxes)
-    return tuple(build_interaction(item, f"{SOURCE}: interaction {i}", size, remaining)
+    return tuple(build_interaction(item, f"text: interaction {i}", size, remaining)
                  for i, item in enumerate(items, 1))
 
 
@@ -50,7 +49,7 @@ def read_lines(text: str) -> Iterator[dict]:
     """The fields of each interaction in the short form."""
     items = [item.strip() for item in re.split(r"[;\n]", text)]
     for i, item in enumerate(filter(None, items), 1):
-        yield read_line(item, f"{SOURCE}: interaction {i}, '{item}',")
+        yield read_line(item, f"text: interaction {i}, '{item}',")
 
 
 def read_line(item: str, where: str) -> dict:
@@ -84,11 +83,11 @@ def read_json(text: str) -> Iterator[dict]:
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{SOURCE}: it begins like JSON but is not valid JSON ({error}): correct it, or write subject "
+        raise ValueError(f"text: it begins like JSON but is not valid JSON ({error}): correct it, or write subject "
                          "= action = object") from error
     for i, item in enumerate(found if isinstance(found, list) else [found], 1):
         if not is_interaction(item):
-            raise ValueError(f"{SOURCE}: interaction {i} must be a JSON object with the texts subject, action and "
+            raise ValueError(f"text: interaction {i} must be a JSON object with the texts subject, action and "
                              "object and, both or neither, subject_box and object_box as lists of four numbers")
         yield {**dict.fromkeys(FIELDS), **item}
 

@@ -21,7 +21,7 @@ STEPS = 5
 
 @pytest.fixture(scope="module", autouse=True)
 def vae(weights_file):
-    """What the host's VAE loader lists as 'taesd', with random weights that draw around medium grey."""
+    """The VAE that the host's loader lists as 'taesd', with random weights that decode to about medium gray."""
     for name, network, grey in (("taesd_encoder", Encoder(4), 0.0), ("taesd_decoder", Decoder(4), 0.6)):
         weights = {key: weight if weight.ndim > 1 else torch.zeros_like(weight)
                    for key, weight in random_weights(network).items()}
@@ -38,7 +38,7 @@ def files(weights_file):
 
 @pytest.fixture(scope="module")
 def graph(files):
-    """Makes a good graph; `nodes` are added or take the place of its own."""
+    """Makes a valid graph; `nodes` are added or replace its own."""
     def make(**nodes):
         texts = {name: node("Probe_RandomText", seed=seed, width=768, pooled_width=20) for seed, name in enumerate(
             ("scene_positive", "scene_negative", "subject_positive", "subject_base"))}
@@ -114,7 +114,7 @@ def test_preview(server, graph):
 
 
 def test_region(server, graph, singles):
-    """An empty region, fused to the end: the scene alone."""
+    """An empty region, with fusion to the end, gives the scene alone."""
     empty = node("SolidMask", value=0.0, width=64, height=96)
     found = pixels(server, graph(empty=empty, guider=guider(region=["empty", 0], scene_end=0.0, fusion_end=1.0)))
     assert all(np.array_equal(one, other) for one, other in zip(found, singles[0]))

@@ -1,4 +1,4 @@
-"""What is refused, in words that name the input and what to do, before any work."""
+"""Errors: each names the input and what to do, before any work starts."""
 import pytest
 import torch
 
@@ -85,7 +85,7 @@ def test_borders_in_the_wrong_order():
         Borders(0.5, 0.2)
 
 
-def test_latents_that_are_no_pictures():
+def test_latents_that_are_not_images():
     guider, video = fusion(model(), model(seed=1)), torch.zeros(1, 4, 3, 8, 8)
     for latent in (video, comfy.nested_tensor.NestedTensor((torch.zeros(1, 4, 8, 8), torch.zeros(1, 8, 9)))):
         with pytest.raises(ValueError, match="latent_image: .*only latents of images"):

@@ -1,4 +1,4 @@
-"""The guider's predictions and runs against single models, and against the formulas written out."""
+"""The guider's predictions and runs, compared with single models and with the formulas written out."""
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ def noisy(family: str = "sd15", batch: int = 1) -> torch.Tensor:
 
 
 def singles(family: str, x: torch.Tensor, sigma: float) -> list[torch.Tensor]:
-    """The four predictions, each by a run of its own: scene's and subject's, first of the condition, then the base."""
+    """The four predictions, each from a run of its own: scene, then subject; for each the condition, then the base."""
     models = [model(family, seed) for seed in (0, 0, 1, 1)]
     return [evaluate(plain(patcher, cond, cond, 1.0), x, sigma) for patcher, cond in zip(models, TEXTS)]
 
@@ -51,7 +51,7 @@ def test_a_fused_prediction(family, scales):
 
 
 def test_saliency_is_of_the_predictions_as_the_models_make_them():
-    """Functions before guidance change what is fused, here to the base alone, but not who wins."""
+    """Functions before guidance change what is fused (here to the base alone) but not which model wins."""
     x, sides = noisy(), [model().clone(), model(seed=1).clone()]
     for side in sides:
         side.set_model_sampler_pre_cfg_function(lambda args: [args["conds_out"][1]] * 2)
@@ -226,7 +226,7 @@ def test_bias():
 
 
 def test_a_base_model_makes_the_base_pass():
-    """A reference in the MODEL shifts its prediction; the same conditioning on both then makes a response."""
+    """A reference in the MODEL changes its prediction, so equal conditionings give a response."""
     def shifted(apply_model, args):
         return apply_model(args["input"], args["timestep"], **args["c"]) + 0.3
     subject = model(seed=1).clone()

@@ -17,28 +17,28 @@ def fused_step(seed: int) -> FusedStep:
     return FusedStep(scene.log(), subject.log(), subject > scene)
 
 
-def maps(picture: torch.Tensor, column: int, columns: int) -> torch.Tensor:
-    """(3, h, w) of a column of one band (H, W), counted from the right edge: the legend stands at the left."""
+def maps(image: torch.Tensor, column: int, columns: int) -> torch.Tensor:
+    """(3, h, w) of a column of one band (H, W), counted from the right edge: the legend is on the left."""
     side = TILE // CELLS[0]
-    left = picture.shape[1] - (columns - column) * (CELLS[1] * side + GAP) + side // 2
-    return torch.stack([picture[row * (TILE + GAP) + side // 2:, left:][:TILE:side, :CELLS[1] * side:side]
+    left = image.shape[1] - (columns - column) * (CELLS[1] * side + GAP) + side // 2
+    return torch.stack([image[row * (TILE + GAP) + side // 2:, left:][:TILE:side, :CELLS[1] * side:side]
                         for row in range(3)])
 
 
 def test_a_column_for_each_fused_step():
     record = FusionRecord(5, fused_steps={3: fused_step(3), 1: fused_step(1)})
-    pictures = draw_strip(record)
-    assert pictures.shape[0] == 2 and pictures.shape[-1] == 3
-    for sample, picture in enumerate(pictures[..., 0]):
+    images = draw_strip(record)
+    assert images.shape[0] == 2 and images.shape[-1] == 3
+    for sample, image in enumerate(images[..., 0]):
         for column, step in enumerate((1, 3)):
             scene, subject, won = (part[sample, 0] for part in record.fused_steps[step])
             saliency = torch.stack([scene, subject]).exp()
-            found = maps(picture, column, 2)
+            found = maps(image, column, 2)
             assert torch.equal(found[2], won.float())
             torch.testing.assert_close(found[:2], saliency / saliency.max(), rtol=0, atol=0.5 / 255 + 1e-6)
 
 
-def test_many_steps_go_on_in_another_band():
+def test_many_steps_continue_in_another_band():
     one = draw_strip(FusionRecord(COLUMNS, fused_steps=dict.fromkeys(range(COLUMNS), fused_step(0))))
     two = draw_strip(FusionRecord(COLUMNS + 1, fused_steps=dict.fromkeys(range(COLUMNS + 1), fused_step(0))))
     height = one.shape[1]

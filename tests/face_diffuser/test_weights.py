@@ -1,4 +1,4 @@
-"""Loading the published files: by names and shapes at full size, and what is refused."""
+"""Loading the published files by names and shapes at full size, and refused files."""
 import os
 
 import pytest
@@ -59,7 +59,7 @@ def tiny_file(golden):
 
 @pytest.fixture(scope="module")
 def full(tiny_file):
-    """Tensors of the published names and shapes that take no memory: one number each."""
+    """Tensors with the published names and shapes that take no memory: one number each."""
     names = [key.removeprefix(published.VAE) for key in tiny_file if key.startswith(published.VAE)]
     subject = SubjectEncoder(VISION, comfy.ops.disable_weight_init, **META)
     shapes = {**{published.UNET + name: shape for name, shape in unet_shapes().items()},
@@ -92,7 +92,7 @@ def test_the_published_file(full, tiny_file, tmp_path):
 
 @pytest.fixture
 def stubs(monkeypatch):
-    """Stand for the host's loaders, which take nothing but full sizes."""
+    """Replace the host's loaders, which accept only full sizes."""
     class Model:
         def __init__(self, weights, **options):
             self.options = options
@@ -101,7 +101,7 @@ def stubs(monkeypatch):
     monkeypatch.setattr(comfy.sd, "VAE", lambda sd: type("", (), {"throw_exception_if_invalid": lambda self: None})())
 
 
-def test_which_file_it_is_shows_in_its_keys(stubs, tiny_file, tmp_path):
+def test_the_kind_of_a_file_is_detected_from_its_keys(stubs, tiny_file, tmp_path):
     path = str(tmp_path / "any.safetensors")
     save_file(tiny_file, path)
     assert published.load_face_diffuser(path).subject.network.width == 64
@@ -110,7 +110,7 @@ def test_which_file_it_is_shows_in_its_keys(stubs, tiny_file, tmp_path):
 
 
 def test_the_host_can_load_the_model_again(stubs, tiny_file, tmp_path):
-    """As it does for copies on other devices."""
+    """The host does so for copies on other devices."""
     save_file(tiny_file, tmp_path / "any.safetensors")
     model = published.load_face_diffuser(str(tmp_path / "any.safetensors"), torch.float16).model
     factory, arguments = model.cached_patcher_init

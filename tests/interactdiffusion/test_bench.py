@@ -1,4 +1,4 @@
-"""The bench of InteractDiffusion: all its forms compute the same, and its output."""
+"""The bench of InteractDiffusion: its forms compute the same, and its output."""
 import json
 
 import pytest
@@ -55,8 +55,8 @@ def test_bench_ends_with_one_json_object(monkeypatch, capsys):
     assert result["error"] < 1e-4
 
 
-@pytest.mark.parametrize("argv, told", [(["--size", "100"], "multiple of 64"), (["--rows", "0"], "at least 1")])
-def test_bad_arguments_are_told(argv, told, capsys):
+@pytest.mark.parametrize("argv, message", [(["--size", "100"], "multiple of 64"), (["--rows", "0"], "at least 1")])
+def test_bad_arguments_are_named(argv, message, capsys):
     with pytest.raises(SystemExit):
         interactdiffusion.main(argv)
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err

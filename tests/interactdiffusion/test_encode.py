@@ -1,4 +1,4 @@
-"""Phrases and slots, and the preview that shows them."""
+"""Phrases and slots, and the preview of a layout."""
 import pytest
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -42,7 +42,7 @@ def test_slots():
     assert given.subject.shape == given.action.shape == given.object.shape == (1, 30, tiny.FEATURE)
 
 
-def test_within():
+def test_crop():
     given = tiny.encoded(tiny.FEEDING, tiny.HOLDING)
     assert given.crop_to(WHOLE_IMAGE) is given
     right = given.crop_to((0.5, 0.0, 1.0, 0.5))
@@ -54,23 +54,23 @@ def test_within():
     assert none.interactions == () and none.features.shape == (3, 0, tiny.SIZES.feature)
 
 
-@pytest.mark.parametrize("clip, interactions, told", [
+@pytest.mark.parametrize("clip, interactions, message", [
     (None, [tiny.FEEDING], "clip: the loaded file has no text encoder"), (None, [], "interactions: there are none")])
-def test_nothing_to_encode(clip, interactions, told):
-    with pytest.raises(ValueError, match=told):
+def test_nothing_to_encode(clip, interactions, message):
+    with pytest.raises(ValueError, match=message):
         encode_interactions(clip, interactions)
 
 
 def test_preview():
-    pictures = torch.full((2, 96, 128, 3), 0.5)
-    drawn = draw_layout(pictures, [tiny.FEEDING._replace(subject="", action="", object="")])
-    assert drawn.shape == pictures.shape
+    images = torch.full((2, 96, 128, 3), 0.5)
+    drawn = draw_layout(images, [tiny.FEEDING._replace(subject="", action="", object="")])
+    assert drawn.shape == images.shape
     changed = (drawn[0] - 0.5).abs().amax(dim=-1) > 0.2
     rows, columns = changed.nonzero().amin(dim=0), changed.nonzero().amax(dim=0)
     assert [*rows, *columns] == pytest.approx([19, 6, 76, 90], abs=1)  # the corners of the two boxes together
     edge = drawn[0, 40, 6]
     torch.testing.assert_close(edge, torch.tensor(COLORS[0]) / 255, rtol=0, atol=0.1)
-    inside = drawn[0, 60, 40]  # of the action's box
+    inside = drawn[0, 60, 40]  # the action's box
     assert inside[0] > 0.55 > inside[1]
-    assert torch.equal(draw_layout(pictures, []), pictures)
-    assert not torch.equal(draw_layout(pictures, [tiny.FEEDING]), drawn)
+    assert torch.equal(draw_layout(images, []), images)
+    assert not torch.equal(draw_layout(images, [tiny.FEEDING]), drawn)

@@ -1,4 +1,4 @@
-"""InteractDiffusion against the reference's outputs (the set has a README).
+"""InteractDiffusion compared with the reference's outputs, which tests/golden/interactdiffusion/README.md describes.
 
 Every set of the same layout passes: sizes and cases are read from its files alone.
 """
@@ -41,7 +41,7 @@ def tokens(folder):
 
 
 def said(what):
-    """Puts what was compared before the message."""
+    """Puts the name of the comparison before the message."""
     return lambda message: f"{what}: {message}"
 
 
@@ -90,7 +90,7 @@ def test_fusers(folder, weights):
 
 
 def test_attention_residual(folder, weights):
-    """What the first of a fuser's two residuals adds: with the second's gate shut."""
+    """The first of a fuser's two residuals, measured with the second's gate shut."""
     given = read(folder, "informer_io")
     for key in filter(lambda key: key.endswith("|attn_residual"), given):
         name = key.split("|")[0]

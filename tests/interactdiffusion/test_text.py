@@ -73,7 +73,7 @@ def test_pixels():
     assert found[3:] == ((0.1, 0.0, 0.5, 0.5), (0.0, 0.0, 1.0, 1.0))
 
 
-@pytest.mark.parametrize("text, told", [
+@pytest.mark.parametrize("text, message", [
     ("person = feeding", "interaction 1, 'person = feeding', has 2 parts"),
     ("a = b = c = d", "has 4 parts"),
     (as_line(FEEDING) + "; x [0 0 1 1] = y = z", "interaction 2, .* has one box"),
@@ -90,8 +90,8 @@ def test_pixels():
     ('{"subject": "a", "action": "b", "object": 3}', "must be a JSON object"),
     ("[1]", "must be a JSON object"),
 ])
-def test_refused(text, told):
-    with pytest.raises(ValueError, match=told):
+def test_refused(text, message):
+    with pytest.raises(ValueError, match=message):
         parse_interactions(text)
 
 
@@ -108,7 +108,7 @@ def test_boxes_of_the_host():
 
 
 @given(st.lists(st.floats(), max_size=5))
-def test_a_box_lies_in_the_picture(numbers):
+def test_a_box_lies_in_the_image(numbers):
     try:
         box = to_box(numbers, (512, 768), "box")
     except ValueError as error:

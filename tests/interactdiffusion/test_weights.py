@@ -1,4 +1,4 @@
-"""Files of weights: every published form gives the same network, and what is none is refused with its reason."""
+"""Weight files: every published form gives the same network, and other files are refused with a reason."""
 import collections
 import pickle
 import sys
@@ -34,7 +34,7 @@ def in_diffusers(plugin, prefix=""):
 
 
 class Configuration:
-    """Makes what a checkpoint's configuration is made of, under the names of the package that wrote it."""
+    """Makes the objects of a checkpoint's configuration, under the names of the package that wrote it."""
 
     def __init__(self, monkeypatch):
         self.classes = {}

@@ -32,7 +32,7 @@ HOLDING = Interaction("man", "holding", "hair drier", (0.5, 0.1, 0.95, 0.9), (0.
 
 
 def random_weights(module: torch.nn.Module, seed: int = 0) -> dict[str, Tensor]:
-    """Weights that keep the size of what passes through the layers; norms are near 1, gates wide open."""
+    """Weights that keep the scale of activations; norms are near 1, gates wide open."""
     generator, weights = torch.Generator().manual_seed(seed), {}
     for name, weight in module.state_dict().items():
         drawn = torch.randn(weight.shape, generator=generator)
@@ -76,7 +76,7 @@ def in_file(name: str, blocks) -> str:
 
 
 def load(folder, weights: dict[str, Tensor] | None = None) -> InteractDiffusionFile:
-    """The weights, by way of a file."""
+    """The weights, saved to a file and loaded."""
     save_file(weights or plugin(), folder / "plugin.safetensors")
     return load_interactdiffusion(str(folder / "plugin.safetensors"))
 
