@@ -1,4 +1,5 @@
 """Two tiny models of Stable Diffusion 1.5 in one run, through the host's own loaders, samplers and VAE."""
+import json
 import threading
 import time
 
@@ -9,7 +10,7 @@ import torch
 import comfy.ops
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.taesd.taesd import Decoder, Encoder
-from devtools.server import Interrupted
+from devtools.server import Interrupted, NodeError
 from mditface.tests.e2e.graphs import node, text_of
 from mditface.tests.face_diffuser.tiny import random_weights
 
@@ -130,11 +131,26 @@ def test_region(server, graph, singles):
     (dict(guider=guider(scene_end=0.7)), ("fusion_end: 0.6 is before scene_end 0.7",)),
 ])
 def test_refusals(server, graph, nodes, parts):
-    from devtools.server import NodeError
     with pytest.raises(NodeError) as caught:
         server.run(graph(**nodes))
     assert caught.value.node_id == "guider" and all(part in caught.value.message for part in parts)
     assert len(pixels(server, graph())) == 2
+
+
+def test_an_image_for_each_marker(server):
+    """The images of a growing input arrive in the order of their slots."""
+    encode = node("MDiT_SubjectConditioning", clip=["parts", 0], subject=["parts", 1],
+                  text="a man <|image|> and a tall woman <|image|>",
+                  **{"images.image_2": ["white", 0], "images.image_1": ["gray", 0]})
+    graph = {"parts": node("Probe_SubjectParts"), "encode": encode,
+             "white": node("EmptyImage", width=8, height=8, batch_size=1, color=0xFFFFFF),
+             "gray": node("EmptyImage", width=8, height=8, batch_size=1, color=0x333333),
+             "shown": node("Probe_Conditioning", conditioning=["encode", 0])}
+    values = json.loads(text_of(server.run(graph), "shown"))
+    assert {i: value for i, value in enumerate(values) if value} == {2: pytest.approx(0.2), 6: 1.0}
+    del encode["inputs"]["images.image_1"]
+    with pytest.raises(NodeError, match="images.image_1"):
+        server.run(graph)
 
 
 @pytest.mark.parametrize("borders", [(1.0, 1.0), (0.0, 1.0), (0.0, 0.0)])
