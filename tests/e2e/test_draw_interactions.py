@@ -4,7 +4,7 @@ import json
 import pytest
 from PIL import Image
 
-from mditface.mdit.interactdiffusion.text import parse
+from mditface.mdit.interactdiffusion.text import parse_interactions
 from mditface.nodes.interactdiffusion import FIRST_LAYOUT
 from mditface.tests.e2e.graphs import node, text_of
 from mditface.tests.e2e.draw_interactions_page import NodeEditor
@@ -45,7 +45,7 @@ def test_drawn_interactions_arrive(renderer, page, editor, server, artefacts):
     editor.draw_pair(*MAN, "man", "holding", "hair drier")
     page.screenshot(path=artefacts / f"interactions {renderer}.png")
     first, second = arrived(server, page, editor.node_id)
-    assert first == [*parse(FIRST_LAYOUT)[0][:3], *map(list, parse(FIRST_LAYOUT)[0][3:])]
+    assert first == [*parse_interactions(FIRST_LAYOUT)[0][:3], *map(list, parse_interactions(FIRST_LAYOUT)[0][3:])]
     assert second[:3] == ["man", "holding", "hair drier"]
     assert second[3] == close(MAN[0]) and second[4] == close(MAN[1])
 

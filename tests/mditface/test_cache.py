@@ -1,4 +1,4 @@
-"""The contract of the static cache (spec section 6): exact, counted, never stale, never leaking."""
+"""The contract of the static cache (docs/design/mditface.md, section 6): exact, counted, never stale, never leaking."""
 import copy
 import gc
 import pickle

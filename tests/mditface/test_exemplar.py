@@ -1,4 +1,4 @@
-"""An exemplar's look inside a stand-alone MDiT (experimental; DynaST spec section 13)."""
+"""An exemplar's appearance in a stand-alone MDiT (experimental; docs/design/dynast.md, section 13)."""
 import json
 import math
 

@@ -1,4 +1,5 @@
-"""The network against the formulas of spec 3.3 in their plainest form, and as a host for other people's patches."""
+"""The network against its formulas (docs/design/mditface.md, section 3.3) in their plainest form, and as a host for
+other people's patches."""
 import math
 from types import SimpleNamespace
 
@@ -29,7 +30,7 @@ SIGMA = 0.625
 
 
 def plain_model(w, cfg, x, sigma, context, y, tokens=None):
-    """Spec 3.3 for one latent (1, C, H, W), written without any of the pack's or the host's functions."""
+    """The formulas for one latent (1, C, H, W), written without any of the pack's or the host's functions."""
     def linear(name, h, low_rank=None):
         weight = w[f"{name}.weight"]
         if low_rank is not None and f"{low_rank}.up.weight" in w:
