@@ -1,4 +1,4 @@
-"""Training DynaST for faces (dynast spec, section 10)."""
+"""Training DynaST for faces (docs/design/dynast.md, section 10)."""
 import copy
 import json
 import logging
