@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from devtools import painter_tables
 from devtools.browser import chromium, front_end
 from devtools.server import ROOT, Server
 
@@ -141,6 +142,7 @@ def main() -> int:
             print("Name these nodes in the newest section of CHANGELOG.md first:", *silent, sep="\n")
             return 1
         write(SNAPSHOT, snapshot(info))
+        painter_tables.main()
         write(LOCALES / SOURCE / "nodeDefs.json", node_texts(info))
         write(LOCALES / SOURCE / "main.json", locale(SOURCE).get("main", {}) | main_texts(info))
         if chromium():

@@ -149,7 +149,7 @@ class PasteFace(io.ComfyNode):
                 io.Float.Input("feather", default=0.1, min=0.0, max=0.5, step=0.01,
                                tooltip="Width of the soft border, as a fraction of each side."),
                 io.Boolean.Input("label_map", default=False, advanced=True,
-                                 tooltip="Label-map mode: hard borders and no mixed colors."),
+                                 tooltip="Label-map mode: hard borders and no mixed colours."),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="Images with the pasted faces.")],
         )

@@ -117,7 +117,7 @@ def _check_far(colors: torch.Tensor, counts: torch.Tensor, far: torch.Tensor, pa
     raise ValueError(
         f'label_map: {fraction:.0%} of the pixels are far from every entry of the palette "{palette}", for '
         f"example {samples} as (r, g, b). Choose the palette of the label map, or repaint these areas in "
-        "palette colors. A photograph needs a face parser first.")
+        "palette colours. A photograph needs a face parser first.")
 
 
 def _as_batch(mask: torch.Tensor, number: int) -> torch.Tensor:

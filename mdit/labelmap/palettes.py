@@ -45,12 +45,12 @@ PALETTE = (
 )
 
 PALETTES = {
-    "colours": Palette("CelebAMask-HQ colors.", PALETTE),
+    "colours": Palette("CelebAMask-HQ colours.", PALETTE),
     "grey indices": Palette(
-        "Gray levels 0 to 18 of 255, which look almost black.",
+        "Grey levels 0 to 18 of 255, which look almost black.",
         gray_levels(list(range(len(CLASSES))))),
     "index picture": Palette(
-        "Gray levels that spread the 19 classes evenly from black to white.",
+        "Grey levels that spread the 19 classes evenly from black to white.",
         gray_levels([round(255 * k / (len(CLASSES) - 1)) for k in range(len(CLASSES))])),
 }
 DEFAULT_PALETTE = "colours"

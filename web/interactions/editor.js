@@ -6,7 +6,7 @@ import { BOXES, Layout } from "./model.js";
 import { makeTools } from "./tools.js";
 
 const UNNAMED = { subject: "", action: "", object: "" };
-const COPY_SHIFT = 0.03; // of the picture, from a box to its copy
+const COPY_SHIFT = 0.03; // of the image, from a box to its copy
 
 const area = ({ left, top, right, bottom }) => (right - left) * (bottom - top);
 
@@ -76,7 +76,7 @@ export class LayoutEditor extends Editor {
         this.set({ tool: interactions.length ? "move" : "draw", chosen: null });
     }
 
-    /** Takes another size of the picture; the boxes keep their places in it. */
+    /** Takes another size of the image; the boxes keep their places in it. */
     resize(width, height) {
         if (width !== this.content.width || height !== this.content.height) {
             this.cancel();
@@ -198,7 +198,7 @@ export class LayoutEditor extends Editor {
     }
 }
 
-/** A copy beside its original: both boxes go the same way, as far as they stay in the picture. */
+/** A copy beside its original: both boxes go the same way, as far as they stay in the image. */
 function shifted(one) {
     const [x, y] = [0, 1].map((axis) => {
         const highest = Math.max(...BOXES.map((box) => one[box][axis + 2]));

@@ -1,7 +1,7 @@
 /** The interactions as rows of words: subject, action, object. */
 
 import { element } from "../shared/elements.js";
-import { COLOURS, PHRASES } from "./model.js";
+import { COLORS, PHRASES } from "./model.js";
 
 const NEIGHBOURS = { ArrowUp: -1, ArrowDown: 1 };
 
@@ -45,7 +45,7 @@ export class List {
         const radio = element("input", { type: "radio", name: "interaction", value: index, "aria-label": name });
         radio.addEventListener("change", () => choose(), { signal });
         const swatch = element("span", { className: "swatch" }, `${number}`);
-        swatch.style.background = `rgb(${COLOURS[index % COLOURS.length]})`;
+        swatch.style.background = `rgb(${COLORS[index % COLORS.length]})`;
         const fields = Object.fromEntries(PHRASES.map((phrase) => [phrase, this.#field(index, phrase, choose)]));
         return { radio, fields, element: element("div", { className: "row", role: "group", "aria-label": name },
             element("label", { title: name }, radio, swatch), ...Object.values(fields)) };

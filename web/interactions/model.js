@@ -5,10 +5,10 @@ export const LIMIT = 30; // interactions that the published weights have room fo
 export const PHRASES = ["subject", "action", "object"];
 export const BOXES = ["subject_box", "object_box"];
 
-const DIGITS = 1e4; // a box is kept to a ten-thousandth of the picture
+const DIGITS = 1e4; // a box is kept to a ten-thousandth of the image
 
-/** One colour an interaction, in turn, as in `mdit/interactdiffusion/draw.py`. */
-export const COLOURS = [[214, 39, 40], [148, 150, 20], [31, 119, 180], [44, 160, 44], [255, 127, 14], [140, 86, 75],
+/** One color an interaction, in turn, as in `mdit/interactdiffusion/draw.py`. */
+export const COLORS = [[214, 39, 40], [148, 150, 20], [31, 119, 180], [44, 160, 44], [255, 127, 14], [140, 86, 75],
     [23, 190, 207], [148, 103, 189]];
 
 /** The text of interactions, which `mdit/interactdiffusion/text.py` reads: a JSON list with one of them a line. */
@@ -38,7 +38,7 @@ export function between(one, other) {
     return [x0, y0, x1, y1];
 }
 
-/** Interactions over a picture of a size in pixels. Their boxes are [x0, y0, x1, y1], fractions of the picture. */
+/** Interactions over an image of a size in pixels. Their boxes are [x0, y0, x1, y1], fractions of the image. */
 export class Layout {
     #before = null;
     #undo = [];

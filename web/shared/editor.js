@@ -12,7 +12,7 @@
  * It may `draw` over the content, `finish` with Enter or a double click, go `back` a step, and `nudge` with arrows.
  */
 export class Editor extends EventTarget {
-    picture = null; // shown under the content
+    image = null; // shown under the content
     pointer = null; // where the pointer or the keyboard's cursor is, in pixels of the content
     keyboardCursor = false;
     view = null;
@@ -36,8 +36,8 @@ export class Editor extends EventTarget {
         this.set({ tool });
     }
 
-    setPicture(picture) {
-        this.set({ picture });
+    setImage(image) {
+        this.set({ image });
     }
 
     /** Ends the tool's edit and tells the world, if it changed something. */

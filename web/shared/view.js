@@ -1,7 +1,7 @@
 /** A canvas that can be zoomed and panned, and what tools draw on it. */
 
 const ZOOM = { min: 0.01, max: 32 };
-const LINE = ["rgba(0, 0, 0, 0.85)", "rgba(255, 255, 255, 0.95)"]; // seen on any colour
+const LINE = ["rgba(0, 0, 0, 0.85)", "rgba(255, 255, 255, 0.95)"]; // seen on any color
 
 /** A subclass paints `editor.content`: `paint(context)` draws in its pixels, under the overlay of the tool. */
 export class View {
@@ -108,10 +108,10 @@ export class View {
 
     // What tools draw, in pixels of the content; lines keep their width on the screen.
 
-    circle(centre, radius) {
-        if (centre) {
+    circle(center, radius) {
+        if (center) {
             const circle = new Path2D();
-            circle.arc(centre.x, centre.y, Math.max(radius, 0.71), 0, 2 * Math.PI);
+            circle.arc(center.x, center.y, Math.max(radius, 0.71), 0, 2 * Math.PI);
             this.#stroke(circle);
         }
     }

@@ -1,4 +1,4 @@
-/** An editor as a widget of a node: its value, the picture underneath, its end. */
+/** An editor as a widget of a node: its value, the image underneath, its end. */
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
@@ -89,19 +89,19 @@ export function editorWidget(node, name, type, text, { Panel, wordsFor, codec })
     return { widget, panel };
 }
 
-/** Shows the connected picture: what the node before shows, or what the last run brought. */
+/** Shows the connected image: what the node before shows, or what the last run brought. */
 function followBackground(node, { editor, host, signal }) {
     const input = () => node.inputs.findIndex(({ name }) => name === BACKGROUND);
     const show = (src) => {
-        const picture = new Image();
-        picture.addEventListener("load", () => editor.setPicture(picture), { signal });
-        picture.src = src;
+        const image = new Image();
+        image.addEventListener("load", () => editor.setImage(image), { signal });
+        image.src = src;
     };
     const refresh = () => {
         const shown = node.getInputNode(input())?.imgs?.[0]?.src;
         if (!node.isInputConnected(input())) {
-            editor.setPicture(null);
-        } else if (shown && !editor.picture) {
+            editor.setImage(null);
+        } else if (shown && !editor.image) {
             show(shown);
         }
     };
