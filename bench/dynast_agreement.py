@@ -27,7 +27,7 @@ from mditface.mdit.dynast.label import Label
 from mditface.mdit.evaluation.colors import PARTS, ColorRule
 from mditface.mdit.datasets import open_faces
 from mditface.mdit.recipes.dynast.heldout import HeldOut, Synthesise
-from mditface.mdit.evaluation.evaluate import rendered_looks
+from mditface.mdit.evaluation.evaluate import read_appearances
 from mditface.mdit.training.sampling import sheet_picture
 
 SHEET_COUNT, SHEET_SCALE = 12, 2
@@ -49,7 +49,7 @@ def fit_rules(folder: Path, size: int) -> list[ColorRule]:
     samples = [faces[i] for i in range(len(faces))]
     images = [sample["image"].permute(1, 2, 0).numpy() for sample in samples]
     labels = [sample["labels"].numpy() for sample in samples]
-    return [ColorRule(attribute, images, labels, rendered_looks(folder)) for attribute in PARTS]
+    return [ColorRule(attribute, images, labels, read_appearances(folder)) for attribute in PARTS]
 
 
 def named(rule: ColorRule, pictures: Tensor, held: HeldOut, looks: Looks, exemplars: list[int]) -> dict[str, float]:
@@ -113,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
     pictures, warped = held.after(exemplars, synthesiser(model))
     if options.sheet:
         save_sheet(options.sheet, held, exemplars, warped, pictures)
-    results = measure(held, rendered_looks(options.heldout), rules, pictures, exemplars)
+    results = measure(held, read_appearances(options.heldout), rules, pictures, exemplars)
     print(table(results))
     print("\n" + json.dumps({"bench": "dynast_agreement", "count": len(exemplars), "pixels": size, "parts": results}))
 

@@ -21,7 +21,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from devtools import renew
+from devtools import node_info, renew
 from devtools.server import HOST, ROOT, NodeError, Server
 
 PACK = "mditface"
@@ -160,7 +160,7 @@ class Check:
 
     def lint_graphs(self, info: dict) -> None:
         schema = self.scratch / "object_info.json"
-        schema.write_text(json.dumps(info | {name: plain(node) for name, node in renew.own(info).items()}))
+        schema.write_text(json.dumps(info | {name: plain(node) for name, node in node_info.own(info).items()}))
         self.tool("comfy-lint", "--strict", "--schema-cache", str(schema), *map(str, self.graphs()), cwd=self.scratch)
 
     def levels(self, server: Server, info: dict) -> None:
@@ -210,7 +210,7 @@ def readable(graph: dict, twin: dict, info: dict) -> dict:
 def plain(node: dict) -> dict:
     """A node of /object_info as comfy-lint reads it: growing slots spelled out, any type where there are several."""
     groups = {"required": {}, "optional": {}}
-    for name, kind, group, options in renew.inputs(node["input"]):
+    for name, kind, group, options in node_info.inputs(node["input"]):
         if kind == "COMFY_AUTOGROW_V3":
             template = options["template"]
             (slot,) = template["input"]["required"].values()

@@ -22,6 +22,7 @@ import aiohttp
 import requests
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 ROOT = Path(__file__).absolute().parents[1]
 HOST = Path(os.environ["COMFYUI_PATH"])
@@ -146,6 +147,14 @@ class Server:
                                        data={"overwrite": "true"}, timeout=60)
         answer.raise_for_status()
         return answer.json()["name"]
+
+    def save_weights(self, folder: str, name: str, weights: dict[str, torch.Tensor],
+                     metadata: dict[str, str] | None = None) -> str:
+        """Put tensors into one of the server's models folders; the name under which a loader lists the file."""
+        path = self.base / "models" / folder / f"{name}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        save_file(weights, path, metadata)
+        return path.name
 
     def queue(self, graph: dict, client_id: str = "") -> str:
         """Queue a graph in API form; its prompt id. NodeError when the host's validation refuses it."""

@@ -184,7 +184,7 @@ class DrawInteractions(io.ComfyNode):
                     extra_dict={"widgetType": "MDIT_LAYOUT"},
                     tooltip="The interactions as text, as Read Interactions from Text takes them, with boxes in "
                             "fractions of the picture. The editor writes it."),
-                background_input("It does not enter the interactions."),
+                background_input("The interactions do not contain the image."),
                 previous_input(),
             ],
             outputs=[

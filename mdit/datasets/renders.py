@@ -65,11 +65,10 @@ class Renders:
         if len(sides) > 1:
             raise ValueError(f"the shards in {folder} have images of several sizes {sorted(sides)}: "
                              "use one folder for each size")
-        joined = {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
-        self.images = torch.from_numpy(joined["image"])
-        self.labels = torch.from_numpy(joined["label"])
-        self.captions: list[str] = joined["caption"].tolist()
-        self.attributes: list[dict[str, str]] = list(map(json.loads, joined["attributes"].tolist()))
+        self.images = torch.from_numpy(join(shards, "image"))
+        self.labels = torch.from_numpy(join(shards, "label"))
+        self.captions: list[str] = join(shards, "caption").tolist()
+        self.attributes: list[dict[str, str]] = list(map(json.loads, join(shards, "attributes").tolist()))
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -77,3 +76,8 @@ class Renders:
     def channels_first(self, index: Tensor) -> Tensor:
         """Images (B, 3, S, S) uint8."""
         return self.images[index].permute(0, 3, 1, 2)
+
+
+def join(shards: list[dict[str, np.ndarray]], name: str) -> np.ndarray:
+    """One array of all shards."""
+    return np.concatenate([shard[name] for shard in shards])

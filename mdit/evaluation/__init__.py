@@ -1,1 +1,1 @@
-"""Generating, judging and reporting: how good a trained model is."""
+"""How good a trained model is: images for a test set, measures, and a report."""

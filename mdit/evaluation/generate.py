@@ -1,4 +1,4 @@
-"""Pictures for a whole test set, by the host's own samplers, kept on disk as they are made."""
+"""Images for a whole test set, drawn by the host's samplers and kept on disk."""
 from __future__ import annotations
 
 import hashlib
@@ -25,12 +25,12 @@ from ..mditface.mask import CONDITIONING_KEY, MaskInput, MaskReference
 from ..mditface.sample import require_mdit, sample
 from ..mditface.reader import CacheOptions
 
-NOISE_BLOCK = 64  # pictures that draw their noise from one seed, one after the other
+NOISE_BLOCK = 64  # images that take their noise from one seed, one after the other
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a picture is sampled; the names are those of the sampler and mask nodes' inputs."""
+    """How an image is sampled. The names are those of the inputs of the sampler and mask nodes."""
     steps: int = 20
     cfg: float = 1.5
     mask_cfg: float = 2.0
@@ -48,7 +48,7 @@ class Models(NamedTuple):
 
     @property
     def size(self) -> int | None:
-        """Side in pixels of the pictures that the model was trained on, where its file tells it."""
+        """Side in pixels of the training images. None if the model's file does not hold it."""
         config = self.model.model.model_config.unet_config.get("config")
         return getattr(config, "resolution", None)
 
@@ -56,7 +56,7 @@ class Models(NamedTuple):
 def load_models(model: Path, adapter: Path | None = None) -> Models:
     """A stand-alone MDiT file; with an adapter a whole checkpoint of SD3, SD3.5 or FLUX.
 
-    Raises FileNotFoundError and ValueError, naming the file, for what is missing or does not fit.
+    Raises FileNotFoundError for a missing file, ValueError, naming the file, for one that does not fit.
     """
     for path in filter(None, (model, adapter)):
         if not path.is_file():
@@ -74,74 +74,83 @@ def load_models(model: Path, adapter: Path | None = None) -> Models:
 
 
 class Generator:
-    """Draws faces of `size` pixels. A picture depends on its number, not on those that it is drawn with."""
+    """Draws faces of `size` pixels. An image depends on its own number alone, not on the rest of its batch."""
 
     def __init__(self, models: Models, options: Options, size: int):
-        self.models, self.options, self.size = models, options, size
+        self.models = models
+        self.options = options
+        self.size = size
         latent_format = models.model.model.latent_format
         side = size // latent_format.spacial_downscale_ratio
         self.latent = torch.zeros(1, latent_format.latent_channels, side, side)
 
     def encode(self, text: str) -> tuple[Tensor, dict]:
-        """Text tokens (1, L, d) and what else the host's CLIP gives."""
+        """Text tokens (1, L, d), and the other outputs of the host's CLIP."""
         (tokens, extra), *_ = self.models.clip.encode_from_tokens_scheduled(self.models.clip.tokenize(text))
         return tokens, extra
 
     def __call__(self, labels: Tensor, captions: Sequence[str], numbers: Sequence[int]) -> Tensor:
-        """Pictures (B, S, S, 3) uint8 of label maps (B, H, W) uint8 in a test set's order."""
+        """Images (B, S, S, 3) uint8 of label maps (B, H, W) uint8 with these numbers in the test set."""
         encoded = [self.encode(caption) for caption in captions]
-        out = torch.empty(len(captions), self.size, self.size, 3, dtype=torch.uint8)
-        groups = zip((number // NOISE_BLOCK for number in numbers), (tokens.shape[1] for tokens, _ in encoded))
         rows: dict[tuple[int, int], list[int]] = {}
-        for row, group in enumerate(groups):  # one call of the sampler has one seed and one length of text
-            rows.setdefault(group, []).append(row)
+        for row, (number, (tokens, _)) in enumerate(zip(numbers, encoded)):
+            # One call of the sampler has one seed and one length of text.
+            rows.setdefault((number // NOISE_BLOCK, tokens.shape[1]), []).append(row)
+        out = torch.empty(len(captions), self.size, self.size, 3, dtype=torch.uint8)
         for (block, _), chosen in rows.items():
-            places = [numbers[row] % NOISE_BLOCK for row in chosen]
-            out[chosen] = self.draw(labels[chosen], [encoded[row] for row in chosen], block, places)
+            indices = [numbers[row] % NOISE_BLOCK for row in chosen]
+            out[chosen] = self.draw(labels[chosen], [encoded[row] for row in chosen], block, indices)
         return out
 
-    def draw(self, labels: Tensor, encoded: list[tuple[Tensor, dict]], block: int, places: list[int]) -> Tensor:
-        """One call of the host's sampler: pictures (b, S, S, 3) uint8."""
+    def draw(self, labels: Tensor, encoded: list[tuple[Tensor, dict]], block: int, indices: list[int]) -> Tensor:
+        """One call of the host's sampler: images (b, S, S, 3) uint8. indices: of the images in their noise block."""
         options = self.options
         mask = MaskInput(labels, torch.ones(len(CLASSES)), options.token_reduction, self.models.vae)
-        extra = {name: torch.cat([e[name] for _, e in encoded]) for name, value in encoded[0][1].items()
-                 if isinstance(value, Tensor)}
-        positive = [[torch.cat([tokens for tokens, _ in encoded]), {**extra, CONDITIONING_KEY: MaskReference(mask)}]]
-        latent = {"samples": self.latent.repeat(len(labels), 1, 1, 1), "batch_index": places}
+        tokens, extra = join_encoded(encoded)
+        positive = [[tokens, {**extra, CONDITIONING_KEY: MaskReference(mask)}]]
+        latent = {"samples": self.latent.repeat(len(labels), 1, 1, 1), "batch_index": indices}
         out, _ = sample(self.models.model, options.seed + block, options.steps, options.cfg, options.mask_cfg,
                         options.sampler_name, options.scheduler, positive, [list(self.encode(""))], latent, 1.0,
                         CacheOptions())
-        pictures = self.models.vae.decode(out["samples"])  # (b, S, S, 3) in 0..1
-        return (pictures * 255).round().clamp(0, 255).to(torch.uint8).cpu()
+        images = self.models.vae.decode(out["samples"])  # (b, S, S, 3) in 0..1
+        return (images * 255).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
-def picture_folder(out: Path, files: Iterable[Path], source: str, size: int, options: Options) -> Path:
-    """Where the pictures of these weights and options lie: others never mix with them."""
+def join_encoded(encoded: list[tuple[Tensor, dict]]) -> tuple[Tensor, dict]:
+    """Encoded captions as one batch: tokens (b, L, d), and the tensors among the other outputs."""
+    tokens = torch.cat([tokens for tokens, _ in encoded])
+    extras = [extra for _, extra in encoded]
+    tensors = [name for name, value in extras[0].items() if isinstance(value, Tensor)]
+    return tokens, {name: torch.cat([extra[name] for extra in extras]) for name in tensors}
+
+
+def image_folder(out: Path, files: Iterable[Path], source: str, size: int, options: Options) -> Path:
+    """The folder for images of these weights, this source and these options alone."""
     key = {"files": [file_digest(path) for path in files], "source": source, "size": size, **asdict(options)}
     text = json.dumps(key, indent=1)
-    folder = out / f"pictures-{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
+    folder = out / f"images-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "options.json").write_text(text + "\n")
     return folder
 
 
-def picture_path(folder: Path, number: int) -> Path:
+def image_path(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.png"
 
 
-def write_picture(path: Path, picture: Tensor) -> None:
-    """Whole or not at all."""
+def write_image(path: Path, image: Tensor) -> None:
+    """The file appears when it is complete."""
     scratch = path.with_suffix(".part")
-    Image.fromarray(picture.numpy()).save(scratch, "PNG")
+    Image.fromarray(image.numpy()).save(scratch, "PNG")
     os.replace(scratch, path)
 
 
 def fill_folder(folder: Path, samples: Iterable[tuple[int, dict]], generator: Generator, batch: int) -> None:
-    """Draws the pictures that the folder lacks, of (number, sample) pairs as `read_samples` yields them."""
-    missing = ((number, sample) for number, sample in samples if not picture_path(folder, number).exists())
+    """Draws the images that the folder lacks, of (number, sample) pairs."""
+    missing = ((number, sample) for number, sample in samples if not image_path(folder, number).exists())
     while chunk := list(itertools.islice(missing, batch)):
         numbers, faces = zip(*chunk)
-        pictures = generator(torch.stack([face["labels"] for face in faces]), [face["caption"] for face in faces],
-                             numbers)
-        for number, picture in zip(numbers, pictures):
-            write_picture(picture_path(folder, number), picture)
+        labels = torch.stack([face["labels"] for face in faces])
+        images = generator(labels, [face["caption"] for face in faces], numbers)
+        for number, image in zip(numbers, images):
+            write_image(image_path(folder, number), image)

@@ -1,10 +1,11 @@
-"""The report of an evaluation: JSON, a Markdown table and a sheet of pictures."""
+"""The report of an evaluation: JSON, a Markdown table and a sheet of images."""
 from __future__ import annotations
 
 import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -12,29 +13,47 @@ from torch import Tensor
 
 from ..labelmap import PALETTE
 
-SHEET_ROWS, SHEET_BANDS = 12, 3  # each band has a column of label maps, of pictures and of real pictures
+SHEET_ROWS = 12
+SHEET_BANDS = 3  # each band has a column of label maps, of generated images and of real images
 TILE = 256  # pixels at most along a side
-ARROWS = {"fid": "lower is better", "kid": "x 1000, lower is better", "cmmd": "x 1000, lower is better",
-          "text": "cosine x logit scale, higher is better",
-          "structure": "per picture, lower is better; peers publish 64 times as much"}
+DIRECTIONS = {"fid": "lower is better", "kid": "x 1000, lower is better", "cmmd": "x 1000, lower is better",
+              "text": "cosine x logit scale, higher is better",
+              "structure": "per image, lower is better; peers publish 64 times as much"}
+LABEL_ROWS = {"pixel_accuracy": "pixel accuracy", "mean_iou": "mean IoU, absent classes count 1",
+              "mean_iou_present": "mean IoU of the asked classes"}
+
+
+class Row(NamedTuple):
+    """A row of the table; `real` is None where a measure has no value for the real images."""
+    title: str
+    generated: float | None
+    real: float | None
+
+    def __str__(self) -> str:
+        return f"| {self.title} | {number(self.generated)} | {number(self.real)} |"
 
 
 def markdown(report: dict) -> str:
-    """The report as a Markdown table: every measure, beside it the real pictures' value where there is one."""
-    rows = [(f"{name} ({ARROWS[name]})", value["generated"], value.get("real"))
-            for name, value in report["measures"].items()]
-    generated, real = report["labels"]["generated"], report["labels"]["real"]
-    rows += [(title, generated[name], real[name]) for name, title in (
-        ("pixel_accuracy", "pixel accuracy"), ("mean_iou", "mean IoU, absent classes count 1"),
-        ("mean_iou_present", "mean IoU of the asked classes"))]
-    rows += [(f"IoU {name}", value, real["class_iou"][name]) for name, value in generated["class_iou"].items()]
-    truth = report["attributes"]["real"]
-    rows += [(f"{name} ({value['count']})", value["accuracy"], truth.get(name, {}).get("accuracy"))
-             for name, value in report["attributes"]["generated"].items()]
-    lines = ["| measure | generated | real pictures |", "| --- | --- | --- |"]
-    lines += [f"| {name} | {number(a)} | {number(b)} |" for name, a, b in rows]
+    """The report as a Markdown table with the values for generated and for real images."""
+    rows = [*measure_rows(report["measures"]), *label_rows(**report["labels"]), *attribute_rows(**report["attributes"])]
+    lines = ["| measure | generated | real images |", "| --- | --- | --- |", *map(str, rows)]
     lines += [f"\n{name}: not measured, {reason}." for name, reason in report["skipped"].items()]
     return "\n".join(lines)
+
+
+def measure_rows(measures: dict[str, dict[str, float]]) -> list[Row]:
+    return [Row(f"{name} ({DIRECTIONS[name]})", value["generated"], value.get("real"))
+            for name, value in measures.items()]
+
+
+def label_rows(generated: dict, real: dict) -> list[Row]:
+    rows = [Row(title, generated[name], real[name]) for name, title in LABEL_ROWS.items()]
+    return rows + [Row(f"IoU {name}", value, real["class_iou"][name]) for name, value in generated["class_iou"].items()]
+
+
+def attribute_rows(generated: dict, real: dict) -> list[Row]:
+    return [Row(f"{name} ({value['count']})", value["accuracy"], real.get(name, {}).get("accuracy"))
+            for name, value in generated.items()]
 
 
 def number(value: float | None) -> str:
@@ -42,10 +61,15 @@ def number(value: float | None) -> str:
 
 
 def sheet(faces: Iterable[tuple[np.ndarray, Tensor, Tensor]]) -> Image.Image:
-    """Label maps, pictures and real pictures in columns, of (picture, image (3, S, S), labels (S, S)) triples."""
+    """Label maps, generated and real images in columns.
+
+    faces: (generated image (S, S, 3), real image (3, S, S), labels (S, S)) triples.
+    """
     palette = np.array(PALETTE, np.uint8)
-    strips = [np.concatenate([palette[labels.numpy()], picture, image.permute(1, 2, 0).numpy()], axis=1)
-              for picture, image, labels in itertools.islice(faces, SHEET_ROWS * SHEET_BANDS)]
+    strips = []
+    for generated, real, labels in itertools.islice(faces, SHEET_ROWS * SHEET_BANDS):
+        tiles = [palette[labels.numpy()], generated, real.permute(1, 2, 0).numpy()]
+        strips.append(np.concatenate(tiles, axis=1))
     height = max(1, len(strips) // SHEET_BANDS)
     columns = [np.concatenate(strips[i:i + height]) for i in range(0, len(strips) - height + 1, height)]
     whole = Image.fromarray(np.concatenate(columns, axis=1))
@@ -54,7 +78,7 @@ def sheet(faces: Iterable[tuple[np.ndarray, Tensor, Tensor]]) -> Image.Image:
 
 
 def write_report(out: Path, report: dict, faces: Iterable[tuple[np.ndarray, Tensor, Tensor]]) -> str:
-    """Writes report.json, report.md and sheet.png into a folder; returns the table."""
+    """Writes report.json, report.md and sheet.png into a folder. Returns the table."""
     table = markdown(report)
     (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     (out / "report.md").write_text(table + "\n")

@@ -1,7 +1,6 @@
 """What training gives a model with an exemplar branch to look at, and how near a picture comes to it."""
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,7 +8,6 @@ from torch import Tensor
 from ..mditface.attention import ExemplarKeys
 from ..mditface.exemplar_branch import ExemplarTokens, MatchSide
 from ..mditface.model import MDiT, patchify
-from ..evaluation.colors import MIN_PIXELS, PARTS, part_pixels
 from ..datasets.augment import mirror, normalize
 from ..training.sampling import mask_inputs
 
@@ -45,16 +43,3 @@ def exemplar_keys(model: MDiT, labels: Tensor, images: Tensor, image_labels: Ten
     tokens = ExemplarTokens(side(labels), side(image_labels), patchify(normalize(images), patch))
     (candidates, match), kv = model.exemplar.static_path(tokens)
     return ExemplarKeys(candidates, match, list(kv), strength)
-
-
-def part_colours(image: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """The median colour (3,), in 0..255, of each part of a picture (S, S, 3) uint8 that is large enough."""
-    pixels = {part: part_pixels(image, labels, part) for part in PARTS}
-    return {part: np.median(colours, axis=0) * 255 for part, colours in pixels.items() if len(colours) >= MIN_PIXELS}
-
-
-def colour_distances(image: np.ndarray, labels: np.ndarray, other: np.ndarray, other_labels: np.ndarray
-                     ) -> dict[str, float]:
-    """How far the colours of the parts that both pictures have are from each other, as RGB vectors of 0..255."""
-    ours, theirs = part_colours(image, labels), part_colours(other, other_labels)
-    return {part: float(np.linalg.norm(ours[part] - theirs[part])) for part in ours if part in theirs}

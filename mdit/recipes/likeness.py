@@ -20,8 +20,9 @@ from ..training import host  # noqa: F401  (before any other module of the host)
 from ..mditface.text import PAD
 from ..parsing import load_parser
 from ..evaluation.colors import PARTS
+from ..evaluation.metrics.exemplar_agreement import median_color_distances
 from ..datasets import Renders
-from .exemplar import colour_distances, exemplar_keys
+from .exemplar import exemplar_keys
 from ..training.sampling import sample, save_sheet
 from .targets.demo import Demo
 
@@ -57,7 +58,7 @@ class Likeness:
         found = {part: [] for part in PARTS}
         for i, j in zip(self.index.tolist(), self.exemplar(self.index, shift).tolist()):
             pairs = (pictures[i], self.faces.labels[i], self.faces.images[j], self.faces.labels[j])
-            for part, distance in colour_distances(*(x.numpy() for x in pairs)).items():
+            for part, distance in median_color_distances(*(x.numpy() for x in pairs)).items():
                 found[part].append(distance)
         return {part: float(np.mean(values)) for part, values in found.items() if values}
 

@@ -36,21 +36,14 @@ def model_file(server):
 @pytest.fixture(scope="session")
 def weights_file(server):
     """Puts tensors into one of the server's models folders; the name under which a loader lists the file."""
-    from safetensors.torch import save_file
-
-    def write(folder, name, weights, metadata=None) -> str:
-        path = server.base / "models" / folder / f"{name}.safetensors"
-        path.parent.mkdir(exist_ok=True)
-        save_file(weights, path, metadata)
-        return path.name
-    return write
+    return server.save_weights
 
 
 @pytest.fixture(scope="session")
-def tiny_models(server, weights_file, golden):
+def tiny_models(server, golden):
     """What stands in for the models that templates and blueprints name; see stand_ins.py."""
     from mditface.tests.e2e import stand_ins
-    stand_ins.write_files(weights_file, server, golden)
+    stand_ins.write_files(server, golden)
 
 
 @pytest.fixture(scope="session")

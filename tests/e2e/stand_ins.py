@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -12,56 +12,83 @@ from safetensors.torch import load_file
 import comfy.ops
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.taesd.taesd import Decoder, Encoder
+from devtools.server import Server
 from mditface.tests.adapter import bases
+from mditface.tests.dynast import tiny as dynast
+from mditface.tests.dynast.test_labels import frame
 from mditface.tests.e2e.graphs import node
 from mditface.tests.e2e.test_face_diffuser import UNET
-from mditface.tests.dynast import tiny as exemplar
-from mditface.tests.dynast.test_labels import frame
-from mditface.tests.face_diffuser import tiny as fusion
+from mditface.tests.face_diffuser import tiny as face_diffuser
 from mditface.tests.interactdiffusion import published
 from mditface.tests.mditface import tiny as mditface
 from mditface.tests.parsing import weights as parsing
-from mditface.tests.pt_dit import tiny as proxy
+from mditface.tests.pt_dit import tiny as pt_dit
 
 SMALL = {"width": 64, "height": 64, "steps": 4, "rows": 4, "columns": 4, "num_faces": 1}
+INPUTS = ("photo", "person_1", "person_2", "pose", "exemplar")  # images that the templates load
 Stand = dict | tuple[dict, int] | str | None  # a node, one of its outputs, the input that passes through, nothing
 
 
-def write_files(weights_file: Callable, server, golden) -> None:
+def write_files(server: Server, golden: Path) -> None:
     """Puts the tiny models into the server's folders, under the names that `SWAPS` and the templates give them."""
+    write_adapters(server)
+    write_face_diffuser(server)
+    write_previews(server)
+    write_pt_dit(server, golden)
+    exemplar_model = mditface.config(exemplar_blocks=(0, 2), exemplar_candidates=2)
+    mditface.write(folder(server, "mdit") / "your_exemplar_model.safetensors", exemplar_model)
+    server.save_weights("detection", "mediapipe_face_fp32", parsing.face_landmarker())
+    torch.save(published.complete(), folder(server, "interactdiffusion") / "stand-in-interactdiffusion.pth")
+    dynast.write(folder(server, "dynast") / "stand-in-face.safetensors")
+    dynast.write(folder(server, "dynast") / "stand-in-person.pth", dynast.PERSON)
+    for name in INPUTS:
+        noise().save(server.base / "input" / f"{name}.png")
+
+
+def folder(server: Server, name: str) -> Path:
+    """One of the server's models folders, made where it is absent."""
+    path = server.base / "models" / name
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def write_adapters(server: Server) -> None:
     for family in ("flux", "sd3"):
-        weights_file("diffusion_models", f"stand-in-{family}", bases.published(family))
+        server.save_weights("diffusion_models", f"stand-in-{family}", bases.published(family))
+    server.save_weights("mdit_adapters", "seg", bases.easycontrol())
+    config = bases.config("sd3")
+    server.save_weights("mdit_adapters", "your_sd35_adapter", bases.terms("sd3", config, 0), config.to_metadata())
+
+
+def write_face_diffuser(server: Server) -> None:
     unet = UNetModel(**UNET, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
     for seed, name in enumerate(("scene", "subject")):
-        weights_file("diffusion_models", f"stand-in-{name}", fusion.random_weights(unet, seed))
-    weights_file("mdit_adapters", "seg", bases.easycontrol())
-    config = bases.config("sd3")
-    weights_file("mdit_adapters", "your_sd35_adapter", bases.terms("sd3", config, 0), config.to_metadata())
+        server.save_weights("diffusion_models", f"stand-in-{name}", face_diffuser.random_weights(unet, seed))
+
+
+def write_previews(server: Server) -> None:
+    """Tiny VAEs of the host's preview kind, with biases that keep their images from being black."""
     for name, channels in (("taesd", 4), ("taef1", 16)):
         for half in (Encoder, Decoder):
-            made = {key: weight if weight.ndim > 1 else torch.zeros_like(weight)
-                    for key, weight in bases.random_weights(half(channels)).items()}
-            made[list(made)[-1]] += 0.6
-            weights_file("vae_approx", f"{name}_{half.__name__.lower()}", made)
-    mdit = server.base / "models" / "mdit"
-    mdit.mkdir(exist_ok=True)
-    mditface.write(mdit / "your_exemplar_model.safetensors",
-                   mditface.config(exemplar_blocks=(0, 2), exemplar_candidates=2))
-    weights_file("detection", "mediapipe_face_fp32", parsing.face_landmarker())
-    weights_file("diffusion_models", "stand-in-pt-dit", proxy.random_weights(proxy.network()))
-    (server.base / "models" / "diffusion_models" / "stand-in-pt-dit.json").write_text(proxy.JSON)
-    weights_file("vae", "stand-in-pt-dit-vae", load_file(golden / "pt-dit" / "vae_model.safetensors"))
-    complete = server.base / "models" / "interactdiffusion" / "stand-in-interactdiffusion.pth"
-    complete.parent.mkdir(exist_ok=True)
-    torch.save(published.complete(), complete)
-    dynast = server.base / "models" / "dynast"
-    dynast.mkdir(exist_ok=True)
-    exemplar.write(dynast / "stand-in-face.safetensors")
-    exemplar.write(dynast / "stand-in-person.pth", exemplar.PERSON)
-    for name in ("photo", "person_1", "person_2", "pose", "exemplar"):
-        noise = torch.nn.functional.interpolate(torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0)),
-                                                (512, 512))
-        Image.fromarray((noise[0].movedim(0, -1) * 255).byte().numpy()).save(server.base / "input" / f"{name}.png")
+            weights = bases.random_weights(half(channels))
+            for key, weight in weights.items():
+                if weight.ndim == 1:
+                    weights[key] = torch.zeros_like(weight)
+            weights[list(weights)[-1]] += 0.6
+            server.save_weights("vae_approx", f"{name}_{half.__name__.lower()}", weights)
+
+
+def write_pt_dit(server: Server, golden: Path) -> None:
+    server.save_weights("diffusion_models", "stand-in-pt-dit", pt_dit.random_weights(pt_dit.network()))
+    (folder(server, "diffusion_models") / "stand-in-pt-dit.json").write_text(pt_dit.JSON)
+    server.save_weights("vae", "stand-in-pt-dit-vae", load_file(golden / "pt-dit" / "vae_model.safetensors"))
+
+
+def noise() -> Image.Image:
+    """A coarse random image, the same at each call."""
+    coarse = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    fine = torch.nn.functional.interpolate(coarse, (512, 512))
+    return Image.fromarray((fine[0].movedim(0, -1) * 255).byte().numpy())
 
 
 def unet(name: str) -> dict:
@@ -90,7 +117,7 @@ SWAPS = {  # by a sign in the names of the model files: what stands in for each 
     "qihoo": {"MDiT_LoadPTDiT": [node("MDiT_LoadPTDiT", model_name="stand-in-pt-dit.safetensors",
                                       weight_dtype="default")],
               "MDiT_LoadPTDiTVAE": [node("MDiT_LoadPTDiTVAE", vae_name="stand-in-pt-dit-vae.safetensors")],
-              "CLIPLoader": [None], "MDiT_PTDiTText": [text(proxy.CONFIG.caption, 8)]},
+              "CLIPLoader": [None], "MDiT_PTDiTText": [text(pt_dit.CONFIG.caption, 8)]},
     "your_dynast": {"MDiT_LoadDynaST": [node("MDiT_LoadDynaST", weights_name="stand-in-face.safetensors")]},
     "latest_net_G": {"MDiT_LoadDynaST": [node("MDiT_LoadDynaST", weights_name="stand-in-person.pth")],
                      "SDPoseKeypointExtractor": [node("Probe_Keypoints", frames=json.dumps([frame()]))],

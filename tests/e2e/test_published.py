@@ -7,11 +7,11 @@ import re
 
 import pytest
 
-from devtools import help_pictures, renew
+from devtools import help_pictures, node_info, renew, texts
 from mditface.tests.e2e.test_templates import TEMPLATES
 
-ROOT = renew.ROOT
-LANGUAGES = (renew.SOURCE, *renew.TRANSLATIONS)
+ROOT = node_info.ROOT
+LANGUAGES = (texts.SOURCE, *texts.TRANSLATIONS)
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def info(server) -> dict:
 
 @pytest.fixture(scope="module")
 def nodes(info) -> dict:
-    return renew.own(info)
+    return node_info.own(info)
 
 
 def test_signatures_are_those_of_the_snapshot(nodes):
@@ -49,7 +49,7 @@ def test_order_and_type_of_inputs_matter():
 def test_every_node_input_and_output_is_described(nodes):
     for name, node in nodes.items():
         assert node["description"] and node["search_aliases"] and node["category"].startswith("MDiTFace"), name
-        silent = [slot for slot, _, _, options in renew.inputs(node["input"]) if not options.get("tooltip")]
+        silent = [slot for slot, _, _, options in node_info.inputs(node["input"]) if not options.get("tooltip")]
         silent += [slot for slot, tip in zip(node["output_name"], node["output_tooltips"]) if not tip]
         assert silent == [], name
 
@@ -80,37 +80,37 @@ def test_every_help_page_ends_with_a_minimal_graph(nodes, info):
 
 
 def test_english_texts_are_those_of_the_nodes(info):
-    files = renew.locale(renew.SOURCE)
-    assert files["nodeDefs"] == renew.node_texts(info)
-    assert files["main"] | renew.main_texts(info) == files["main"]
+    files = texts.locale(texts.SOURCE)
+    assert files["nodeDefs"] == texts.node_texts(info)
+    assert files["main"] | texts.main_texts(info) == files["main"]
 
 
-@pytest.mark.parametrize("language", renew.TRANSLATIONS)
+@pytest.mark.parametrize("language", texts.TRANSLATIONS)
 def test_no_text_is_missing_or_stale(language):
-    assert renew.untranslated(language) == []
+    assert texts.untranslated(language) == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_signs_that_the_front_end_would_read_are_quoted(language):
-    texts = renew.flat(renew.locale(language))
-    messages = {key: re.sub(r"{'.'}", "", text) for key, text in texts.items() if not key.endswith(".tooltip")}
+    found = texts.flat(texts.locale(language))
+    messages = {key: re.sub(r"{'.'}", "", text) for key, text in found.items() if not key.endswith(".tooltip")}
     assert {key: text for key, text in messages.items() if set(text) & set("{}@|")} == {}
 
 
 def test_the_server_hands_out_every_language(server):
     served = server.get("/i18n")
     for language in LANGUAGES:
-        files = renew.locale(language)
+        files = texts.locale(language)
         assert served[language] == files.pop("main") | files
 
 
-def test_every_node_appears_in_a_template(nodes):
-    used = {node["type"] for path in TEMPLATES.values() for node in json.loads(path.read_text("utf-8"))["nodes"]}
-    assert nodes.keys() - used == set()
-
-
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_templates_have_a_thumbnail_and_a_graph_in_api_form(name, server):
+def test_the_server_offers_every_template(name, server):
     assert name in server.get("/workflow_templates")["mditface"]
-    assert TEMPLATES[name].with_suffix(".jpg").is_file()
-    assert (TEMPLATES[name].parent / "api" / f"{name}.json").is_file()
+
+
+def test_pages_can_be_checked_without_a_server(nodes):
+    """tests/dev/test_pages.py reads the nodes from the pack in its own process: they are those that the server has."""
+    described = node_info.read_pack()
+    assert described.keys() == nodes.keys()
+    assert texts.node_texts(described) == texts.node_texts(nodes)

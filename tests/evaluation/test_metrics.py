@@ -290,30 +290,30 @@ def test_measures_without_weights_are_named(tmp_path):
         open_scores(tmp_path / "none", SIDE, CPU)
 
 
-# Looks
+# Attributes
 
 
-def painted_look(look: dict, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def painted_appearance(appearance: dict, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A picture (64, 64, 3) and its label map that show glasses, sex (by the jaw) and lipstick."""
     label = np.zeros((64, 64), np.uint8)
-    width = 20 if look["sex"] == "man" else 14
+    width = 20 if appearance["sex"] == "man" else 14
     label[10:54, 32 - width:32 + width] = CLASSES.index("skin")
     label[44:48, 24:40] = CLASSES.index("u_lip")
-    if look["glasses"] != "none":
+    if appearance["glasses"] != "none":
         label[22:30, 20:44] = CLASSES.index("eye_g")
     image = np.full((64, 64, 3), 180, np.uint8)
-    image[label == CLASSES.index("u_lip")] = (160, 110, 100) if look["lipstick"] == "none" else (200, 20, 40)
-    image[label == CLASSES.index("eye_g")] = 40 if look["glasses"] == "sunglasses" else 170
+    image[label == CLASSES.index("u_lip")] = (160, 110, 100) if appearance["lipstick"] == "none" else (200, 20, 40)
+    image[label == CLASSES.index("eye_g")] = 40 if appearance["glasses"] == "sunglasses" else 170
     return (image + rng.integers(-9, 10, image.shape)).clip(0, 255).astype(np.uint8), label
 
 
-def test_looks_are_read_from_the_parsed_regions():
+def test_attributes_are_read_from_the_parsed_regions():
     rng = np.random.default_rng(0)
-    looks = [sample_appearance(rng) for _ in range(120)]
-    images, labels = map(np.stack, zip(*(painted_look(look, rng) for look in looks)))
-    rules = attributes.LookRules(images[:80], labels[:80], looks[:80])
-    for image, label, look in zip(images[80:], labels[80:], looks[80:]):
-        assert rules(image, label) == {name: attributes.asked_value(name, look) for name in attributes.JUDGED}
+    appearances = [sample_appearance(rng) for _ in range(120)]
+    images, labels = map(np.stack, zip(*(painted_appearance(appearance, rng) for appearance in appearances)))
+    rules = attributes.ShapeRules(images[:80], labels[:80], appearances[:80])
+    for image, label, appearance in zip(images[80:], labels[80:], appearances[80:]):
+        assert rules(image, label) == {name: attributes.asked_value(name, appearance) for name in attributes.JUDGED}
 
 
 def test_picture_without_a_face_is_judged_all_the_same():
@@ -337,10 +337,10 @@ def shard(tmp_path):
 def write_shard(folder, count, seed):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 19, (count, 8, 8), dtype=np.uint8).repeat(SIDE // 8, 1).repeat(SIDE // 8, 2)
-    looks = [sample_appearance(rng) for _ in labels]
+    appearances = [sample_appearance(rng) for _ in labels]
     folder.mkdir()
     np.savez(folder / "00000.npz", image=np.array(PALETTE, np.uint8)[labels], label=labels,
-             caption=[Caption.short(look) for look in looks], attributes=[json.dumps(look) for look in looks])
+             caption=list(map(Caption.short, appearances)), attributes=list(map(json.dumps, appearances)))
     return folder
 
 
@@ -366,10 +366,10 @@ def test_folder_is_filled_where_pictures_are_missing(tmp_path):
         return torch.zeros(len(labels), 4, 4, 3, dtype=torch.uint8)
 
     samples = [(number, {"labels": torch.zeros(4, 4), "caption": ""}) for number in range(7)]
-    generate.write_picture(generate.picture_path(tmp_path, 1), torch.full((4, 4, 3), 9, dtype=torch.uint8))
+    generate.write_image(generate.image_path(tmp_path, 1), torch.full((4, 4, 3), 9, dtype=torch.uint8))
     generate.fill_folder(tmp_path, samples, generator, batch=3)
     assert drawn == [(0, 2, 3), (4, 5, 6)]
-    assert np.array(Image.open(generate.picture_path(tmp_path, 1))).max() == 9
+    assert np.array(Image.open(generate.image_path(tmp_path, 1))).max() == 9
     assert len(list(tmp_path.iterdir())) == 7
 
 
@@ -377,10 +377,10 @@ def test_other_options_and_weights_have_folders_of_their_own(tmp_path):
     weights = [tmp_path / "a", tmp_path / "b"]
     for path in weights:
         path.write_text(path.name)
-    folders = {generate.picture_folder(tmp_path, [path], source, SIDE, options) for path in weights
+    folders = {generate.image_folder(tmp_path, [path], source, SIDE, options) for path in weights
                for source in ("x", "y") for options in (generate.Options(), generate.Options(seed=1))}
     assert len(folders) == 8
-    assert generate.picture_folder(tmp_path, weights[:1], "x", SIDE, generate.Options()) in folders
+    assert generate.image_folder(tmp_path, weights[:1], "x", SIDE, generate.Options()) in folders
 
 
 def test_missing_model_file(tmp_path):
@@ -388,12 +388,12 @@ def test_missing_model_file(tmp_path):
         generate.load_models(tmp_path / "none.safetensors")
 
 
-def test_samples_have_numbers_captions_and_looks(shard):
+def test_samples_have_numbers_captions_and_appearances(shard):
     dataset = evaluate.open_dataset(shard, SIDE)
-    looks = evaluate.rendered_looks(shard)
-    chosen = list(evaluate.Samples(dataset, 2, 3, looks))
+    appearances = evaluate.read_appearances(shard)
+    chosen = list(evaluate.Samples(dataset, 2, 3, appearances))
     assert [number for number, _ in chosen] == [2, 3, 4]
-    assert chosen[0][1]["caption"] == Caption.short(looks[2])
+    assert chosen[0][1]["caption"] == Caption.short(appearances[2])
     assert torch.equal(chosen[2][1]["labels"], Renders(shard).labels[4])
     with pytest.raises(ValueError, match="none from number 60"):
         evaluate.Samples(dataset, 60)

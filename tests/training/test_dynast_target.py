@@ -13,10 +13,8 @@ from bench import dynast_agreement as bench
 from mditface.mdit.dynast import host
 from mditface.mdit.dynast.label import Label
 from mditface.mdit.dynast.weights import published_shapes
-from mditface.mdit.labelmap import CLASSES
 from mditface.mdit.recipes.dynast.pairs import PEOPLE_FILE, Exemplars, Pairs
 from mditface.mdit.recipes.dynast.vgg import CONVS, NAMES, VGG, vgg_input
-from mditface.mdit.evaluation.metrics.exemplar_agreement import ExemplarAgreement
 from mditface.mdit.training.settings import read_settings
 from mditface.mdit.recipes.targets.kinds import SETTINGS, DynaSTSettings, DynaSTTarget
 from mditface.mdit.training.trainer import Trainer, make_accelerator
@@ -210,17 +208,3 @@ def test_settings_that_cannot_be(paths, tmp_path, root):
         DynaSTTarget(DynaSTSettings(**DYNAST | {"load": 40}, **paths))
     for name in ("dynast", "proof-dynast"):
         assert read_settings(root / "mdit" / "recipes" / "configs" / f"{name}.yaml", [], SETTINGS)
-
-
-def test_agreement_tells_the_own_exemplar_from_the_others():
-    labels = np.full((16, 16), CLASSES.index("hair"), np.uint8)
-    exemplars = [np.full((16, 16, 3), 50 * i, np.uint8) for i in range(4)]
-    scores = {}
-    for name, pictures in (("kept", exemplars), ("mean", [np.full((16, 16, 3), 75, np.uint8)] * 4)):
-        agreement = ExemplarAgreement()
-        for picture, exemplar in zip(pictures, exemplars):
-            agreement.update(picture, labels, exemplar, labels)
-        scores[name] = agreement.compute()
-    assert set(scores["kept"]) == {"hair_color"}  # no other part is in the maps
-    assert scores["kept"]["hair_color"] == {"own": 0, "shuffled": pytest.approx(250 / 3), "nearer": 1, "count": 4}
-    assert [scores["mean"]["hair_color"][name] for name in ("own", "shuffled")] == [pytest.approx(50)] * 2

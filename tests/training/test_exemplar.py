@@ -1,7 +1,6 @@
 """Training of an exemplar branch, on a tiny scale."""
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -11,7 +10,7 @@ from mditface.mdit.mditface.config import MDiTConfig
 from mditface.mdit.mditface.mask import BoundMask, ExemplarInput, MaskInput, MaskReference
 from mditface.mdit.recipes import likeness
 from mditface.mdit.datasets import Renders
-from mditface.mdit.recipes.exemplar import colour_distances, exemplar_keys, other_view
+from mditface.mdit.recipes.exemplar import exemplar_keys, other_view
 from mditface.mdit.training.sampling import sample
 from mditface.mdit.training.settings import read_settings
 from mditface.mdit.recipes.targets.kinds import SETTINGS, DemoSettings, DemoTarget
@@ -130,15 +129,6 @@ def test_the_shipped_configuration_starts_from_the_bundled_file(root):
     demo.module = Demo(MDiTConfig(**{**vars(settings.model), "palette": Demo.load(root / settings.init).model.config
                                      .palette}), Demo.load(root / settings.init).text_config)
     demo.module.start_from(root / settings.init)
-
-
-def test_colour_distances():
-    labels = np.zeros((16, 16), np.uint8)
-    labels[:8] = CLASSES.index("hair")
-    one, other = np.zeros((16, 16, 3), np.uint8), np.zeros((16, 16, 3), np.uint8)
-    other[:8] = (30, 40, 0)
-    assert colour_distances(one, labels, other, labels) == {"hair_color": 50.0, "background_color": 0.0}
-    assert colour_distances(one, labels, other, np.zeros_like(labels)).keys() == {"background_color"}
 
 
 def test_likeness_reports(target, paths, tmp_path, capsys, monkeypatch):

@@ -1,66 +1,88 @@
-"""Reads a render's looks from its pixels: rules fitted on renders, whose looks are known."""
+"""Reads attributes from an image, by rules fitted on renders, whose attributes are known."""
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
 from ...labelmap import CLASSES
-from ..colors import PARTS, ColorRule
 from ...datasets import Renders
+from ..colors import PARTS, ColorRule
 from .agreement import Parser
 
 FACE = [CLASSES.index(name) for name in ("skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "mouth",
                                          "u_lip", "l_lip")]
-REGIONS = [[CLASSES.index(name) for name in names] for names in (
+REGION_NAMES = (
     ("skin",), ("nose",), ("eye_g",), ("l_eye",), ("r_eye",), ("l_brow",), ("r_brow",), ("l_ear", "r_ear"), ("mouth",),
-    ("u_lip",), ("l_lip",), ("hair",), ("neck",), ("cloth",))]
-PLACES, TONES = (0.05, 0.5, 0.95), (0.1, 0.4, 0.6, 0.9)  # quantiles that describe where a region lies, and its colours
-REGION_WIDTH = 1 + 2 * len(PLACES) + 3 * len(TONES)
+    ("u_lip",), ("l_lip",), ("hair",), ("neck",), ("cloth",))
+REGIONS = [list(map(CLASSES.index, names)) for names in REGION_NAMES]
+POSITION_QUANTILES = (0.05, 0.5, 0.95)  # describe where a region lies
+COLOR_QUANTILES = (0.1, 0.4, 0.6, 0.9)
+REGION_WIDTH = 1 + 2 * len(POSITION_QUANTILES) + 3 * len(COLOR_QUANTILES)
 JUDGED = {"glasses": ("none", "glasses", "sunglasses"), "sex": ("man", "woman"), "lipstick": ("none", "some")}
-KERNEL_WIDTH, SHRINKAGE = 0.1, 0.01
+KERNEL_WIDTH = 0.1
+SHRINKAGE = 0.01
 
 
-def asked_value(attribute: str, look: dict[str, str]) -> str:
-    """What a look says of one of the judged attributes; lipstick of any colour is 'some'."""
-    return "some" if attribute == "lipstick" and look["lipstick"] != "none" else look[attribute]
+class Frame(NamedTuple):
+    """The box of a face, in pixels."""
+    top: float
+    left: float
+    height: float
+    width: float
 
 
-def face_frame(parsed: np.ndarray) -> tuple[float, float, float, float]:
-    """Top, left, height and width in pixels of the face in a label map (H, W); of the whole where there is none."""
+def asked_value(attribute: str, appearance: dict[str, str]) -> str:
+    """The value of one of the judged attributes. Lipstick of any colour is 'some'."""
+    if attribute == "lipstick" and appearance["lipstick"] != "none":
+        return "some"
+    return appearance[attribute]
+
+
+def face_frame(parsed: np.ndarray) -> Frame:
+    """The frame of the face in a label map (H, W). The whole map if there is no face."""
     rows, columns = np.nonzero(np.isin(parsed, FACE))
     if len(rows) < len(FACE):
-        return 0.0, 0.0, *map(float, parsed.shape)
-    (top, bottom), (left, right) = (np.quantile(axis, (0.02, 0.98)) for axis in (rows, columns))
-    return top, left, max(1.0, bottom - top), max(1.0, right - left)
+        return Frame(0.0, 0.0, *map(float, parsed.shape))
+    top, bottom = np.quantile(rows, (0.02, 0.98))
+    left, right = np.quantile(columns, (0.02, 0.98))
+    return Frame(top, left, max(1.0, bottom - top), max(1.0, right - left))
 
 
 def region_statistics(image: np.ndarray, parsed: np.ndarray) -> np.ndarray:
-    """(14 x 19,): each region's share of the picture, its place in the face's frame, and its colours in 0..1."""
-    top, left, height, width = face_frame(parsed)
+    """(14 x 19,): each region's fraction of the image, its position in the face's frame, and its colours in 0..1."""
+    frame = face_frame(parsed)
     out = np.zeros((len(REGIONS), REGION_WIDTH))
     for row, classes in zip(out, REGIONS):
         inside = np.isin(parsed, classes)
-        if inside.any():
-            rows, columns = np.nonzero(inside)
-            row[:] = np.concatenate([[inside.mean()], (np.quantile(rows, PLACES) - top) / height,
-                                     (np.quantile(columns, PLACES) - left) / width,
-                                     np.quantile(image[inside] / 255, TONES, axis=0).ravel()])
+        if not inside.any():
+            continue
+        rows, columns = np.nonzero(inside)
+        y = (np.quantile(rows, POSITION_QUANTILES) - frame.top) / frame.height
+        x = (np.quantile(columns, POSITION_QUANTILES) - frame.left) / frame.width
+        colors = np.quantile(image[inside] / 255, COLOR_QUANTILES, axis=0)  # (4, 3)
+        row[:] = np.concatenate([[inside.mean()], y, x, colors.ravel()])
     return out.ravel()
 
 
-class LookRules:
-    """Names glasses, sex and lipstick by kernel ridge regression on the statistics of a picture's parsed regions.
+class ShapeRules:
+    """Names glasses, sex and lipstick by kernel ridge regression on the statistics of an image's parsed regions.
 
-    images (N, S, S, 3) uint8, parsed (N, S, S) by the parser that will read the judged pictures, and their looks.
+    images: (N, S, S, 3) uint8. parsed: (N, S, S) by the parser that will read the judged images.
+    appearances: the attributes of the images.
     """
 
-    def __init__(self, images: np.ndarray, parsed: np.ndarray, looks: list[dict[str, str]]):
-        x = np.stack([region_statistics(*pair) for pair in zip(images, parsed)])  # (N, F)
-        self.mean, self.deviation = x.mean(0), x.std(0) + 1e-3
+    def __init__(self, images: np.ndarray, parsed: np.ndarray, appearances: list[dict[str, str]]):
+        x = np.stack(list(map(region_statistics, images, parsed)))  # (N, F)
+        self.mean = x.mean(0)
+        self.deviation = x.std(0) + 1e-3
         self.x = (x - self.mean) / self.deviation
         gram = self.kernel(self.x) + SHRINKAGE * np.eye(len(x))
-        self.coefficients, self.offsets = {}, {}
+        self.coefficients = {}
+        self.offsets = {}
         for attribute, values in JUDGED.items():
-            targets = np.array([[asked_value(attribute, look) == value for value in values] for look in looks], float)
+            asked = np.array([asked_value(attribute, appearance) for appearance in appearances])
+            targets = (asked[:, None] == np.array(values)).astype(float)  # (N, values)
             self.offsets[attribute] = targets.mean(0)
             self.coefficients[attribute] = np.linalg.solve(gram, targets - targets.mean(0))  # (N, values)
 
@@ -70,36 +92,50 @@ class LookRules:
         return np.exp(-KERNEL_WIDTH / x.shape[1] * squares)
 
     def __call__(self, image: np.ndarray, parsed: np.ndarray) -> dict[str, str]:
-        """The judged attributes of a picture (H, W, 3) uint8 and its parsed map (H, W)."""
-        near = self.kernel(((region_statistics(image, parsed) - self.mean) / self.deviation)[None])
-        return {attribute: values[int((near @ self.coefficients[attribute] + self.offsets[attribute]).argmax())]
-                for attribute, values in JUDGED.items()}
+        """The judged attributes of an image (H, W, 3) uint8 and its parsed map (H, W)."""
+        x = (region_statistics(image, parsed) - self.mean) / self.deviation
+        similarity = self.kernel(x[None])  # (1, N)
+        found = {}
+        for attribute, values in JUDGED.items():
+            scores = similarity @ self.coefficients[attribute] + self.offsets[attribute]  # (1, values)
+            found[attribute] = values[int(scores.argmax())]
+        return found
 
 
 class AttributeRules:
-    """All rules, fitted on the same renders: colours of the asked parts, and looks of the parsed ones."""
+    """All rules, fitted on the same renders: colours in the asked map, glasses, sex and lipstick in the parsed map."""
 
     def __init__(self, renders: Renders, parser: Parser):
-        images, labels = renders.images.numpy(), renders.labels.numpy()
+        images = renders.images.numpy()
+        labels = renders.labels.numpy()
+        parsed = np.stack([parser(image) for image in images])
         self.colors = [ColorRule(name, images, labels, renders.attributes) for name in PARTS]
-        self.looks = LookRules(images, np.stack([parser(image) for image in images]), renders.attributes)
+        self.shapes = ShapeRules(images, parsed, renders.attributes)
 
-    def hits(self, image: np.ndarray, asked: np.ndarray, parsed: np.ndarray, look: dict[str, str]) -> dict[str, bool]:
-        """Which attributes of the look a picture shows; those that cannot be judged on it are left out."""
-        seen = {rule.attribute: rule(image, asked) for rule in self.colors if look[rule.attribute] != "none"}
-        hits = {name: value == look[name] for name, value in seen.items() if value is not None}
-        return hits | {name: value == asked_value(name, look) for name, value in self.looks(image, parsed).items()}
+    def hits(self, image: np.ndarray, asked: np.ndarray, parsed: np.ndarray, appearance: dict[str, str]
+             ) -> dict[str, bool]:
+        """Whether an image shows each attribute of the appearance. Attributes that cannot be judged are left out."""
+        hits = {}
+        for rule in self.colors:
+            if appearance[rule.attribute] == "none":
+                continue
+            seen = rule(image, asked)
+            if seen is not None:
+                hits[rule.attribute] = seen == appearance[rule.attribute]
+        for name, value in self.shapes(image, parsed).items():
+            hits[name] = value == asked_value(name, appearance)
+        return hits
 
 
 class AttributeAccuracy:
-    """Shares of pictures that show what their looks name."""
+    """Fractions of images that show the attributes of their appearances."""
 
     def __init__(self, rules: AttributeRules):
         self.rules = rules
         self.hits: dict[str, list[bool]] = {}
 
-    def update(self, image: np.ndarray, asked: np.ndarray, parsed: np.ndarray, look: dict[str, str]) -> None:
-        for name, hit in self.rules.hits(image, asked, parsed, look).items():
+    def update(self, image: np.ndarray, asked: np.ndarray, parsed: np.ndarray, appearance: dict[str, str]) -> None:
+        for name, hit in self.rules.hits(image, asked, parsed, appearance).items():
             self.hits.setdefault(name, []).append(hit)
 
     def compute(self) -> dict[str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""Distances between sets of features and between pictures' structures (spec mditface.md, section 9)."""
+"""Distances between sets of features and between images' structures (docs/design/mditface.md, section 9)."""
 from __future__ import annotations
 
 import warnings
@@ -10,12 +10,13 @@ from torch import Tensor
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-SUBSETS, SUBSET_SIZE = 100, 1000
+SUBSETS = 100
+SUBSET_SIZE = 1000
 SIGMA = 10.0  # of the Gaussian kernel
 
 
 class GivenFeatures(nn.Module):
-    """Stands for the network that torchmetrics would make features with."""
+    """Takes the place of the network in torchmetrics: the features are computed already."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -44,7 +45,7 @@ def kernel_distance(real: Tensor, generated: Tensor) -> float:
     """
     require_pairs(real, generated)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns of memory, but the features are in memory anyway
+        warnings.simplefilter("ignore")  # a warning about memory; the features are in memory anyway
         metric = KernelInceptionDistance(GivenFeatures(real.shape[1]), subsets=SUBSETS,
                                          subset_size=min(SUBSET_SIZE, len(real), len(generated)))
     metric.update(real.double(), real=True)
@@ -59,7 +60,8 @@ def gaussian_mmd(real: Tensor, generated: Tensor) -> float:
 
     real: (N, d); generated: (M, d), both of unit length.
     """
-    real, generated = real.double(), generated.double()
+    real = real.double()
+    generated = generated.double()
 
     def kernel(x: Tensor, y: Tensor) -> Tensor:
         return torch.exp(-torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square() / (2 * SIGMA ** 2))
@@ -75,10 +77,10 @@ def self_similarity(keys: Tensor) -> Tensor:
 
 
 def structure_distance(real: Tensor, generated: Tensor) -> Tensor:
-    """Mean squared difference of the self-similarities of keys (B, T, d) -> (B,), one a picture."""
+    """Mean squared difference of the self-similarities of keys (B, T, d) -> (B,), one an image."""
     return (self_similarity(real) - self_similarity(generated)).square().mean((1, 2))
 
 
 def require_pairs(*features: Tensor) -> None:
     if min(map(len, features)) < 2:
-        raise ValueError("the distance of two sets needs at least two pictures in each: raise the count")
+        raise ValueError("the distance of two sets needs at least two images in each: raise the count")

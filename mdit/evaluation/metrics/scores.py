@@ -1,4 +1,4 @@
-"""The measures that need a feature network, over a test set, and which of them the user's files allow."""
+"""The measures that need a feature network, for a test set, and the choice of them by the user's files."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -11,40 +11,47 @@ from torch import Tensor
 from .distances import frechet_distance, gaussian_mmd, kernel_distance, structure_distance
 from .networks import INCEPTION, ClipEmbedding, ClipScore, DinoKeys, Inception
 
-CLIP_LARGE, CLIP_BASE, DINO = "clip-vit-large-patch14-336", "clip-vit-base-patch16", "dino_vitbase8_pretrain.pth"
+CLIP_LARGE = "clip-vit-large-patch14-336"
+CLIP_BASE = "clip-vit-base-patch16"
+DINO = "dino_vitbase8_pretrain.pth"
 FILES = {"fid": INCEPTION, "kid": INCEPTION, "cmmd": CLIP_LARGE, "text": CLIP_BASE, "structure": DINO}
 
 
 class Score(Protocol):
-    """Gathers pairs of generated and real pictures (B, 3, H, W) uint8 with their captions."""
+    """Gathers pairs of generated and real images (B, 3, H, W) uint8 with their captions."""
 
     def update(self, generated: Tensor, real: Tensor, captions: list[str]) -> None: ...
 
     def compute(self) -> dict[str, dict[str, float]]:
-        """The values under the measures' names: `generated`, and where it says something `real`."""
+        """Values by measure: `generated`, and `real` for a measure that has one."""
 
 
 class SetDistances:
-    """Distances between all features of the real pictures and all of the generated ones."""
+    """Distances between the features of all real images and of all generated images."""
 
     def __init__(self, network: Callable[[Tensor], Tensor], distances: dict[str, Callable[[Tensor, Tensor], float]]):
-        self.network, self.distances = network, distances
-        self.real, self.generated = [], []
+        self.network = network
+        self.distances = distances
+        self.real = []
+        self.generated = []
 
     def update(self, generated: Tensor, real: Tensor, captions: list[str]) -> None:
         self.generated.append(self.network(generated))
         self.real.append(self.network(real))
 
     def compute(self) -> dict[str, dict[str, float]]:
-        sets = torch.cat(self.real), torch.cat(self.generated)
-        return {name: {"generated": distance(*sets)} for name, distance in self.distances.items()}
+        real = torch.cat(self.real)
+        generated = torch.cat(self.generated)
+        return {name: {"generated": distance(real, generated)} for name, distance in self.distances.items()}
 
 
 class TextScore:
-    """Mean agreement with the captions, of the generated and of the real pictures."""
+    """Mean agreement with the captions, of the generated and of the real images."""
 
     def __init__(self, network: Callable[[Tensor, list[str]], Tensor]):
-        self.network, self.generated, self.real = network, [], []
+        self.network = network
+        self.generated = []
+        self.real = []
 
     def update(self, generated: Tensor, real: Tensor, captions: list[str]) -> None:
         self.generated.append(self.network(generated, captions))
@@ -56,10 +63,11 @@ class TextScore:
 
 
 class StructureScore:
-    """Mean over the pictures of the structure distance. Peers publish sums over batches of 64: 64 times as much."""
+    """Mean structure distance of an image. Peers publish sums over batches of 64: 64 times as much."""
 
     def __init__(self, network: Callable[[Tensor], Tensor]):
-        self.network, self.distances = network, []
+        self.network = network
+        self.distances = []
 
     def update(self, generated: Tensor, real: Tensor, captions: list[str]) -> None:
         self.distances.append(structure_distance(self.network(real), self.network(generated)).cpu())
@@ -69,11 +77,11 @@ class StructureScore:
 
 
 def open_scores(folder: Path | None, size: int, device: torch.device) -> tuple[list[Score], dict[str, str]]:
-    """The scores whose weights lie in a folder, and why each other measure is left out.
+    """The scores whose weights are in a folder, and the reason why each other measure is left out.
 
     Expected: `inception-2015-12-05.pt` (clean-fid's TorchScript Inception), the folders `clip-vit-large-patch14-336`
     and `clip-vit-base-patch16` in transformers' layout, and `dino_vitbase8_pretrain.pth` as published.
-    size: side in pixels of the pictures. Raises FileNotFoundError for a folder that is not there.
+    size: side of the images in pixels. Raises FileNotFoundError for a missing folder.
     """
     if folder is not None and not folder.is_dir():
         raise FileNotFoundError(f"weights: no folder {folder}: give the one that holds some of "
@@ -85,7 +93,7 @@ def open_scores(folder: Path | None, size: int, device: torch.device) -> tuple[l
         CLIP_BASE: lambda path: TextScore(ClipScore(path, device)),
         DINO: lambda path: StructureScore(DinoKeys(path, size, device)),
     }
-    there = {file for file in makers if folder is not None and (folder / file).exists()}
-    skipped = {name: f"no {file} in " + ("--weights, which was not given" if folder is None else str(folder))
-               for name, file in FILES.items() if file not in there}
-    return [make(folder / file) for file, make in makers.items() if file in there], skipped
+    present = {file for file in makers if folder is not None and (folder / file).exists()}
+    place = "--weights, which was not given" if folder is None else str(folder)
+    skipped = {name: f"no {file} in {place}" for name, file in FILES.items() if file not in present}
+    return [make(folder / file) for file, make in makers.items() if file in present], skipped

@@ -1,0 +1,59 @@
+"""The page docs/nodes.md: every node of the pack with its inputs and outputs."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from devtools.node_info import ROOT, Slot, cell, input_slots, output_slots
+
+PAGE = ROOT / "docs" / "nodes.md"
+FAMILIES = {  # files of the folder nodes, by the heading under which their nodes stand
+    "MDiTFace": ("loading", "conditioning", "sampling"),
+    "Adapters": ("adapter", "training"),
+    "Label maps": ("painter", "labelmap"),
+    "Faces": ("parsing",),
+    "InteractDiffusion": ("interactdiffusion",),
+    "Face-diffuser": ("face_diffuser",),
+    "PT-DiT": ("pt_dit",),
+    "DynaST": ("dynast",),
+}
+CATEGORIES = {"MDiTFace": "MDiTFace", "MDiTFace/label map": "Label maps"}  # of files with nodes of several families
+LONGEST_DEFAULT = 40  # characters; a longer default, such as a drawing, tells a reader nothing
+
+
+def family(node: dict) -> str:
+    """The heading under which a node stands."""
+    named = (heading for heading, files in FAMILIES.items() if node["file"] in files)
+    return next(named, None) or CATEGORIES.get(node["category"], node["file"])
+
+
+def page(nodes: dict[str, dict]) -> str:
+    """The text of docs/nodes.md; `nodes` as devtools.node_info.read_pack returns them."""
+    groups = {heading: [] for heading in FAMILIES}
+    for node in nodes.values():
+        groups.setdefault(family(node), []).append(node)
+    lines = ["# Nodes", "",
+             f"The {len(nodes)} nodes of the pack. `python dev.py renew` writes this page from their schemas.", ""]
+    lines += [f"* [{heading}](#{heading.lower().replace(' ', '-')}): "
+              + ", ".join(f"*{node['display_name']}*" for node in group) for heading, group in groups.items()]
+    for heading, group in groups.items():
+        lines += ["", f"## {heading}"]
+        for node in group:
+            lines += section(node)
+    return "\n".join(lines) + "\n"
+
+
+def section(node: dict) -> Iterator[str]:
+    name = node["name"]
+    yield from ("", f"### {node['display_name']}", "", f"`{name}`: {cell(node['description'])}")
+    yield from ("", f"Help page: [English](../web/docs/{name}.md), [Chinese](../web/docs/{name}/zh.md).")
+    if slots := input_slots(node):
+        yield from ("", "| Input | Type | Default | Meaning |", "| --- | --- | --- | --- |")
+        yield from (f"| `{slot.name}` | {cell(slot.kind)} | {shown_default(slot)} | {cell(slot.tooltip)} |"
+                    for slot in slots)
+    if slots := output_slots(node):
+        yield from ("", "| Output | Type | Meaning |", "| --- | --- | --- |")
+        yield from (f"| `{slot.name}` | {cell(slot.kind)} | {cell(slot.tooltip)} |" for slot in slots)
+
+
+def shown_default(slot: Slot) -> str:
+    return f"`{cell(slot.default)}`" if 0 < len(slot.default) <= LONGEST_DEFAULT else ""
