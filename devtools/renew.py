@@ -3,9 +3,9 @@
     python dev.py renew
 
 Written are the snapshot of the nodes, their English texts, docs/nodes.md, the painter's tables, the graphs in API form,
-and thumbnails that are missing or outdated. A changed signature is written only when the newest section of CHANGELOG.md names the node.
-Missing help pages, pictures, templates and translations are printed. devtools.help_pictures draws the pictures of the
-help pages.
+and thumbnails that are missing or outdated. A changed signature is written only when the newest section of CHANGELOG.md
+names the node. Missing help pages, pictures, templates and translations are printed. devtools.help_pictures draws the
+pictures of the help pages.
 """
 from __future__ import annotations
 

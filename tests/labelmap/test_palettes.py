@@ -25,6 +25,11 @@ def test_nodes_offer_and_explain_every_palette_and_order():
         assert f"{name}: {entry.description}" in palette.tooltip + order.tooltip
 
 
+def test_the_users_page_describes_every_palette_and_order():
+    page = (painter_tables.FILE.parents[2] / "docs" / "systems" / "label-maps.md").read_text("utf-8")
+    assert [name for name in (*PALETTES, *ORDERS) if f"\n| `{name}`" not in page] == []
+
+
 def test_the_painter_has_the_same_tables():
     """Where it fails: python dev.py renew."""
     assert painter_tables.FILE.read_text("utf-8") == painter_tables.tables()
