@@ -5,6 +5,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -48,3 +49,14 @@ class BatchOrder:
         rng = step_rng(self.seed, epoch)
         parts = [np.resize(rng.permutation(group), (-(-len(group) // self.batch), self.batch)) for group in self.groups]
         return rng.permutation(np.concatenate(parts))
+
+
+def of_length(x: Tensor, length: int) -> Tensor:
+    """Tokens (L, D) cut or padded with zeros to (length, D)."""
+    return F.pad(x, (0, 0, 0, length - x.shape[0]))
+
+
+def stack_text(samples: Sequence[dict[str, Tensor]]) -> Tensor:
+    """The samples' `context` (L, D), padded to the longest, (B, L, D)."""
+    length = max(len(sample["context"]) for sample in samples)
+    return torch.stack([of_length(sample["context"], length) for sample in samples])

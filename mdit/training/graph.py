@@ -28,7 +28,7 @@ from .targets.adapter import SHEET_COUNT, AdapterSettings, AdapterTarget
 from .trainer import Trainer
 
 DTYPES = {"bf16": torch.bfloat16, "no": torch.float32}
-TEXT_LAYERS = {"sd3": ("context_embedder", "y_embedder.mlp.0"), "flux": ("txt_in", "vector_in.in_layer")}
+WIDTHS = {"context": "its text is {} wide", "pooled": "its pooled text {}"}
 WITHOUT_GRADIENTS = ("attention_sage", "attention_flash")
 ASPECT = 0.05  # how far a label map's sides may be from its latent's: a VAE crops pictures to whole cells
 ALL_MEMORY = 1e20
@@ -76,15 +76,17 @@ def samples_of(model: ModelPatcher, latents: list[dict], conditioning: list[list
 
 
 def text_of(model: ModelPatcher, entry: tuple[Tensor, dict]) -> dict[str, Tensor]:
-    """context (L, D) and pooled (P,) of a CONDITIONING's entry."""
-    context, pooled = entry[0], entry[1].get("pooled_output")
-    layers = TEXT_LAYERS[check_model(model)]
-    expected = [model.model.diffusion_model.get_submodule(layer).in_features for layer in layers]
-    found = [context.shape[-1], None if pooled is None else pooled.shape[-1]]
+    """context (L, D) and, where the model reads it, pooled (P,) of a CONDITIONING's entry."""
+    tensors = {"context": entry[0], "pooled": entry[1].get("pooled_output")}
+    network = model.model.diffusion_model
+    layers = check_model(model).text_layers
+    expected = {name: network.get_submodule(layer).in_features for name, layer in layers.items()}
+    found = {name: None if tensors[name] is None else tensors[name].shape[-1] for name in layers}
     if found != expected:
-        raise ValueError(f"conditioning: its text is {found[0]} wide and its pooled text {found[1] or 'missing'}, the "
-                         f"model needs {expected[0]} and {expected[1]}: encode it with the model's text encoders")
-    return {"context": context[0], "pooled": pooled[0]}
+        widths = " and ".join(WIDTHS[name].format(width or "missing") for name, width in found.items())
+        needed = " and ".join(str(width) for width in expected.values())
+        raise ValueError(f"conditioning: {widths}, the model needs {needed}: encode it with the model's text encoders")
+    return {name: tensors[name][0] for name in layers}
 
 
 def fitted(model: ModelPatcher, latent: Tensor, labels: Tensor, number: int) -> Tensor:

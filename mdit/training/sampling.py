@@ -1,4 +1,4 @@
-"""Sampling with mask and text guidance, straight on the model (spec section 2)."""
+"""Sampling with mask and text guidance, straight on the model (docs/design/mditface.md, section 3.8)."""
 from __future__ import annotations
 
 from pathlib import Path

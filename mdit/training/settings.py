@@ -68,6 +68,21 @@ class Settings(Section):
                                                      "every"})
 
 
+class EncodedSettings(Settings):
+    """Settings of a target whose samples are encoded by the host's VAE and text encoders.
+
+    vae, clip: files of the host.
+    cache: folder of the encoded samples.
+    size: its square is the area of each bucket of sizes, in pixels.
+    shift: moves the noise levels as SD3's sampling does; above 1, high levels come more often.
+    """
+    vae: Path | None = None
+    clip: tuple[Path, ...] = ()
+    cache: Path | None = None
+    size: Annotated[int, Field(ge=16)] = 512
+    shift: Positive = 1.0
+
+
 def read_settings(path: Path, changes: list[str], kinds: dict[str, type[Settings]]) -> Settings:
     """The settings of a YAML file after `changes` of the form key=value, where a dot leads into a section.
 

@@ -18,7 +18,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from . import host  # noqa: F401  (before any other module of the host)
 import comfy.model_management
 
 from .average import Average

@@ -1,4 +1,4 @@
-"""Training an adapter on the host's models (mditface spec, sections 3.6 and 3.7)."""
+"""Training an adapter on the host's models (docs/design/adapters.md, section 6)."""
 import pytest
 import torch
 

@@ -151,10 +151,10 @@ def test_a_cancelled_run_goes_on(base, monkeypatch):
 def test_cancel_does_not_wait_for_the_step(base, monkeypatch):
     seen = []
 
-    def velocity(self, *args):
+    def velocity(self, *args, **kwargs):
         comfy.model_management.interrupt_current_processing()
         seen.append(True)
-        return plain(self, *args)
+        return plain(self, *args, **kwargs)
     plain = MaskedBase.velocity
     monkeypatch.setattr(MaskedBase, "velocity", velocity)
     with pytest.raises(InterruptProcessingException):
@@ -265,7 +265,7 @@ def test_attention_without_gradients(base, monkeypatch):
 
 def test_a_loss_that_is_not_finite_ends_the_run(base, monkeypatch):
     plain = MaskedBase.velocity
-    monkeypatch.setattr(MaskedBase, "velocity", lambda *args: plain(*args) * float("nan"))
+    monkeypatch.setattr(MaskedBase, "velocity", lambda *args, **kwargs: plain(*args, **kwargs) * float("nan"))
     with pytest.raises(ValueError, match="learning_rate: the loss of step 1 is not finite"):
         run(base)
     assert comfy.model_management.in_training is False and files("mdit_adapters") == []

@@ -15,7 +15,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...training import host  # noqa: F401  (before any other module of the host)
 import comfy.ops
 
 from ...labelmap import CLASSES, PALETTE
@@ -27,13 +26,13 @@ from ...parsing import WEIGHTS as PARSER_WEIGHTS
 from ...parsing import load_parser
 from ...datasets import Renders
 from ...datasets.augment import LabelNoise, mirror, normalize
-from ...training.data import BatchOrder, step_rng, torch_rng
+from ...training.data import step_rng, torch_rng
 from ..exemplar import exemplar_keys, other_view
 from ..initialize import initialise_model, initialise_text
 from ...training.sampling import mask_inputs, sample, sheet_picture
 from ...training.settings import Positive, Section, Settings, Share
 from ..words import CaptionWriter, pretrain, text_config
-from ...training.targets.base import make_optimisers
+from ...training.targets.base import Batches, make_optimisers
 
 WEIGHTS = Path(__file__).parents[2] / "mditface" / "weights" / "mditface-demo.safetensors"
 MEAN_LOGIT_T = -0.5  # t = 1 - sigma is the sigmoid of a normal with this mean and deviation 1; see DemoSettings.noise
@@ -180,7 +179,7 @@ class DemoTarget:
             self.module.requires_grad_(False)
             self.module.model.exemplar.requires_grad_(True)
         self.writer, self.noise = CaptionWriter(text, settings.seed), LabelNoise()
-        self.orders: dict[int, BatchOrder] = {}
+        self.batches = Batches([0] * len(self.faces), settings.batch, settings.seed)
 
     def start(self) -> None:
         if self.settings.text_steps:
@@ -199,8 +198,7 @@ class DemoTarget:
 
     def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
         settings, size = self.settings, self.settings.batch
-        order = self.orders.setdefault(processes, BatchOrder([0] * len(self.faces), size * processes, settings.seed))
-        index = order(step)[process::processes]
+        index = self.batches(step, process, processes)
         draws = step_rng(settings.seed, step, process)
         rng = torch_rng(draws)
 

@@ -11,10 +11,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from ...training import host  # noqa: F401  (before any other module of the host)
-
 from ...dynast.config import SMOOTH, TOP_K, DynaSTConfig
-from ...training.data import BatchOrder, step_rng
+from ...training.data import step_rng
 from ...datasets import open_faces
 from ..dynast.discriminator import SMALLEST
 from ..dynast.heldout import HeldOut
@@ -23,6 +21,7 @@ from ..dynast.pairs import Exemplars, Pairs, read_people
 from ..dynast.vgg import VGG
 from ...training.sampling import sheet_picture
 from ...training.settings import Count, Positive, Section, Settings, Share
+from ...training.targets.base import Batches
 
 CHANNELS = 15  # of a face's label
 SHEET_COUNT, METRIC_COUNT = 12, 48
@@ -91,7 +90,7 @@ class DynaSTTarget:
         if vgg is None:
             logging.info("no vgg: training without the losses reconstruction and perceptual")
         self.module = Adversaries(config, settings.discriminator, vgg, settings.losses)
-        self.orders: dict[int, BatchOrder] = {}
+        self.batches = Batches([0] * len(faces), settings.batch, settings.seed)
 
     def start(self) -> None:
         pass
@@ -103,10 +102,9 @@ class DynaSTTarget:
                                  rates.discriminator_eps)]
 
     def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
-        seed, size = self.settings.seed, self.settings.batch * processes
-        order = self.orders.setdefault(processes, BatchOrder([0] * len(self.pairs.faces), size, seed))
-        rng = step_rng(seed, step, process)
-        return default_collate([self.pairs(i, rng) for i in order(step)[process::processes].tolist()])
+        rng = step_rng(self.settings.seed, step, process)
+        index = self.batches(step, process, processes)
+        return default_collate([self.pairs(i, rng) for i in index.tolist()])
 
     def sheet(self) -> np.ndarray | None:
         """Maps, exemplars, warped exemplars and pictures of the first held-out faces; None without such."""

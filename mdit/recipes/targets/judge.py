@@ -14,10 +14,10 @@ from ...labelmap import CLASSES, to_image
 from ...parsing import FaceParser, measure_agreement
 from ...datasets import Renders
 from ...datasets.augment import mirror, normalize
-from ...training.data import BatchOrder, step_rng, torch_rng
+from ...training.data import step_rng, torch_rng
 from ...training.sampling import sheet_picture
 from ...training.settings import Settings, Share
-from ...training.targets.base import make_optimisers
+from ...training.targets.base import Batches, make_optimisers
 
 WEIGHED_COUNT = 2000  # samples that the classes' shares are counted on
 SHEET_COUNT = 12
@@ -67,7 +67,7 @@ class JudgeTarget:
         self.settings = settings
         self.faces, self.heldout = Renders(settings.data), Renders(settings.heldout)
         self.module = Judge(class_weights(self.faces.labels[:WEIGHED_COUNT], settings.rarity))
-        self.orders: dict[int, BatchOrder] = {}
+        self.batches = Batches([0] * len(self.faces), settings.batch, settings.seed)
 
     def start(self) -> None:
         pass
@@ -76,10 +76,9 @@ class JudgeTarget:
         return make_optimisers(self.settings.optimiser, [], [{"params": list(self.module.parameters())}])
 
     def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
-        seed, size = self.settings.seed, self.settings.batch
-        order = self.orders.setdefault(processes, BatchOrder([0] * len(self.faces), size * processes, seed))
-        index = order(step)[process::processes]
-        chosen = torch.rand(size, generator=torch_rng(step_rng(seed, step, process))) < 0.5
+        index = self.batches(step, process, processes)
+        rng = torch_rng(step_rng(self.settings.seed, step, process))
+        chosen = torch.rand(len(index), generator=rng) < 0.5
         images, labels = mirror(self.faces.channels_first(index), self.faces.labels[index], chosen)
         return {"images": images, "labels": labels}
 

@@ -1,4 +1,4 @@
-"""An adapter that lets a host's SD3, SD3.5 or FLUX read masks (spec sections 3.6, 3.7 and 5); the base is frozen."""
+"""An adapter that lets a host's model read masks; the base is frozen (docs/design/adapters.md, section 6)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -7,24 +7,26 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.nn as nn
 from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .. import host  # noqa: F401  (before any other module of the host)
 import comfy.model_management
 import comfy.samplers
 from comfy.model_patcher import ModelPatcher
 
 from ...labelmap import PALETTE, to_image
-from ...mditface.adapter.weights import KINDS, Adapter, AdapterConfig
+from ...mditface.adapter.config import MASK_VECS, ZERO_POOLED, AdapterConfig
+from ...mditface.adapter.families import LAYER_NAMES, TRAINED_LAYERS, Family
+from ...mditface.adapter.terms import Adapter
+from ...mditface.adapter.weights import check_family
 from ...mditface.reductions import REDUCTIONS
-from ..data import BatchOrder, step_rng, torch_rng
+from ..data import of_length, stack_text, step_rng, torch_rng
 from ..sampling import sheet_picture
-from ..settings import Positive, Section, Settings, Share
-from .base import make_optimisers
-from .lowrank import base_of, new_terms
+from ..settings import EncodedSettings, Positive, Section, Share
+from .base import Batches, make_optimisers
+from .lowrank import base_family, new_terms
 from .masked import MaskedBase
 
 SHEET_COUNT, SHEET_STEPS = 4, 20
@@ -42,29 +44,20 @@ class Drop(Section):
     classes: Share = 0.0
 
 
-class AdapterSettings(Settings):
-    """`base`, `vae` and `clip` are files of the host's; the latter two come from `base` where not given.
+class AdapterSettings(EncodedSettings):
+    """`base` is a file of the host's; it holds VAE and text encoders where `vae` and `clip` are not given.
 
-    `size` squared is the area of the buckets of sizes in pixels. `window`, `mask_vec` and `text_reads_mask` as in
-    AdapterConfig, `reduction` as in MaskInput. `guidance` is FLUX's. `shift` moves the noise levels as SD3's sampling
-    does: above 1 the higher ones, where the parts of a picture find their places, come more often. `cache` is the
-    folder of encoded samples.
+    `window`, `mask_vec` and `text_reads_mask` as in AdapterConfig, `reduction` as in MaskInput. `guidance` is FLUX's.
     """
     base: Path
-    vae: Path | None = None
-    clip: tuple[Path, ...] = ()
-    cache: Path | None = None
-    size: Annotated[int, Field(ge=16)] = 512
     rank: Annotated[int, Field(gt=0)] = 16
     alpha: Positive = 16.0
-    layers: tuple[Literal[tuple(dict.fromkeys(KINDS["double"] + KINDS["single"]))], ...] = (
-        "qkv", "proj", "fc1", "fc2", "linear1", "linear2")
+    layers: tuple[Literal[LAYER_NAMES], ...] = TRAINED_LAYERS
     window: Annotated[int, Field(ge=0)] = 0
     reduction: Literal[tuple(REDUCTIONS)] = "off"
-    mask_vec: Literal["zero_pooled", "prompt_pooled"] = "zero_pooled"
+    mask_vec: Literal[MASK_VECS] = ZERO_POOLED
     text_reads_mask: bool = True
     guidance: float = 1.0
-    shift: Positive = 1.0
     drop: Drop = Drop()
 
 
@@ -83,26 +76,20 @@ class AdapterTarget:
         self.settings, self.samples, self.heldout = settings, samples, heldout
         self.vae, self.empty = vae, empty
         comfy.model_management.load_models_gpu([base], force_full_load=True)
-        family, width, depth = base_of(base)
-        config = AdapterConfig(family, width, depth, settings.rank, settings.alpha, PALETTE, settings.mask_vec,
-                               settings.text_reads_mask, settings.base.name, settings.window)
-        adapter = Adapter(config, new_terms(base.model.diffusion_model, config, settings.layers, settings.seed))
+        self.family = base_family(base)
+        network = base.model.diffusion_model
+        config = make_config(settings, self.family, network)
+        adapter = Adapter(config, new_terms(network, config, settings.layers, settings.seed))
         self.module = MaskedBase(base, adapter, settings.reduction, settings.guidance,
                                  settings.gradient_checkpointing, settings.shift)
-        self.keys = [0] * len(samples) if sizes is None else [tuple(size) for size in sizes]
-        self.orders: dict[int, BatchOrder] = {}
+        keys = [0] * len(samples) if sizes is None else [tuple(size) for size in sizes]
+        self.batches = Batches(keys, settings.batch, settings.seed)
         self.blank: dict[torch.Size, Tensor] = {}
         self.check(samples[0])
 
-    @classmethod
-    def from_settings(cls, settings: AdapterSettings) -> AdapterTarget:
-        """Of the files that the settings name."""
-        from ...recipes.encode import open_encoded  # the host's text encoders and VAEs
-        return cls(settings, **open_encoded(settings))
-
     def check(self, sample: dict[str, Tensor]) -> None:
         """Raises ValueError where the samples lack what the settings need."""
-        if missing := {"latent", "context", "pooled"} - set(sample):
+        if missing := {"latent", *self.family.text_layers} - set(sample):
             raise ValueError(f"data: the samples lack {', '.join(sorted(missing))}")
         if "mask_latent" not in sample and ("labels" not in sample or self.vae is None):
             raise ValueError("data: the samples have no mask_latent: give it, or labels together with a VAE")
@@ -123,20 +110,17 @@ class AdapterTarget:
 
     def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
         settings = self.settings
-        if processes not in self.orders:
-            self.orders[processes] = BatchOrder(self.keys, settings.batch * processes, settings.seed)
-        index = self.orders[processes](step)[process::processes]
-        return self.prepared([self.samples[i] for i in index.tolist()],
-                             torch_rng(step_rng(settings.seed, step, process)), settings.drop)
+        index = self.batches(step, process, processes)
+        samples = [self.samples[i] for i in index.tolist()]
+        return self.prepared(samples, torch_rng(step_rng(settings.seed, step, process)), settings.drop)
 
     def prepared(self, samples: list[dict[str, Tensor]], rng: torch.Generator, drop: Drop) -> dict[str, Tensor]:
         """A batch of samples, with text and classes hidden at random."""
         batch = {name: torch.stack([sample[name] for sample in samples])
                  for name in ("latent", "pooled", "labels", "mask_latent") if name in samples[0]}
-        length = max(sample["context"].shape[0] for sample in samples)
-        batch["context"] = torch.stack([of_length(sample["context"], length) for sample in samples])  # (B, L, D)
+        batch["context"] = stack_text(samples)
         silent = torch.rand(len(samples), generator=rng) < drop.text
-        for name in ("context", "pooled"):
+        for name in self.family.text_layers:
             batch[name][silent] = self.without_text(name, batch[name])
         if "labels" in batch:
             self.hide(batch, rng, drop)
@@ -208,12 +192,17 @@ class AdapterTarget:
         part.replace(path)
 
 
+def make_config(settings: AdapterSettings, family: Family, network: nn.Module) -> AdapterConfig:
+    """The header of the adapter to train. Raises ValueError where the family cannot do what the settings ask for."""
+    width, depth = family.size(network)
+    config = AdapterConfig(family.key, width, depth, settings.rank, settings.alpha, PALETTE,
+                           mask_vec=settings.mask_vec, text_reads_mask=settings.text_reads_mask,
+                           base_hint=settings.base.name, window=settings.window)
+    check_family(config)
+    return config
+
+
 def own_key(name: str) -> str:
     """`terms.double_0_qkv.down.weight` -> `double.0.qkv.down`."""
     term, part, _ = name.removeprefix(PREFIX).split(".")
     return f"{term.replace('_', '.')}.{part}"
-
-
-def of_length(x: Tensor, length: int) -> Tensor:
-    """Tokens (L, D) cut or padded with zeros to (length, D)."""
-    return F.pad(x, (0, 0, 0, length - x.shape[0]))

@@ -1,6 +1,7 @@
 """What the trainer asks of a target."""
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -9,6 +10,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from ..data import BatchOrder
 from ..settings import Optimiser, Settings
 
 
@@ -39,6 +41,22 @@ class Target(Protocol):
 
     def save(self, path: Path, weights: dict[str, Tensor]) -> None:
         """Writes the finished file; `weights` is the module's state dict on the CPU."""
+
+
+class Batches:
+    """Which samples make a process's batch of a step. `keys` and `batch` as in BatchOrder, for one process."""
+
+    def __init__(self, keys: Sequence[Hashable], batch: int, seed: int):
+        self.keys = keys
+        self.batch = batch
+        self.seed = seed
+        self.orders: dict[int, BatchOrder] = {}  # by the number of processes
+
+    def __call__(self, step: int, process: int, processes: int) -> Tensor:
+        """Indices (batch,)."""
+        if processes not in self.orders:
+            self.orders[processes] = BatchOrder(self.keys, self.batch * processes, self.seed)
+        return self.orders[processes](step)[process::processes]
 
 
 def make_optimisers(settings: Optimiser, matrices: list[nn.Parameter], groups: list[dict]
