@@ -64,7 +64,7 @@ export class List {
         return field;
     }
 
-    /** Enter goes to the next phrase, after the last to the canvas; up and down to the neighbours. */
+    /** Enter goes to the next phrase, and from the last phrase to the canvas; up and down go to the neighbours. */
     #key(event, index, phrase) {
         const { canvas } = this.panel;
         const after = PHRASES[PHRASES.indexOf(phrase) + 1];
@@ -85,7 +85,7 @@ export class List {
     }
 }
 
-/** The caret stays where it is in a field that says so already. */
+/** Leaves a field with the same text alone: its caret stays. */
 function write(field, text) {
     if (field.value !== text) {
         field.value = text;

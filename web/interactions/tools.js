@@ -1,6 +1,6 @@
 /** The tools. They write boxes of `editor.content`, in pixels of the image. */
 
-import { Drag, Hand, moved } from "../shared/tools.js";
+import { Drag, Hand, moveSides } from "../shared/tools.js";
 import { COLORS, between } from "./model.js";
 
 const LEAST_DRAWN = 5; // CSS pixels; a shorter drag is a click, not a box
@@ -51,7 +51,7 @@ class Draw {
         }
     }
 
-    /** Takes the subject's box back. */
+    /** Discards the subject's box. */
     back() {
         this.cancel();
         this.editor.changed("state");
@@ -77,7 +77,7 @@ class Draw {
         }
     }
 
-    /** What has been drawn, null while that is no box. */
+    /** The drawn box; null while it is too small. */
     #box() {
         const [a, b] = [this.#start, this.#end];
         const box = { left: Math.min(a.x, b.x), top: Math.min(a.y, b.y), right: Math.max(a.x, b.x),
@@ -120,7 +120,7 @@ class Move extends Drag {
         const box = this.#grabbed;
         [left, right] = limit(box.left, box.right, left, right, content.width);
         [top, bottom] = limit(box.top, box.bottom, top, bottom, content.height);
-        this.editor.place(moved(box, { left, right, top, bottom }, least(content)));
+        this.editor.place(moveSides(box, { left, right, top, bottom }, least(content)));
     }
 
     finish() {

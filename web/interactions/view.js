@@ -3,7 +3,7 @@
 import { View } from "../shared/view.js";
 import { COLORS, between } from "./model.js";
 
-const SHADE = "rgb(0 0 0 / 0.5)"; // beside lines, for light images
+const SHADE = "rgb(0 0 0 / 0.5)"; // next to lines, visible on light images
 
 // In CSS pixels
 const STROKE = 2;
@@ -24,7 +24,8 @@ export class LayoutView extends View {
             context.fillStyle = "#26282c";
             context.fillRect(0, 0, width, height);
         }
-        const shown = interactions.map((one, index) => ({ ...this.#placed(one), color: COLORS[index % COLORS.length] }));
+        const shown = interactions.map(
+            (one, index) => ({ ...this.#placed(one), color: COLORS[index % COLORS.length] }));
         const [top] = chosen ? shown.splice(chosen.index, 1) : [];
         const ordered = top ? [...shown, top] : shown;
         ordered.forEach((one) => this.#boxes(one));
@@ -51,7 +52,7 @@ export class LayoutView extends View {
         this.#label({ x: (from.x + to.x) / 2, y: (from.y + to.y) / 2 }, phrases.action, color, true);
     }
 
-    /** The action's box, which follows from the other two. */
+    /** The action's box, between the other two. */
     action({ left, top, right, bottom }, color) {
         this.context.fillStyle = rgb(color, 0.28);
         this.context.fillRect(left, top, right - left, bottom - top);
@@ -92,7 +93,7 @@ export class LayoutView extends View {
         this.context.fill(tip);
     }
 
-    /** White letters on the color, with their top left, or their middle, at a place, moved into the image. */
+    /** White letters on the color, their top left (or middle) at a point, moved into the image. */
     #label({ x, y }, text, color, middle = false) {
         const { context, pixel } = this, { width, height } = this.editor.content;
         context.font = `600 ${LETTERS * pixel}px system-ui, sans-serif`;

@@ -8,7 +8,7 @@ const NEAR = 51; // distance of the two closest class colors
 const MAX_FAR_FRACTION = 0.1; // blended edges leave a few per cent of odd colors in a good map
 const PART = new RegExp(`(?:^|[^a-z])(${CLASSES.join("|")})\\.[a-z]+$`, "i");
 
-/** A message for the user: the id of its word and what the word leaves open. */
+/** A message for the user: the id of its word, and the values that the word needs. */
 export class ImageError extends Error {
     constructor(word, values = {}) {
         super(word);
@@ -16,7 +16,7 @@ export class ImageError extends Error {
     }
 }
 
-/** Pixels of an image file as ImageData, unchanged by colour profiles. */
+/** Pixels of an image file as ImageData, unchanged by color profiles. */
 async function pixelsOf(file) {
     const options = { premultiplyAlpha: "none", colorSpaceConversion: "none" };
     const bitmap = await createImageBitmap(file, options).catch(() => {
@@ -91,17 +91,17 @@ function nearestColors() {
     };
 }
 
-/** The class that a CelebAMask-HQ part file such as 00012_l_eye.png holds, -1 for other names. */
+/** The class that a CelebAMask-HQ class file such as 00012_l_eye.png shows; -1 for other names. */
 export function partClass(name) {
     return CLASSES.indexOf(PART.exec(name)?.[1].toLowerCase());
 }
 
-/** Black and white, as part files are. */
+/** Black and white alone, as in class files. */
 function isStencil(data) {
     return distinctColors(data, 2)?.every((color) => color === 0 || color === 0xffffff) ?? false;
 }
 
-/** One label map from a label-map image, or from part files painted in the order of their classes. */
+/** One label map from a label-map image, or from class files painted in the order of their classes. */
 export async function readFiles(files) {
     const images = await Promise.all(files.map(async (file) => (
         { name: file.name, part: partClass(file.name), ...imageFields(await pixelsOf(file)) })));
@@ -132,7 +132,7 @@ function layParts(images, length) {
     return labels;
 }
 
-/** PNG of a label map in the CelebAMask-HQ colours. */
+/** PNG of a label map in the CelebAMask-HQ colors. */
 export async function toPng({ width, height, labels }) {
     const image = new ImageData(width, height);
     labels.forEach((value, i) => image.data.set([...PALETTE[value], 255], 4 * i));

@@ -39,7 +39,7 @@ export class PainterPanel extends Panel {
         this.files.click();
     }
 
-    /** Takes over what the promise of a label map brings, or says why not. */
+    /** Replaces the drawing by the promised label map, or shows the error. */
     async take(promise) {
         try {
             this.editor.replace(await promise);

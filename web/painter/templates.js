@@ -1,4 +1,4 @@
-/** The faces to start from; `devtools/templates.py` draws them. */
+/** Template faces; `devtools/templates.py` draws them. */
 
 import { readFiles } from "./images.js";
 

@@ -1,11 +1,11 @@
 /** The tools. Each edits `editor.map` between `begin` and `commit`. With the mirror on, the other side follows. */
 
-import { CLOSE, Drag, Hand, corner, moved } from "../shared/tools.js";
+import { CLOSE, Drag, Hand, corner, moveSides } from "../shared/tools.js";
 import { MIRRORED } from "./classes.js";
 import { boxOf, fillRegion, liftClass, paintPolygon, paintSegment, placeClass } from "./raster.js";
 
 const BACKGROUND = 0;
-const SMALLEST = 2; // pixels of a scaled part
+const SMALLEST = 2; // pixels a side of a scaled class
 
 class Brush {
     #last = null;
@@ -138,7 +138,7 @@ class Polygon {
 
 /** Moves and scales every pixel of one class; pixels that the class leaves take the nearest other class. */
 class Move extends Drag {
-    #lifted = null; // { parts, bare, box }: the lifted classes, the map without them, and where the first one lies
+    #lifted = null; // { parts, bare, box }: the lifted classes, the map without them, and the first class's box
 
     get box() {
         return this.busy ? this.#lifted.box : boxOf(this.editor.map, this.editor.value);
@@ -163,7 +163,7 @@ class Move extends Drag {
         map.touch(map.all);
         parts.forEach((part, k) => {
             const sides = k === 0 ? { left, right } : { left: -right, right: -left };
-            const target = moved(part.box, { ...sides, top, bottom }, SMALLEST);
+            const target = moveSides(part.box, { ...sides, top, bottom }, SMALLEST);
             placeClass(map, part, target);
             this.#lifted.box = k === 0 ? target : this.#lifted.box;
         });

@@ -1,4 +1,4 @@
-/** Pop-ups that editors share: size, list of keys. */
+/** Pop-ups of all editors: size, list of keys. */
 
 import { element, numberField } from "./elements.js";
 
@@ -34,7 +34,7 @@ export function sizePopup(panel, { min, max, step = 1 }, apply) {
     return popup(words("size"), "resize", form);
 }
 
-/** The keys of all commands; `first` and `others` are more rows: [keys, what they do]. */
+/** The keys of all commands; `first` and `others` are more rows: [keys, text]. */
 export function helpPopup({ words, commands }, first, others) {
     const rows = commands.map(({ id, keys }) => [keys, words(id)]);
     const list = [...first, ...rows, ...others].map(([keys, what]) => element("div", {},

@@ -5,7 +5,7 @@ export const CLOSE = 10; // screen pixels within which a click takes a handle
 const HANDLES = [[0, 0], [0.5, 0], [1, 0], [0, 0.5], [1, 0.5], [0, 1], [0.5, 1], [1, 1]];
 
 /** Boxes are { left, top, right, bottom } in pixels of the content. */
-export const holds = (box, { x, y }) => x >= box.left && x < box.right && y >= box.top && y < box.bottom;
+export const contains = (box, { x, y }) => x >= box.left && x < box.right && y >= box.top && y < box.bottom;
 
 /** The handle [u, v] near a point, 0 to 1 along each side. Handles of a small box reach less far and leave it free. */
 export function handleAt(editor, box, point) {
@@ -16,18 +16,18 @@ export function handleAt(editor, box, point) {
 }
 
 /** Distances of the sides when a handle moves. */
-export function pulled([u, v], dx, dy) {
+export function pullHandle([u, v], dx, dy) {
     return { left: u === 0 ? dx : 0, right: u === 1 ? dx : 0, top: v === 0 ? dy : 0, bottom: v === 1 ? dy : 0 };
 }
 
 /** A box with its sides moved, but no smaller than `smallest`. */
-export function moved(box, by, smallest) {
-    const [left, right] = apart(box.left + by.left, box.right + by.right, by.left !== 0 && by.right === 0, smallest);
-    const [top, bottom] = apart(box.top + by.top, box.bottom + by.bottom, by.top !== 0 && by.bottom === 0, smallest);
+export function moveSides(box, by, smallest) {
+    const [left, right] = spread(box.left + by.left, box.right + by.right, by.left !== 0 && by.right === 0, smallest);
+    const [top, bottom] = spread(box.top + by.top, box.bottom + by.bottom, by.top !== 0 && by.bottom === 0, smallest);
     return { left, top, right, bottom };
 }
 
-function apart(low, high, lowMoves, smallest) {
+function spread(low, high, lowMoves, smallest) {
     if (high - low >= smallest) {
         return [low, high];
     }
@@ -44,10 +44,10 @@ export function drawHandles(overlay, box) {
 }
 
 /**
- * Moves and scales a box by pointer or arrow keys, one step of the history each time. A subclass gives `box`, the box
- * that can be dragged (null or undefined without one); grab(), which begins the edit; and place(edges), which puts the
- * sides of the grabbed box at these distances from their start. `takes(point)` says whether a click away from the handles
- * takes the box, `snap(distance)` may round how far the box moves.
+ * Moves and scales a box by pointer or arrow keys; each drag is one step of the history. A subclass has `box`, the box
+ * to drag (null or undefined without a box), grab(), which begins the edit, and place(edges), which moves the sides of
+ * the grabbed box by these distances from the start. It may override takes(point), whether a click outside the handles
+ * grabs the box, and snap(distance), which rounds the distances of a move.
  */
 export class Drag {
     #grip = null; // { start, handle } while a pointer drags
@@ -62,7 +62,7 @@ export class Drag {
     }
 
     takes(point) {
-        return Boolean(this.box) && holds(this.box, point);
+        return Boolean(this.box) && contains(this.box, point);
     }
 
     snap(distance) {
@@ -85,7 +85,7 @@ export class Drag {
         const { start, handle } = this.#grip;
         const dx = point.x - start.x, dy = point.y - start.y;
         const x = this.snap(dx), y = this.snap(dy);
-        this.place(handle ? pulled(handle, dx, dy) : { left: x, right: x, top: y, bottom: y });
+        this.place(handle ? pullHandle(handle, dx, dy) : { left: x, right: x, top: y, bottom: y });
     }
 
     up() {
