@@ -1,4 +1,4 @@
-"""Conversions between label-map images, class indices and masks (docs/design/mditface.md, section 3.2)."""
+"""Conversions between label-map images, class indices and masks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def to_indices(
     Returns (B, H, W) uint8 in CelebAMask-HQ order.
 
     A pixel is far when its nearest entry is further away than the two closest entries of the palette are
-    from each other (51 of 255 for "colours"): such a color cannot be told from another class's.
+    from each other (51 of 255 for "colours"): such a color could belong to another class.
     Raises ValueError for a wrong shape, a value that is not finite, and an image with over 10 % far pixels.
     """
     _check_image(image)

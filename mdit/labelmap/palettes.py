@@ -1,4 +1,4 @@
-"""The palettes and class orders in which label-map images are saved (docs/design/mditface.md, section 3.2).
+"""The palettes and class orders in which label-map images are saved (docs/systems/label-maps.md).
 
 A new palette or order is one entry in PALETTES or ORDERS: the nodes' choices and tooltips and the painter's import
 follow from these two tables. `python dev.py renew` writes the painter's copy, `web/painter/tables.js`.
