@@ -26,14 +26,15 @@ def own(info: dict[str, dict]) -> dict[str, dict]:
 def read_pack() -> dict[str, dict]:
     """The nodes of the pack that devtools.host has loaded into this process, by id, in the order of their registration.
 
-    Each is what /object_info holds; `file` is the stem of its module in addition.
+    Each is what /object_info holds, and in addition `file`, the stem of its module, and `class_name`.
     """
     from mditface.nodes import NODES
     info = {}
     for node in NODES:
         described = json.loads(json.dumps(node.GET_NODE_INFO_V1()))
         file = node.__module__.rpartition(".")[2]
-        info[described["name"]] = described | {"python_module": MODULE, "file": file}
+        info[described["name"]] = described | {
+            "python_module": MODULE, "file": file, "class_name": node.__name__}
     return info
 
 
@@ -56,17 +57,17 @@ def input_slots(node: dict) -> list[Slot]:
             (inner,) = options["template"]["input"]["required"].values()
             kind = f"{inner[0]}, several"
         default = str(options.get("default", ""))
-        slots.setdefault(name, Slot(name, readable(kind), options.get("tooltip") or "", default))
+        slots.setdefault(name, Slot(name, shown_kind(kind), options.get("tooltip") or "", default))
     return list(slots.values())
 
 
 def output_slots(node: dict) -> list[Slot]:
     tips = node["output_tooltips"] or [""] * len(node["output"])
-    return [Slot(name, readable(kind), tip or "")
+    return [Slot(name, shown_kind(kind), tip or "")
             for name, kind, tip in zip(node["output_name"], node["output"], tips)]
 
 
-def readable(kind: str) -> str:
+def shown_kind(kind: str) -> str:
     """A type of the host in the words of its users."""
     return {"COMFY_DYNAMICCOMBO_V3": "COMBO", "*": "any"}.get(kind, kind.replace(",", " or "))
 

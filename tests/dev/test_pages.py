@@ -18,12 +18,14 @@ def nodes() -> dict:
 
 @pytest.mark.parametrize("find", missing.OF_NODES, ids=lambda find: find.__name__)
 def test_no_node_lacks(find, root, nodes):
-    assert find(root, nodes) == []
+    lines = find(root, nodes)
+    assert not lines, "\n".join(lines)
 
 
 @pytest.mark.parametrize("find", missing.OF_TEMPLATES, ids=lambda find: find.__name__)
 def test_no_template_lacks(find, root):
-    assert find(root) == []
+    lines = find(root)
+    assert not lines, "\n".join(lines)
 
 
 def test_pages_are_those_of_nodes(root, nodes):
@@ -41,6 +43,13 @@ def test_pages_begin_with_the_title(root, nodes):
             file = root / "web" / "docs" / page
             if file.is_file() and not file.read_text("utf-8").startswith(f"# {title}\n"):
                 wrong.append(page)
+    assert wrong == []
+
+
+def test_pages_end_with_the_picture_of_their_graph(root, nodes):
+    wrong = [page for name in nodes for page in (f"{name}.md", f"{name}/zh.md")
+             if (file := root / "web" / "docs" / page).is_file()
+             and not file.read_text("utf-8").endswith(f"]({name}.png)\n")]
     assert wrong == []
 
 
@@ -113,7 +122,7 @@ def test_a_thumbnail_is_drawn_again_when_its_graph_changes(tmp_path):
     twin.parent.mkdir()
     twin.write_text(json.dumps(graph))
     assert thumbnails.outdated(tmp_path) == ["one"]
-    thumbnails.save(Image.new("RGB", (600, 500)), graph, tmp_path / "one.jpg")
+    thumbnails.save_thumbnail(Image.new("RGB", (600, 500)), graph, tmp_path / "one.jpg")
     assert Image.open(tmp_path / "one.jpg").size == (thumbnails.SIDE, thumbnails.SIDE)
     assert thumbnails.outdated(tmp_path) == []
     graph["1"]["inputs"]["width"] = 16
@@ -130,5 +139,5 @@ def test_a_thumbnail_made_by_hand_stays(tmp_path):
 
 def test_the_same_image_makes_the_same_thumbnail(tmp_path):
     for name in ("a", "b"):
-        thumbnails.save(Image.radial_gradient("L"), {}, tmp_path / f"{name}.jpg")
+        thumbnails.save_thumbnail(Image.radial_gradient("L"), {}, tmp_path / f"{name}.jpg")
     assert (tmp_path / "a.jpg").read_bytes() == (tmp_path / "b.jpg").read_bytes()
