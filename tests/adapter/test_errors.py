@@ -194,7 +194,7 @@ def test_an_adapter_for_another_depth(sd3, flux, adapter):
 def test_an_adapter_for_another_family(sd3, flux, adapter):
     refuses(ValueError, ("adapter: ", "made for family sd3, but the model has family flux", "made for this model"),
             apply_adapter, flux, adapter("sd3"))
-    refuses(ValueError, ("made for family flux, but the model is of family sd3",), apply_adapter, sd3, adapter("flux"))
+    refuses(ValueError, ("made for family flux, but the model has family sd3",), apply_adapter, sd3, adapter("flux"))
 
 
 def test_a_model_that_no_adapter_serves(adapter, tmp_path):
