@@ -23,6 +23,7 @@ from mditface.mdit.recipes import initialize
 from mditface.mdit.evaluation.metrics.agreement import Parser, open_parser
 from mditface.mdit.evaluation.metrics.attributes import AttributeRules
 from mditface.mdit.render import caption
+from mditface.mdit.mditface.guidance import Guidance
 from mditface.mdit.training.sampling import sample
 from mditface.mdit.training.settings import read_settings
 from mditface.mdit.recipes.targets.demo import DemoTarget
@@ -35,7 +36,7 @@ from .quality import measure
 CONFIG = Path(measure.ROOT, "mdit", "recipes", "configs", "demo.yaml")
 SMALL = ("model.width=128", "model.text_dim=128", "model.pooled_dim=128", "model.depth=4", "schedule.warmup=50",
          "ema=0", "every.metrics=1000000", "every.sheet=1000000")
-GUIDANCE = {"mask_scale": 2.0, "text_scale": 1.25}  # weak: strong text guidance hides what a part adds
+GUIDANCE = Guidance(text=1.25, mask=2.0)  # weak: strong text guidance hides what a part adds
 COLORS = ("hair_color", "clothes_color", "background_color")
 VARIANTS = {  # whether the encoder has convolutions, what the recipe's constants are, further changes of the settings
     "as shipped": (True, contextlib.nullcontext, ()),
@@ -70,7 +71,7 @@ def colors(target: DemoTarget, count: int, judge: Parser, rules: AttributeRules)
     """Share of the pictures of the first held-out maps with the asked colour."""
     faces, module = target.heldout, target.module.eval()
     ids = target.writer.encode(measure.short_captions(faces)[:count])
-    pictures = sample(module.model, module.text_encoder, faces.labels[:count], ids, seed=0, **GUIDANCE).numpy()
+    pictures = sample(module.model, module.text_encoder, faces.labels[:count], ids, seed=0, guidance=GUIDANCE).numpy()
     _, looks = measure.held_out(pictures, faces, judge, rules)
     return {name: looks[name]["accuracy"] for name in COLORS}
 
