@@ -32,8 +32,8 @@ def test_unit(page, name):
 
 def test_colours_and_fields_are_those_of_the_nodes(page):
     colours, fields, limit = page.evaluate(f"""async () => {{
-        const {{ COLORS, PHRASES, BOXES, LIMIT }} = {MODEL};
-        return [COLORS, [...PHRASES, ...BOXES], LIMIT];
+        const {{ COLOURS, PHRASES, BOXES, LIMIT }} = {MODEL};
+        return [COLOURS, [...PHRASES, ...BOXES], LIMIT];
     }}""")
     assert tuple(map(tuple, colours)) == COLORS
     assert tuple(fields) == FIELDS
@@ -57,6 +57,6 @@ def test_the_action_lies_where_the_model_puts_it(page):
     boxes = torch.rand(50, 2, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = page.evaluate(f"""async pairs => {{
         const {{ between }} = {MODEL};
-        return pairs.map(([one, other]) => between_boxes(one, other));
+        return pairs.map(([one, other]) => between(one, other));
     }}""", boxes.tolist())
     assert torch.equal(torch.tensor(found, dtype=torch.float64), between_boxes(boxes[:, 0], boxes[:, 1]))
