@@ -191,7 +191,7 @@ class DrawInteractions(io.ComfyNode):
                     extra_dict={"widgetType": "MDIT_LAYOUT"},
                     tooltip="Interactions as text, in the form that Read Interactions from Text reads, with boxes as "
                             "fractions of the image. The editor writes it."),
-                background_input("It does not enter the interactions."),
+                background_input("The interactions do not contain the image."),
                 previous_input(),
             ],
             outputs=[interactions_output()],

@@ -137,7 +137,7 @@ def test_adapters_that_do_not_fit(files, adapter_file, graph, refused):
 def test_a_file_that_is_no_adapter(weights_file, graph, refused):
     name = weights_file("loras", "plain", {"lora_unet_blocks_0.lora_up.weight": torch.zeros(4, 4)})
     refused(graph("sd3", adapter=node("MDiT_LoadAdapter", adapter_name=name)), "adapter", "adapter_name: ", name,
-            "neither an MDiTFace adapter", "the host's LoRA loader")
+            "neither an MDiTFace adapter", "'Load LoRA' of the host")
 
 
 def test_a_model_without_an_adapter(graph, refused):

@@ -151,7 +151,7 @@ def test_a_bad_value_is_an_error_on_the_node(renderer, page, editor):
     connect(page, editor.node_id, 0, probe, "interactions")
     bad = FIRST_LAYOUT.replace("0.668", "1.668")
     page.evaluate("([id, bad]) => { app.graph.getNodeById(id).widgets.at(-1).value = bad; }", [editor.node_id, bad])
-    editor.root.get_by_role("alert").get_by_text("The saved text is no list").wait_for()
+    editor.root.get_by_role("alert").get_by_text("The editor cannot show the saved text").wait_for()
     (error,) = errors_when_queued(page, editor.node_id)
     assert "text: interaction 1, object_box: the box (0.2891, 0.4766, 1.668, 0.793) reaches outside" in error["details"]
     assert editor.text() == bad
@@ -177,7 +177,7 @@ def test_the_size_is_the_nodes(renderer, page, editor, server, tmp_path, artefac
     page.wait_for_timeout(500)
     page.screenshot(path=artefacts / f"interactions over a picture, {renderer}.png")
     editor.command("size")
-    page.get_by_role("button", name="As the picture").click()
+    page.get_by_role("button", name="Match the image").click()
     page.get_by_role("button", name="Apply").click()
     assert page.evaluate(SIZE, editor.node_id) == [304, 400]
     assert arrived(server, page, editor.node_id) == before

@@ -32,8 +32,8 @@ def test_unit(page, name):
 
 def test_colours_and_fields_are_those_of_the_nodes(page):
     colours, fields, limit = page.evaluate(f"""async () => {{
-        const {{ COLOURS, PHRASES, BOXES, LIMIT }} = {MODEL};
-        return [COLOURS, [...PHRASES, ...BOXES], LIMIT];
+        const {{ COLORS, PHRASES, BOXES, LIMIT }} = {MODEL};
+        return [COLORS, [...PHRASES, ...BOXES], LIMIT];
     }}""")
     assert tuple(map(tuple, colours)) == COLORS
     assert tuple(fields) == FIELDS

@@ -35,7 +35,7 @@ def load_adapter(path: str) -> Adapter:
             config, terms = read_easycontrol(weights)
         else:
             raise ValueError("it is neither an MDiTFace adapter ('mdit.adapter' in its header) nor an EasyControl "
-                             "condition adapter for FLUX; load an ordinary LoRA with the host's LoRA loader")
+                             "condition adapter for FLUX; load an ordinary LoRA with 'Load LoRA' of the host")
         check_terms(config, terms)
     except ValueError as error:
         raise ValueError(f"{SOURCE}: '{path}': {error}") from error
