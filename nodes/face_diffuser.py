@@ -231,7 +231,7 @@ class SubjectConditioning(io.ComfyNode):
             raise ValueError(f"images: {len(given)} images for {len(positions)} {MARKER} in the text: connect one "
                              f"image for each marker, {MAX_IMAGES} at most")
         plain = clip.encode_from_tokens_scheduled(tokens)
-        vectors = subject.encode(given, object_resolution)  # (N, E); last, to keep the text encoder from evicting it
+        vectors = subject.encode(given, object_resolution)  # (n, E); last, to keep the text encoder from evicting it
         fused = [[subject.fuse(encoded, positions, vectors), extra.copy()] for encoded, extra in plain]
         return io.NodeOutput(fused, plain)
 
