@@ -115,8 +115,8 @@ def prompt_inputs_of_flux(network: nn.Module) -> tuple[str, ...]:
 
 def check(network: nn.Module) -> None:
     if network.in_channels != network.out_channels:
-        raise ValueError(f"model: its input has {network.in_channels} features a token for {network.out_channels} of "
-                         "output (a Fill, Depth or Canny model), where the mask tokens do not fit: load FLUX.1-dev or "
+        raise ValueError(f"model: the input has {network.in_channels} features, the output {network.out_channels} "
+                         "(a Fill, Depth or Canny model), so mask tokens do not fit: load FLUX.1-dev or "
                          "FLUX.1-schnell")
 
 
