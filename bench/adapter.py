@@ -7,7 +7,8 @@ The configuration is the one that the adapter was trained by; `--half` and `--wi
 `reduction=half` and `window=N text_reads_mask=false`. Each held-out label map is drawn with the same noise by the base
 alone and by each form. The bundled judge says how well the picture follows the map. `difference` is the mean absolute
 difference of the pixels to the exact form's, in per cent of that between the exact form and the base alone. `keys` is
-the share of the mask's keys that a token of the image reads.
+the share of the mask's keys that a token of the image reads. The table's mean IoU is the mean over the classes of the
+label map, `mean_iou_present` of the JSON object.
 The last line printed is one JSON object.
 """
 from __future__ import annotations

@@ -14,8 +14,8 @@ def with_static(model, wrap):
     """A clone of an MDiT MODEL; in block i, `wrap(i, static)` stands for the static path."""
     model = model.clone()
     for i, block in enumerate(model.model.diffusion_model.blocks):
-        static = functools.partial(type(block).static, block)
-        model.add_object_patch(f"diffusion_model.blocks.{i}.static", wrap(i, static))
+        static = functools.partial(type(block).run_static, block)
+        model.add_object_patch(f"diffusion_model.blocks.{i}.run_static", wrap(i, static))
     return model
 
 
