@@ -32,7 +32,7 @@ from .hosts import PATCH, CELL, Control
 from .measure import Meter, fastest, in_turn, removed, seconds
 
 MASK_EXTRA_MODE = "half_merge"
-ROUNDS_S = {512: 150.0, 1024: 540.0}  # seconds that rounds of measurement may take, by the picture's size
+ROUNDS_S = {512: 150.0, 1024: 540.0}  # seconds that rounds of measurement may take, by the image's size
 LEAST_ROUNDS = 3  # the first of a CPU's bears the cost of first touching the memory
 CUDA_ROUNDS = 5
 MIB = 2 ** 20
@@ -189,7 +189,7 @@ def describe(case: Case, options: Namespace) -> str:
     sizes = case.sizes
     N = image_tokens(options.size)
     depth = "full depth" if case.whole else f"{len(case.counts)} blocks that stand for {case.counts} of their kind"
-    reference = ("the host's own path, one latent of the picture's size" if sizes.reference_latents else
+    reference = ("the host's own path, one latent of the image's size" if sizes.reference_latents else
                  "the host has none for this model: the naive form stands for it")
     rows = f"{options.rows} rows a step" + ("" if case.whole else " (one is measured)")
     return (f"{options.backbone}, {options.size} px: N = {N} image tokens, L = {case.text_tokens} text tokens, "
