@@ -1,4 +1,4 @@
-"""What the parts of the text encoder add to the colours that it reads in a caption (docs/training.md, "Colours").
+"""What the parts of the text encoder add to the colours that it reads in a caption (docs/training/bundled.md, "Colours").
 
     python dev.py bench ablation
 

@@ -1,4 +1,4 @@
-"""What parts of the recipe add to the colours of the pictures (docs/training.md, "Colours").
+"""What parts of the recipe add to the colours of the pictures (docs/training/bundled.md, "Colours").
 
     python dev.py bench ablation_image [--steps 800] [--count 100] [--data data/train]
 

@@ -1,4 +1,4 @@
-"""Whether the looks of an exemplar arrive in the layout of another face (docs/dynast-proof.md).
+"""Whether the looks of an exemplar arrive in the layout of another face (docs/training/dynast.md).
 
     python dev.py bench dynast_agreement FILE.safetensors [--heldout FOLDER] [--fit FOLDER] [--count N]
                                            [--sheet FILE.jpg]

@@ -1,4 +1,4 @@
-"""The measures of the bundled model (bundled-model spec, section 3)."""
+"""The measures of the bundled model (docs/design/bundled-model.md, section 3.8)."""
 from __future__ import annotations
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Guidance with a scale for the mask and a scale for the text (bundled-model spec, section 3)."""
+"""Guidance with a scale for the mask and a scale for the text (docs/design/mditface.md, section 3.8)."""
 from __future__ import annotations
 
 import math

@@ -1,4 +1,4 @@
-"""A word-level text encoder as a host CLIP object (bundled-model spec, section 3)."""
+"""A word-level text encoder as a host CLIP object (docs/design/bundled-model.md, section 3.3)."""
 from __future__ import annotations
 
 import dataclasses
