@@ -24,7 +24,8 @@ from tqdm import tqdm
 import comfy.utils
 from mditface.mdit.labelmap import CLASSES, resize_nearest
 from mditface.mdit.mditface.adapter.reader import apply_adapter
-from mditface.mdit.mditface.adapter.weights import Adapter, load_adapter
+from mditface.mdit.mditface.adapter.terms import Adapter
+from mditface.mdit.mditface.adapter.weights import load_adapter
 from mditface.mdit.mditface.host import LoadedMDiT
 from mditface.mdit.mditface.mask import MaskInput
 from mditface.mdit.mditface.reductions import REDUCTIONS
@@ -60,8 +61,10 @@ class Form(NamedTuple):
 
 def make_forms(settings: AdapterSettings, half: Path | None, window: Path | None) -> dict[str, Form]:
     base, vae, clip = load_base(settings)
-    files = {EXACT if name == "off" else name: (half if reduction.half else settings.weights, name)
-             for name, reduction in REDUCTIONS.items()}
+    files = {}
+    for name, reduction in REDUCTIONS.items():
+        if not (reduction.half and reduction.merge):  # each way alone
+            files[EXACT if name == "off" else name] = half if reduction.half else settings.weights, name
     files["window"] = window, "off"
     made = {}
     for name, (path, reduction) in files.items():

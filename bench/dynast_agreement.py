@@ -28,7 +28,7 @@ from mditface.mdit.evaluation.colors import PARTS, ColorRule
 from mditface.mdit.datasets import open_faces
 from mditface.mdit.recipes.dynast.heldout import HeldOut, Synthesise
 from mditface.mdit.evaluation.evaluate import read_appearances
-from mditface.mdit.training.sampling import sheet_picture
+from mditface.mdit.training.sampling import make_sheet
 
 SHEET_COUNT, SHEET_SCALE = 12, 2
 
@@ -85,7 +85,7 @@ def save_sheet(path: Path, held: HeldOut, exemplars: list[int], warped: Tensor, 
     """Maps, exemplars, warped exemplars and pictures, one below the other."""
     chosen = exemplars[:SHEET_COUNT]
     rows = held.images[chosen].movedim(1, -1), warped[:SHEET_COUNT], pictures[:SHEET_COUNT]
-    sheet = Image.fromarray(sheet_picture(held.labels[:SHEET_COUNT], *rows))
+    sheet = Image.fromarray(make_sheet(held.labels[:SHEET_COUNT], *rows))
     sheet.resize([SHEET_SCALE * side for side in sheet.size], Image.Resampling.BICUBIC).save(path, quality=92)
 
 

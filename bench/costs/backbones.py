@@ -1,4 +1,5 @@
-"""The mask on the host's SD3, SD3.5 and FLUX models, and what a user would pick instead (spec sections 5 to 8).
+"""The mask on the host's SD3, SD3.5 and FLUX models, and what a user would pick instead
+(docs/design/adapters.md, sections 7 and 8).
 
     base        text and image alone
     naive       the mask as a third stream in one joint attention, recomputed in every call and row
@@ -52,7 +53,7 @@ def calls_of(case: Case, outputs: dict[str, Tensor]) -> dict[str, Callable]:
     for mode in MODES:
         calls["static " + mode] = partial(case.static, mode)
         calls[mode] = partial(keeping, mode, partial(case.cached, mode))
-    if case.sizes.family == "flux":
+    if case.sizes.reference_latents:
         calls["reference"] = case.reference_latents
     return calls
 
@@ -169,7 +170,7 @@ def describe(case: Case, options: Namespace) -> str:
     """What was measured, and how."""
     sizes, N = case.sizes, (options.size // CELL // PATCH) ** 2
     depth = "full depth" if case.whole else f"{len(case.counts)} blocks that stand for {case.counts} of their kind"
-    reference = ("the host's own path, one latent of the picture's size" if sizes.family == "flux" else
+    reference = ("the host's own path, one latent of the picture's size" if sizes.reference_latents else
                  "the host has none for this model: the naive form stands for it")
     rows = f"{options.rows} rows a step" + ("" if case.whole else " (one is measured)")
     return (f"{options.backbone}, {options.size} px: N = {N} image tokens, L = {case.text_tokens} text tokens, "

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from mditface.mdit import labelmap
 from mditface.mdit.mditface.adapter.reader import AdapterReader
-from mditface.mdit.mditface.adapter.weights import Adapter, AdapterConfig
+from mditface.mdit.mditface.adapter.config import AdapterConfig
+from mditface.mdit.mditface.adapter.families import FAMILIES, MODULATION
+from mditface.mdit.mditface.adapter.terms import Adapter
 from mditface.mdit.mditface.attention import MaskRows
 from mditface.mdit.mditface.entries import key_bias
 from mditface.mdit.mditface.mask import BoundMask, MaskInput, MaskReference
@@ -82,14 +84,19 @@ class MeteredReader(AdapterReader):
 
 
 def adapter_terms(sizes: SD3Sizes | FluxSizes, doubles: int, singles: int) -> dict[str, dict[str, Tensor]]:
-    """Low-rank terms of all layers but the modulation; widths over the model's, of input and output."""
-    layers = {("double", layer): shape for layer, shape in
-              {"qkv": (1, 3), "proj": (1, 1), "fc1": (1, 4), "fc2": (4, 1)}.items()}
-    layers |= {("single", layer): shape for layer, shape in {"linear1": (1, 7), "linear2": (5, 1)}.items()}
-    d, depth = sizes.width, {"double": doubles, "single": singles}
-    return {f"{kind}.{i}.{layer}": {"down": torch.randn(RANK, n_in * d) * (n_in * d) ** -0.5,
-                                    "up": torch.randn(n_out * d, RANK) * RANK ** -0.5}
-            for (kind, layer), (n_in, n_out) in layers.items() for i in range(depth[kind])}
+    """Low-rank terms of all layers but the modulation."""
+    terms = {}
+    depth = {"double": doubles, "single": singles}
+    for kind, blocks in FAMILIES[sizes.family].blocks.items():
+        for name, layer in blocks.layers.items():
+            if name == MODULATION:
+                continue
+            n_in = layer.n_in * sizes.width
+            n_out = layer.n_out[0] * sizes.width
+            for i in range(depth[kind]):
+                terms[f"{kind}.{i}.{name}"] = {"down": torch.randn(RANK, n_in) * n_in ** -0.5,
+                                               "up": torch.randn(n_out, RANK) * RANK ** -0.5}
+    return terms
 
 
 def labels(size: int) -> Tensor:
@@ -113,9 +120,9 @@ class Case:
         self.meter = Meter(dict(zip(self.sizes.modules(network), self.counts)))
         self.x, self.t = self.normal(CHANNELS, size // CELL, size // CELL), self.normal().sigmoid()
         self.context = self.normal(self.text_tokens, TEXT_WIDTH)
-        conds = {"y": self.normal(self.sizes.pooled)}
-        if self.sizes.family == "flux":
-            conds["guidance"] = torch.full((rows,), 3.5, dtype=dtype, device=device)
+        values = {"y": self.normal(self.sizes.pooled),
+                  "guidance": torch.full((rows,), 3.5, dtype=dtype, device=device)}
+        conds = {name: values[name] for name in FAMILIES[self.sizes.family].prompt_inputs(network)}
         self.model = Model(network, self.sizes.latent_format(), conds)
         self.terms = adapter_terms(self.sizes, self.doubles, len(self.counts) - self.doubles)
         self.readers = {mode: self.reader(mode) for mode in MODES}

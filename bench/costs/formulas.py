@@ -1,4 +1,4 @@
-"""FLOPs by the formulas of spec section 7.2: two a multiply-add; embeddings and modulation are left out.
+"""FLOPs by formulas (docs/design/mditface.md, section 7.2): two a multiply-add; embeddings and modulation are left out.
 
 d width; N, L and M image, text and mask tokens. All are those of one row, or of one pass over one mask.
 """

@@ -1,4 +1,7 @@
-"""The host's models and ControlNets with random weights, whole or with few blocks that stand for all."""
+"""The host's models and ControlNets with random weights, whole or with few blocks that stand for all.
+
+`family` is the key of the model's `Family`, from which the bench takes everything else that it knows of a model.
+"""
 from __future__ import annotations
 
 import math
@@ -18,7 +21,6 @@ from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper
 CHANNELS, PATCH, CELL = 16, 2, 8  # of a latent; cells a token's side, pixels a cell's
 TEXT_WIDTH = 4096
 UNION_MODES = 10
-HEAD = {"sd3": 64, "flux": 128}
 
 
 def random_weights(module: nn.Module) -> nn.Module:
@@ -40,7 +42,12 @@ def factory(dtype: torch.dtype, device: torch.device) -> dict:
 
 @dataclass(frozen=True)
 class Control:
-    """A ControlNet: the module, how many of its kind a part stands for, and how many blocks its output is added to."""
+    """A ControlNet.
+
+    counts: how many of its kind a part stands for.
+    adds: number of blocks that its output is added to.
+    arguments: further arguments of its call.
+    """
     module: nn.Module
     counts: dict[nn.Module, int]
     adds: int
@@ -49,8 +56,12 @@ class Control:
 
 @dataclass(frozen=True)
 class SD3Sizes:
-    """`second` leading blocks have a second attention. `control` counts the ControlNet's blocks, which are the host's
-    InstantX ones or, with `image_only`, Stability's for SD3.5-large, which see no text."""
+    """A model of SD3's class.
+
+    control: number of the ControlNet's blocks, which are the host's InstantX ones.
+    second: number of leading blocks with a second attention.
+    image_only: the ControlNet is Stability's for SD3.5-large, which reads no text.
+    """
     heads: int
     depth: int
     control: int
@@ -59,6 +70,8 @@ class SD3Sizes:
     image_only: bool = False
     control_note: str = "as InstantX's for SD3-medium"
     family = "sd3"
+    head = 64  # its width
+    reference_latents = False  # whether the host has a path for them
     text_tokens = 154
     pooled = 2048
     text_ends = True
@@ -66,7 +79,7 @@ class SD3Sizes:
 
     @property
     def width(self) -> int:
-        return HEAD["sd3"] * self.heads
+        return self.head * self.heads
 
     @property
     def blocks(self) -> int:
@@ -96,7 +109,7 @@ class SD3Sizes:
     def controlnet(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> Control:
         built, each = (self.control, 1) if whole else (1, self.control)
         if self.image_only:
-            module = ControlNetEmbedder(None, PATCH, CHANNELS, HEAD["sd3"], self.heads, self.pooled, built, self.depth,
+            module = ControlNetEmbedder(None, PATCH, CHANNELS, self.head, self.heads, self.pooled, built, self.depth,
                                         True, device, dtype, operations=comfy.ops.disable_weight_init)
             blocks, adds = module.transformer_blocks, self.depth
         else:
@@ -109,13 +122,15 @@ class SD3Sizes:
 
 @dataclass(frozen=True)
 class FluxSizes:
-    """`control` counts the ControlNet's double and single blocks, as in the Union models."""
+    """A model of FLUX's class; `control` counts the ControlNet's double and single blocks, as in the Union models."""
     heads: int
     doubles: int
     singles: int
     control: tuple[int, int]
     control_note: str = "double and single, as the Union models of InstantX and Shakker"
     family = "flux"
+    head = 128  # its width
+    reference_latents = True  # whether the host has a path for them
     text_tokens = 512
     pooled = 768
     second = 0
@@ -124,7 +139,7 @@ class FluxSizes:
 
     @property
     def width(self) -> int:
-        return HEAD["flux"] * self.heads
+        return self.head * self.heads
 
     @property
     def blocks(self) -> int:

@@ -1,4 +1,5 @@
-"""The mask as a third stream in the host's own attention, recomputed in every call (spec section 3.3)."""
+"""The mask as a third stream in the host's own attention, recomputed in every call
+(docs/design/mditface.md, section 3.3)."""
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -64,7 +64,7 @@ def fastest(samples: list[np.ndarray]) -> float:
 
 
 def removed(base: float, naive: float, cached: float) -> float:
-    """R of spec section 7.1, from costs of equal runs."""
+    """R (docs/design/mditface.md, section 7.1), from costs of equal runs."""
     return (naive - cached) / (naive - base)
 
 

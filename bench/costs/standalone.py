@@ -1,4 +1,5 @@
-"""The stand-alone MDiT: what its mask costs, and how much of it the static cache removes (spec section 7.3).
+"""The stand-alone MDiT: what its mask costs, and how much of it the static cache removes
+(docs/design/mditface.md, section 7.3).
 
 FLOPs are counted on whole models at their full depth, embeddings and modulation included. `error` is the largest
 difference in fp32 between the cached output and the same function computed in one masked attention over all three
@@ -43,7 +44,7 @@ CELL, PATCH = 8, 2  # pixels a latent cell, latent cells a token
 CHANNELS, TEXT_WIDTH = 16, 768
 ROUNDS_S = 3.0  # small models get more rounds than asked for, until this time has passed
 KINDS = ("R_cold", "R_warm", "R_cold_half")
-SPEC = {  # spec section 7.3 in per cent, in the order of KINDS
+EXPECTED = {  # docs/design/mditface.md, section 7.3, in per cent, in the order of KINDS
     256: {"Ti": (80.5, 81.7, 95.2), "S": (87.6, 89.0, 96.9), "B": (92.0, 93.5, 98.0)},
     512: {"Ti": (70.7, 71.5, 92.7), "S": (77.7, 78.8, 94.5), "B": (83.7, 85.0, 96.0)},
 }
@@ -56,7 +57,7 @@ def predicted(size: Size, N: int) -> dict[str, int]:
 
 
 def removed(cost: dict[str, float], steps: int) -> dict[str, float]:
-    """R of a whole run (spec section 7.1) from the costs of a step and of the static pass."""
+    """R of a whole run from the costs of a step and of the static pass."""
     ratio = partial(measure.removed, cost["base"], cost["naive"])
     return {"R_cold": ratio(cost["cached"] + cost["static"] / steps), "R_warm": ratio(cost["cached"]),
             "R_cold_half": ratio(cost["cached_half"] + cost["static_half"] / steps)}
@@ -85,7 +86,7 @@ class Joint:
     """The joint form of a model's blocks, which it replaces through the host's `patches_replace`.
 
     `decoupled` hides text and image keys from the mask queries and modulates the mask stream by the constant
-    vector: what the static cache computes (spec sections 3.3 and 3.4), without its code.
+    vector: what the static cache computes (docs/design/mditface.md, sections 3.3 and 3.4), without its code.
     """
 
     def __init__(self, model: MDiT, tokens: MaskTokens, decoupled: bool = False):
@@ -183,16 +184,16 @@ def measured(size: Size, pixels: int, steps: int, repeats: int, device: torch.de
 
 
 def table(results: dict[str, dict], pixels: int) -> str:
-    """R in per cent, the spec's own figures first, then the costs behind it."""
+    """R in per cent, the figures of docs/design/mditface.md first, then the costs behind it."""
     titles = {"R_cold": "R cold", "R_warm": "R warm", "R_cold_half": "R cold, M = N/4"}
     lines = [" " * 12 + "".join(f"{titles[kind]:^30}" for kind in KINDS),
-             f"{'size':12}" + f"{'spec':>7}{'formula':>8}{'FLOPs':>7}{'time':>7} " * len(KINDS)]
+             f"{'size':12}" + f"{'design':>7}{'formula':>8}{'FLOPs':>7}{'time':>7} " * len(KINDS)]
     for name, result in results.items():
         cells = [f"{name + ' ' + '{}x{}'.format(*SIZES[name]):12}"]
-        reference = SPEC.get(pixels, {}).get(name, ("-",) * len(KINDS))
-        for kind, spec in zip(KINDS, reference):
+        reference = EXPECTED.get(pixels, {}).get(name, ("-",) * len(KINDS))
+        for kind, expected in zip(KINDS, reference):
             shares = [100 * result[kind + suffix] for suffix in ("_predicted", "_flops", "")]
-            cells.append(f"{spec:>7}" + "{:8.1f}{:7.1f}{:7.1f} ".format(*shares))
+            cells.append(f"{expected:>7}" + "{:8.1f}{:7.1f}{:7.1f} ".format(*shares))
         lines.append("".join(cells))
     lines += ["", f"{'size':12}" + "base ms/step  naive ms/step  cached ms/step  static pass ms  cache MiB  error"]
     for name, r in results.items():

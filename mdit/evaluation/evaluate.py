@@ -17,7 +17,10 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ..training import host  # noqa: F401  (before any other module of the host)
+from ..training.host import prepare_host
+
+prepare_host()
+
 import comfy.model_management
 import comfy.utils
 

@@ -44,17 +44,18 @@ class MaskCond(CarriedCond):
         return [0] if self.cond is None else [len(self.cond.uses()) * self.cond.latents[0], *self.cond.latents[1:]]
 
 
-class Prompt(NamedTuple):
-    """What of the prompt enters the mask stream of a model with `mask_vec` prompt_pooled: the pooled text (b, P) and
-    the guidance (b,), either may be None; b = 1 where all rows agree."""
-    pooled: Tensor | None
-    guidance: Tensor | None
+class Prompt(dict[str, Tensor]):
+    """What of the prompt enters the mask stream of a model with `mask_vec` prompt_pooled.
+
+    The tensors have the names of the host's model inputs, such as `y` (b, P) and `guidance` (b,); b = 1 where all
+    rows agree.
+    """
 
     def digest(self) -> bytes:
         h = hashlib.blake2b()
-        for part in self:
-            h.update(repr(None if part is None else (part.shape, part.dtype)).encode())
-            h.update(b"" if part is None else part.contiguous().view(torch.uint8).cpu().numpy())
+        for name, x in self.items():
+            h.update(repr((name, x.shape, x.dtype)).encode())
+            h.update(x.contiguous().view(torch.uint8).cpu().numpy())
         return h.digest()
 
 
@@ -71,6 +72,10 @@ class MaskReader:
     radius = 0
 
     def layout(self, model) -> MaskLayout:
+        raise NotImplementedError
+
+    def prompt_inputs(self, model) -> tuple[str, ...]:
+        """Names of the model inputs that keys and values depend on, where they depend on the prompt."""
         raise NotImplementedError
 
     def static_path(self, model, tokens: MaskTokens, device: torch.device, dtype: torch.dtype, prompt: Prompt | None,
@@ -171,7 +176,7 @@ class MaskReader:
         """Runs of equal masks among the chunks, each of which takes x.shape[0] / len(chunks) rows. Empty without
         masks."""
         n = x.shape[0] // len(chunks)
-        prompts = [self.prompt(conds, slice(i * n, (i + 1) * n)) for i in range(len(chunks))]
+        prompts = [self.prompt(model, conds, slice(i * n, (i + 1) * n)) for i in range(len(chunks))]
         rows, start = [], 0
         for (mask, area, _), run in itertools.groupby(
                 zip(chunks, prompts), key=lambda pair: (pair[0].cond, pair[0].area, pair[1][1])):
@@ -187,14 +192,14 @@ class MaskReader:
             start = stop
         return tuple(rows) if any(r.kv is not None for r in rows) else ()
 
-    def prompt(self, conds: dict, rows: slice) -> tuple[Prompt | None, bytes]:
+    def prompt(self, model, conds: dict, rows: slice) -> tuple[Prompt | None, bytes]:
         """The prompt of some rows and its digest, where it matters."""
         if not self.prompted:
             return None, b""
-        parts = [None if conds.get(name) is None else conds[name][rows] for name in ("y", "guidance")]
-        if all(part is None or (part == part[:1]).all() for part in parts):
-            parts = [None if part is None else part[:1] for part in parts]
-        prompt = Prompt(*parts)
+        names = [name for name in self.prompt_inputs(model) if conds.get(name) is not None]
+        prompt = Prompt({name: conds[name][rows] for name in names})
+        if all((x == x[:1]).all() for x in prompt.values()):
+            prompt = Prompt({name: x[:1] for name, x in prompt.items()})
         return prompt, prompt.digest()
 
     def entry(self, model, mask: BoundMask, area: tuple | None, prompt: tuple[Prompt | None, bytes],

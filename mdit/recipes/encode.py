@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..training import host  # noqa: F401  (before any other module of the host)
 import comfy.sd
 import comfy.utils
 from comfy.model_patcher import ModelPatcher
@@ -16,9 +15,10 @@ from ..mditface.host import load as load_mdit
 from ..mditface.text import TEXT_KEY
 from ..datasets import CachedDataset, bucket_sizes, file_digest, open_faces
 from .patches import PATCHES_KEY, PatchVAE
-from ..training.targets.adapter import AdapterSettings
-from ..training.targets.lowrank import base_of
-from .targets.sd3 import SD3Settings
+from ..training.settings import EncodedSettings
+from ..training.targets.adapter import AdapterSettings, AdapterTarget
+from ..training.targets.lowrank import base_family
+from .targets.sd3 import SD3Settings, SD3Target
 
 MULTIPLE = 16  # pixels: the VAE's factor 8 times the patch of 2
 
@@ -49,10 +49,9 @@ def load_base(settings: AdapterSettings) -> tuple[ModelPatcher, comfy.sd.VAE, co
     else:
         base, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
             str(settings.base), output_vae=not settings.vae, output_clip=not settings.clip)
-    family, _, _ = base_of(base)
+    family = base_family(base)
     if settings.clip:
-        kind = {"sd3": comfy.sd.CLIPType.SD3, "flux": comfy.sd.CLIPType.FLUX}[family]
-        clip = load_clip(settings.clip, kind)
+        clip = load_clip(settings.clip, comfy.sd.CLIPType[family.clip_type])
     if settings.vae:
         vae = load_vae(settings.vae)
     if clip is None or vae is None:
@@ -79,7 +78,7 @@ def load_clip(paths: tuple[Path, ...], kind: comfy.sd.CLIPType) -> comfy.sd.CLIP
     return comfy.sd.load_clip([str(path) for path in paths], clip_type=kind)
 
 
-def encoded(folder: Path, settings: AdapterSettings | SD3Settings, encoder: Encoder, key: dict) -> CachedDataset:
+def encoded(folder: Path, settings: EncodedSettings, encoder: Encoder, key: dict) -> CachedDataset:
     """The samples of a folder, encoded into the cache before training starts."""
     faces = open_faces(folder)
     sizes = bucket_sizes(faces.sizes, settings.size ** 2, MULTIPLE)
@@ -89,7 +88,7 @@ def encoded(folder: Path, settings: AdapterSettings | SD3Settings, encoder: Enco
     return dataset
 
 
-def samples_of(settings: AdapterSettings | SD3Settings, vae, clip, files: tuple[Path, ...]) -> dict:
+def samples_of(settings: EncodedSettings, vae, clip, files: tuple[Path, ...]) -> dict:
     """What a target's samples are, with the VAE; `files` are those of VAE and text encoders."""
     encoder, key = Encoder(vae, clip), {"files": [file_digest(path) for path in files]}
     heldout = encoded(settings.heldout, settings, encoder, key) if settings.heldout else ()
@@ -98,16 +97,18 @@ def samples_of(settings: AdapterSettings | SD3Settings, vae, clip, files: tuple[
 
 
 @torch.inference_mode(False)
-def open_encoded(settings: AdapterSettings) -> dict:
-    """What an AdapterTarget is made of."""
+def open_adapter(settings: AdapterSettings) -> AdapterTarget:
+    """The target made of the files that the settings name."""
     base, vae, clip = load_base(settings)
-    made = samples_of(settings, vae, clip, (settings.vae or settings.base, *(settings.clip or [settings.base])))
-    return {**made, "base": base, "sizes": made["samples"].sizes}
+    files = (settings.vae or settings.base, *(settings.clip or [settings.base]))
+    made = samples_of(settings, vae, clip, files)
+    return AdapterTarget(settings, base, **made, sizes=made["samples"].sizes)
 
 
 @torch.inference_mode(False)
-def open_samples(settings: SD3Settings) -> dict:
-    """What an SD3Target is made of."""
+def open_sd3(settings: SD3Settings) -> SD3Target:
+    """The target made of the files that the settings name."""
     check_files(settings.vae, *settings.clip)
-    vae, clip = load_vae(settings.vae), load_clip(settings.clip, comfy.sd.CLIPType.SD3)
-    return samples_of(settings, vae, clip, (settings.vae, *settings.clip))
+    vae = load_vae(settings.vae)
+    clip = load_clip(settings.clip, comfy.sd.CLIPType.SD3)
+    return SD3Target(settings, **samples_of(settings, vae, clip, (settings.vae, *settings.clip)))

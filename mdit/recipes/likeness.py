@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..training import host  # noqa: F401  (before any other module of the host)
+from ..training.host import prepare_host
+
+prepare_host()
 
 from ..mditface.text import PAD
 from ..parsing import load_parser

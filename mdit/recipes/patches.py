@@ -16,7 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..training import host  # noqa: F401  (before any other module of the host)
+from ..training.host import prepare_host
+
+prepare_host()
 
 from ..datasets import open_dataset
 

@@ -10,7 +10,9 @@ import logging
 import signal
 from pathlib import Path
 
-from ..training import host  # noqa: F401  (before any other module of the host)
+from ..training.host import prepare_host
+
+prepare_host()
 
 from ..training.settings import read_settings
 from .targets.demo import WEIGHTS, Demo

@@ -1,1 +1,1 @@
-"""Making the bundled weights: data, trainer, judge and measures (bundled-model spec)."""
+"""The trainer, and the target that ships: adapters. The laboratory's targets are in mdit/recipes."""

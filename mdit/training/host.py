@@ -1,5 +1,4 @@
-"""The host's library without its server: choose the device before anything of it is imported. Inside a running host
-nothing is chosen."""
+"""The host's library without its server."""
 from __future__ import annotations
 
 import sys
@@ -8,6 +7,13 @@ import torch
 
 from comfy.cli_args import args
 
-if "comfy.model_management" not in sys.modules:  # which reads them when it is imported
+
+def prepare_host() -> None:
+    """Chooses the host's device and attention. Command line modules call it before they import more of the host.
+
+    Inside a running host it changes nothing.
+    """
+    if "comfy.model_management" in sys.modules:  # it reads the arguments when it is imported
+        return
     args.cpu = not torch.cuda.is_available()
     args.use_pytorch_cross_attention = True

@@ -17,7 +17,10 @@ import comfy.samplers
 import comfy.sd
 from comfy.model_patcher import ModelPatcher
 from mditface.mdit.mditface.adapter.reader import apply_adapter
-from mditface.mdit.mditface.adapter.weights import LAYERS, Adapter, AdapterConfig, load_adapter
+from mditface.mdit.mditface.adapter.config import AdapterConfig
+from mditface.mdit.mditface.adapter.families import FAMILIES
+from mditface.mdit.mditface.adapter.terms import Adapter
+from mditface.mdit.mditface.adapter.weights import load_adapter
 from mditface.mdit.mditface.mask import MaskInput
 from mditface.mdit.mditface.reader import CacheOptions
 from mditface.tests.mditface import runs, tiny
@@ -91,16 +94,15 @@ def config(family: str, **changes) -> AdapterConfig:
 
 def terms(family: str, cfg: AdapterConfig, seed: int = 0) -> dict[str, Tensor]:
     """The keys of our own format, for all layers of all blocks."""
-    generator, weights = torch.Generator().manual_seed(seed), {}
-    for kind, layers in (("double", ("qkv", "proj", "fc1", "fc2", "mod")), ("single", ("linear1", "linear2", "mod"))):
-        for i in range(cfg.depth[kind == "single"]):
-            for layer in layers:
-                n_in, n_out = LAYERS[layer][0], LAYERS[layer][1][0]
-                if layer == "mod":
-                    n_out = 3 if kind == "single" else 9 if family == "sd35" and i < 2 else 6
-                down = torch.randn(cfg.rank, n_in * cfg.width, generator=generator) * (n_in * cfg.width) ** -0.5
-                up = torch.randn(n_out * cfg.width, cfg.rank, generator=generator) * 0.4
-                weights |= {f"{kind}.{i}.{layer}.down": down, f"{kind}.{i}.{layer}.up": up}
+    generator = torch.Generator().manual_seed(seed)
+    layers = FAMILIES[cfg.family].blocks
+    weights = {}
+    for kind, i in cfg.blocks():
+        for name, layer in layers[kind].layers.items():
+            n_out = 9 if (family, name) == ("sd35", "mod") and i < 2 else layer.n_out[0]
+            down = torch.randn(cfg.rank, layer.n_in * cfg.width, generator=generator) * (layer.n_in * cfg.width) ** -0.5
+            up = torch.randn(n_out * cfg.width, cfg.rank, generator=generator) * 0.4
+            weights |= {f"{kind}.{i}.{name}.down": down, f"{kind}.{i}.{name}.up": up}
     return weights
 
 

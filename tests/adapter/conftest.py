@@ -16,8 +16,9 @@ def kernel(request, monkeypatch):
     from comfy.ldm.modules import attention
     from comfy.ldm.modules.diffusionmodules import mmdit
     from mditface.mdit.mditface.adapter import streams
+    from mditface.mdit.mditface.adapter.families import sd3
     function = getattr(attention, getattr(request, "param", "attention_pytorch"))
-    for module in (comfy.ldm.flux.math, mmdit, streams):
+    for module in (comfy.ldm.flux.math, mmdit, streams, sd3):
         monkeypatch.setattr(module, "optimized_attention", function)
 
 

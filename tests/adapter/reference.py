@@ -1,4 +1,5 @@
-"""The definition of the three streams, written slowly and without the pack's core (spec sections 3.3 to 3.6).
+"""The definition of the three streams, written slowly and without the pack's core
+(docs/design/mditface.md, sections 3.3 to 3.6).
 
 Text, image and mask go through each block together, in one attention over all their tokens. The mask's weights are
 the image's with the adapter's terms added to them.

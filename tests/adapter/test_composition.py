@@ -1,4 +1,5 @@
-"""An adapter beside what else is on the graph (spec sections 5.4 and 6.4), against the definition of the streams."""
+"""An adapter together with what else is on the graph, against the definition of the streams
+(docs/design/adapters.md, sections 2 and 5.4)."""
 import logging
 import math
 from functools import partial

@@ -10,7 +10,8 @@ import comfy.ops
 from comfy.ldm.flux.model import Flux
 from mditface.mdit.mditface import host
 from mditface.mdit.mditface.adapter.reader import apply_adapter
-from mditface.mdit.mditface.adapter.weights import METADATA_KEY, load_adapter
+from mditface.mdit.mditface.adapter.config import METADATA_KEY
+from mditface.mdit.mditface.adapter.weights import load_adapter
 from mditface.mdit.mditface.mask import MaskInput
 from mditface.mdit.mditface.sample import require_mdit
 from mditface.nodes.adapter import ApplyAdapter, LoadAdapter

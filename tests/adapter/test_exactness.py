@@ -1,11 +1,11 @@
-"""What an adapter computes: the definition of the three streams, on each family (spec sections 3 and 5)."""
+"""What an adapter computes: the definition of the three streams, on each family (docs/design/adapters.md)."""
 import math
 
 import pytest
 import torch
 
 from mditface.mdit.labelmap import CLASSES, resize_nearest
-from mditface.mdit.mditface.adapter.streams import between
+from mditface.mdit.mditface.adapter.families.sd3 import interpolate
 from mditface.mdit.mditface.mask import MaskInput
 from mditface.mdit.mditface.reader import CacheOptions
 from mditface.mdit.mditface.local_window import dense_bias
@@ -140,7 +140,7 @@ def test_half_a_mask_is_a_quarter_of_the_bytes(own, texts):
 
 def test_a_place_between_tokens_mixes_their_positions():
     table = torch.tensor([[0.0, 1], [10, 2], [30, 4]])
-    mixed = between(table, torch.tensor([-1, 0, 0.5, 1.25, 2, 9]), 0)
+    mixed = interpolate(table, torch.tensor([-1, 0, 0.5, 1.25, 2, 9]), 0)
     assert mixed.tolist() == [[0, 1], [0, 1], [5, 1.5], [15, 2.5], [30, 4], [30, 4]]
 
 

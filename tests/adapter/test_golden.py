@@ -1,4 +1,5 @@
-"""EasyControl's condition adapter on FLUX against the authors' outputs (spec section 5.5; the set has a README).
+"""EasyControl's condition adapter on FLUX against the authors' outputs (docs/design/adapters.md, section 5.5;
+the set has a README).
 
 Every set of the same layout passes: sizes, steps and options are read from its files alone.
 """
@@ -20,7 +21,7 @@ from comfy.ldm.flux import model as flux_model
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
 from mditface.mdit.labelmap import CLASSES
-from mditface.mdit.mditface.adapter import streams
+from mditface.mdit.mditface.adapter.families import flux
 from mditface.mdit.mditface.adapter.reader import apply_adapter, mask_key
 from mditface.mdit.mditface.adapter.weights import load_adapter
 from mditface.mdit.mditface.cache import REPORT_KEY, RunReport
@@ -53,7 +54,7 @@ def kernel():
 @pytest.fixture(scope="module", autouse=True)
 def frequencies():
     with pytest.MonkeyPatch.context() as patch:
-        for module in (flux_model, streams):
+        for module in (flux_model, flux):
             patch.setattr(module, "timestep_embedding", sinusoids, raising=False)
         yield
 
@@ -219,12 +220,12 @@ def test_stored_keys_and_values(base, adapter, cases):
     assert compared
 
 
-class Raw(streams.FluxStream):
-    """Keeps the keys as they are before norm and rotation."""
+class Raw(flux.FluxStream):
+    """Remembers the keys as they are before norm and rotation."""
 
-    def heads_of(self, norm, qkv, pe):
+    def split_heads(self, norm, qkv, pe):
         self.k = qkv.unflatten(-1, (3, self.heads, -1))[:, :, 1].transpose(1, 2)  # (b, H, M, D)
-        return super().heads_of(norm, qkv, pe)
+        return super().split_heads(norm, qkv, pe)
 
 
 def test_the_mask_stream_block_by_block(base, adapter, cases):
@@ -234,7 +235,7 @@ def test_the_mask_stream_block_by_block(base, adapter, cases):
         stream = Raw(base.model.diffusion_model, adapter, case["strength"].item())
         tokens, _ = bound.tokens(None)
         msk, pe = stream.start(tokens, tokens.tokens, {})
-        vec = stream.vector(torch.zeros(1), Prompt(case["pooled"], case["guidance"]), torch.float32)
+        vec = stream.vector(torch.zeros(1), Prompt(y=case["pooled"], guidance=case["guidance"]), torch.float32)
         for i, block in enumerate(names(base)):
             inputs = stream.inputs(i, msk, vec, pe)
             msk = inputs.finish(optimized_attention(*inputs[:3], stream.heads, skip_reshape=True))

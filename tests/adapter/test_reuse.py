@@ -1,4 +1,5 @@
-"""When the static pass of an adapter runs again and when not, and that no result is ever stale (spec section 6.1)."""
+"""When the static pass of an adapter runs again and when not, and that no result is ever stale
+(docs/design/mditface.md, section 6.1)."""
 from functools import cache
 
 import pytest
@@ -8,20 +9,20 @@ import comfy.model_management
 import nodes
 from comfy.patcher_extension import WrappersMP
 from comfy_extras.nodes_model_merging import ModelMergeSimple
+from mditface.mdit.mditface.adapter.families import FAMILIES
 from mditface.mdit.mditface.cache import CAPACITY
 from mditface.tests.adapter.bases import SIDE, load, mask, published, run, text
 from mditface.tests.mditface import runs
 from mditface.tests.mditface.runs import OFF, TOLERANCE, check_other_entry, masked, with_bypass_lora, with_lora
-
-LAYERS = {"sd3": "joint_blocks.{}.x_block.attn.qkv", "flux": "double_blocks.{}.img_attn.qkv"}
 
 
 @pytest.fixture
 def lora(case, monkeypatch):
     """Makes the LoRA helpers' weights ones for the image stream of the case's base."""
     width = case.adapter.config.width
-    layers = [LAYERS[case.adapter.config.family].format(i) for i in range(2)]
-    monkeypatch.setattr(runs, "MASK_LORA", runs.lora(*layers, width=width))
+    path, layers = FAMILIES[case.adapter.config.family].blocks["double"]
+    names = [f"{path.format(i)}.{layers['qkv'].path}" for i in range(2)]
+    monkeypatch.setattr(runs, "MASK_LORA", runs.lora(*names, width=width))
 
 
 def fresh(case, texts, model=None, **changes) -> torch.Tensor:

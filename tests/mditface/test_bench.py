@@ -73,7 +73,7 @@ def test_naive_block_costs_what_the_formula_says(block, last):
 @pytest.mark.parametrize("name", standalone.SIZES)
 def test_formulas_give_the_table_of_the_spec(name, pixels):
     found = standalone.removed(standalone.predicted(standalone.SIZES[name], (pixels // 16) ** 2), steps=28)
-    assert [round(100 * found[kind], 1) for kind in standalone.KINDS] == list(standalone.SPEC[pixels][name])
+    assert [round(100 * found[kind], 1) for kind in standalone.KINDS] == list(standalone.EXPECTED[pixels][name])
 
 
 def test_bench_ends_with_one_json_object(monkeypatch, capsys):

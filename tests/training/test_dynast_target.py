@@ -45,8 +45,8 @@ def test_both_sides_move_as_by_two_steps_in_turn(target):
     trainer.prepare()
     batch, twin = target.batch(0, 0, 1), copy.deepcopy(target.module)
     trainer.advance(batch)
-    rates = [group["lr"] for optimiser in trainer.optimisers for group in optimiser.param_groups]
-    in_turn = DynaSTTarget.optimisers(type("Twin", (), {"module": twin, "settings": target.settings})())
+    rates = [group["lr"] for optimiser in trainer.optimizers for group in optimiser.param_groups]
+    in_turn = DynaSTTarget.optimizers(type("Twin", (), {"module": twin, "settings": target.settings})())
     terms = twin(**batch, rng=None)
     for optimiser, rate in zip(in_turn, rates):
         optimiser.param_groups[0]["lr"] = rate

@@ -151,10 +151,10 @@ def test_a_cancelled_run_goes_on(base, monkeypatch):
 def test_cancel_does_not_wait_for_the_step(base, monkeypatch):
     seen = []
 
-    def velocity(self, *args):
+    def velocity(self, *args, **kwargs):
         comfy.model_management.interrupt_current_processing()
         seen.append(True)
-        return plain(self, *args)
+        return plain(self, *args, **kwargs)
     plain = MaskedBase.velocity
     monkeypatch.setattr(MaskedBase, "velocity", velocity)
     with pytest.raises(InterruptProcessingException):
@@ -162,7 +162,7 @@ def test_cancel_does_not_wait_for_the_step(base, monkeypatch):
     assert len(seen) == 1 and files("mdit_training") == [] and files("mdit_adapters") == []
 
 
-def test_previews_show_maps_samples_and_pictures(base, monkeypatch):
+def test_previews_show_maps_samples_and_images(base, monkeypatch):
     shown = []
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK",
                         lambda value, total, preview, **_: preview and shown.append((value, preview[1].size)))
@@ -230,7 +230,7 @@ WRONG = {
     "maps": (lambda base: (base, changed(label_maps=data(3)["label_maps"]), {}), "label_maps: 3 for 4 latents"),
     "captions": (lambda base: (base, changed(conditioning=data(3)["conditioning"]), {}),
                  "conditioning: 3 for 4 latents"),
-    "aspect": (lambda base: (base, wide(), {}), "label_maps: number 1 is 128 x 64 pixels, its picture 64 x 64"),
+    "aspect": (lambda base: (base, wide(), {}), "label_maps: number 1 is 128 x 64 pixels, its image 64 x 64"),
     "photo": (lambda base: (base, changed(label_maps=[torch.full((4, 64, 64, 3), 0.4)]), {}), "label_map: 100%"),
     "channels": (lambda base: (base, changed(latents=[{"samples": torch.zeros(4, 4, 8, 8)}]), {}),
                  r"latents: number 1 has shape \(4, 8, 8\), the model works on \(16"),
@@ -265,7 +265,7 @@ def test_attention_without_gradients(base, monkeypatch):
 
 def test_a_loss_that_is_not_finite_ends_the_run(base, monkeypatch):
     plain = MaskedBase.velocity
-    monkeypatch.setattr(MaskedBase, "velocity", lambda *args: plain(*args) * float("nan"))
+    monkeypatch.setattr(MaskedBase, "velocity", lambda *args, **kwargs: plain(*args, **kwargs) * float("nan"))
     with pytest.raises(ValueError, match="learning_rate: the loss of step 1 is not finite"):
         run(base)
     assert comfy.model_management.in_training is False and files("mdit_adapters") == []

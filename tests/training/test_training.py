@@ -29,7 +29,7 @@ from mditface.mdit.recipes.targets.kinds import (
 )
 from mditface.mdit.recipes.targets.demo import Demo
 from mditface.mdit.recipes.targets.judge import class_weights
-from mditface.mdit.training.trainer import Trainer, make_accelerator, rate
+from mditface.mdit.training.trainer import Trainer, make_accelerator, scale_rate
 from mditface.mdit.recipes.words import SYNONYMS, CaptionWriter, pretrain, text_config
 from mditface.tests.training.tiny_targets import (
     DEMO, EVERY, JUDGE, MODEL, SIDE, fitted, loss_on_fixed_batch, target_of,
@@ -248,10 +248,10 @@ def test_pretraining_returns_a_score_for_each_attribute():
 
 
 def test_rates_rise_and_fall():
-    assert rate(0, 1000, Schedule()) == 0.01
-    assert rate(500, 1000, Schedule()) == 1.0
-    assert rate(800, 1000, Schedule()) == pytest.approx(0.5)
-    assert rate(900, 1000, Schedule(shape="cosine")) == pytest.approx(0.5 - 0.5 * np.cos(np.pi / 4))
+    assert scale_rate(0, 1000, Schedule()) == 0.01
+    assert scale_rate(500, 1000, Schedule()) == 1.0
+    assert scale_rate(800, 1000, Schedule()) == pytest.approx(0.5)
+    assert scale_rate(900, 1000, Schedule(shape="cosine")) == pytest.approx(0.5 - 0.5 * np.cos(np.pi / 4))
 
 
 def test_captions_are_known_words():

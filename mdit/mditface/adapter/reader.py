@@ -1,4 +1,5 @@
-"""Masks for the host's models: an adapter reads them, the blocks' attention takes them in (spec sections 5 and 6.4)."""
+"""Masks for the host's models: an adapter makes their keys and values, the blocks' attention reads them
+(docs/design/adapters.md, section 5, and docs/design/mditface.md, section 6.4)."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -6,8 +7,6 @@ from functools import partial
 
 from torch import Tensor
 
-from comfy.ldm.flux.model import Flux
-from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT
 from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
@@ -16,13 +15,12 @@ from ..cache import REPORT_KEY
 from ..config import MaskLayout
 from ..mask import CONDITIONING_KEY
 from ..reader import MaskReader
-from .streams import FluxStream, MaskStream, SD3Stream
-from .weights import Adapter
+from .families import FAMILIES, Family, family_of, family_titles
+from .streams import MaskStream
+from .terms import Adapter
 
-COMPILED_FORMS: dict[tuple[str, tuple[int, int]], int] = {}
+COMPILED_FORMS: dict[tuple[str, tuple[int, int]], int] = {}  # number of residuals, by form and their real numbers
 FIRST_FORM = 64  # more than any ControlNet has residuals
-STREAMS = {"sd3": SD3Stream, "flux": FluxStream}
-FAMILIES = "SD3, SD3.5 (family sd3) and FLUX.1 (family flux)"
 
 
 def mask_key(adapter: Adapter) -> str:
@@ -33,7 +31,8 @@ def mask_key(adapter: Adapter) -> str:
 def apply_adapter(patcher, adapter: Adapter, weight: float = 1.0, condition: int | None = None):
     """A clone of a MODEL that reads masks by an adapter.
 
-    `weight` multiplies the low-rank terms. `condition` takes the place of the adapter's own (see MaskLayout).
+    weight: multiplies the low-rank terms.
+    condition: as in MaskLayout, instead of the adapter's own.
     Raises ValueError for a model that the adapter does not fit.
     """
     check_base(patcher, adapter)
@@ -45,41 +44,24 @@ def apply_adapter(patcher, adapter: Adapter, weight: float = 1.0, condition: int
     return patcher
 
 
-def family_of(network) -> str | None:
-    if isinstance(network, MMDiT):
-        return "sd3"
-    if type(network) is Flux and not network.params.global_modulation and network.params.vec_in_dim is not None:
-        return "flux"
-    return None
-
-
-def size_of(network) -> tuple[int, tuple[int, int]]:
-    """Width and number of double and single blocks."""
-    if isinstance(network, MMDiT):
-        return network.hidden_size, (len(network.joint_blocks), 0)
-    return network.hidden_size, (len(network.double_blocks), len(network.single_blocks))
-
-
-def check_model(patcher) -> str:
+def check_model(patcher) -> Family:
     """The family of a MODEL that can read masks by an adapter; ValueError for any other."""
     network = getattr(patcher.model, "diffusion_model", None)
     family = family_of(network)
     if family is None:
         raise ValueError(f"model: a {type(patcher.model).__name__} cannot read masks by an adapter, which serves "
-                         f"{FAMILIES}; load such a model, or a stand-alone one with 'Load MDiT Model'")
-    if family == "flux" and network.in_channels != network.out_channels:
-        raise ValueError(f"model: its input has {network.in_channels} features a token for {network.out_channels} of "
-                         "output (a Fill, Depth or Canny model), where the mask tokens do not fit: load FLUX.1-dev or "
-                         "FLUX.1-schnell")
+                         f"{family_titles()}; load such a model, or a stand-alone one with 'Load MDiT Model'")
+    family.check(network)
     return family
 
 
-def check_base(patcher, adapter: Adapter):
-    family, network, config = check_model(patcher), patcher.model.diffusion_model, adapter.config
-    if family != config.family:
-        raise ValueError(f"adapter: it is made for family {config.family}, but the model is of family {family}: "
+def check_base(patcher, adapter: Adapter) -> None:
+    family = check_model(patcher)
+    config = adapter.config
+    if family.key != config.family:
+        raise ValueError(f"adapter: it is made for family {config.family}, but the model is of family {family.key}: "
                          "take an adapter made for this model")
-    width, depth = size_of(network)
+    width, depth = family.size(patcher.model.diffusion_model)
     if (width, depth) != (config.width, config.depth):
         raise ValueError(f"adapter: it is made for width {config.width} and {blocks(config.depth)} blocks, but the "
                          f"model has width {width} and {blocks(depth)} blocks: take an adapter made for this model"
@@ -94,10 +76,13 @@ class AdapterReader(MaskReader):
     """Reads masks by an adapter on a host model, whose blocks take the keys through `patches_replace`."""
 
     def __init__(self, adapter: Adapter, weight: float, condition: int):
-        self.adapter, self.weight, self.condition = adapter, weight, condition
+        self.adapter = adapter
+        self.weight = weight
+        self.condition = condition
+        self.family = FAMILIES[adapter.config.family]
         self.key = mask_key(adapter)
         self.identity = (adapter.id, weight, condition)
-        self.prompted = adapter.config.mask_vec == "prompt_pooled"
+        self.prompted = adapter.config.prompted
         self.radius = adapter.config.window
 
     def additional_models(self) -> list:
@@ -109,56 +94,73 @@ class AdapterReader(MaskReader):
                           config.width, condition=self.condition, corner=config.corner)
 
     def stream(self, model) -> MaskStream:
-        return STREAMS[self.adapter.config.family](model.diffusion_model, self.adapter, self.weight)
+        return self.family.stream(model.diffusion_model, self.adapter, self.weight)
+
+    def prompt_inputs(self, model) -> tuple[str, ...]:
+        return self.family.prompt_inputs(model.diffusion_model)
 
     def static_path(self, model, tokens, device, dtype, prompt, transformer_options):
         return self.stream(model).static_path(tokens, device, dtype, prompt, transformer_options)
 
-    def rotation(self, model, device, transformer_options, places) -> Tensor | None:
-        return self.stream(model).rotation(places.to(device), transformer_options)
+    def rotation(self, model, device, transformer_options, positions) -> Tensor | None:
+        return self.stream(model).rotation(positions.to(device), transformer_options)
 
     def call(self, executor, rows, x: Tensor, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
-        stream, patch = self.stream(executor.class_obj), executor.class_obj.diffusion_model.patch_size
-        reach = Reach(0, self.adapter.config.text_reads_mask, self.radius,
-                      tuple(-(-side // patch) for side in x.shape[-2:]))
+        stream = self.stream(executor.class_obj)
+        patch = executor.class_obj.diffusion_model.patch_size
+        grid = tuple(-(-side // patch) for side in x.shape[-2:])
+        reach = Reach(0, self.adapter.config.text_reads_mask, self.radius, grid)
         replace = transformer_options.get("patches_replace", {})
         inner = replace.get("dit", {})
         patches = {name: BlockPatch(rows, i, inner.get(name), stream, reach) for i, name in enumerate(stream.names)}
         options = {**transformer_options, "patches_replace": {**replace, "dit": {**inner, **patches}}}
         if COMPILE_KEY in transformer_options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
-            control = marked(control, repr((self.key, form_of(rows))))
+            control = mark_form(control, repr((self.key, form_of(rows))))
         out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
         if REPORT_KEY in transformer_options:
             reads = transformer_options[REPORT_KEY].reads.setdefault(self.key, [0, 0])
-            reads[:] = reads[0] + sum(patch.read for patch in patches.values()), reads[1] + len(patches)
+            reads[0] += sum(patch.read for patch in patches.values())
+            reads[1] += len(patches)
         return out
 
 
 def form_of(rows: tuple[MaskRows, ...]) -> list:
-    """What of the masks a compiled model's code depends on."""
-    return [(part.rows, part.bias is None, [] if part.kv is None else
-             [(*x.shape, x.dtype, x.device) for x in part.kv.blocks[0]]) for part in rows]
+    """What a compiled model's code depends on: rows, bias, and keys and values of the first block."""
+    form = []
+    for part in rows:
+        first = () if part.kv is None else part.kv.blocks[0]
+        tensors = [(*x.shape, x.dtype, x.device) for x in first]
+        form.append((part.rows, part.bias is None, tensors))
+    return form
 
 
-def marked(control: dict | None, form: str) -> dict:
-    """A ControlNet's residuals with as many empty ones behind them as tells this form of masks from all others.
+def mark_form(control: dict | None, form: str) -> dict:
+    """A ControlNet's residuals, followed by as many empty ones as tell this form of masks from all others.
 
     The host's compile node sets no guards on the transformer options: code compiled without a mask would be called
-    with one. The residuals' number is guarded, and the models pass over those that are None.
+    with one. The number of residuals is guarded, and the models skip residuals that are None.
     """
     control = control or {}
     residuals = {name: control.get(name) or [] for name in ("input", "output")}
     counts = tuple(map(len, residuals.values()))
     total = COMPILED_FORMS.setdefault((form, counts), FIRST_FORM + len(COMPILED_FORMS))
-    return {**control, **{name: [*x, *[None] * (total - len(x))] for name, x in residuals.items()}}
+    padded = {name: [*x, *[None] * (total - len(x))] for name, x in residuals.items()}
+    return {**control, **padded}
 
 
 class BlockPatch:
-    """Stands in for one block: calls what was there, with an attention that reads the masks."""
+    """Replaces one block: calls the block, or the patch that was there, with an attention that reads the masks.
 
-    def __init__(self, masks: tuple[MaskRows, ...], index: int, inner: Callable | None, stream: MaskStream,
+    `read` tells whether the attention was reached.
+    """
+
+    def __init__(self, mask_rows: tuple[MaskRows, ...], index: int, inner: Callable | None, stream: MaskStream,
                  reach: Reach):
-        self.masks, self.index, self.inner, self.stream, self.reach = masks, index, inner, stream, reach
+        self.mask_rows = mask_rows
+        self.index = index
+        self.inner = inner
+        self.stream = stream
+        self.reach = reach
         self.read = False
 
     def __call__(self, args: dict, extra: dict) -> dict:
@@ -173,16 +175,19 @@ class BlockPatch:
 
     def attend(self, override: Callable | None, text: int, length: int, function: Callable, q: Tensor, k: Tensor,
                v: Tensor, heads: int, mask: Tensor | None = None, skip_reshape: bool = False, **kwargs) -> Tensor:
-        """The attention override of the block. SD3.5's second attention has the image's queries only and passes."""
+        """The attention override of the block, for queries of text and image; SD3.5's second attention has others.
+
+        The host calls the attention mask `mask`.
+        """
         call = function if override is None else partial(override, function)
         if not skip_reshape:  # SD3: q and k (B, T, H * D), v (B, T, H, D)
             q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
 
-        def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-            return call(q, k, v, heads, mask=mask, skip_reshape=True, **kwargs)
+        def attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+            return call(q, k, v, heads, mask=attn_mask, skip_reshape=True, **kwargs)
 
         if q.shape[2] != length:
             return attention(q, k, v, mask)
         self.read = True
-        given = q, k, v, mask, self.masks, self.index, self.reach._replace(text=text), attention
+        given = q, k, v, mask, self.mask_rows, self.index, self.reach._replace(text=text), attention
         return attend_masks(*given, is_pytorch(function)) if override is None else attend_at_once(*given)

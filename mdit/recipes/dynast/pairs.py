@@ -14,7 +14,7 @@ from torch import Tensor
 from ...dynast.face import build_face_label, split_parts
 from ...datasets import FaceDataset
 from ...datasets.augment import mirror_sample
-from ...training.settings import Section, Share
+from ...training.settings import Section, Fraction
 
 PEOPLE_FILE = "people.txt"
 
@@ -23,9 +23,9 @@ class Exemplars(Section):
     """Whose picture a sample's exemplar is: the sample's `own` under a second crop and flip, another one of the same
     `person`, or any `other`, where the true picture is unknown and only the discriminator judges. Shares; their sum
     is 1."""
-    own: Share = 1.0
-    person: Share = 0.0
-    other: Share = 0.0
+    own: Fraction = 1.0
+    person: Fraction = 0.0
+    other: Fraction = 0.0
 
     @model_validator(mode="after")
     def whole(self):

@@ -15,7 +15,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...training import host  # noqa: F401  (before any other module of the host)
 import comfy.ops
 
 from ...labelmap import CLASSES, PALETTE
@@ -27,13 +26,13 @@ from ...parsing import WEIGHTS as PARSER_WEIGHTS
 from ...parsing import load_parser
 from ...datasets import Renders
 from ...datasets.augment import LabelNoise, mirror, normalize
-from ...training.data import BatchOrder, step_rng, torch_rng
+from ...training.data import step_rng, torch_rng
 from ..exemplar import exemplar_keys, other_view
 from ..initialize import initialise_model, initialise_text
-from ...training.sampling import mask_inputs, sample, sheet_picture
-from ...training.settings import Positive, Section, Settings, Share
+from ...training.sampling import mask_inputs, sample, make_sheet
+from ...training.settings import Positive, Section, Settings, Fraction
 from ..words import CaptionWriter, pretrain, text_config
-from ...training.targets.base import make_optimisers
+from ...training.targets.base import Batches, make_optimizers
 
 WEIGHTS = Path(__file__).parents[2] / "mditface" / "weights" / "mditface-demo.safetensors"
 MEAN_LOGIT_T = -0.5  # t = 1 - sigma is the sigmoid of a normal with this mean and deviation 1; see DemoSettings.noise
@@ -47,9 +46,9 @@ PREFIX, BLOCKS = "model.", ("blocks.", "exemplar.reads.")
 class Drop(Section):
     """Shares of the samples that are shown without text, and without mask, independent of each other; and of those with
     a mask, without exemplar."""
-    text: Share = 0.1
-    mask: Share = 0.1
-    exemplar: Share = 0.2
+    text: Fraction = 0.1
+    mask: Fraction = 0.1
+    exemplar: Fraction = 0.2
 
 
 class DemoSettings(Settings):
@@ -180,13 +179,13 @@ class DemoTarget:
             self.module.requires_grad_(False)
             self.module.model.exemplar.requires_grad_(True)
         self.writer, self.noise = CaptionWriter(text, settings.seed), LabelNoise()
-        self.orders: dict[int, BatchOrder] = {}
+        self.batches = Batches([0] * len(self.faces), settings.batch, settings.seed)
 
     def start(self) -> None:
         if self.settings.text_steps:
             pretrain(self.module.text_encoder, self.writer, self.settings.text_steps)
 
-    def optimisers(self) -> list[torch.optim.Optimizer]:
+    def optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for the matrices inside the blocks, AdamW for the rest."""
         model, encoder = self.module.model, self.module.text_encoder
         matrices = [w for name, w in model.named_parameters()
@@ -194,13 +193,12 @@ class DemoTarget:
         chosen = {id(w) for w in matrices}
         rest = [w for w in model.parameters() if id(w) not in chosen]
         trained = [[w for w in weights if w.requires_grad] for weights in (matrices, rest, encoder.parameters())]
-        return make_optimisers(self.settings.optimiser, trained[0], [
+        return make_optimizers(self.settings.optimiser, trained[0], [
             {"params": trained[1]}, {"params": trained[2], "lr": self.settings.text_rate}])
 
     def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
         settings, size = self.settings, self.settings.batch
-        order = self.orders.setdefault(processes, BatchOrder([0] * len(self.faces), size * processes, settings.seed))
-        index = order(step)[process::processes]
+        index = self.batches(step, process, processes)
         draws = step_rng(settings.seed, step, process)
         rng = torch_rng(draws)
 
@@ -226,7 +224,7 @@ class DemoTarget:
         return sample(self.module.model, self.module.text_encoder, labels.to(device), ids.to(device), seed=0).cpu()
 
     def sheet(self) -> np.ndarray:
-        return sheet_picture(self.heldout.labels[:SHEET_COUNT], self.pictures(SHEET_COUNT),
+        return make_sheet(self.heldout.labels[:SHEET_COUNT], self.pictures(SHEET_COUNT),
                              self.heldout.images[:SHEET_COUNT])
 
     def metrics(self) -> dict[str, float]:

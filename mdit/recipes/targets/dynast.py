@@ -11,18 +11,17 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from ...training import host  # noqa: F401  (before any other module of the host)
-
 from ...dynast.config import SMOOTH, TOP_K, DynaSTConfig
-from ...training.data import BatchOrder, step_rng
+from ...training.data import step_rng
 from ...datasets import open_faces
 from ..dynast.discriminator import SMALLEST
 from ..dynast.heldout import HeldOut
 from ..dynast.network import Adversaries, LossWeights, save_generator
 from ..dynast.pairs import Exemplars, Pairs, read_people
 from ..dynast.vgg import VGG
-from ...training.sampling import sheet_picture
-from ...training.settings import Count, Positive, Section, Settings, Share
+from ...training.sampling import make_sheet
+from ...training.settings import Count, Positive, Section, Settings, Fraction
+from ...training.targets.base import Batches
 
 CHANNELS = 15  # of a face's label
 SHEET_COUNT, METRIC_COUNT = 12, 48
@@ -33,7 +32,7 @@ class Adam(Section):
     """Learning rates, and Adam's other numbers; `clip` is the largest norm of the gradient, None for any."""
     generator: Positive = 1e-4
     discriminator: Positive = 1e-4
-    betas: tuple[Share, Share] = (0.0, 0.9)
+    betas: tuple[Fraction, Fraction] = (0.0, 0.9)
     generator_eps: Positive = 1e-3
     discriminator_eps: Positive = 1e-8
     clip: Positive | None = None
@@ -60,7 +59,7 @@ class DynaSTSettings(Settings):
     """
     size: Annotated[int, Field(ge=SMALLEST, multiple_of=8)] = 256
     load: Count = 286
-    flip: Share = 0.5
+    flip: Fraction = 0.5
     model: Sizes = Sizes()
     discriminator: Count = 64
     vgg: Path | None = None
@@ -91,22 +90,21 @@ class DynaSTTarget:
         if vgg is None:
             logging.info("no vgg: training without the losses reconstruction and perceptual")
         self.module = Adversaries(config, settings.discriminator, vgg, settings.losses)
-        self.orders: dict[int, BatchOrder] = {}
+        self.batches = Batches([0] * len(faces), settings.batch, settings.seed)
 
     def start(self) -> None:
         pass
 
-    def optimisers(self) -> list[torch.optim.Optimizer]:
+    def optimizers(self) -> list[torch.optim.Optimizer]:
         rates = self.settings.optimiser
         return [torch.optim.Adam(self.module.generator.parameters(), rates.generator, rates.betas, rates.generator_eps),
                 torch.optim.Adam(self.module.discriminator.parameters(), rates.discriminator, rates.betas,
                                  rates.discriminator_eps)]
 
     def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
-        seed, size = self.settings.seed, self.settings.batch * processes
-        order = self.orders.setdefault(processes, BatchOrder([0] * len(self.pairs.faces), size, seed))
-        rng = step_rng(seed, step, process)
-        return default_collate([self.pairs(i, rng) for i in order(step)[process::processes].tolist()])
+        rng = step_rng(self.settings.seed, step, process)
+        index = self.batches(step, process, processes)
+        return default_collate([self.pairs(i, rng) for i in index.tolist()])
 
     def sheet(self) -> np.ndarray | None:
         """Maps, exemplars, warped exemplars and pictures of the first held-out faces; None without such."""
@@ -114,7 +112,7 @@ class DynaSTTarget:
             return None
         held, exemplars = self.held, self.held.next(SHEET_COUNT)
         made, warped = held.after(exemplars, self.module.synthesise)
-        return sheet_picture(held.labels[:len(exemplars)], held.images[exemplars].movedim(1, -1), warped, made)
+        return make_sheet(held.labels[:len(exemplars)], held.images[exemplars].movedim(1, -1), warped, made)
 
     def metrics(self) -> dict[str, float]:
         """Distances of colours to the exemplars' and to other faces' (metrics.exemplar)."""

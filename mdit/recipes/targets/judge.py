@@ -14,10 +14,10 @@ from ...labelmap import CLASSES, to_image
 from ...parsing import FaceParser, measure_agreement
 from ...datasets import Renders
 from ...datasets.augment import mirror, normalize
-from ...training.data import BatchOrder, step_rng, torch_rng
-from ...training.sampling import sheet_picture
-from ...training.settings import Settings, Share
-from ...training.targets.base import make_optimisers
+from ...training.data import step_rng, torch_rng
+from ...training.sampling import make_sheet
+from ...training.settings import Settings, Fraction
+from ...training.targets.base import Batches, make_optimizers
 
 WEIGHED_COUNT = 2000  # samples that the classes' shares are counted on
 SHEET_COUNT = 12
@@ -27,7 +27,7 @@ PREFIX = "parser."
 class JudgeSettings(Settings):
     """`rarity` is the power of a class's rarity in its weight."""
     heldout: Path
-    rarity: Share = 0.3
+    rarity: Fraction = 0.3
 
 
 def class_weights(labels: Tensor, rarity: float) -> Tensor:
@@ -67,19 +67,18 @@ class JudgeTarget:
         self.settings = settings
         self.faces, self.heldout = Renders(settings.data), Renders(settings.heldout)
         self.module = Judge(class_weights(self.faces.labels[:WEIGHED_COUNT], settings.rarity))
-        self.orders: dict[int, BatchOrder] = {}
+        self.batches = Batches([0] * len(self.faces), settings.batch, settings.seed)
 
     def start(self) -> None:
         pass
 
-    def optimisers(self) -> list[torch.optim.Optimizer]:
-        return make_optimisers(self.settings.optimiser, [], [{"params": list(self.module.parameters())}])
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        return make_optimizers(self.settings.optimiser, [], [{"params": list(self.module.parameters())}])
 
     def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
-        seed, size = self.settings.seed, self.settings.batch
-        order = self.orders.setdefault(processes, BatchOrder([0] * len(self.faces), size * processes, seed))
-        index = order(step)[process::processes]
-        chosen = torch.rand(size, generator=torch_rng(step_rng(seed, step, process))) < 0.5
+        index = self.batches(step, process, processes)
+        rng = torch_rng(step_rng(self.settings.seed, step, process))
+        chosen = torch.rand(len(index), generator=rng) < 0.5
         images, labels = mirror(self.faces.channels_first(index), self.faces.labels[index], chosen)
         return {"images": images, "labels": labels}
 
@@ -93,7 +92,7 @@ class JudgeTarget:
 
     def sheet(self) -> np.ndarray:
         parsed = to_image(torch.from_numpy(self.parsed(SHEET_COUNT)))
-        return sheet_picture(self.heldout.labels[:SHEET_COUNT], (parsed * 255).round().to(torch.uint8),
+        return make_sheet(self.heldout.labels[:SHEET_COUNT], (parsed * 255).round().to(torch.uint8),
                              self.heldout.images[:SHEET_COUNT])
 
     def metrics(self) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """What can be trained: each target's settings, and the target made of them."""
 from ...training.targets.adapter import AdapterSettings, AdapterTarget
 from ...training.targets.base import Target
+from ..encode import open_adapter, open_sd3
 from .demo import DemoSettings, DemoTarget
 from .dynast import DynaSTSettings, DynaSTTarget
 from .judge import JudgeSettings, JudgeTarget
@@ -8,8 +9,8 @@ from .sd3 import SD3Settings, SD3Target
 
 SETTINGS = {"demo": DemoSettings, "adapter": AdapterSettings, "judge": JudgeSettings, "sd3": SD3Settings,
             "dynast": DynaSTSettings}
-TARGETS = {"demo": DemoTarget, "adapter": AdapterTarget.from_settings, "judge": JudgeTarget,
-           "sd3": SD3Target.from_settings, "dynast": DynaSTTarget}
+TARGETS = {"demo": DemoTarget, "adapter": open_adapter, "judge": JudgeTarget,
+           "sd3": open_sd3, "dynast": DynaSTTarget}
 
 __all__ = ["SETTINGS", "TARGETS", "Target", "AdapterSettings", "AdapterTarget", "DemoSettings", "DemoTarget",
            "DynaSTSettings", "DynaSTTarget", "JudgeSettings", "JudgeTarget", "SD3Settings", "SD3Target"]

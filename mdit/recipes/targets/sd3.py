@@ -2,31 +2,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...training import host  # noqa: F401  (before any other module of the host)
 import comfy.model_management
 import comfy.ops
 import comfy.samplers
 import comfy.sd
 from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT, get_2d_sincos_pos_embed
 from comfy.model_patcher import ModelPatcher
-from comfy.model_sampling import time_snr_shift
 
-from ...training.data import BatchOrder, step_rng, torch_rng
-from ...training.sampling import sheet_picture
-from ...training.settings import Count, Positive, Settings, Share
-from ...training.targets.adapter import of_length
-from ...training.targets.base import make_optimisers
+from ...training.data import fit_length, stack_text, step_rng, torch_rng
+from ...training.flow import flow_loss, follow_flow
+from ...training.sampling import make_sheet
+from ...training.settings import Count, EncodedSettings, Positive, Fraction
+from ...training.targets.base import Batches, make_optimizers
 
 CELL, PATCH, CHANNELS = 8, 2, 16  # pixels of a latent cell, cells of a token's side, and channels of SD3's latents
 HEAD = 64  # the width of SD3's heads; the host takes width and heads from the number of blocks
@@ -34,16 +32,15 @@ PREFIX, PUBLISHED = "network.", "model.diffusion_model."
 SHEET_COUNT, SHEET_STEPS = 12, 20
 
 
-class SD3Settings(Settings):
+class SD3Settings(EncodedSettings):
     """`depth` is the number of blocks and heads; the width is 64 times as much. `drop_text` is the share of samples
-    shown without text. `vae`, `clip`, `cache`, `size` and `shift` are those of AdapterSettings."""
+    shown without text."""
     vae: Path
     clip: tuple[Path, ...]
-    cache: Path | None = None
     size: Annotated[int, Field(ge=16, multiple_of=CELL * PATCH)]
     depth: Count
     shift: Positive = 3.0
-    drop_text: Share = 0.1
+    drop_text: Fraction = 0.1
 
 
 def new_weights(depth: int, side: int, text: int, pooled: int) -> dict[str, Tensor]:
@@ -84,11 +81,7 @@ class SD3Base(nn.Module):
         latent: (B, 16, h, w) as the VAE makes them; context: (B, L, D); pooled: (B, P).
         """
         clean = self.base.model.process_latent_in(latent).float()
-        random = dict(generator=rng, device=clean.device)
-        sigma = time_snr_shift(self.shift, torch.sigmoid(torch.randn(len(clean), **random)))
-        noise = torch.randn(clean.shape, **random)
-        noisy = torch.lerp(clean, noise, sigma.view(-1, 1, 1, 1))
-        return F.mse_loss(self.velocity(noisy, sigma, context, pooled).float(), noise - clean)
+        return flow_loss(partial(self.velocity, context=context, pooled=pooled), clean, self.shift, rng)
 
     def velocity(self, noisy: Tensor, sigma: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
         return self.network(noisy, self.base.model.model_sampling.timestep(sigma), context=context, y=pooled)
@@ -97,11 +90,9 @@ class SD3Base(nn.Module):
     def sample(self, latent: Tensor, context: Tensor, pooled: Tensor, seed: int) -> Tensor:
         """Latents like `latent` by Euler steps, as the VAE makes them."""
         model = self.base.model
-        sigmas = comfy.samplers.calculate_sigmas(model.model_sampling, "simple", SHEET_STEPS).to(latent)
-        x = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed)).to(latent)
-        for sigma, after in zip(sigmas, sigmas[1:]):
-            x = x + (after - sigma) * self.velocity(x, sigma.expand(len(x)), context, pooled)
-        return model.process_latent_out(x)
+        sigmas = comfy.samplers.calculate_sigmas(model.model_sampling, "simple", SHEET_STEPS)
+        velocity = partial(self.velocity, context=context, pooled=pooled)
+        return model.process_latent_out(follow_flow(velocity, latent, sigmas, seed))
 
 
 class SD3Target:
@@ -117,41 +108,32 @@ class SD3Target:
         base = comfy.sd.load_diffusion_model_state_dict(weights, model_options={"dtype": torch.float32})
         comfy.model_management.load_models_gpu([base], force_full_load=True)
         self.module = SD3Base(base, settings.shift)
-        self.orders: dict[int, BatchOrder] = {}
-
-    @classmethod
-    def from_settings(cls, settings: SD3Settings) -> SD3Target:
-        """Of the files that the settings name."""
-        from ..encode import open_samples  # the host's text encoders and VAEs
-        return cls(settings, **open_samples(settings))
+        self.batches = Batches([0] * len(samples), settings.batch, settings.seed)
 
     def start(self) -> None:
         pass
 
-    def optimisers(self) -> list[torch.optim.Optimizer]:
+    def optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for the matrices inside the blocks, AdamW for the rest."""
         matrices = [w for name, w in self.module.network.joint_blocks.named_parameters()
                     if w.ndim == 2 and "adaLN" not in name]
         chosen = {id(w) for w in matrices}
         rest = [w for w in self.module.parameters() if id(w) not in chosen]
-        return make_optimisers(self.settings.optimiser, matrices, [{"params": rest}])
+        return make_optimizers(self.settings.optimiser, matrices, [{"params": rest}])
 
     def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
         settings = self.settings
-        if processes not in self.orders:
-            self.orders[processes] = BatchOrder([0] * len(self.samples), settings.batch * processes, settings.seed)
-        index = self.orders[processes](step)[process::processes]
+        index = self.batches(step, process, processes)
         batch = self.joined([self.samples[i] for i in index.tolist()])
         rng = torch_rng(step_rng(settings.seed, step, process))
         silent = torch.rand(len(index), generator=rng) < settings.drop_text
-        batch["context"][silent] = of_length(self.empty["context"], batch["context"].shape[1])
+        batch["context"][silent] = fit_length(self.empty["context"], batch["context"].shape[1])
         batch["pooled"][silent] = self.empty["pooled"]
         return batch
 
     def joined(self, samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        length = max(sample["context"].shape[0] for sample in samples)
         return {"latent": torch.stack([sample["latent"] for sample in samples]),
-                "context": torch.stack([of_length(sample["context"], length) for sample in samples]),  # (B, L, D)
+                "context": stack_text(samples),
                 "pooled": torch.stack([sample["pooled"] for sample in samples])}
 
     def sheet(self) -> np.ndarray | None:
@@ -163,7 +145,7 @@ class SD3Target:
         made = self.module.sample(**{name: x.to(device) for name, x in batch.items()}, seed=0).cpu()
         rows = [(self.vae.decode(latent) * 255).round().clamp(0, 255).to(torch.uint8)
                 for latent in (made, batch["latent"])]
-        return sheet_picture(torch.stack([sample["labels"] for sample in samples]), *rows)
+        return make_sheet(torch.stack([sample["labels"] for sample in samples]), *rows)
 
     def metrics(self) -> dict[str, float]:
         """The loss on the first held-out samples with the same noise each time."""

@@ -1,0 +1,36 @@
+"""The host's models that read masks by an adapter: one file a backbone, listed here."""
+from __future__ import annotations
+
+import torch.nn as nn
+
+from . import flux, sd3
+from .base import MODULATION, Blocks, Family, Layer
+
+FAMILIES = {family.key: family for family in (sd3.FAMILY, flux.FAMILY)}
+
+__all__ = ["FAMILIES", "LAYER_NAMES", "MODULATION", "TRAINED_LAYERS", "Blocks", "Family", "Layer", "family_of",
+           "family_titles"]
+
+
+def layer_names() -> tuple[str, ...]:
+    """Of all families' layers, each once."""
+    names: dict[str, None] = {}
+    for family in FAMILIES.values():
+        for blocks in family.blocks.values():
+            names |= dict.fromkeys(blocks.layers)
+    return tuple(names)
+
+
+LAYER_NAMES = layer_names()
+TRAINED_LAYERS = tuple(name for name in LAYER_NAMES if name != MODULATION)  # unless the settings name others
+
+
+def family_of(network: nn.Module) -> Family | None:
+    """The family of a host's network; None for one that reads no masks by an adapter."""
+    return next((family for family in FAMILIES.values() if family.matches(network)), None)
+
+
+def family_titles() -> str:
+    """All families, for messages: their models and, in parentheses, their keys."""
+    *others, last = [f"{family.title} (family {family.key})" for family in FAMILIES.values()]
+    return f"{', '.join(others)} and {last}" if others else last

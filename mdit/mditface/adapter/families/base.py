@@ -1,0 +1,71 @@
+"""What a backbone is: everything that differs between the host's models that read masks by an adapter."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch.nn as nn
+
+from ..streams import MaskStream
+
+MODULATION = "mod"  # the layer that no adapter has terms for unless its settings ask for it
+
+
+class Layer(NamedTuple):
+    """A linear layer of a block that may have a term.
+
+    path: of the module in its block.
+    n_in, n_out: widths of input and output, in widths of the model; the first output width is the usual one.
+    after_keys: whether the layer comes after the block's keys and values, which need no more of the last block.
+    """
+    path: str
+    n_in: int
+    n_out: tuple[int, ...]
+    after_keys: bool = False
+
+
+class Blocks(NamedTuple):
+    """The blocks of one kind.
+
+    path: of block {} in the network.
+    layers: by their names in adapter files.
+    """
+    path: str
+    layers: dict[str, Layer]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One backbone, as the object that every part of the pack reads.
+
+    key: its name in adapter files and settings.
+    title: the models' names, for messages.
+    matches: whether a network is of this family.
+    size: of a network: width of its tokens, and numbers of double and single blocks.
+    blocks: by kind (`config.KINDS`).
+    stream: the mask stream on its blocks.
+    text_layers: the layers that read a sample's text, by the sample's tensors: `context` (L, D), `pooled` (P,).
+    prompt_inputs: what of the prompt a network takes in addition to the text tokens: of `y` and `guidance`.
+    clip_type: of its text encoders, a name of the host's CLIPType.
+    conditioned: whether a mask may have a size of its own and the prompt may modulate it (EasyControl).
+    copied_norms: modules whose input the blocks later change in place, which training copies.
+    check: raises ValueError for a network of the family that masks do not fit.
+    """
+    key: str
+    title: str
+    matches: Callable[[nn.Module], bool]
+    size: Callable[[nn.Module], tuple[int, tuple[int, int]]]
+    blocks: dict[str, Blocks]
+    stream: type[MaskStream]
+    text_layers: dict[str, str]
+    prompt_inputs: Callable[[nn.Module], tuple[str, ...]]
+    clip_type: str
+    conditioned: bool = False
+    copied_norms: tuple[str, ...] = ()
+    check: Callable[[nn.Module], None] = lambda network: None
+
+    def layer(self, kind: str, name: str) -> Layer | None:
+        """A layer of a kind of blocks; None where there is none of that name."""
+        blocks = self.blocks.get(kind)
+        return None if blocks is None else blocks.layers.get(name)

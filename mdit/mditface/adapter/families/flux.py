@@ -1,0 +1,162 @@
+"""FLUX.1 (docs/design/adapters.md, section 5.1)."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from comfy.ldm.flux.layers import timestep_embedding
+from comfy.ldm.flux.math import apply_rope1
+from comfy.ldm.flux.model import Flux
+
+from ...model import rescaled
+from ...reader import Prompt
+from ...tokens import MaskTokens
+from ..streams import Inputs, MaskStream
+from .base import MODULATION, Blocks, Family, Layer
+
+TIME_FEATURES = 256
+
+
+class FluxStream(MaskStream):
+    """On the host's class Flux."""
+
+    def __init__(self, network, adapter, weight):
+        super().__init__(network, adapter, weight)
+        self.heads = network.num_heads
+
+    def run_block(self, i: int, args: dict) -> dict:
+        kind, index = self.kinds[i]
+        rest = {name: args.get(name) for name in ("vec", "pe", "attn_mask", "transformer_options")}
+        if kind == "single":
+            return {"img": self.network.single_blocks[index](args["img"], **rest)}
+        img, txt = self.network.double_blocks[index](img=args["img"], txt=args["txt"], **rest)
+        return {"img": img, "txt": txt}
+
+    def start(self, tokens: MaskTokens, features: Tensor, transformer_options: dict) -> tuple[Tensor, Tensor]:
+        positions = tokens.positions().to(features.device)
+        return self.network.img_in(features), self.rotation(positions, transformer_options)
+
+    def rotation(self, positions: Tensor, transformer_options: dict) -> Tensor:
+        index = (transformer_options.get("rope_options") or {}).get("shift_t", 0.0)
+        ids = F.pad(rescaled(positions, transformer_options), (1, 0), value=index)  # (M, 3)
+        return self.network.pe_embedder(ids[None])
+
+    def vector(self, t: Tensor, prompt: Prompt | None, dtype: torch.dtype) -> Tensor:
+        network = self.network
+        embed = partial(timestep_embedding, dim=TIME_FEATURES)
+        vec = network.time_in(embed(t).to(dtype))
+        guidance = torch.ones_like(t) if prompt is None else prompt.get("guidance")
+        pooled = None if prompt is None else prompt.get("y")
+        if network.params.guidance_embed and guidance is not None:
+            vec = vec + network.guidance_in(embed(guidance.to(t)).to(dtype))
+        if pooled is None:
+            pooled = vec.new_zeros(1, network.params.vec_in_dim)
+        return vec + network.vector_in(pooled.to(vec)[:, :network.params.vec_in_dim])
+
+    def inputs(self, i: int, msk: Tensor, vec: Tensor, pe: Tensor) -> Inputs:
+        kind, index = self.kinds[i]
+        name = f"{kind}.{index}"
+        if kind == "double":
+            block = self.network.double_blocks[index]
+            return self.double_inputs(block, name, msk, self.double_modulation(index, vec), pe)
+        block = self.network.single_blocks[index]
+        return self.single_inputs(block, name, msk, self.single_modulation(index, vec), pe)
+
+    def double_modulation(self, index: int, vec: Tensor) -> Sequence[Tensor]:
+        """Shift, scale and gate of the attention, then of the MLP, each (b, 1, d)."""
+        return self.modulation(self.network.double_blocks[index].img_mod.lin, f"double.{index}.mod", vec, 6)
+
+    def single_modulation(self, index: int, vec: Tensor) -> Sequence[Tensor]:
+        """Shift, scale and gate, each (b, 1, d)."""
+        return self.modulation(self.network.single_blocks[index].modulation.lin, f"single.{index}.mod", vec, 3)
+
+    def double_inputs(self, block: nn.Module, name: str, msk: Tensor, mod: Sequence[Tensor], pe: Tensor) -> Inputs:
+        shift1, scale1, gate1, shift2, scale2, gate2 = mod
+        hidden = torch.addcmul(shift1, block.img_norm1(msk), 1 + scale1)
+        q, k, v = self.split_heads(block.img_attn.norm, self.layer(block.img_attn.qkv, f"{name}.qkv", hidden), pe)
+
+        def finish(attention: Tensor) -> Tensor:
+            out = msk + gate1 * self.layer(block.img_attn.proj, f"{name}.proj", attention)
+            hidden = torch.addcmul(shift2, block.img_norm2(out), 1 + scale2)
+            return clamp_half(out + gate2 * self.mlp(block.img_mlp, name, hidden))
+        return Inputs(q, k, v, finish)
+
+    def single_inputs(self, block: nn.Module, name: str, msk: Tensor, mod: Sequence[Tensor], pe: Tensor) -> Inputs:
+        """The single blocks compute attention and MLP in parallel, by one layer before and one after both."""
+        shift, scale, gate = mod
+        before = torch.addcmul(shift, block.pre_norm(msk), 1 + scale)
+        fused = self.layer(block.linear1, f"{name}.linear1", before)
+        qkv, hidden = fused.split((3 * block.hidden_size, block.mlp_hidden_dim_first), dim=-1)
+        q, k, v = self.split_heads(block.norm, qkv, pe)
+
+        def finish(attention: Tensor) -> Tensor:
+            after = torch.cat((attention, block.mlp_act(hidden)), dim=-1)
+            return clamp_half(msk + gate * self.layer(block.linear2, f"{name}.linear2", after))
+        return Inputs(q, k, v, finish)
+
+    def split_heads(self, norm: nn.Module, qkv: Tensor, pe: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalized and rotated q and k, and v, each (b, H, M, D), of (b, M, 3 * d)."""
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k = norm(q, k, v)
+        return apply_rope1(q, pe), apply_rope1(k, pe), v
+
+
+def clamp_half(x: Tensor) -> Tensor:
+    """Overflows in half precision become the largest number, as in the host's streams."""
+    if x.dtype == torch.float16:
+        return torch.nan_to_num(x, nan=0.0, posinf=65504, neginf=-65504)
+    return x
+
+
+def matches(network: nn.Module) -> bool:
+    """FLUX.1: later models of the class share one modulation among their blocks, or have no pooled text."""
+    return type(network) is Flux and not network.params.global_modulation and network.params.vec_in_dim is not None
+
+
+def size(network: nn.Module) -> tuple[int, tuple[int, int]]:
+    return network.hidden_size, (len(network.double_blocks), len(network.single_blocks))
+
+
+def prompt_inputs(network: nn.Module) -> tuple[str, ...]:
+    return ("y", "guidance") if network.params.guidance_embed else ("y",)
+
+
+def check(network: nn.Module) -> None:
+    if network.in_channels != network.out_channels:
+        raise ValueError(f"model: its input has {network.in_channels} features a token for {network.out_channels} of "
+                         "output (a Fill, Depth or Canny model), where the mask tokens do not fit: load FLUX.1-dev or "
+                         "FLUX.1-schnell")
+
+
+FAMILY = Family(
+    key="flux",
+    title="FLUX.1",
+    matches=matches,
+    size=size,
+    blocks={
+        "double": Blocks("double_blocks.{}", {
+            "qkv": Layer("img_attn.qkv", 1, (3,)),
+            "proj": Layer("img_attn.proj", 1, (1,), after_keys=True),
+            "fc1": Layer("img_mlp.0", 1, (4,), after_keys=True),
+            "fc2": Layer("img_mlp.2", 4, (1,), after_keys=True),
+            MODULATION: Layer("img_mod.lin", 1, (6, 9, 3)),
+        }),
+        "single": Blocks("single_blocks.{}", {
+            "linear1": Layer("linear1", 1, (7,)),
+            "linear2": Layer("linear2", 5, (1,), after_keys=True),
+            MODULATION: Layer("modulation.lin", 1, (3, 6, 9)),
+        }),
+    },
+    stream=FluxStream,
+    text_layers={"context": "txt_in", "pooled": "vector_in.in_layer"},
+    prompt_inputs=prompt_inputs,
+    clip_type="FLUX",
+    conditioned=True,
+    copied_norms=("img_norm1", "img_norm2", "txt_norm1", "txt_norm2", "pre_norm"),
+    check=check,
+)
