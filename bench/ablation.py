@@ -1,4 +1,4 @@
-"""What the parts of the text encoder add to the colours that it reads in a caption (docs/training/bundled.md, "Colours").
+"""What parts of the text encoder add to the colours that it reads in captions (docs/training/bundled.md, "Colours").
 
     python dev.py bench ablation
 
@@ -34,7 +34,7 @@ def told(convolutions: bool, deviation: float) -> dict[str, float]:
     config = text_config(WIDTH)
     encoder = TextEncoder(config, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
     with patch.object(initialize, "EMBEDDING_SD", deviation):
-        initialize.initialise_text(encoder)
+        initialize.initialize_text(encoder)
     if not convolutions:
         encoder.conv = nn.ModuleList()
     found = pretrain(encoder, CaptionWriter(config, 0), LESSON)

@@ -41,7 +41,7 @@ VARIANTS = {  # whether the encoder has convolutions, what the recipe's constant
     "as shipped": (True, contextlib.nullcontext, ()),
     "no convolutions": (False, contextlib.nullcontext, ()),
     "no lesson in attributes": (True, contextlib.nullcontext, ("text_steps=0",)),
-    "no heads left to the text": (True, lambda: patch.object(initialize, "LOCAL_SHARE", 1.0), ()),
+    "no heads left to the text": (True, lambda: patch.object(initialize, "LOCAL_FRACTION", 1.0), ()),
     "no short captions": (True, lambda: patch.object(caption, "SHORT_FRACTION", 0.0), ()),
 }
 

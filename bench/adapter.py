@@ -1,4 +1,4 @@
-"""What the ways of reading a mask cost in quality, for adapters trained on a small base model (docs/training/adapters.md).
+"""What the ways of reading a mask cost in quality, for adapters on a small base (docs/training/adapters.md).
 
     python dev.py bench adapter [KEY=VALUE ...] [--config FILE] [--half FILE] [--window FILE] [--count N] [--steps N]
                                 [--cfg X] [--mask-cfg X] [--sheet FILE.jpg]

@@ -26,7 +26,7 @@ from mditface.mdit.dynast.host import PatchedDynaST, load
 from mditface.mdit.dynast.label import Label
 from mditface.mdit.evaluation.colors import PARTS, ColorRule
 from mditface.mdit.datasets import open_faces
-from mditface.mdit.recipes.dynast.heldout import HeldOut, Synthesise
+from mditface.mdit.recipes.dynast.heldout import HeldOut, Synthesize
 from mditface.mdit.evaluation.evaluate import read_appearances
 from mditface.mdit.training.sampling import make_sheet
 
@@ -35,7 +35,7 @@ SHEET_COUNT, SHEET_SCALE = 12, 2
 Looks = list[dict[str, str]]
 
 
-def synthesiser(model: PatchedDynaST) -> Synthesise:
+def synthesiser(model: PatchedDynaST) -> Synthesize:
     """What the node does, on bytes."""
     def synthesise(seg: Tensor, ref_image: Tensor, ref_seg: Tensor) -> tuple[Tensor, Tensor]:
         made = model.synthesize(Label(seg), ref_image.movedim(1, -1) / 255, Label(ref_seg))
@@ -104,13 +104,13 @@ def main(argv: list[str] | None = None) -> None:
     try:
         model = load(str(options.weights))
         size = model.network.config.size
-        held = HeldOut.of(open_faces(options.heldout, size), options.count)
+        held = HeldOut.first_of(open_faces(options.heldout, size), options.count)
         rules = fit_rules(options.fit, size)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f"{error}\n")
     comfy.utils.set_progress_bar_enabled(False)
     exemplars = held.next(len(held.images))
-    pictures, warped = held.after(exemplars, synthesiser(model))
+    pictures, warped = held.draw(exemplars, synthesiser(model))
     if options.sheet:
         save_sheet(options.sheet, held, exemplars, warped, pictures)
     results = measure(held, read_appearances(options.heldout), rules, pictures, exemplars)

@@ -1,4 +1,4 @@
-"""Training DynaST for faces (dynast spec, section 10)."""
+"""Training DynaST for faces (docs/design/dynast.md, section 10)."""
 import copy
 import json
 import logging
@@ -91,7 +91,7 @@ def test_finished_file_is_the_published_layout_and_draws_the_same(target, paths)
     assert {name: w.shape for name, w in weights.items()} == published_shapes(generator.config)
     assert not any(w.any() for name, w in weights.items() if name.endswith("num_batches_tracked"))
     loaded, batch = host.load(str(paths["weights"]), DYNAST["model"]["top_k"]), target.batch(9, 0, 1)
-    made = target.module.synthesise(batch["seg"], batch["ref_image"], batch["ref_seg"])
+    made = target.module.synthesize(batch["seg"], batch["ref_image"], batch["ref_seg"])
     with torch.inference_mode():
         again = loaded.synthesize(Label(batch["seg"]), batch["ref_image"].movedim(1, -1) / 255, Label(batch["ref_seg"]))
     for picture, other in zip(made, again):
@@ -189,7 +189,7 @@ def test_people_are_read_from_the_data(paths):
     people.write_text("00000-0003.png ann\n00000-0005.png ann\n")
     pairs = DynaSTTarget(DynaSTSettings(**values, **paths)).pairs
     rng = np.random.default_rng(0)
-    assert {pairs.relative(3, rng) for _ in range(9)} == {5} and pairs.relative(4, rng) == 4
+    assert {pairs.another_of(3, rng) for _ in range(9)} == {5} and pairs.another_of(4, rng) == 4
     people.write_text("00000-0003.png\n")
     with pytest.raises(ValueError, match="'00000-0003.png' is no line"):
         DynaSTTarget(DynaSTSettings(**values, **paths))
