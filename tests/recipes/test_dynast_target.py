@@ -18,7 +18,8 @@ from mditface.mdit.recipes.dynast.vgg import CONVS, NAMES, VGG, vgg_input
 from mditface.mdit.training.settings import read_settings
 from mditface.mdit.recipes.targets.kinds import SETTINGS, DynaSTSettings, DynaSTTarget
 from mditface.mdit.training.trainer import Trainer, make_accelerator
-from mditface.tests.training.tiny_targets import DYNAST, fitted
+from mditface.tests.recipes.tiny_targets import DYNAST
+from mditface.tests.training.tiny_targets import fitted
 
 pytestmark = pytest.mark.usefixtures("in_training")
 
