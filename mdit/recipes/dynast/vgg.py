@@ -11,7 +11,7 @@ from torchvision.models.vgg import make_layers
 
 from ...shared.weight_files import join_names, read_weights
 
-CONVS = (2, 2, 4, 4, 2)  # of each block, as far as the losses look
+CONVS = (2, 2, 4, 4, 2)  # of each block that the losses read
 NAMES = tuple(f"conv{block}_{i}" for block, count in enumerate(CONVS, 1) for i in range(1, count + 1))
 DEPTHS = ("conv1_2", "conv2_2", "conv3_2", "conv4_2", "conv5_2")  # the ReLUs after them
 MEAN_BGR = (0.40760392, 0.45795686, 0.48501961)

@@ -145,8 +145,8 @@ class Demo(nn.Module):
         sigma = 1 - torch.sigmoid(torch.randn(images.shape[0], **random) + self.noise)
         level = sigma.view(-1, 1, 1, 1)
         noisy = level * torch.randn(images.shape, **random) + (1 - level) * images
-        tokens, places = mask_inputs(labels, model)
-        kv = list(model.static_path(tokens, places))
+        tokens, positions = mask_inputs(labels, model)
+        kv = list(model.static_path(tokens, positions))
         bias = torch.where(read_mask, 0.0, MASKED)[:, None].expand(-1, tokens.shape[1])
         exemplar = None
         if exemplars is not None:
