@@ -205,7 +205,7 @@ def test_settings_that_cannot_be(paths, tmp_path, root):
     for part in ("size: Input should be greater than or equal to 48", "must add up to 1", "precision:", "ema:",
                  "model.depth: unknown key"):
         assert part in str(caught.value)
-    with pytest.raises(ValueError, match="load: faces of 40 pixels hold no picture of size 48"):
+    with pytest.raises(ValueError, match="load: faces of 40 pixels hold no image of size 48"):
         DynaSTTarget(DynaSTSettings(**DYNAST | {"load": 40}, **paths))
     for name in ("dynast", "proof-dynast"):
         assert read_settings(root / "mdit" / "recipes" / "configs" / f"{name}.yaml", [], SETTINGS)
