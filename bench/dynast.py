@@ -1,14 +1,14 @@
-"""DynaST's generator at its published widths beside a plain, direct implementation of it.
+"""DynaST's generator at its published widths, compared with a plain, direct implementation of it.
 
     python dev.py bench dynast [--pixels 256] [--rounds 3] [--threads 1]
 
-ours      the pack's network: what queries look at is gathered chunk by chunk
+ours      our network: keys are gathered chunk by chunk
 direct    the same weights, every tensor whole (bench/costs/dynast.py)
 
-Each round of each runs in a process of its own, in turn, on the CPU. Seconds are CPU seconds, of the fastest round;
-memory is how far the process's peak rises above what it held before the call, which has the weights and the inputs.
-Weights and pictures are random. `agreement` is the share of the picture's values within 0.001 of each other: where one
-candidate is decided otherwise in the last digit, its neighbourhood differs. The last line printed is one JSON object.
+Each round of each runs in a process of its own, in turn, on the CPU. Seconds are CPU seconds of the fastest round.
+Memory is the difference between the peak of the process and what it held before the call, which includes weights and
+inputs. Weights and images are random. `agreement` is the fraction of values that agree within 0.001: one candidate that
+the last digit decides differently changes its neighborhood. The last line printed is one JSON object.
 """
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ from .costs.dynast import direct
 from .costs.measure import seconds
 
 CONFIG = DynaSTConfig(nc=20)
-LEAST, UNIT = 32, 8  # pixels
+SMALLEST = 32  # pixels
+UNIT = 8  # pixels
 CLOSE = 1e-3
-SPREAD = 0.015  # of the score projections: scores that differ by a few, as trained ones do
+SPREAD = 0.015  # scale of the score projections, so that scores differ by a few, as after training
 CALLS = {"ours": lambda network, *inputs: network(*inputs).image, "direct": direct}
 
 
 class Run(NamedTuple):
-    """CPU seconds, bytes that the call added at its peak, and the picture (1, 3, H, W)."""
+    """CPU seconds, bytes that the call added at its peak, and the image (1, 3, H, W)."""
     seconds: float
     peak: int
     image: np.ndarray
@@ -68,7 +69,9 @@ def random_inputs(pixels: int) -> list[Tensor]:
 def run(name: str, pixels: int, threads: int) -> Run:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    network, inputs, images = random_network(pixels), random_inputs(pixels), []
+    network = random_network(pixels)
+    inputs = random_inputs(pixels)
+    images = []
     before = psutil.Process().memory_info().rss
     taken = seconds(lambda: images.append(CALLS[name](network, *inputs)), torch.device("cpu"))
     unit = 1 if sys.platform == "darwin" else 1024
@@ -76,20 +79,20 @@ def run(name: str, pixels: int, threads: int) -> Run:
     return Run(taken, peak, images[0].numpy())
 
 
-def apart(*arguments) -> Run:
+def run_in_process(name: str, pixels: int, threads: int) -> Run:
     """`run` in a new process, whose peak is its own."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(run, *arguments).result()
+        return pool.submit(run, name, pixels, threads).result()
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="dev.py bench dynast", description=__doc__.partition("\n")[0])
-    parser.add_argument("--pixels", type=int, default=256, help="side of the picture (default: 256)")
+    parser.add_argument("--pixels", type=int, default=256, help="side of the image (default: 256)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of measurement (default: 3)")
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: 1)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     options = parser.parse_args(argv)
-    if options.pixels < LEAST or options.pixels % UNIT:
-        parser.error(f"--pixels must be a multiple of {UNIT}, of at least {LEAST}")
+    if options.pixels < SMALLEST or options.pixels % UNIT:
+        parser.error(f"--pixels must be a multiple of {UNIT} and at least {SMALLEST}")
     if options.rounds < 1 or options.threads < 1:
         parser.error("--rounds and --threads must be at least 1")
     return options
@@ -100,16 +103,18 @@ def main(argv: list[str] | None = None):
     runs = {name: [] for name in CALLS}
     for _ in range(options.rounds):
         for name, found in runs.items():
-            found.append(apart(name, options.pixels, options.threads))
+            found.append(run_in_process(name, options.pixels, options.threads))
             print(f"{name:>8} {found[-1].seconds:8.2f} s {found[-1].peak / 1e6:8.0f} MB", flush=True)
-    result = {f"{name}_s": min(one.seconds for one in found) for name, found in runs.items()} | {
-        f"{name}_bytes": min(one.peak for one in found) for name, found in runs.items()}
+    result = {}
+    for name, found in runs.items():
+        result[f"{name}_s"] = min([one.seconds for one in found])
+        result[f"{name}_bytes"] = min([one.peak for one in found])
     difference = np.abs(runs["ours"][0].image - runs["direct"][0].image)
     result |= {"time_ratio": result["ours_s"] / result["direct_s"],
                "memory_ratio": result["ours_bytes"] / result["direct_bytes"],
                "agreement": float((difference < CLOSE).mean())}
     print(f"\n{options.pixels} px: {result['time_ratio']:.2f} of the time, {result['memory_ratio']:.2f} of the memory, "
-          f"{result['agreement']:.2%} of the values alike")
+          f"{result['agreement']:.2%} of the values agree")
     print(json.dumps({"bench": "dynast", "pixels": options.pixels, "threads": options.threads, **result}))
 
 

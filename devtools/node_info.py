@@ -26,14 +26,15 @@ def own(info: dict[str, dict]) -> dict[str, dict]:
 def read_pack() -> dict[str, dict]:
     """The nodes of the pack that devtools.host has loaded into this process, by id, in the order of their registration.
 
-    Each is what /object_info holds; `file` is the stem of its module in addition.
+    Each is what /object_info holds, and in addition `file`, the stem of its module, and `class_name`.
     """
     from mditface.nodes import NODES
     info = {}
     for node in NODES:
         described = json.loads(json.dumps(node.GET_NODE_INFO_V1()))
         file = node.__module__.rpartition(".")[2]
-        info[described["name"]] = described | {"python_module": MODULE, "file": file}
+        info[described["name"]] = described | {
+            "python_module": MODULE, "file": file, "class_name": node.__name__}
     return info
 
 

@@ -1,4 +1,4 @@
-"""DynaST: the layout of a label with the looks of an exemplar."""
+"""DynaST: the layout of a label with the appearance of an exemplar."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -23,12 +23,12 @@ add_folder(FOLDER, Path(folder_paths.models_dir, FOLDER), endings=ENDINGS)
 
 def size_input() -> io.Input:
     return io.Int.Input("size", default=SIZE, min=SMALLEST, max=1024, step=8, optional=True, advanced=True,
-                        tooltip="Side of the label, and so of the picture, in pixels. 256 in training; how good others "
-                                "are is not known.")
+                        tooltip="Side of the label and of the image in pixels. 256 in training. The quality of other "
+                                "sizes is unknown.")
 
 
 def label_output() -> io.Output:
-    return DynaSTLabel.Output(display_name="label", tooltip="For Synthesize after Exemplar.")
+    return DynaSTLabel.Output(display_name="label", tooltip="Label for Synthesize after Exemplar.")
 
 
 class LoadDynaST(io.ComfyNode):
@@ -38,21 +38,21 @@ class LoadDynaST(io.ComfyNode):
             node_id="MDiT_LoadDynaST",
             display_name="Load DynaST",
             category=CATEGORY,
-            description="Loads a generator of DynaST, which gives the layout of a label the looks of an exemplar, from "
-                        "a file in the published layout. Whether it draws persons or faces shows in the file.",
+            description="Loads a DynaST generator in the published layout. It renders the layout of a label with the "
+                        "appearance of an exemplar. The kind of label, pose or face, is detected from the file.",
             search_aliases=["DynaST loader", "exemplar", "pose transfer", "DeepFashion", "latest_net_G"],
             inputs=[
                 io.Combo.Input("weights_name", options=list_files(FOLDER, endings=ENDINGS),
-                               tooltip="A file from models/dynast. The published one is latest_net_G.pth."),
+                               tooltip="File from models/dynast. The published one is latest_net_G.pth."),
                 io.Int.Input("top_k", default=TOP_K, min=1, max=64, optional=True, advanced=True,
-                             tooltip="How many places in the exemplar each place hands on to the next finer level. 4 "
-                                     "in training; it does not show in the file."),
+                             tooltip="Number of candidates in the exemplar that each position hands on to the next "
+                                     "finer level. 4 in training. Not contained in the file."),
                 io.Float.Input("smooth", default=SMOOTH, min=0.0001, max=10.0, step=0.0001, round=0.0001, optional=True,
                                advanced=True,
-                               tooltip="Temperature of the attention in the finer levels: the lower, the more only the "
-                                       "best place counts. 0.01 in training; it does not show in the file."),
+                               tooltip="Temperature of the attention in the finer levels. Lower values put more weight "
+                                       "on the best candidate. 0.01 in training. Not contained in the file."),
             ],
-            outputs=[DynaSTModel.Output(display_name="model", tooltip="For Synthesize after Exemplar.")],
+            outputs=[DynaSTModel.Output(display_name="model", tooltip="Generator for Synthesize after Exemplar.")],
         )
 
     @classmethod
@@ -67,18 +67,19 @@ class PoseLabel(io.ComfyNode):
             node_id="MDiT_PoseLabel",
             display_name="Build Pose Label",
             category=CATEGORY,
-            description="Draws the key points of a body as DynaST's model of persons reads them. A picture of a pose "
-                        "in the colours of other nodes does not do.",
+            description="Converts the key points of a body to the input of DynaST's model of persons. Pose images "
+                        "drawn by other nodes do not work.",
             search_aliases=["DynaST", "openpose", "DWPose", "SDPose", "key points", "DeepFashion"],
             inputs=[
-                PoseKeypoints.Input("keypoints", tooltip="Key points of SDPose Keypoint Extractor, or of another node "
-                                                         "that gives POSE_KEYPOINT; one label for each picture. The "
-                                                         "picture is stretched to a square: make it one before."),
+                PoseKeypoints.Input("keypoints", tooltip="Key points from SDPose Keypoint Extractor or another node "
+                                                         "with an output of type POSE_KEYPOINT. Each image gives one "
+                                                         "label. Images are stretched to a square: crop or pad them "
+                                                         "before the pose is detected."),
                 io.Int.Input("person", default=0, min=0, max=255, optional=True,
-                             tooltip="Which person of each picture; 0 is the first."),
+                             tooltip="Index of the person in each image. 0 is the first."),
                 size_input(),
             ],
-            outputs=[label_output(), io.Image.Output(display_name="preview", tooltip="The drawing in the label.")],
+            outputs=[label_output(), io.Image.Output(display_name="preview", tooltip="Drawing in the label.")],
         )
 
     @classmethod
@@ -94,18 +95,18 @@ class FaceEdgeLabel(io.ComfyNode):
             node_id="MDiT_FaceEdgeLabel",
             display_name="Build Face Edge Label",
             category=CATEGORY,
-            description="Makes of a face's label map what DynaST's models of faces read: the outlines of its parts, "
-                        "how far each pixel is from them, and the edges of the picture around the face.",
+            description="Converts a face label map to the input of DynaST's face models: the outlines of the parts, "
+                        "the distance of each pixel to them, and the edges of the image around the face.",
             search_aliases=["DynaST", "canny", "edges", "distance map", "CelebA-HQ", "sketch"],
             inputs=[
-                io.Image.Input("image", tooltip="Picture of the face. Only its edges outside the face count."),
-                io.Image.Input("label_map", tooltip="Label map of the same face, from Parse Face or painted. Both are "
-                                                    "stretched to a square."),
+                io.Image.Input("image", tooltip="Image of the face. Only its edges outside the face are used."),
+                io.Image.Input("label_map", tooltip="Label map of the same face, from Parse Face or painted. Image and "
+                                                    "label map are stretched to a square."),
                 *palette_inputs(),
                 size_input(),
             ],
             outputs=[label_output(),
-                     io.Image.Output(display_name="preview", tooltip="All edges in the label, white on black.")],
+                     io.Image.Output(display_name="preview", tooltip="All edges of the label, white on black.")],
         )
 
     @classmethod
@@ -121,27 +122,28 @@ class ExemplarSynthesis(io.ComfyNode):
             node_id="MDiT_ExemplarSynthesis",
             display_name="Synthesize after Exemplar",
             category=CATEGORY,
-            description="Draws the layout of a label with the looks of an exemplar: each place finds its like in the "
-                        "exemplar, and where it finds none, the model draws on its own. One pass: no steps, no text.",
+            description="Renders the layout of a label with the appearance of an exemplar image. Each position "
+                        "searches the exemplar for matching positions. If none matches, the model generates the "
+                        "position without the exemplar. One pass: no steps, no text.",
             search_aliases=["DynaST", "pose transfer", "exemplar-guided", "reference image", "style of a face"],
             inputs=[
-                DynaSTModel.Input("model", tooltip="From Load DynaST."),
-                DynaSTLabel.Input("label", tooltip="The layout to draw: from Build Pose Label for a model of persons, "
-                                                   "from Build Face Edge Label for one of faces."),
-                io.Image.Input("exemplar", tooltip="The picture whose looks it takes, stretched to a square. One for "
-                                                   "all labels, or one for each."),
-                DynaSTLabel.Input("exemplar_label", tooltip="The exemplar's own layout, from the same node as the "
-                                                            "label and of the same size."),
+                DynaSTModel.Input("model", tooltip="Generator from Load DynaST."),
+                DynaSTLabel.Input("label", tooltip="Layout of the result: from Build Pose Label for a model of "
+                                                   "persons, from Build Face Edge Label for a face model."),
+                io.Image.Input("exemplar", tooltip="Image whose appearance is taken over, stretched to a square. One "
+                                                   "for all labels, or one for each."),
+                DynaSTLabel.Input("exemplar_label", tooltip="Layout of the exemplar, from the same node as the label "
+                                                            "and of the same size."),
                 io.Boolean.Input("warp_kept", default=False, optional=True, advanced=True,
-                                 tooltip="What 'warped' shows: off, the places that the model's test rejected, as in "
-                                         "the published code; on, those that it kept."),
+                                 tooltip="Positions that 'warped' shows. Off: those that the pruning test rejects, as "
+                                         "in the published code. On: those that it keeps."),
             ],
             outputs=[
-                io.Image.Output(display_name="image", tooltip="The picture, of the labels' size."),
-                io.Image.Output(display_name="warped", tooltip="The exemplar's pixels moved to the label's layout, "
-                                                               "before the model draws."),
-                io.Mask.Output(display_name="confidence", tooltip="How much of each pixel comes from the exemplar; the "
-                                                                  "rest the model drew on its own."),
+                io.Image.Output(display_name="image", tooltip="Result, in the size of the labels."),
+                io.Image.Output(display_name="warped", tooltip="Pixels of the exemplar, moved to the layout of the "
+                                                               "label."),
+                io.Mask.Output(display_name="confidence", tooltip="Fraction of each pixel that comes from the "
+                                                                  "exemplar. The model generates the rest."),
             ],
         )
 
@@ -149,9 +151,10 @@ class ExemplarSynthesis(io.ComfyNode):
     def execute(cls, model, label, exemplar, exemplar_label, warp_kept=False) -> io.NodeOutput:
         for source, given in (("label", label), ("exemplar_label", exemplar_label)):
             if not isinstance(given, Label):
-                raise ValueError(f"{source}: it comes from another pack's node: connect 'Build Pose Label' or 'Build "
-                                 "Face Edge Label'")
-        return io.NodeOutput(*model.synthesize(label, exemplar, exemplar_label, warp_kept))
+                raise ValueError(f"{source}: it comes from a node of another pack: connect 'Build Pose Label' or "
+                                 "'Build Face Edge Label'")
+        found = model.synthesize(label, exemplar, exemplar_label, warp_kept)
+        return io.NodeOutput(found.image, found.warped, found.confidence)
 
 
 NODES = (LoadDynaST, PoseLabel, FaceEdgeLabel, ExemplarSynthesis)

@@ -45,7 +45,9 @@ class LoadModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name, weight_dtype="default") -> io.NodeOutput:
-        return io.NodeOutput(*host.load(find_file(model_name, "model_name", *FOLDERS), DTYPES[weight_dtype]))
+        path = find_file(model_name, "model_name", *FOLDERS)
+        model, clip, vae = host.load(path, DTYPES[weight_dtype])
+        return io.NodeOutput(model, clip, vae)
 
 
 NODES = (LoadModel,)

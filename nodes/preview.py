@@ -72,13 +72,15 @@ class PreviewLabelMap(io.ComfyNode):
             labels, images = match_batches(labels, picture[..., :3])
             panels = zip(images, overlay(images, labels, opacity))
             notes = describe_agreement(labels, images, parser or host.load_patched_parser())
-        sheets, lines = [], []
+        sheets = []
+        lines = []
         for asked, views, agreement in zip(labels, panels, notes):
             comfy.model_management.throw_exception_if_processing_interrupted()
             sheets.append(draw_sheet(asked, views, agreement))
             classes = [f"{DISPLAY_NAMES[k]} {share:.1%}" for k, share in measure_classes(asked)]
             lines.append(", ".join(classes + agreement))
-        preview, report = torch.stack(sheets), "\n".join(lines)
+        preview = torch.stack(sheets)
+        report = "\n".join(lines)
         return io.NodeOutput(preview, report, ui={**ui.PreviewImage(preview, cls=cls).as_dict(), "text": (report,)})
 
 

@@ -1,13 +1,13 @@
-"""PT-DiT (Qihoo-T2X): proxy tokens for large pictures."""
+"""PT-DiT (Qihoo-T2X): proxy tokens for large images."""
 from __future__ import annotations
 
 from comfy_api.latest import io, ui
 from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 
 from ..mdit.pt_dit import host
-from ..mdit.pt_dit.config import POSITIONS, Setting
-from ..mdit.pt_dit.cost import report
-from ..mdit.pt_dit.schedule import exact_sigmas, shift_of
+from ..mdit.pt_dit.config import POSITIONS, PTDiTSettings
+from ..mdit.pt_dit.cost import report_cost, token_grid
+from ..mdit.pt_dit.schedule import compute_shift, compute_sigmas
 from ..mdit.pt_dit.text import encode
 from ..mdit.pt_dit.vae import load_vae
 from .files import list_files, find_file
@@ -30,19 +30,19 @@ class LoadPTDiT(io.ComfyNode):
             node_id="MDiT_LoadPTDiT",
             display_name="Load PT-DiT Model",
             category=CATEGORY,
-            description="Loads the transformer of Qihoo-T2X. Do not use the host's Load Diffusion Model for it: that "
-                        "takes the file for a PixArt and draws noise without an error.",
+            description="Loads the transformer of Qihoo-T2X. Do not use the host's 'Load Diffusion Model' for it: that "
+                        "node loads the file as a PixArt and generates noise without an error.",
             search_aliases=["Qihoo-T2X", "proxy token diffusion", "PT-DiT loader"],
             inputs=[
                 io.Combo.Input("model_name", options=list_files(MODELS, endings=ENDINGS),
-                               tooltip="A file from models/diffusion_models. A config.json beside it is read for what "
-                                       "its weights do not tell."),
+                               tooltip="File from models/diffusion_models. A config.json in the same folder gives the "
+                                       "sizes that the weights do not contain."),
                 io.Combo.Input("weight_dtype", options=list(DTYPES), default="default", advanced=True,
-                               tooltip="Number type of the weights. 'default' lets the host choose. fp16 weights are "
-                                       "computed with in another type."),
+                               tooltip="Number type of the weights. 'default' lets the host choose. Weights in fp16 "
+                                       "are cast to another type for the computation."),
             ],
-            outputs=[io.Model.Output(display_name="model", tooltip="The diffusion model, with the noise schedule's "
-                                                                   "shift for 1024 px.")],
+            outputs=[io.Model.Output(display_name="model", tooltip="Diffusion model. The shift of its noise "
+                                                                   "schedule is set for 1024 px.")],
         )
 
     @classmethod
@@ -57,14 +57,14 @@ class LoadPTDiTVAE(io.ComfyNode):
             node_id="MDiT_LoadPTDiTVAE",
             display_name="Load PT-DiT VAE",
             category=CATEGORY,
-            description="Loads the VAE that PT-DiT was trained with, of Open-Sora-Plan v1.2, for single pictures. VAEs "
-                        "of Stable Diffusion have latents of the same shape but another meaning.",
+            description="Loads the VAE that PT-DiT was trained with, from Open-Sora-Plan v1.2, for single images. The "
+                        "latents of Stable Diffusion VAEs have the same shape but another meaning.",
             search_aliases=["Open-Sora-Plan VAE", "CausalVAE", "Qihoo-T2X VAE"],
             inputs=[
                 io.Combo.Input("vae_name", options=list_files(VAES, endings=ENDINGS),
-                               tooltip="A file from models/vae, such as checkpoint.ckpt of Open-Sora-Plan v1.2."),
+                               tooltip="File from models/vae, such as checkpoint.ckpt of Open-Sora-Plan v1.2."),
             ],
-            outputs=[io.Vae.Output(display_name="vae", tooltip="For VAE Encode and VAE Decode.")],
+            outputs=[io.Vae.Output(display_name="vae", tooltip="VAE for VAE Encode and VAE Decode.")],
         )
 
     @classmethod
@@ -79,15 +79,15 @@ class PTDiTText(io.ComfyNode):
             node_id="MDiT_PTDiTText",
             display_name="Encode Text for PT-DiT",
             category=CATEGORY,
-            description="Encodes a prompt as PT-DiT was trained: lower case, without addresses and odd signs, at most "
-                        "200 tokens. CLIP Text Encode works, too, with the prompt as you write it.",
+            description="Encodes a prompt as in the training of PT-DiT: lower case, without URLs and special "
+                        "characters, at most 200 tokens. CLIP Text Encode works, too, but does not clean the prompt.",
             search_aliases=["T5 prompt", "Qihoo-T2X prompt", "text encode PT-DiT"],
             inputs=[
-                io.Clip.Input("clip", tooltip="T5-XXL from the host's Load CLIP, type 'pixart'."),
+                io.Clip.Input("clip", tooltip="T5-XXL from the host's 'Load CLIP', type 'pixart'."),
                 io.String.Input("text", multiline=True, dynamic_prompts=True,
-                                tooltip="The prompt. The negative prompt is best left empty."),
+                                tooltip="Prompt. An empty negative prompt works best."),
             ],
-            outputs=[io.Conditioning.Output(display_name="conditioning", tooltip="For any sampler.")],
+            outputs=[io.Conditioning.Output(display_name="conditioning", tooltip="Conditioning for any sampler.")],
         )
 
     @classmethod
@@ -104,31 +104,32 @@ class PTDiTWindows(io.ComfyNode):
             node_id="MDiT_PTDiTWindows",
             display_name="Set PT-DiT Windows",
             category=CATEGORY,
-            description="Sets the windows in which tokens attend to each other and the proxy tokens that stand for "
-                        "each window. Windows have no weights, so any model takes any. A token is 16 px.",
+            description="Sets the windows in which tokens attend to each other, and how many proxy tokens represent "
+                        "each window. Windows have no weights, so any model works with any windows. A token is 16 px.",
             search_aliases=["proxy tokens", "window attention", "shifted window", "PT-DiT layout"],
             inputs=[
                 io.Model.Input("model", tooltip=MODEL_TIP),
-                count("rows", 8, "Height of a window in tokens. 8 as published."),
-                count("columns", 8, "Width of a window in tokens. 8 as published."),
-                count("proxy_rows", 1, "Proxies of a window from top to bottom; divides its rows. 1 as published."),
-                count("proxy_columns", 1, "Proxies of a window from left to right; divides its columns. 1 as "
-                                          "published."),
+                count("rows", 8, "Height of a window in tokens. The published value is 8."),
+                count("columns", 8, "Width of a window in tokens. The published value is 8."),
+                count("proxy_rows", 1, "Proxies of a window from top to bottom. Must divide its rows. The published "
+                                       "value is 1."),
+                count("proxy_columns", 1, "Proxies of a window from left to right. Must divide its columns. The "
+                                          "published value is 1."),
                 io.Int.Input("frames", default=1, min=1, max=256, optional=True, advanced=True,
-                             tooltip="Length of a window in latent frames; 1 for pictures."),
+                             tooltip="Length of a window in latent frames. 1 for images."),
                 io.Combo.Input("positions", options=list(POSITIONS), default=POSITIONS[0], optional=True, advanced=True,
-                               tooltip="Positions of pictures that are not square. reference: as the authors' program "
-                                       "computes them, which mixes rows and columns up. rowcol: the true ones. Which "
-                                       "the weights were trained with is not known."),
+                               tooltip="Positions of tokens in images that are not square. reference: as in the "
+                                       "authors' program, which mixes up rows and columns. rowcol: the true rows and "
+                                       "columns. It is not known which one the weights were trained with."),
             ],
-            outputs=[io.Model.Output(display_name="model", tooltip="The model with these windows.")],
+            outputs=[io.Model.Output(display_name="model", tooltip="Model with these windows.")],
         )
 
     @classmethod
     def execute(cls, model, rows, columns, proxy_rows, proxy_columns, frames=1,
                 positions=POSITIONS[0]) -> io.NodeOutput:
-        setting = Setting((frames, rows, columns), (proxy_rows, proxy_columns), positions)
-        return io.NodeOutput(host.with_setting(model, setting))
+        settings = PTDiTSettings((frames, rows, columns), (proxy_rows, proxy_columns), positions)
+        return io.NodeOutput(host.with_settings(model, settings))
 
 
 class PTDiTShift(io.ComfyNode):
@@ -138,23 +139,24 @@ class PTDiTShift(io.ComfyNode):
             node_id="MDiT_PTDiTShift",
             display_name="Shift PT-DiT by Resolution",
             category=CATEGORY,
-            description="Sets the noise schedule's shift from the picture's size: 1 at 512 px, 2 at 1024 px, 4 at 2048 "
-                        "px. The host's ModelSamplingSD3 sets any shift.",
+            description="Sets the shift of the noise schedule from the size of the image: 1 at 512 px, 2 at 1024 px, "
+                        "4 at 2048 px. The host's ModelSamplingSD3 sets any shift.",
             search_aliases=["model sampling", "timestep shift", "resolution shift"],
             inputs=[
                 io.Model.Input("model", tooltip=MODEL_TIP),
-                side("width", "Width of the picture in pixels."),
-                side("height", "Height of the picture in pixels."),
+                side("width", "Width of the image in pixels."),
+                side("height", "Height of the image in pixels."),
                 io.Int.Input("frames", default=1, min=1, max=4096, optional=True, advanced=True,
-                             tooltip="Frames of a video, 17 or more; 1 for a picture."),
+                             tooltip="Frames of a video, at least 17. 1 for an image."),
             ],
-            outputs=[io.Model.Output(display_name="model", tooltip="The model with this shift.")],
+            outputs=[io.Model.Output(display_name="model", tooltip="Model with this shift.")],
         )
 
     @classmethod
     def execute(cls, model, width, height, frames=1) -> io.NodeOutput:
-        host.config_of(model)
-        return io.NodeOutput(*ModelSamplingSD3().patch(model, shift_of(width, height, frames)))
+        host.get_config(model)
+        (shifted,) = ModelSamplingSD3().patch(model, compute_shift(width, height, frames))
+        return io.NodeOutput(shifted)
 
 
 class PTDiTSigmas(io.ComfyNode):
@@ -164,23 +166,26 @@ class PTDiTSigmas(io.ComfyNode):
             node_id="MDiT_PTDiTSigmas",
             display_name="Schedule PT-DiT Exactly",
             category=CATEGORY,
-            description="The noise levels of the original sampler for any number of steps, with the model's shift. The "
-                        "host's scheduler 'simple' gives the same where the number divides 1000.",
+            description="Computes the noise levels of the authors' sampler for any number of steps, with the shift of "
+                        "the model. The host's scheduler 'simple' gives the same levels if the number of steps "
+                        "divides 1000.",
             search_aliases=["sigmas", "scheduler", "rectified flow schedule"],
             inputs=[
-                io.Model.Input("model", tooltip="PT-DiT model, after Shift PT-DiT by Resolution."),
+                io.Model.Input("model", tooltip="PT-DiT model, usually from Shift PT-DiT by Resolution."),
                 io.Int.Input("steps", default=30, min=1, max=10000, tooltip="Number of denoising steps."),
                 io.Float.Input("denoise", default=1.0, min=0.01, max=1.0, step=0.01,
-                               tooltip="1 starts from noise alone, less keeps more of the latent."),
+                               tooltip="Fraction of the noise schedule that is used. 1 starts from pure noise; "
+                                       "smaller values keep more of the latent."),
             ],
-            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="For SamplerCustom and SamplerCustomAdvanced.")],
+            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="Noise levels for SamplerCustom and "
+                                                                    "SamplerCustomAdvanced.")],
         )
 
     @classmethod
     def execute(cls, model, steps, denoise=1.0) -> io.NodeOutput:
-        host.config_of(model)
+        host.get_config(model)
         shift = model.get_model_object("model_sampling").shift
-        return io.NodeOutput(exact_sigmas(shift, int(steps / denoise))[-(steps + 1):])
+        return io.NodeOutput(compute_sigmas(shift, int(steps / denoise))[-(steps + 1):])
 
 
 class PTDiTCost(io.ComfyNode):
@@ -190,28 +195,31 @@ class PTDiTCost(io.ComfyNode):
             node_id="MDiT_PTDiTCost",
             display_name="Count PT-DiT Operations",
             category=CATEGORY,
-            description="Counts the operations of the model with its windows beside those of full attention of the "
-                        "same width, and says from which size on PT-DiT is the cheaper.",
+            description="Counts the operations of the model with its windows, compares them with full attention of "
+                        "the same width, and reports from which size on PT-DiT is cheaper.",
             search_aliases=["FLOPs", "cost", "multiply-adds", "proxy tokens"],
             is_output_node=True,
             inputs=[
                 io.Model.Input("model", tooltip="Model from Load PT-DiT Model or Set PT-DiT Windows."),
-                side("width", "Width of the picture in pixels."),
-                side("height", "Height of the picture in pixels."),
+                side("width", "Width of the image in pixels."),
+                side("height", "Height of the image in pixels."),
                 io.Int.Input("frames", default=1, min=1, max=4096, optional=True, advanced=True,
-                             tooltip="Latent frames of a video; 1 for a picture."),
+                             tooltip="Latent frames of a video. 1 for an image."),
                 io.Int.Input("text_tokens", default=200, min=1, max=4096, optional=True, advanced=True,
-                             tooltip="Text tokens that are read; the original always reads 200."),
+                             tooltip="Number of text tokens. The authors' program always reads 200."),
             ],
             outputs=[
-                io.String.Output(display_name="report", tooltip="The counts, part by part."),
-                io.Int.Output(display_name="operations", tooltip="Multiply-adds of one evaluation of one item."),
+                io.String.Output(display_name="report", tooltip="Operations of each part."),
+                io.Int.Output(display_name="operations", tooltip="Multiply-adds of one evaluation for one image."),
             ],
         )
 
     @classmethod
     def execute(cls, model, width, height, frames=1, text_tokens=200) -> io.NodeOutput:
-        text, total = report(host.config_of(model), host.setting_of(model), width, height, frames, text_tokens)
+        config = host.get_config(model)
+        grid = token_grid(config, width, height, frames)
+        counts, total = report_cost(config, host.get_settings(model), grid, text_tokens)
+        text = f"{width} x {height} px, {frames} frame(s): {counts}"
         return io.NodeOutput(text, total, ui=ui.PreviewText(text))
 
 

@@ -1,4 +1,7 @@
-"""PT-DiT's block written straight from its description, as the authors' program runs it, for comparison (spec 6)."""
+"""PT-DiT's block written straight from its formulas, as the authors' program runs it, for comparison.
+
+See docs/design/pt-dit.md, section 6.
+"""
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,5 +1,7 @@
-"""DynaST's generator written straight from its description, for comparison (spec section 6): every tensor whole, what
-is gathered too, and the best candidates from the softmax."""
+"""DynaST's generator written straight from its formulas, for comparison (docs/design/dynast.md, section 6).
+
+Every tensor is computed whole, gathered keys included, and the best candidates are taken from the softmax.
+"""
 from __future__ import annotations
 
 import torch
@@ -36,7 +38,8 @@ def embed(layer: SPADEResBlock, x: Tensor, label: Tensor) -> Tensor:
 
 def inter_scale(chosen: Tensor, side: int) -> Tensor:
     """(B, N / 4, K) of the coarser grid -> (B, N / 4, 4K)."""
-    y, x = 2 * (chosen // (side // 2)), 2 * (chosen % (side // 2))
+    y = 2 * (chosen // (side // 2))
+    x = 2 * (chosen % (side // 2))
     return torch.stack([y * side + x, y * side + x + 1, (y + 1) * side + x, (y + 1) * side + x + 1], -1).flatten(2)
 
 
@@ -63,31 +66,37 @@ def from_windows(x: Tensor, side: int) -> Tensor:
     return x.unflatten(1, (side // 2, side // 2)).unflatten(3, (2, 2)).transpose(2, 3).reshape(len(x), side ** 2, -1)
 
 
-def taken(x: Tensor, candidates: Tensor) -> Tensor:
+def take(x: Tensor, candidates: Tensor) -> Tensor:
     """(B, N, C) at (B, n, K) -> (B, n, K, C)."""
     return x[torch.arange(len(x))[:, None, None], candidates]
 
 
 def attend(block: Block, x: Tensor, k: Tensor, positions: Tensor, label: Tensor, candidates: Tensor | None,
            top_k: int) -> tuple[Tensor, Tensor]:
-    """A block: its features, and what it hands on, (B, N, top_k)."""
+    """A block: its features, and the candidates that it hands on, (B, N, top_k)."""
     def rows(t: Tensor) -> Tensor:
         return t.flatten(2).mT
     side = x.shape[-1]
     query, key = (torch.cat([t / (t.norm(dim=1, keepdim=True) + 1e-10), positions.expand(len(t), -1, -1, -1)], dim=1)
                   for t in (x, k))
-    q, q_prune = rows(block.f(query)), rows(block.f_prune(query))
-    k, k_prune, v = rows(block.g(key)), rows(block.g_prune(key)), rows(block.h(k))
+    q = rows(block.f(query))
+    q_prune = rows(block.f_prune(query))
+    v = rows(block.h(k))
+    k = rows(block.g(key))
+    k_prune = rows(block.g_prune(key))
     in_windows = candidates is not None and candidates.shape[1] < q.shape[1]
     if in_windows:
-        q, q_prune = windows(q, side), windows(q_prune, side)
+        q = windows(q, side)
+        q_prune = windows(q_prune, side)
     elif candidates is not None:
-        q, q_prune = q.unsqueeze(2), q_prune.unsqueeze(2)
+        q = q.unsqueeze(2)
+        q_prune = q_prune.unsqueeze(2)
     if candidates is not None:
-        k, k_prune, v = (taken(t, candidates) for t in (k, k_prune, v))
+        k, k_prune, v = (take(t, candidates) for t in (k, k_prune, v))
     attention = torch.softmax(q @ k.mT / block.tau, dim=-1)
     mask = (q_prune @ k_prune.mT > 0).to(attention)
-    output, conf = (mask * attention) @ v, (mask * attention).sum(dim=-1, keepdim=True)
+    output = (mask * attention) @ v
+    conf = (mask * attention).sum(dim=-1, keepdim=True)
     chosen = attention.topk(top_k, dim=-1).indices
     if candidates is not None:
         chosen = candidates.unsqueeze(2).expand_as(attention).gather(-1, chosen)
@@ -98,23 +107,30 @@ def attend(block: Block, x: Tensor, k: Tensor, positions: Tensor, label: Tensor,
 
 
 def direct(network: DynaST, label: Tensor, exemplar: Tensor, exemplar_label: Tensor) -> Tensor:
-    """The picture (B, 3, S, S) of a square label at the size of the network's positions."""
+    """The image (B, 3, S, S) of a square label, in the size that the position map was trained for."""
     reference = torch.cat([exemplar, exemplar_label], dim=1)
-    of_label, of_exemplar = encode(network.encoder_q, label), encode(network.encoder_kv, reference)
+    label_features = encode(network.encoder_q, label)
+    exemplar_features = encode(network.encoder_kv, reference)
     part = network.get_submodule
-    q, k, positions = {}, {}, {4: network.pos_embed}
+    q, k = {}, {}
+    positions = {4: network.pos_embed}
     for level in (4, 3, 2, 1):
-        a, b = of_label[level - 1], of_exemplar[level - 1]
+        a = label_features[level - 1]
+        b = exemplar_features[level - 1]
         if level < 4:
             step = f"{level + 1}{level}"
-            a, b = part(f"decoder_q{step}")(q[level + 1]) + a, part(f"decoder_kv{step}")(k[level + 1]) + b
+            a = part(f"decoder_q{step}")(q[level + 1]) + a
+            b = part(f"decoder_kv{step}")(k[level + 1]) + b
             positions[level] = part(f"pos_{step}")(positions[level + 1])
-        q[level], k[level] = embed(part(f"embed_q{level}"), a, label), embed(part(f"embed_kv{level}"), b, reference)
+        q[level] = embed(part(f"embed_q{level}"), a, label)
+        k[level] = embed(part(f"embed_kv{level}"), b, reference)
     chosen = decoded = None
     for level in (4, 3, 2, 1):
-        x, side = q[level], q[level].shape[-1]
+        x = q[level]
         for i, block in enumerate(part(f"transformer_{level}")):
-            candidates = None if level == 4 else (inter_scale if i == 0 else intra_scale)(chosen, side)
+            candidates = None
+            if level < 4:
+                candidates = (inter_scale if i == 0 else intra_scale)(chosen, x.shape[-1])
             x, chosen = attend(block, x, k[level], positions[level], label, candidates, network.config.top_k)
         if level < 4:
             x = embed(part("embed_q1" if level == 1 else f"embed_{level}"),

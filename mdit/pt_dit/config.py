@@ -1,4 +1,7 @@
-"""Sizes of a PT-DiT, from its weights' shapes and, where these are silent, a JSON (spec sections 1 and 2)."""
+"""Sizes of a PT-DiT: from the shapes of its weights and, where shapes are not enough, from a JSON file.
+
+See docs/design/pt-dit.md, sections 1 and 2.
+"""
 from __future__ import annotations
 
 import json
@@ -16,11 +19,12 @@ POSITIONS = ("reference", "rowcol")
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What one and the same weights leave open: the window's sides in tokens (frames, rows, columns), the proxies of a
-    window along its rows and columns, and which of the two position tables (spec section 4).
+class PTDiTSettings:
+    """What the weights leave open. Raises ValueError for proxies that do not divide the window.
 
-    Raises ValueError for proxies that do not divide the window.
+    window: its sides in tokens (frames, rows, columns).
+    proxies: proxies of a window along its rows and columns.
+    positions: which of the two position tables (docs/design/pt-dit.md, section 4).
     """
     window: Grid3D = (1, 8, 8)
     proxies: tuple[int, int] = (1, 1)
@@ -29,13 +33,14 @@ class Setting:
     def __post_init__(self):
         for name, side, count in zip(("rows", "columns"), self.window[1:], self.proxies):
             if count < 1 or side % count:
+                divisors = ", ".join(str(n) for n in range(1, side + 1) if side % n == 0)
                 raise ValueError(f"proxy_{name}: {count} does not divide the window's {side} {name}: choose one of "
-                                 f"{', '.join(str(n) for n in range(1, side + 1) if side % n == 0)}")
+                                 f"{divisors}")
 
 
 @dataclass(frozen=True)
 class PTDiTConfig:
-    """`setting` is what the model is used with when the user sets nothing else."""
+    """Sizes of the network. `caption`: width of the text tokens. `settings`: used unless the user sets others."""
     width: int
     depth: int
     heads: int
@@ -43,64 +48,67 @@ class PTDiTConfig:
     in_channels: int = 4
     out_channels: int = 8
     patch: int = 2
-    setting: Setting = Setting()
+    settings: PTDiTSettings = PTDiTSettings()
 
 
 def read_config(weights: dict[str, Tensor], path: str) -> PTDiTConfig:
-    """Raises ValueError, without the file's name, for weights that are no PT-DiT or that the JSON contradicts.
+    """Reads the sizes from the weights at `path` and from `<name>.json` or `config.json` next to them.
 
-    The JSON is `<name>.json` or `config.json` beside the weights at `path`.
+    Raises ValueError, without the name of the file, for weights that are no PT-DiT or that the JSON contradicts.
     """
     if not all(mark in weights for mark in MARKS):
         raise ValueError("it holds no PT-DiT weights (no " + " and ".join(MARKS) + "): load PixArt and other models "
                          "with the host's own loaders")
     width, channels, patch, _ = weights["pos_embed.proj.weight"].shape
-    told = read_json(Path(path))
-    heads, head_dim = heads_of(told, width)
+    fields = read_json(Path(path))
+    heads, head_dim = read_heads(fields, width)
     if width != heads * head_dim:
-        raise ValueError(f"its width {width} is not {heads} heads of {head_dim}, and no shape tells the heads: put the "
-                         "config.json that belongs to it beside it, with num_heads and head_dim")
-    if told.get("sample_size", 0) > LARGEST_SAMPLE:
-        raise ValueError(f"its sample_size {told['sample_size']} is above {LARGEST_SAMPLE}: such a network reads the "
-                         "picture's size, which is not supported; take the 1024 px model")
+        raise ValueError(f"its width {width} is not {heads} heads of {head_dim}, and no shape tells the heads: put its "
+                         "config.json, with num_heads and head_dim, into the same folder")
+    if fields.get("sample_size", 0) > LARGEST_SAMPLE:
+        raise ValueError(f"its sample_size {fields['sample_size']} is above {LARGEST_SAMPLE}: such a network reads the "
+                         "size of the image, which is not supported; take the 1024 px model")
     depth = 1 + max(int(key.split(".")[1]) for key in weights if key.startswith("transformer_blocks."))
-    return PTDiTConfig(width, depth, heads, shape(weights, "caption_projection.linear_1.weight")[1], channels,
-                       shape(weights, "proj_out.weight")[0] // patch ** 2, patch, setting(told))
+    caption = shape_of(weights, "caption_projection.linear_1.weight")[1]
+    out_channels = shape_of(weights, "proj_out.weight")[0] // patch ** 2
+    return PTDiTConfig(width=width, depth=depth, heads=heads, caption=caption, in_channels=channels,
+                       out_channels=out_channels, patch=patch, settings=read_settings(fields))
 
 
-def heads_of(told: dict, width: int) -> tuple[int, int]:
-    """The heads and the width of one: what is told, under its newer or older name, and else as published."""
-    heads = told.get("num_heads") or told.get("num_attention_heads")
-    head_dim = told.get("head_dim") or told.get("attention_head_dim")
+def read_heads(fields: dict, width: int) -> tuple[int, int]:
+    """The number of heads and the width of one, under the newer or older names; without fields as published."""
+    heads = fields.get("num_heads") or fields.get("num_attention_heads")
+    head_dim = fields.get("head_dim") or fields.get("attention_head_dim")
     head_dim = head_dim or (width // heads if heads else PUBLISHED_HEAD_DIM)
     return heads or width // head_dim, head_dim
 
 
-def shape(weights: dict[str, Tensor], key: str) -> tuple[int, ...]:
+def shape_of(weights: dict[str, Tensor], key: str) -> tuple[int, ...]:
     if key not in weights:
         raise ValueError(f"it lacks {key}: it was cut or renamed; download it again")
     return tuple(weights[key].shape)
 
 
 def read_json(path: Path) -> dict:
-    """The object `predictor` of a configuration in the original's form, or the whole; empty where there is none."""
+    """The object `predictor` of a configuration in the authors' form, or all of it; empty if there is none."""
     file = next(filter(Path.is_file, (path.with_suffix(".json"), path.with_name("config.json"))), None)
     if file is None:
         return {}
     try:
-        told = json.loads(file.read_text("utf-8"))
-        told = told.get("predictor", told)
-        return told if "compress_ratios" in told or "num_heads" in told else {}
+        fields = json.loads(file.read_text("utf-8"))
+        fields = fields.get("predictor", fields)
+        return fields if "compress_ratios" in fields or "num_heads" in fields else {}
     except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f"the configuration '{file}' beside it is damaged ({error}): download it again") from error
+        raise ValueError(f"the configuration '{file}' next to it is damaged ({error}): download it again") from error
 
 
-def setting(told: dict) -> Setting:
-    """The windows of a configuration; it gives the sides of a proxy's region, not the number of proxies."""
+def read_settings(fields: dict) -> PTDiTSettings:
+    """The windows of a configuration, which gives the sides of the region of a proxy, not the number of proxies."""
     try:
-        window = _, rows, columns = tuple(told.get("compress_ratios", Setting.window))
-        _, height, width = told.get("proxy_compress_ratios", window)
-        return Setting(window, (rows // height, columns // width))
+        window = tuple(fields.get("compress_ratios", PTDiTSettings.window))
+        _, rows, columns = window
+        _, height, width = fields.get("proxy_compress_ratios", window)
+        return PTDiTSettings(window, (rows // height, columns // width))
     except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"compress_ratios and proxy_compress_ratios of the configuration beside it are no windows "
+        raise ValueError(f"compress_ratios and proxy_compress_ratios of the configuration next to it are no windows "
                          f"({error}): download it again") from error

@@ -1,4 +1,4 @@
-"""PT-DiT as a citizen of the host: base model, detection and loading (spec sections 2, 8 and 12)."""
+"""PT-DiT in the host: base model, detection and loading (docs/design/pt-dit.md, sections 2, 8 and 12)."""
 from __future__ import annotations
 
 import torch
@@ -11,11 +11,11 @@ from comfy.model_base import BaseModel, ModelType
 
 from ..shared.base_model import build_patcher, set_dtype
 from ..shared.weight_files import check_finite, check_layout, read_state_dict, shapes_of
-from .config import PTDiTConfig, Setting, read_config
+from .config import PTDiTConfig, PTDiTSettings, read_config
 from .model import OPTIONS_KEY, PTDiT
 
 SOURCE = "model_name"
-STORED_TABLE = "pos_embed.pos_embed"  # of the original's own size; the formula gives it for every size
+STORED_TABLE = "pos_embed.pos_embed"  # for one size only; the formula gives it for every size
 DEFAULT_SHIFT = 2.0  # for 1024 px
 
 
@@ -27,7 +27,7 @@ class PTDiTModelConfig(comfy.supported_models_base.BASE):
 
     def __init__(self, config: PTDiTConfig):
         super().__init__({"config": config})
-        # The host's figure for PixArt, of width 1152: the MLP is the peak in both.
+        # The host's figure for PixArt with width 1152: in both networks memory peaks in the MLP.
         self.memory_usage_factor = 0.5 * config.width / 1152 * 4 / config.patch ** 2
 
 
@@ -36,23 +36,25 @@ class PTDiTBaseModel(BaseModel):
         super().__init__(model_config, ModelType.FLOW, device=device, unet_model=PTDiT)
 
     def extra_conds(self, **kwargs) -> dict:
-        """Text without a mask may be repeated to equal lengths, which changes nothing; text with one may not."""
-        text, width = kwargs.get("cross_attn"), self.diffusion_model.config.caption
+        """Text without a mask may be repeated to equal lengths, which changes nothing. Text with a mask may not."""
+        text = kwargs.get("cross_attn")
+        width = self.diffusion_model.config.caption
         if text is None or text.shape[-1] != width:
             found = "no text" if text is None else f"text tokens {text.shape[-1]} wide"
             raise ValueError(f"the conditioning holds {found}, this model needs {width}, those of T5-XXL: load "
-                             "t5xxl_fp16.safetensors with the host's Load CLIP, type 'pixart'")
+                             "t5xxl_fp16.safetensors with the host's 'Load CLIP', type 'pixart'")
         conds = super().extra_conds(**kwargs)
-        if (mask := kwargs.get("attention_mask")) is not None:
+        attn_mask = kwargs.get("attention_mask")
+        if attn_mask is not None:
             conds["c_crossattn"] = comfy.conds.CONDRegular(text)
-            conds["attention_mask"] = comfy.conds.CONDRegular(mask)
+            conds["attention_mask"] = comfy.conds.CONDRegular(attn_mask)
         return conds
 
 
 def load(path: str, dtype: torch.dtype | None = None, disable_dynamic: bool = False):
-    """Loads the transformer as a MODEL. `dtype` forces the weights' type; None leaves it to the host.
+    """Loads the transformer as a MODEL. `dtype` sets the type of the weights; None leaves it to the host.
 
-    Raises ValueError, naming the file and what is wrong, for anything but a complete PT-DiT.
+    Raises ValueError, naming the file and what is wrong, unless it is a complete PT-DiT.
     """
     weights = read_state_dict(path, SOURCE)
     try:
@@ -70,22 +72,22 @@ def load(path: str, dtype: torch.dtype | None = None, disable_dynamic: bool = Fa
     return patcher
 
 
-def with_setting(patcher, setting: Setting):
+def with_settings(patcher, settings: PTDiTSettings):
     """A clone of a PT-DiT MODEL with other windows, proxies and positions. Raises ValueError for other models."""
-    config_of(patcher)
+    get_config(patcher)
     patcher = patcher.clone()
-    patcher.model_options["transformer_options"][OPTIONS_KEY] = setting
+    patcher.model_options["transformer_options"][OPTIONS_KEY] = settings
     return patcher
 
 
-def setting_of(patcher) -> Setting:
-    """What a PT-DiT MODEL is used with."""
-    return patcher.model_options["transformer_options"].get(OPTIONS_KEY, config_of(patcher).setting)
+def get_settings(patcher) -> PTDiTSettings:
+    """The windows, proxies and positions of a PT-DiT MODEL."""
+    return patcher.model_options["transformer_options"].get(OPTIONS_KEY, get_config(patcher).settings)
 
 
-def config_of(patcher) -> PTDiTConfig:
-    """Raises ValueError for a MODEL of another family."""
+def get_config(patcher) -> PTDiTConfig:
+    """The sizes of a PT-DiT MODEL. Raises ValueError for a MODEL of another family."""
     if not isinstance(patcher.model, PTDiTBaseModel):
-        raise ValueError(f"model: this is a {type(patcher.model).__name__}, not a PT-DiT: connect the model of Load "
-                         "PT-DiT Model")
+        raise ValueError(f"model: this is a {type(patcher.model).__name__}, not a PT-DiT: connect the model of "
+                         "'Load PT-DiT Model'")
     return patcher.model.diffusion_model.config

@@ -1,4 +1,4 @@
-"""The PT-DiT block (spec section 6). Layers carry their published names."""
+"""The PT-DiT block (docs/design/pt-dit.md, section 6). Layers carry their published names."""
 from __future__ import annotations
 
 import torch
@@ -13,8 +13,8 @@ from ..shared.norm import layer_norm, modulate
 from ..shared.windows import WindowLayout, WindowPartition
 
 
-def modulation(table: Tensor, vectors: Tensor) -> tuple[Tensor, ...]:
-    """The rows of a table (k, d) added to vectors (B, k or 1, d), each (B, 1, d)."""
+def split_modulation(table: Tensor, vectors: Tensor) -> tuple[Tensor, ...]:
+    """The rows of a table (k, d), added to vectors (B, k or 1, d), each (B, 1, d)."""
     return (comfy.ops.cast_to_input(table, vectors) + vectors).unsqueeze(2).unbind(1)
 
 
@@ -23,39 +23,42 @@ class Attention(nn.Module):
         super().__init__()
         factory = {"dtype": dtype, "device": device}
         self.heads = heads
-        self.to_q, self.to_k, self.to_v = (operations.Linear(width, width, **factory) for _ in range(3))
+        self.to_q = operations.Linear(width, width, **factory)
+        self.to_k = operations.Linear(width, width, **factory)
+        self.to_v = operations.Linear(width, width, **factory)
         self.to_out = nn.Sequential(operations.Linear(width, width, **factory))
 
-    def forward(self, x: Tensor, read: Tensor, bias: Tensor | None = None, transformer_options: dict = {}) -> Tensor:
-        """x (B, T, d) after reading `read` (B, K, d), with a bias (B, T or 1, K) on the logits."""
-        if read.shape[1] == 1:  # such as the empty prompt: nothing to choose from
-            return self.to_out(self.to_v(read)).expand_as(x)
-        return self.to_out(self.heads_of(x, read, bias, transformer_options))
+    def forward(self, x: Tensor, context: Tensor, bias: Tensor | None = None,
+                transformer_options: dict = {}) -> Tensor:
+        """Attention of x (B, T, d) to the context (B, K, d), with a bias (B, T or 1, K) on the logits."""
+        if context.shape[1] == 1:  # such as the empty prompt: the softmax over one key is 1
+            return self.to_out(self.to_v(context)).expand_as(x)
+        return self.to_out(self.attend(x, context, bias, transformer_options))
 
-    def heads_of(self, x: Tensor, read: Tensor, bias: Tensor | None, transformer_options: dict) -> Tensor:
-        """What the heads have read, side by side (B, T, d), before `to_out` mixes them."""
-        return optimized_attention(self.to_q(x), self.to_k(read), self.to_v(read), self.heads, mask=bias,
+    def attend(self, x: Tensor, context: Tensor, bias: Tensor | None, transformer_options: dict) -> Tensor:
+        """The concatenated heads (B, T, d), before `to_out`."""
+        return optimized_attention(self.to_q(x), self.to_k(context), self.to_v(context), self.heads, mask=bias,
                                    transformer_options=transformer_options)
 
 
-def chained(x: Tensor, first: nn.Module, gate: Tensor, second: nn.Module) -> Tensor:
+def chain_linears(x: Tensor, first: nn.Module, gate: Tensor, second: nn.Module) -> Tensor:
     """second(gate * first(x)) for x (B, N, d), gate (B or 1, 1, d) and two linear layers.
 
-    Where the tokens outnumber the width, it costs less to multiply the two matrices first: N + d rows instead of 2N.
+    If the tokens outnumber the width, it costs less to multiply the two matrices first: N + d rows instead of 2N.
     """
-    if x.shape[1] <= x.shape[2] or is_watched(first) or is_watched(second):
+    if x.shape[1] <= x.shape[2] or is_overridden(first) or is_overridden(second):
         return second(gate * first(x))
-    (inner, inner_bias, lent), (outer, outer_bias, lent_too) = (
-        comfy.ops.cast_bias_weight(layer, x, offloadable=True) for layer in (first, second))
-    both = (outer * gate) @ inner  # (B or 1, d, d)
-    out = torch.baddbmm(F.linear(gate * inner_bias, outer, outer_bias), x, both.mT.expand(len(x), -1, -1))
-    comfy.ops.uncast_bias_weight(first, inner, inner_bias, lent)
-    comfy.ops.uncast_bias_weight(second, outer, outer_bias, lent_too)
+    inner, inner_bias, inner_stream = comfy.ops.cast_bias_weight(first, x, offloadable=True)
+    outer, outer_bias, outer_stream = comfy.ops.cast_bias_weight(second, x, offloadable=True)
+    product = (outer * gate) @ inner  # (B or 1, d, d)
+    out = torch.baddbmm(F.linear(gate * inner_bias, outer, outer_bias), x, product.mT.expand(len(x), -1, -1))
+    comfy.ops.uncast_bias_weight(first, inner, inner_bias, inner_stream)
+    comfy.ops.uncast_bias_weight(second, outer, outer_bias, outer_stream)
     return out
 
 
-def is_watched(layer: nn.Module) -> bool:
-    """Whether its weights alone do not tell what it does: a LoRA in bypass mode takes the place of `forward`."""
+def is_overridden(layer: nn.Module) -> bool:
+    """Whether a layer does more than its weights say: it has hooks, or a LoRA in bypass mode replaced `forward`."""
     own = getattr(layer.forward, "__func__", None) is type(layer).forward
     return not own or bool(layer._forward_hooks or layer._forward_pre_hooks)
 
@@ -98,26 +101,29 @@ class PTDiTBlock(nn.Module):
 
     def forward(self, x: Tensor, text: Tensor, text_bias: Tensor | None, vec: Tensor, layout: WindowLayout,
                 transformer_options: dict = {}) -> Tensor:
-        """x (B, N, d), text (B, L, d), its bias (B, 1, L), vec (B, 6, d) of the time."""
-        m = modulation(self.scale_shift_table, vec)
-        n = modulation(self.proxy_scale_shift_table, vec[:, :3])
-        x = x + self.inject(x, layout, transformer_options)
-        near = self.windows(self.attn1, modulate(layer_norm(x), m[0], m[1]), layout.plain, transformer_options)
-        x = torch.addcmul(x, m[2], self.attn1.to_out(near))
-        near = self.windows(self.attn3, modulate(layer_norm(x), n[0], n[1]), layout.shifted, transformer_options)
-        x = x + chained(near, self.attn3.to_out[0], n[2], self.linear_2)
+        """x (B, N, d), text (B, L, d) with bias (B, 1, L), vec (B, 6, d) from the time -> (B, N, d)."""
+        m = split_modulation(self.scale_shift_table, vec)
+        n = split_modulation(self.proxy_scale_shift_table, vec[:, :3])
+        x = x + self.read_proxies(x, layout, transformer_options)
+        y = modulate(layer_norm(x), m[0], m[1])
+        y = attend_in_windows(self.attn1, y, layout.plain, transformer_options)
+        x = torch.addcmul(x, m[2], self.attn1.to_out(y))
+        y = modulate(layer_norm(x), n[0], n[1])
+        y = attend_in_windows(self.attn3, y, layout.shifted, transformer_options)
+        x = x + chain_linears(y, self.attn3.to_out[0], n[2], self.linear_2)
         x = x + self.attn2(x, text, text_bias, transformer_options)
         return torch.addcmul(x, m[5], self.ff(modulate(layer_norm(x), m[3], m[4])))
 
-    def inject(self, x: Tensor, layout: WindowLayout, transformer_options: dict) -> Tensor:
-        """What all tokens learn from the proxies (B, M, d), after these have read each other."""
-        proxies = layout.pool.average(x)
+    def read_proxies(self, x: Tensor, layout: WindowLayout, transformer_options: dict) -> Tensor:
+        """What the tokens (B, N, d) read from the proxies, after these have attended to each other."""
+        proxies = layout.pool.average(x)  # (B, M, d)
         z = layer_norm(proxies)
         proxies = proxies + self.proxy_attn1(z, z, None, transformer_options)
-        found = self.pvisual_attn2.heads_of(layer_norm(x), layer_norm(proxies), None, transformer_options)
-        return chained(found, self.pvisual_attn2.to_out[0], x.new_ones(1, 1, 1), self.linear_1_visual)
+        y = self.pvisual_attn2.attend(layer_norm(x), layer_norm(proxies), None, transformer_options)  # (B, N, d)
+        return chain_linears(y, self.pvisual_attn2.to_out[0], x.new_ones(1, 1, 1), self.linear_1_visual)
 
-    def windows(self, attention: Attention, x: Tensor, cut: WindowPartition, transformer_options: dict) -> Tensor:
-        """What the heads read inside the windows of a cut, (B, N, d) -> (B, N, d)."""
-        x = cut.split(x)  # (B * nw, P, d)
-        return cut.join(attention.heads_of(x, x, cut.bias, transformer_options))
+
+def attend_in_windows(attention: Attention, x: Tensor, partition: WindowPartition, transformer_options: dict) -> Tensor:
+    """The heads of an attention inside windows, before `to_out`: (B, N, d) -> (B, N, d)."""
+    x = partition.split(x)  # (B * nw, P, d)
+    return partition.join(attention.attend(x, x, partition.bias, transformer_options))

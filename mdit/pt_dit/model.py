@@ -1,4 +1,4 @@
-"""The PT-DiT network (spec sections 3 and 4)."""
+"""The PT-DiT network (docs/design/pt-dit.md, sections 3 and 4)."""
 from __future__ import annotations
 
 import torch
@@ -12,10 +12,10 @@ from comfy.ldm.flux.layers import timestep_embedding
 
 from ..shared.norm import layer_norm, modulate
 from ..shared.windows import MASKED, Grid3D, build_layout
-from .config import PTDiTConfig, Setting
-from .layers import PTDiTBlock, modulation
+from .config import PTDiTConfig, PTDiTSettings
+from .layers import PTDiTBlock, split_modulation
 
-OPTIONS_KEY = "mdit_pt_dit"  # of the transformer options: a Setting
+OPTIONS_KEY = "mdit_pt_dit"  # of the transformer options: PTDiTSettings
 TIME_FEATURES = 256
 
 
@@ -43,7 +43,7 @@ class TwoLinears(nn.Module):
 
 
 class AdaLayerNormSingle(nn.Module):
-    """The time as one vector (B, d), and as the six that all blocks share (B, 6, d)."""
+    """The time as one vector (B, d), and as six vectors that all blocks share (B, 6, d)."""
 
     def __init__(self, width: int, dtype=None, device=None, operations=None):
         super().__init__()
@@ -62,27 +62,28 @@ def gelu_tanh(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 
 
-def sines(count: int, size: int, device=None) -> Tensor:
-    """Sine and cosine features (count, size) of the places 0, 1, ..., computed in float64."""
+def compute_sines(count: int, size: int, device=None) -> Tensor:
+    """Sine and cosine features (count, size) of the positions 0, 1, ..., computed in float64."""
     half = size // 2
-    angles = torch.outer(torch.arange(count, dtype=torch.float64),
-                         10000.0 ** (-torch.arange(half, dtype=torch.float64) / half))
+    frequencies = 10000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
+    angles = torch.outer(torch.arange(count, dtype=torch.float64), frequencies)
     return torch.cat((angles.sin(), angles.cos()), dim=1).float().to(device)
 
 
-def position_table(grid: Grid3D, width: int, positions: str, device=None) -> Tensor:
-    """The fixed position table (N, d) float32 (spec section 4).
+def build_position_table(grid: Grid3D, width: int, positions: str, device=None) -> Tensor:
+    """The fixed position table (N, d) float32 (docs/design/pt-dit.md, section 4).
 
-    `rowcol` gives each token its column and its row; `reference` scrambles them on grids that are not square, as the
-    original does.
+    `rowcol` gives each token its column and row. `reference` mixes them up on grids that are not square, as the
+    authors' program does.
     """
     frames, rows, columns = grid
-    place = torch.arange(rows * columns, device=device)
+    number = torch.arange(rows * columns, device=device)
     fast, slow = (columns, rows) if positions == "rowcol" else (rows, columns)
     space = 3 * width // 8
-    spatial = torch.cat((sines(fast, space, device)[place % fast],
-                         sines(slow, space, device)[place // fast]), dim=1)  # (H * W, 3d / 4)
-    time = sines(frames, width // 4, device).repeat_interleave(len(place), 0)
+    first = compute_sines(fast, space, device)[number % fast]  # (H * W, 3d / 8)
+    second = compute_sines(slow, space, device)[number // fast]  # (H * W, 3d / 8)
+    spatial = torch.cat((first, second), dim=1)
+    time = compute_sines(frames, width // 4, device).repeat_interleave(len(number), 0)  # (N, d / 4)
     return torch.cat((time, spatial.repeat(frames, 1)), dim=1)
 
 
@@ -105,10 +106,10 @@ class PTDiT(nn.Module):
 
     def forward(self, x, timesteps, context=None, attention_mask=None, transformer_options={}, **kwargs) -> Tensor:
         """x (B, C, H, W) or (B, C, F, H, W) noisy latent, timesteps (B,) in 0..1000 (0 is clean), context
-        (B, L, caption), attention_mask (B, L), 1 for text that is read. Returns the velocity, shaped as x.
+        (B, L, caption), attention_mask (B, L), 1 for text that is read. Returns the velocity in the shape of x.
 
-        `transformer_options` may hold a Setting under OPTIONS_KEY. Raises ValueError for a latent of other channels or
-        smaller than one window.
+        `transformer_options` may hold PTDiTSettings under OPTIONS_KEY. Raises ValueError for a latent with other
+        channels or smaller than one window.
         """
         return comfy.patcher_extension.WrapperExecutor.new_class_executor(
             self._forward, self, comfy.patcher_extension.get_all_wrappers(
@@ -122,34 +123,36 @@ class PTDiT(nn.Module):
         return -out[:, :x.shape[1], :, :x.shape[3], :x.shape[4]]
 
     def predict(self, x, timesteps, context, attention_mask=None, transformer_options={}) -> Tensor:
-        """All channels of the published network, (B, out_channels, F, H, W) with H and W padded to whole patches;
-        the first ones are image - noise."""
-        setting = transformer_options.get(OPTIONS_KEY, self.config.setting)
-        self.check(x, setting)
+        """All channels of the published network, (B, out_channels, F, H, W), with H and W padded to whole patches.
+
+        The first channels are image - noise.
+        """
+        settings = transformer_options.get(OPTIONS_KEY, self.config.settings)
+        self.check_latent(x, settings)
         patch = self.config.patch
         x = comfy.ldm.common_dit.pad_to_patch_size(x, (1, patch, patch))
         grid = (x.shape[2], x.shape[3] // patch, x.shape[4] // patch)
         x = self.pos_embed(x)  # (B, N, d)
-        x = (x + position_table(grid, self.config.width, setting.positions, x.device)).to(x.dtype)  # in float32
+        x = (x + build_position_table(grid, self.config.width, settings.positions, x.device)).to(x.dtype)  # in float32
         vec, vectors = self.adaln_single(timesteps, x.dtype)
         text = self.caption_projection(context)  # (B, L, d)
         bias = None if attention_mask is None else ((1 - attention_mask.to(x)) * MASKED).unsqueeze(1)  # (B, 1, L)
-        x = self.run_blocks(x, text, bias, vectors, build_layout(grid, setting.window, setting.proxies, x),
-                            transformer_options)
-        shift, scale = modulation(self.scale_shift_table, vec.unsqueeze(1))
+        layout = build_layout(grid, settings.window, settings.proxies, x)
+        x = self.run_blocks(x, text, bias, vectors, layout, transformer_options)
+        shift, scale = split_modulation(self.scale_shift_table, vec.unsqueeze(1))
         x = self.proj_out(modulate(layer_norm(x), shift, scale))  # (B, N, p * p * C)
         x = x.view(x.shape[0], *grid, patch, patch, self.config.out_channels)
         return x.permute(0, 6, 1, 2, 4, 3, 5).flatten(3, 4).flatten(4)
 
-    def check(self, x: Tensor, setting: Setting):
+    def check_latent(self, x: Tensor, settings: PTDiTSettings):
         if x.shape[1] != self.config.in_channels:
             raise ValueError(f"latent_image: it has {x.shape[1]} channels, PT-DiT works on {self.config.in_channels}: "
-                             "encode the picture with the VAE of Load PT-DiT VAE, or start from an empty latent")
+                             "encode the image with the VAE of 'Load PT-DiT VAE', or start from an empty latent")
         grid = (x.shape[2], *(-(-side // self.config.patch) for side in x.shape[3:]))
-        if any(side < window for side, window in zip(grid, setting.window)):
-            sizes = ["{} frames, {} rows and {} columns of tokens".format(*size) for size in (grid, setting.window)]
-            raise ValueError(f"latent_image: its {sizes[0]} are below one window of {sizes[1]}: make the picture "
-                             "larger, or the window smaller with Set PT-DiT Windows")
+        if any(side < window for side, window in zip(grid, settings.window)):
+            raise ValueError(f"latent_image: its {describe_grid(grid)} are below one window of "
+                             f"{describe_grid(settings.window)}: make the image larger, or the window smaller with "
+                             "'Set PT-DiT Windows'")
 
     def run_blocks(self, x, text, text_bias, vec, layout, transformer_options) -> Tensor:
         replace = transformer_options.get("patches_replace", {}).get("dit", {})
@@ -169,3 +172,8 @@ class PTDiT(nn.Module):
                 out = p({"txt": text, **out, "block_index": i, "transformer_options": options})
             x = out["img"]
         return x
+
+
+def describe_grid(grid: Grid3D) -> str:
+    frames, rows, columns = grid
+    return f"{frames} frames, {rows} rows and {columns} columns of tokens"

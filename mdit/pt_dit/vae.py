@@ -1,4 +1,7 @@
-"""The VAE of PT-DiT: Open-Sora-Plan's causal 3-D autoencoder, for one frame (spec section 10)."""
+"""The VAE of PT-DiT: the causal 3-D autoencoder of Open-Sora-Plan, for one frame.
+
+See docs/design/pt-dit.md, section 10.
+"""
 from __future__ import annotations
 
 import itertools
@@ -15,12 +18,12 @@ from ..shared.weight_files import check_finite, check_layout, read_state_dict, s
 
 SOURCE = "vae_name"
 MARKS = ("decoder.conv_in.conv.weight", "encoder.conv_in.weight", "post_quant_conv.conv.weight")
-PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
+PREFIXES = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 BILINEAR_LEVELS = (2, 3)
 
 
 class BilinearUpsample(nn.Module):
-    """Stands for the host's nearest-neighbour layer, around the same convolution."""
+    """Replaces the host's nearest-neighbor layer, with the same convolution."""
 
     def __init__(self, conv: nn.Module):
         super().__init__()
@@ -31,16 +34,16 @@ class BilinearUpsample(nn.Module):
 
 
 def load_vae(path: str) -> comfy.sd.VAE:
-    """An ordinary VAE for single pictures.
+    """Loads the file as an ordinary VAE for single images.
 
-    Raises ValueError, naming the file and what is wrong, for anything but the published layout.
+    Raises ValueError, naming the file and what is wrong, for any other layout.
     """
     weights = read_state_dict(path, SOURCE)
     if absent := [mark for mark in MARKS if mark not in weights]:
         raise ValueError(f"{SOURCE}: '{path}' is not the VAE of PT-DiT (no {absent[0]}): take checkpoint.ckpt of "
-                         "Open-Sora-Plan v1.2. VAEs of other families, Stable Diffusion's among them, do not fit "
-                         "PT-DiT's latents")
-    weights = flattened(weights)
+                         "Open-Sora-Plan v1.2. VAEs of other families, such as Stable Diffusion, do not fit the "
+                         "latents of PT-DiT")
+    weights = collapse_time(weights)
     params = read_params(weights)
     with torch.device("meta"):
         shapes = shapes_of(AutoencoderKL(**params))
@@ -53,15 +56,15 @@ def load_vae(path: str) -> comfy.sd.VAE:
     return vae
 
 
-def flattened(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of the 2-D autoencoder that does to one frame what the 3-D one does.
+def collapse_time(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of the 2-D autoencoder that processes one frame as the 3-D one does.
 
-    A causal convolution meets one frame as if it had always been there: its kernel is summed over time. Those
-    convolutions are stored one level deeper.
+    A causal convolution sees one frame as if all frames before were copies of it, so its kernel is summed over time.
+    The names of these convolutions are one level deeper.
     """
     flat = {}
     for name, weight in weights.items():
-        if name.startswith(PARTS):
+        if name.startswith(PREFIXES):
             layer, leaf = name.rsplit(".", 1)
             if weights.get(f"{layer}.weight", weight).ndim == 5:
                 layer = layer.removesuffix(".conv")
@@ -70,17 +73,17 @@ def flattened(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_params(weights: dict[str, Tensor]) -> dict:
-    """What the host's autoencoder is built from, by shapes."""
+    """The parameters of the host's autoencoder, from the shapes."""
     width, channels = weights["encoder.conv_in.weight"].shape[:2]
-    levels = count(weights, "encoder.down.{}.block.0.conv1.weight")
+    levels = count_numbered(weights, "encoder.down.{}.block.0.conv1.weight")
+    blocks = count_numbered(weights, "encoder.down.0.block.{}.conv1.weight")
     mult = [weights[f"encoder.down.{i}.block.0.conv1.weight"].shape[0] // width for i in range(levels)]
     latent, embed = weights["post_quant_conv.weight"].shape[:2]
     config = {"double_z": True, "z_channels": latent, "resolution": 256, "in_channels": channels, "out_ch": channels,
-              "ch": width, "ch_mult": mult, "num_res_blocks": count(weights, "encoder.down.0.block.{}.conv1.weight"),
-              "attn_resolutions": [], "dropout": 0.0}
+              "ch": width, "ch_mult": mult, "num_res_blocks": blocks, "attn_resolutions": [], "dropout": 0.0}
     return {"ddconfig": config, "embed_dim": embed}
 
 
-def count(weights: dict[str, Tensor], name: str) -> int:
-    """How many of the numbered weights there are."""
+def count_numbered(weights: dict[str, Tensor], name: str) -> int:
+    """How many weights there are with 0, 1, ... in their name."""
     return next(i for i in itertools.count() if name.format(i) not in weights)

@@ -1,4 +1,4 @@
-"""The bench of DynaST: its direct network is the pack's, and its output."""
+"""The bench of DynaST: its direct network agrees with the reference; its output."""
 import json
 
 import pytest
@@ -12,8 +12,8 @@ from mditface.mdit.dynast.weights import read_generator
 from mditface.tests.dynast import tiny
 
 
-def test_the_direct_network_draws_as_the_reference(root):
-    """On the golden set, whose decisions are far from their borders."""
+def test_the_direct_network_agrees_with_the_reference(root):
+    """On the golden set, where no decision is close."""
     golden = root / "tests" / "golden" / "dynast"
     config, weights = read_generator(str(golden / "generator_deepfashion.safetensors"), 4, 0.01)
     network = DynaST(config).eval()
@@ -26,16 +26,16 @@ def test_the_direct_network_draws_as_the_reference(root):
 
 def test_bench_ends_with_one_json_object(monkeypatch, capsys):
     monkeypatch.setattr(dynast, "CONFIG", tiny.CONFIG)
-    monkeypatch.setattr(dynast, "apart", dynast.run)
+    monkeypatch.setattr(dynast, "run_in_process", dynast.run)
     dynast.main(["--pixels", "32", "--rounds", "1"])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (result["bench"], result["pixels"]) == ("dynast", 32)
     assert result["time_ratio"] == result["ours_s"] / result["direct_s"]
 
 
-@pytest.mark.parametrize("argv, told", [(["--pixels", "36"], "multiple of 8"), (["--pixels", "16"], "at least 32"),
+@pytest.mark.parametrize("argv, message", [(["--pixels", "36"], "multiple of 8"), (["--pixels", "16"], "at least 32"),
                                         (["--rounds", "0"], "at least 1"), (["--threads", "0"], "at least 1")])
-def test_bad_arguments_are_told(argv, told, capsys):
+def test_bad_arguments_are_told(argv, message, capsys):
     with pytest.raises(SystemExit):
         dynast.main(argv)
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err

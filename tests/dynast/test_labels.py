@@ -146,6 +146,6 @@ def test_nodes_return_labels_and_previews():
 
 
 def test_a_label_of_another_pack_is_refused():
-    with pytest.raises(ValueError, match="exemplar_label: it comes from another pack's node"):
+    with pytest.raises(ValueError, match="exemplar_label: it comes from a node of another pack"):
         label, _ = PoseLabel.execute([frame()], size=64).result
         ExemplarSynthesis.execute(None, label, None, "cat")

@@ -15,8 +15,8 @@ import comfy.sample
 from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 from mditface.mdit.shared import windows
 from mditface.mdit.pt_dit import host, model
-from mditface.mdit.pt_dit.config import POSITIONS, Setting, setting
-from mditface.mdit.pt_dit.schedule import exact_sigmas, shift_of
+from mditface.mdit.pt_dit.config import POSITIONS, PTDiTSettings, read_settings
+from mditface.mdit.pt_dit.schedule import compute_shift, compute_sigmas
 from mditface.mdit.pt_dit.vae import load_vae
 
 pytestmark = pytest.mark.usefixtures("as_the_host_runs_nodes")
@@ -42,9 +42,9 @@ def network(loaded):
     return loaded.model.diffusion_model
 
 
-def said(what):
-    """Puts what was compared before the message."""
-    return lambda message: f"{what}: {message}"
+def label(compared):
+    """A message that starts with the name of what is compared."""
+    return lambda message: f"{compared}: {message}"
 
 
 def read(file):
@@ -81,40 +81,41 @@ def predict(network, tensors, options):
 def test_outputs(folder, network):
     assert cases(folder)
     for file in cases(folder):
-        tensors, told = read(file)
+        tensors, metadata = read(file)
         for positions, name in zip(POSITIONS, ("output", "output_rowcol")):
             if name in tensors:
-                options = Setting(setting(told).window, setting(told).proxies, positions)
+                options = PTDiTSettings(read_settings(metadata).window, read_settings(metadata).proxies, positions)
                 torch.testing.assert_close(predict(network, tensors, options), tensors[name], **CLOSE,
-                                           msg=said(f"{file.stem} {name}"))
+                                           msg=label(f"{file.stem} {name}"))
 
 
 def test_the_network_the_host_calls_gives_the_negative_of_the_first_channels(folder, network):
     for file in cases(folder):
-        tensors, told = read(file)
+        tensors, metadata = read(file)
         found = network(tensors["latent"], tensors["timestep"], tensors["context"], tensors.get("context_mask"),
-                        transformer_options={model.OPTIONS_KEY: setting(told)})
-        torch.testing.assert_close(found, -tensors["output"][:, :found.shape[1]], **CLOSE, msg=said(file.stem))
+                        transformer_options={model.OPTIONS_KEY: read_settings(metadata)})
+        torch.testing.assert_close(found, -tensors["output"][:, :found.shape[1]], **CLOSE, msg=label(file.stem))
 
 
 def test_blocks_part_by_part(folder, network):
     checked = 0
     for file in cases(folder):
-        tensors, told = read(file)
+        tensors, metadata = read(file)
         blocks = sorted({int(key[5:].split(".")[0]) for key in tensors if re.match(r"block\d", key)})
         recorded = {i: record(network.transformer_blocks[i]) for i in blocks}
-        predict(network, tensors, setting(told))
+        predict(network, tensors, read_settings(metadata))
         for i, (found, hooks) in recorded.items():
             for hook in hooks:
                 hook.remove()
             grid = tensors[f"block{i}.input"].shape[1:4]
-            pool = windows.build_pool(grid, setting(told).window, setting(told).proxies, found["input"])
+            settings = read_settings(metadata)
+            pool = windows.build_pool(grid, settings.window, settings.proxies, found["input"])
             found["proxy_tokens"] = pool.average(found["input"])
             found["proxy_after_self_attn"] = found["proxy_tokens"] + found["attended"]
             for name in PARTS:
                 expected = tensors[f"block{i}.{name}"]
                 torch.testing.assert_close(found[name].view_as(expected), expected, **CLOSE,
-                                           msg=said(f"{file.stem} block{i}.{name}"))
+                                           msg=label(f"{file.stem} block{i}.{name}"))
                 checked += 1
     assert checked
 
@@ -139,20 +140,20 @@ def test_components(folder):
                  for key, value in re.findall(r"(win|ratio|f|h|w|d)(\d[\dx]*)", shape)}
         grid = tuple(sizes[key][0] for key in "fhw") if shape else None
         if kind == "pos":
-            found = model.position_table(grid, sizes["d"][0], part).view_as(expected)
-            torch.testing.assert_close(found, expected, rtol=0, atol=1e-6, msg=said(name))
+            found = model.build_position_table(grid, sizes["d"][0], part).view_as(expected)
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-6, msg=label(name))
         elif (kind, part) == ("pool", "input"):
-            options = setting({"compress_ratios": sizes["win"], "proxy_compress_ratios": sizes["ratio"]})
-            layout = windows.build_layout(grid, options.window, options.proxies, expected)
+            settings = read_settings({"compress_ratios": sizes["win"], "proxy_compress_ratios": sizes["ratio"]})
+            layout = windows.build_layout(grid, settings.window, settings.proxies, expected)
             found = layout.pool.average(expected.flatten(1, 3))
-            torch.testing.assert_close(found, tensors[f"pool.proxies.{shape}"], rtol=0, atol=1e-6, msg=said(name))
+            torch.testing.assert_close(found, tensors[f"pool.proxies.{shape}"], rtol=0, atol=1e-6, msg=label(name))
         elif kind in ("window", "mask"):
             layout = windows.build_layout(grid, sizes["win"], (1, 1), torch.empty(1))
             if kind == "mask":
                 found = (layout.shifted.bias == 0).to(expected)
             else:
                 found = (layout.plain if part == "index" else layout.shifted).token_of_slot.view_as(expected)
-            torch.testing.assert_close(found, expected, **EXACT, msg=said(name))
+            torch.testing.assert_close(found, expected, **EXACT, msg=label(name))
         else:
             assert kind in ("time", "pool"), name
 
@@ -163,8 +164,8 @@ def test_time_steps(folder):
     assert tables
     for name, expected in tables.items():
         steps, frames, height, width = map(int, re.search(r"steps(\d+)_f(\d+)_h(\d+)_w(\d+)", name).groups())
-        found = 1000 * exact_sigmas(shift_of(width, height, frames), steps)[:-1]
-        torch.testing.assert_close(found, expected.to(found), rtol=1e-5, atol=2e-3, msg=said(name))
+        found = 1000 * compute_sigmas(compute_shift(width, height, frames), steps)[:-1]
+        torch.testing.assert_close(found, expected.to(found), rtol=1e-5, atol=2e-3, msg=label(name))
 
 
 def conditioning(tensors, name):
@@ -172,17 +173,17 @@ def conditioning(tensors, name):
 
 
 def test_the_stock_sampler_walks_the_reference_trajectory(folder, loaded):
-    tensors, told = read(folder / "sampler.safetensors")
+    tensors, metadata = read(folder / "sampler.safetensors")
     steps = tensors["step.latent"]
     noise = tensors["noise"]
     height, width = (8 * side for side in noise.shape[-2:])
-    (shifted,) = ModelSamplingSD3().patch(loaded, shift_of(width, height))
+    (shifted,) = ModelSamplingSD3().patch(loaded, compute_shift(width, height))
     seen = []
     prompts = (conditioning(tensors, name) for name in ("cond", "uncond"))
     final = comfy.sample.sample(shifted, noise, len(steps), 4.0, "euler", "simple", *prompts, torch.zeros_like(noise),
                                 callback=lambda i, x0, x, total: seen.append(x.clone()))
     for i, expected in enumerate(steps):
-        torch.testing.assert_close(seen[i].view_as(expected), expected, rtol=1e-3, atol=2e-4, msg=said(f"step {i}"))
+        torch.testing.assert_close(seen[i].view_as(expected), expected, rtol=1e-3, atol=2e-4, msg=label(f"step {i}"))
     final = loaded.model.latent_format.process_in(final)
     torch.testing.assert_close(final, tensors["final"], rtol=1e-3, atol=2e-4)
 

@@ -1,4 +1,4 @@
-"""PT-DiT as a citizen of the host: files, errors, samplers, LoRA, text, VAE."""
+"""PT-DiT in the host: files, errors, samplers, LoRA, text, VAE."""
 import json
 
 import pytest
@@ -10,8 +10,8 @@ import comfy.sd
 import nodes
 from comfy_extras.nodes_custom_sampler import BasicScheduler
 from mditface.mdit.pt_dit import host, text
-from mditface.mdit.pt_dit.config import Setting, read_config
-from mditface.mdit.pt_dit.schedule import exact_sigmas, shift_of
+from mditface.mdit.pt_dit.config import PTDiTSettings, read_config
+from mditface.mdit.pt_dit.schedule import compute_shift, compute_sigmas
 from mditface.mdit.pt_dit.vae import load_vae
 from mditface.nodes.pt_dit import PTDiTCost, PTDiTShift, PTDiTSigmas, PTDiTWindows
 from mditface.tests.pt_dit import tiny
@@ -63,14 +63,14 @@ def test_the_configuration_comes_from_shapes_and_the_json(file, loaded):
 def test_without_a_json_heads_and_windows_are_the_published_ones(tmp_path, file):
     weights = load_file(file)
     config = read_config(weights, str(tmp_path / "alone.safetensors"))
-    assert (config.heads, config.setting) == (2, Setting((1, 8, 8)))
+    assert (config.heads, config.settings) == (2, PTDiTSettings((1, 8, 8)))
 
 
-@pytest.mark.parametrize("told, heads", [({"num_heads": 4}, 4), ({"head_dim": 36, "compress_ratios": [1, 8, 8]}, 4),
+@pytest.mark.parametrize("fields, heads", [({"num_heads": 4}, 4), ({"head_dim": 36, "compress_ratios": [1, 8, 8]}, 4),
                                          ({"num_attention_heads": 3, "attention_head_dim": 48,
                                            "compress_ratios": [1, 2, 2]}, 3)])
-def test_a_json_in_the_newer_or_the_older_words_tells_the_heads(tmp_path, file, told, heads):
-    (tmp_path / "config.json").write_text(json.dumps(told))
+def test_a_json_with_newer_or_older_names_gives_the_heads(tmp_path, file, fields, heads):
+    (tmp_path / "config.json").write_text(json.dumps(fields))
     assert read_config(load_file(file), str(tmp_path / "alone.safetensors")).heads == heads
 
 
@@ -79,17 +79,17 @@ def test_a_json_of_something_else_is_not_read(tmp_path, file):
     assert read_config(load_file(file), str(tmp_path / "alone.safetensors")).heads == 2
 
 
-@pytest.mark.parametrize("told, message", [
+@pytest.mark.parametrize("fields, message", [
     ({"num_heads": 5, "head_dim": 8}, "144 is not 5 heads of 8"),
     ({"num_heads": 2, "head_dim": 72, "sample_size": 128}, "sample_size 128"),
     ({"num_heads": 2, "compress_ratios": [8, 8]}, r"compress_ratios .* no windows"),
     ({"num_heads": 2, "proxy_compress_ratios": [1, 0, 4]}, r"compress_ratios .* no windows"),
     ({"num_heads": 2, "compress_ratios": 8}, r"compress_ratios .* no windows"),
 ])
-def test_a_json_that_does_not_fit_is_refused(tmp_path, file, told, message):
+def test_a_json_that_does_not_fit_is_refused(tmp_path, file, fields, message):
     path = tmp_path / "tiny.safetensors"
     save_file(load_file(file), path)
-    path.with_name("config.json").write_text(json.dumps({"predictor": told}))
+    path.with_name("config.json").write_text(json.dumps({"predictor": fields}))
     with pytest.raises(ValueError, match=f"model_name: .*tiny.safetensors.*{message}"):
         host.load(str(path))
 
@@ -136,7 +136,7 @@ def test_a_file_that_runs_code_is_refused(tmp_path):
         host.load(str(tmp_path / "harmful.pt"))
 
 
-def test_keys_that_nobody_knows_do_not_hinder(tmp_path):
+def test_unknown_keys_are_ignored(tmp_path):
     host.load(tiny.write(tmp_path / "more.safetensors", edit=lambda sd: sd | {"ema_step": torch.ones(1)}))
 
 
@@ -156,7 +156,7 @@ def test_low_precision_is_close(file, loaded):
         assert error < 0.02
 
 
-def test_memory_is_asked_for(loaded):
+def test_memory_is_requested(loaded):
     model = loaded.model
     small, large = (model.memory_required([2, 4, side, side]) for side in (64, 128))
     assert 0 < small < large
@@ -235,7 +235,7 @@ def test_a_lora_in_the_hosts_naming_equals_merged_weights(tmp_path, file, load, 
 
 @pytest.mark.parametrize("width, found", [(768, "text tokens 768 wide"), (4096, "text tokens 4096 wide")])
 def test_text_of_another_encoder_is_refused(loaded, width, found):
-    with pytest.raises(ValueError, match=f"{found}, this model needs 24, those of T5-XXL: .*Load CLIP"):
+    with pytest.raises(ValueError, match=f"{found}, this model needs 24, those of T5-XXL: .*'Load CLIP'"):
         sample(loaded, prompt(6, width=width))
 
 
@@ -255,19 +255,19 @@ def test_shift_and_sigmas_by_nodes(loaded):
 def test_sigmas_are_exact_for_any_number_of_steps():
     for steps in (1, 7, 30):
         u = 1 - torch.arange(steps + 1, dtype=torch.float64) / steps
-        torch.testing.assert_close(exact_sigmas(2.0, steps).double(), 2 * u / (1 + u), rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(compute_sigmas(2.0, steps).double(), 2 * u / (1 + u), rtol=1e-6, atol=1e-7)
 
 
 def test_frames_of_a_video_shift_further():
-    assert shift_of(512, 512, 51) == pytest.approx(15 ** 0.5)
+    assert compute_shift(512, 512, 51) == pytest.approx(15 ** 0.5)
     with pytest.raises(ValueError, match="frames: 16 frames"):
-        shift_of(512, 512, 16)
+        compute_shift(512, 512, 16)
 
 
 def test_windows_are_set_on_a_clone(loaded):
     model = PTDiTWindows.execute(loaded, 2, 4, 1, 2, positions="rowcol").args[0]
-    assert host.setting_of(model) == Setting((1, 2, 4), (1, 2), "rowcol")
-    assert host.setting_of(loaded) == CONFIG.setting
+    assert host.get_settings(model) == PTDiTSettings((1, 2, 4), (1, 2), "rowcol")
+    assert host.get_settings(loaded) == CONFIG.settings
     assert not torch.allclose(sample(model), sample(loaded), atol=1e-4)
     assert "windows of 8," in PTDiTCost.execute(model, 256, 256).args[0]
 
@@ -286,7 +286,7 @@ def test_models_of_other_families_are_refused(call):
 
 
 class FakeClip:
-    """Hands on what it is given; its tokenizer is the host's for T5-XXL."""
+    """Returns the tokens that it was made with."""
 
     def __init__(self, **tokens):
         self.tokens = tokens
@@ -311,16 +311,17 @@ def test_long_prompts_keep_their_end():
     assert text.encode(FakeClip(t5xxl=[section[:200]]), "x")["t5xxl"] == [section[:200]]
 
 
-def test_the_hosts_pixart_tokenizer_gives_one_end_token_for_nothing():
+def test_the_hosts_pixart_tokenizer_gives_one_end_token_for_an_empty_prompt():
     from comfy.text_encoders.pixart_t5 import PixArtTokenizer
     tokens = PixArtTokenizer().tokenize_with_weights("")["t5xxl"]
     assert [[token for token, _ in section] for section in tokens] == [[1]]
 
 
-@pytest.mark.parametrize("clip, told", [(None, "clip: it is missing"), (FakeClip(l=[]), "clip: .* of l, PT-DiT reads"),
-                                        (FakeClip(l=[], t5xxl=[]), "clip: .* of l, t5xxl, PT-DiT reads T5-XXL alone")])
-def test_other_text_encoders_are_refused(clip, told):
-    with pytest.raises(ValueError, match=f"{told}.*type 'pixart'"):
+@pytest.mark.parametrize("clip, message", [(None, "clip: it is missing"),
+                                           (FakeClip(l=[]), "clip: .* of l, PT-DiT reads"),
+                                           (FakeClip(l=[], t5xxl=[]), "of l, t5xxl, PT-DiT reads T5-XXL alone")])
+def test_other_text_encoders_are_refused(clip, message):
+    with pytest.raises(ValueError, match=f"{message}.*type 'pixart'"):
         text.encode(clip, "a cat")
 
 
@@ -343,7 +344,7 @@ def test_the_vae_is_one_of_the_hosts(vae_file, tmp_path):
     assert decoded.shape == picture.shape
 
 
-@pytest.mark.parametrize("edit, told", [
+@pytest.mark.parametrize("edit, message", [
     (lambda sd: {name.replace(".conv.weight", ".weight"): weight for name, weight in sd.items()},
      r"is not the VAE of PT-DiT \(no decoder\.conv_in\.conv\.weight\).*other families"),
     (lambda sd: {name: weight for name, weight in sd.items() if name != "decoder.norm_out.bias"},
@@ -351,7 +352,7 @@ def test_the_vae_is_one_of_the_hosts(vae_file, tmp_path):
     (lambda sd: sd | {"decoder.norm_out.bias": torch.ones(3)}, r"norm_out\.bias is \(3,\), must be \(32,\)"),
     (lambda sd: sd | {"decoder.norm_out.bias": torch.full((32,), torch.inf)}, "NaN or infinite"),
 ])
-def test_vaes_of_other_families_are_refused(vae_file, tmp_path, edit, told):
+def test_vaes_of_other_families_are_refused(vae_file, tmp_path, edit, message):
     save_file(edit(load_file(vae_file)), tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match=f"(?s)vae_name: .*other.safetensors.*{told}"):
+    with pytest.raises(ValueError, match=f"(?s)vae_name: .*other.safetensors.*{message}"):
         load_vae(str(tmp_path / "other.safetensors"))

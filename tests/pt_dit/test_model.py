@@ -1,4 +1,4 @@
-"""The network: items, sizes, padding, text, and other people's patches."""
+"""The network: rows of a batch, sizes, padding, text, and patches of other packs."""
 import dataclasses
 
 import pytest
@@ -7,8 +7,8 @@ import torch
 from bench.costs import measure
 from comfy.patcher_extension import WrappersMP
 from mditface.mdit.pt_dit import model as network_module
-from mditface.mdit.pt_dit.config import Setting
-from mditface.mdit.pt_dit.layers import chained
+from mditface.mdit.pt_dit.config import PTDiTSettings
+from mditface.mdit.pt_dit.layers import chain_linears
 from mditface.mdit.pt_dit.model import OPTIONS_KEY
 from mditface.mdit.shared.windows import build_layout
 from mditface.tests.pt_dit.tiny import CONFIG, network, normal
@@ -23,9 +23,9 @@ def net():
     return network()
 
 
-def run(net, x, t=500.0, text=None, mask=None, setting=None, **options):
+def run(net, x, t=500.0, text=None, mask=None, settings=None, **options):
     text = normal(len(x), 6, CONFIG.caption, seed=1) if text is None else text
-    options |= {} if setting is None else {OPTIONS_KEY: setting}
+    options |= {} if settings is None else {OPTIONS_KEY: settings}
     times = torch.as_tensor(t).expand(len(x))
     return net(x, times, context=text, attention_mask=mask, transformer_options=options)
 
@@ -44,22 +44,22 @@ def test_two_matrices_become_one_where_tokens_outnumber_the_width(net, more):
     first, second = block.attn3.to_out[0], block.linear_2
     x, gate = normal(2, d + more, d), normal(2, 1, d, seed=1)
     expected = second(gate * first(x))
-    torch.testing.assert_close(chained(x, first, gate, second), expected, **TOLERANCE)
+    torch.testing.assert_close(chain_linears(x, first, gate, second), expected, **TOLERANCE)
     rows = 2 * (d + 1 + d + 1) if more else 2 * (d + d)  # the bias is a row, too
-    assert measure.flops(lambda: chained(x, first, gate, second)) == 2 * rows * d * d
+    assert measure.flops(lambda: chain_linears(x, first, gate, second)) == 2 * rows * d * d
 
 
-def test_a_layer_that_someone_watches_is_called(net):
+def test_a_layer_with_hooks_is_called(net):
     layers = [layer for block in net.transformer_blocks for layer in (
         block.linear_1_visual, block.linear_2, block.attn3.to_out[0], block.pvisual_attn2.to_out[0])]
     x, seen = normal(1, 4, 24, 32), []
     expected = run(net, x)
     hooks = [layer.register_forward_hook(lambda layer, args, out: seen.append(layer)) for layer in layers]
-    watched = run(net, x)
+    hooked = run(net, x)
     for hook in hooks:
         hook.remove()
     assert set(seen) == set(layers)
-    torch.testing.assert_close(watched, expected, **TOLERANCE)
+    torch.testing.assert_close(hooked, expected, **TOLERANCE)
 
 
 def test_sizes_in_turn_agree_with_fresh_networks():
@@ -75,14 +75,14 @@ def test_any_size_runs(net, size):
     assert out.shape == (2, 4, *size) and out.isfinite().all()
 
 
-def test_a_picture_is_a_video_of_one_frame(net):
+def test_an_image_is_a_video_of_one_frame(net):
     x = normal(1, 4, 16, 24)
     assert torch.equal(run(net, x), run(net, x.unsqueeze(2)).squeeze(2))
 
 
 def test_frames_need_not_fill_their_window(net):
-    setting = Setting((2, 4, 4))
-    assert run(net, normal(1, 4, 3, 16, 16), setting=setting).shape == (1, 4, 3, 16, 16)
+    settings = PTDiTSettings((2, 4, 4))
+    assert run(net, normal(1, 4, 3, 16, 16), settings=settings).shape == (1, 4, 3, 16, 16)
 
 
 def empty_slots(partition):
@@ -93,8 +93,8 @@ def empty_slots(partition):
 
 @pytest.mark.parametrize("grid, proxies", [((1, 9, 6), (1, 1)), ((1, 5, 11), (2, 2)), ((3, 4, 7), (1, 4)),
                                            ((1, 13, 14), (1, 1))])
-def test_what_empty_slots_hold_changes_nothing(net, grid, proxies, monkeypatch):
-    setting = Setting((1 + (grid[0] > 1), 4, 4), proxies)
+def test_tokens_in_empty_slots_change_nothing(net, grid, proxies, monkeypatch):
+    settings = PTDiTSettings((1 + (grid[0] > 1), 4, 4), proxies)
     x = normal(1, 4, grid[0], 2 * grid[1], 2 * grid[2])
 
     def scrambled(*args):
@@ -109,9 +109,9 @@ def test_what_empty_slots_hold_changes_nothing(net, grid, proxies, monkeypatch):
         index = layout.pool.index.view(-1, layout.pool.members)
         index = torch.where(layout.pool.real[..., 0] == 0, 0, index)
         return layout._replace(pool=layout.pool._replace(index=index.flatten()))
-    expected = run(net, x, setting=setting)
+    expected = run(net, x, settings=settings)
     monkeypatch.setattr(network_module, "build_layout", scrambled)
-    assert torch.equal(run(net, x, setting=setting), expected)
+    assert torch.equal(run(net, x, settings=settings), expected)
 
 
 def test_masks_that_forbid_nothing_change_nothing(net, monkeypatch):
@@ -130,7 +130,7 @@ def test_masks_that_forbid_nothing_change_nothing(net, monkeypatch):
     torch.testing.assert_close(run(net, x), expected, **TOLERANCE)
 
 
-def silenced(*names):
+def network_with_zeros(*names):
     net = network()
     for block in net.transformer_blocks:
         for name in names:
@@ -150,26 +150,27 @@ def changed_windows(net):
 
 def test_windows_see_each_other_only_through_proxies_and_shifted_windows():
     own = [[row == 0 and column == 1 for column in range(3)] for row in range(3)]
-    assert changed_windows(silenced("linear_1_visual", "linear_2")) == own
-    assert changed_windows(silenced("linear_2")) == [[True] * 3] * 3
-    assert changed_windows(silenced("linear_1_visual")) != own
+    assert changed_windows(network_with_zeros("linear_1_visual", "linear_2")) == own
+    assert changed_windows(network_with_zeros("linear_2")) == [[True] * 3] * 3
+    assert changed_windows(network_with_zeros("linear_1_visual")) != own
 
 
-@pytest.mark.parametrize("setting", [Setting((1, 2, 8)), Setting((1, 4, 4), (2, 4)), Setting((1, 5, 3))])
-def test_one_network_serves_any_windows(net, setting):
+@pytest.mark.parametrize("settings", [PTDiTSettings((1, 2, 8)), PTDiTSettings((1, 4, 4), (2, 4)),
+                                      PTDiTSettings((1, 5, 3))])
+def test_one_network_serves_any_windows(net, settings):
     x = normal(1, 4, 16, 16)
-    assert not torch.allclose(run(net, x, setting=setting), run(net, x), atol=1e-4)
+    assert not torch.allclose(run(net, x, settings=settings), run(net, x), atol=1e-4)
 
 
 def test_position_modes_differ_on_grids_that_are_not_square(net):
     for size, same in (((16, 16), True), ((16, 24), False)):
         x = normal(1, 4, *size)
-        found = [run(net, x, setting=dataclasses.replace(CONFIG.setting, positions=mode))
+        found = [run(net, x, settings=dataclasses.replace(CONFIG.settings, positions=mode))
                  for mode in ("reference", "rowcol")]
         assert torch.equal(*found) is same
 
 
-def test_masked_text_is_absent_text(net):
+def test_masked_text_is_not_read(net):
     x, text = normal(1, 4, 16, 16), normal(1, 6, CONFIG.caption, seed=2)
     mask = torch.tensor([[1, 1, 1, 0, 0, 0]])
     short = run(net, x, text=text[:, :3])
@@ -183,22 +184,22 @@ def test_one_text_token_is_read_as_two_equal_ones(net):
     torch.testing.assert_close(run(net, x, text=text), run(net, x, text=text.repeat(1, 2, 1)), **TOLERANCE)
 
 
-@pytest.mark.parametrize("shape, told", [((1, 16, 16, 16), "16 channels, PT-DiT works on 4"),
+@pytest.mark.parametrize("shape, message", [((1, 16, 16, 16), "16 channels, PT-DiT works on 4"),
                                          ((1, 4, 6, 16), "3 rows and 8 columns .* below one window of .* 4 rows")])
-def test_latents_that_do_not_fit_are_told(net, shape, told):
-    with pytest.raises(ValueError, match=f"latent_image: .*{told}"):
+def test_latents_that_do_not_fit_are_refused(net, shape, message):
+    with pytest.raises(ValueError, match=f"latent_image: .*{message}"):
         run(net, normal(*shape))
 
 
 def test_windows_of_frames_need_frames(net):
     with pytest.raises(ValueError, match="1 frames, .* below one window of 2 frames"):
-        run(net, normal(1, 4, 16, 16), setting=Setting((2, 4, 4)))
+        run(net, normal(1, 4, 16, 16), settings=PTDiTSettings((2, 4, 4)))
 
 
 @pytest.mark.parametrize("proxies", [(3, 1), (1, 8), (0, 1)])
 def test_proxies_must_divide_the_window(proxies):
     with pytest.raises(ValueError, match="proxy_(rows|columns): .* 1, 2, 4"):
-        Setting((1, 4, 4), proxies)
+        PTDiTSettings((1, 4, 4), proxies)
 
 
 def test_block_patches_and_wrappers_are_called(net):

@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import save_file
 
 import comfy.ops
-from mditface.mdit.pt_dit.config import PTDiTConfig, Setting
+from mditface.mdit.pt_dit.config import PTDiTConfig, PTDiTSettings
 from mditface.mdit.pt_dit.model import PTDiT
 
-CONFIG = PTDiTConfig(width=144, depth=2, heads=2, caption=24, setting=Setting((1, 4, 4)))
+CONFIG = PTDiTConfig(width=144, depth=2, heads=2, caption=24, settings=PTDiTSettings((1, 4, 4)))
 JSON = json.dumps({"predictor": {"num_heads": 2, "head_dim": 72, "compress_ratios": [1, 4, 4],
                                  "proxy_compress_ratios": [1, 4, 4]}})
 

@@ -1,0 +1,172 @@
+"""Write what a new node needs besides its schema: help pages in two languages, translation, changelog line and test.
+
+    python dev.py new-node NODE_ID --family FILE
+
+The schema stands in nodes/FILE.py, and the class in the NODES tuple of that file. Nothing is overwritten. What is left
+for a person to write is printed.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+from pathlib import Path
+from string import Template
+
+from devtools.host import load_pack
+from devtools.node_info import ROOT, cell, input_slots, output_slots, read_pack
+from devtools.texts import node_texts
+
+SKELETONS = Path(__file__).with_name("skeletons")
+SOURCES = {  # nodes of the host that make a type
+    "IMAGE": "Load Image", "MASK": "Load Image", "MODEL": "Load Checkpoint", "CLIP": "Load Checkpoint",
+    "VAE": "Load Checkpoint", "CONDITIONING": "CLIP Text Encode (Prompt)", "LATENT": "Empty Latent Image",
+}
+SINKS = {  # nodes of the host that take a type
+    "IMAGE": "Preview Image", "MASK": "Preview Mask", "MODEL": "KSampler", "CONDITIONING": "KSampler",
+    "LATENT": "VAE Decode", "GUIDER": "SamplerCustomAdvanced", "SIGMAS": "SamplerCustomAdvanced",
+}
+ANY_SINK = "Preview as Text"
+TEST_FOLDERS = {  # of files of the folder nodes whose tests stand in a folder of another name
+    "conditioning": "mditface", "loading": "mditface", "sampling": "mditface", "painter": "labelmap",
+    "preview": "labelmap",
+}
+TODO = """Left to write:
+  prose of {pages}
+  the translation: every empty text of {node_id} in locales/zh/nodeDefs.json
+  the test: {test}
+  the minimal graph: draw it in the front end, save it as GRAPH.json, then
+    python dev.py run -- python -m devtools.help_pictures {node_id}=GRAPH.json
+  a template in example_workflows that holds the node
+Then run: python dev.py renew, check and test"""
+
+
+class Refused(Exception):
+    """Why nothing was written, as one sentence."""
+
+
+def find(nodes: dict[str, dict], node_id: str, file: str) -> dict:
+    """The description of a node whose schema stands in nodes/FILE.py."""
+    if node_id not in nodes:
+        raise Refused(f"there is no node {node_id}: write its schema in nodes/{file}.py and name the class in NODES")
+    node = nodes[node_id]
+    if node["file"] != file:
+        raise Refused(f"the schema of {node_id} stands in nodes/{node['file']}.py, not in nodes/{file}.py")
+    return node
+
+
+def chain(node: dict, nodes: dict[str, dict]) -> str:
+    """A first guess of the minimal graph: a node that feeds the new one, the new one, a node that shows its output."""
+    titles = [node["display_name"]]
+    kinds = [slot.kind for slot in input_slots(node)]
+    sources = {output: other["display_name"] for other in nodes.values() if other is not node
+               for output in other["output"]}
+    titles[:0] = next(([title] for title in ((sources | SOURCES).get(kind) for kind in kinds) if title), [])
+    if node["output"]:
+        titles.append(SINKS.get(node["output"][0], ANY_SINK))
+    return " -> ".join(f"`{title}`" for title in titles)
+
+
+def fields(node: dict, nodes: dict[str, dict]) -> dict[str, str]:
+    """What the skeletons' fields stand for."""
+    inputs = input_slots(node)
+    outputs = output_slots(node)
+    return {
+        "node_id": node["name"], "title": node["display_name"], "description": node["description"],
+        "file": node["file"], "class_name": node["class_name"], "chain": chain(node, nodes),
+        "inputs": "\n".join(f"| `{slot.name}` | {cell(slot.tooltip)} |" for slot in inputs),
+        "outputs": "\n".join(f"| `{slot.name}` | {cell(slot.tooltip)} |" for slot in outputs),
+        "input_names": "\n".join(f"| `{slot.name}` | |" for slot in inputs),
+        "output_names": "\n".join(f"| `{slot.name}` | |" for slot in outputs),
+    }
+
+
+def without_empty_tables(page: str) -> str:
+    """A page without the tables that have no row: of inputs or outputs that the node has not."""
+    return re.sub(r"\|[^\n]*\|\n\| --- \| --- \|\n\n\n", "", page)
+
+
+def emptied(texts: dict) -> dict:
+    """The same keys with empty texts."""
+    return {key: emptied(value) if isinstance(value, dict) else "" for key, value in texts.items()}
+
+
+def new_files(root: Path, node: dict, nodes: dict[str, dict]) -> dict[Path, str]:
+    """The texts of the files that do not exist yet, by path."""
+    filled = fields(node, nodes)
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", node["class_name"]).lower()
+    docs = root / "web" / "docs"
+    paths = {docs / f"{node['name']}.md": "page.txt", docs / node["name"] / "zh.md": "zh.txt",
+             root / "tests" / TEST_FOLDERS.get(node["file"], node["file"]) / f"test_{name}.py": "test.txt"}
+    return {path: without_empty_tables(Template((SKELETONS / skeleton).read_text("utf-8")).substitute(filled))
+            for path, skeleton in paths.items()}
+
+
+def translated(root: Path, node: dict) -> tuple[Path, str]:
+    """The Chinese texts of the nodes with empty ones for the new node."""
+    path = root / "locales" / "zh" / "nodeDefs.json"
+    entries = json.loads(path.read_text("utf-8"))
+    if node["name"] in entries:
+        raise Refused(f"{path.relative_to(root)} has an entry {node['name']} already")
+    entries[node["name"]] = emptied(node_texts({node["name"]: node})[node["name"]])
+    return path, json.dumps(dict(sorted(entries.items())), indent=1, ensure_ascii=False) + "\n"
+
+
+def listed(root: Path, node: dict) -> dict[Path, str]:
+    """The changelog and the family's page in docs/systems, with the new node; those that name it already are left."""
+    title = node["display_name"]
+    changed = {}
+    changelog = root / "CHANGELOG.md"
+    head, newest, *older = changelog.read_text("utf-8").split("\n## ")
+    if title not in " ".join(newest.split()):
+        newest = newest.rstrip("\n") + f"\n* *{title}*: {node['description']}\n"
+        changed[changelog] = "\n## ".join((head, newest, *older))
+    page = root / "docs" / "systems" / f"{node['file'].replace('_', '-')}.md"
+    text = page.read_text("utf-8") if page.is_file() else ""
+    table = re.search(r"^\| Node \|([^\n]*\|)+\n(\|[^\n]*\n)+", text, re.MULTILINE)
+    if table and title not in table[0]:
+        empty = " |" * (table[0].split("\n")[0].count("|") - 3)
+        row = f"| *{title}* | {cell(node['description'])} |{empty}\n"
+        changed[page] = text[:table.end()] + row + text[table.end():]
+    return changed
+
+
+def write(root: Path, node: dict, nodes: dict[str, dict]) -> list[Path]:
+    """Write all that a node needs into the tree at `root`; the paths. Refused when one of the files exists."""
+    files = new_files(root, node, nodes)
+    for path in files:
+        if path.exists():
+            raise Refused(f"{path.relative_to(root)} exists already: nothing was written")
+    zh, texts = translated(root, node)
+    files[zh] = texts
+    files |= listed(root, node)
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+    return [path.relative_to(root) for path in files]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="dev.py new-node", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("node_id", metavar="NODE_ID", help="id of the node, such as MDiT_LoadModel")
+    parser.add_argument("--family", metavar="FILE", required=True, help="file of the folder nodes, without .py")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="mditface-new-node-") as base:
+        load_pack(Path(base))
+        nodes = read_pack()
+        try:
+            paths = write(ROOT, find(nodes, options.node_id, options.family), nodes)
+        except Refused as reason:
+            print(f"dev.py: {reason}", file=sys.stderr)
+            return 2
+    print(*(f"wrote {path}" for path in paths), sep="\n")
+    pages, chinese, test = paths[:3]
+    print(TODO.format(node_id=options.node_id, pages=f"{pages} and {chinese}", test=test))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
