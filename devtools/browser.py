@@ -13,24 +13,24 @@ FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-
 LOADED = """() => window.app?.extensionManager?.workflow?.activeWorkflow
     && LiteGraph.registered_node_types.KSampler"""
 
-NO_WELCOME = {"Comfy.TutorialCompleted": True}  # the dialog that a new user sees lies over the canvas
+NO_WELCOME = {"Comfy.TutorialCompleted": True}  # without the dialog for new users, which covers the canvas
 
 
 def write_settings(base: Path, settings: dict) -> None:
-    """The front end's settings, all others as a user first has them, in a base folder of the host."""
+    """Write settings of the front end into a base folder of the host; all others keep their defaults."""
     file = base / "user" / "default" / "comfy.settings.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(settings))
 
 
 def chromium() -> str | None:
-    """Path of the browser on this machine, None where there is none."""
+    """Path of the browser on this machine, or None."""
     return next(filter(None, map(shutil.which, PROGRAMS)), None)
 
 
 @contextlib.contextmanager
 def front_end(url: str) -> Iterator:
-    """A page of playwright with the front end loaded. While it is open no other event loop runs in this thread."""
+    """A page of playwright with the front end loaded. While it is open, no other event loop can run in this thread."""
     from playwright.sync_api import sync_playwright
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)

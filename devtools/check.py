@@ -1,10 +1,10 @@
-"""What the registry's own tools and the host have to say about the archive that users get.
+"""Check the archive that users get with the registry's own tools and on the host.
 
     python dev.py check
 
-`comfy node pack` packs a copy of this checkout; everything after that looks at the unpacked archive alone, on the host
-that it is made for and on the oldest that it claims. No tool reaches the network or the person's own files. Exit code 1
-when any check failed.
+`comfy node pack` packs a copy of this checkout. All later checks read the unpacked archive alone, on the version of the
+host that the pack is made for and on the oldest one that it claims. No tool reaches the network or the person's own
+files. The exit code is 1 when a check failed.
 """
 from __future__ import annotations
 
@@ -22,23 +22,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from devtools import node_info, renew
-from devtools.server import HOST, ROOT, NodeError, Server
+from devtools.server import HOST, MODEL_ENDINGS, ROOT, NodeError, Server
 
 PACK = "mditface"
 TEMPLATES = "example_workflows"
 UNWANTED = re.compile(r"(tests|bench|devtools|docs|\.ci)/|dev\.py|.*\.(pyc|ipynb|sh)$")
 LEVELS = ("syntax", "warnings", "hazards", "registration", "javascript", "instantiation", "validation")
-JUDGED = ("weights",)  # findings of comfy-test that never fail, and that we stand by: the bundled weights
-UNLINKED = {  # where the nodes look for what no link in a graph leads to: the user's own
-    "MDiT_LoadAdapter": {"adapter_name": "models/mdit_adapters"},
-    "MDiT_LoadDynaST": {"weights_name": "models/dynast"},
-    "MDiT_LoadFaceDiffuser": {"weights_name": "models/face_diffuser"},
-    "MDiT_LoadModel": {"model_name": "models/mdit"},
-    "MDiT_LoadPTDiT": {"model_name": "models/diffusion_models"},
-    "LoadImage": {"image": "input"},
-    "LoadImageDataSetFromFolder": {"folder": "input"},
-    "LoadImageTextDataSetFromFolder": {"folder": "input"},
-}
+JUDGED = ("weights",)  # findings of comfy-test that are right and stay: the bundled weights
+IMAGE_ENDINGS = (".png", ".jpg")
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN")
 NOWHERE = "http://127.0.0.1:9"
 IMPORT_ALL = f"""
@@ -52,21 +43,24 @@ for module in pkgutil.walk_packages([sys.argv[1] + "/{PACK}"], "{PACK}."):
 
 
 class Failed(Exception):
-    """A check did not pass; the text is what its tool said."""
+    """A check did not pass; the text is the output of its tool."""
 
 
 class Check:
     """One run of all checks in a scratch folder."""
 
     def __init__(self, scratch: Path):
-        self.scratch, self.tree, self.base = scratch, scratch / "tree", scratch / "base"
+        self.scratch = scratch
+        self.tree = scratch / "tree"
+        self.base = scratch / "base"
         self.pack = self.base / "custom_nodes" / PACK
         self.failures = 0
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Print one line about what happens inside, and the tool's words when it failed."""
-        start, fault = time.monotonic(), None
+        """Print one line about the check that runs inside, and the output of its tool when it failed."""
+        start = time.monotonic()
+        fault = None
         try:
             yield
         except Failed as error:
@@ -77,7 +71,7 @@ class Check:
             print(fault.strip(), flush=True)
 
     def tool(self, *command: str, cwd: Path) -> str:
-        """Output of a tool that must exit with 0."""
+        """The output of a tool. Failed unless it exits with 0."""
         done = subprocess.run(command, cwd=cwd, env=self.variables(), stdin=subprocess.DEVNULL, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace")
         if done.returncode:
@@ -85,7 +79,7 @@ class Check:
         return done.stdout
 
     def variables(self) -> dict[str, str]:
-        """The tools' home is the scratch folder, they may not count users, and no server answers but our own."""
+        """Variables of the tools: they live in the scratch folder, send no statistics and reach only our own server."""
         home = str(self.scratch)
         proxies = {name: NOWHERE for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
         ours = {name: "127.0.0.1,localhost" for name in ("no_proxy", "NO_PROXY")}
@@ -97,7 +91,7 @@ class Check:
     # Before the host runs
 
     def copy(self) -> None:
-        """Put what git tracks, or would after `git add`, into a repository of its own: `pack` writes beside it."""
+        """Put all files that git tracks, or would after `git add`, into a new repository: `pack` writes next to it."""
         listed = self.tool("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)
         for name in filter(None, listed.split("\0")):
             if (ROOT / name).is_file():
@@ -121,8 +115,9 @@ class Check:
             raise Failed("keep out by .comfyignore: " + ", ".join(unwanted))
 
     def import_guard(self, host: Path) -> None:
-        """The guard reads the host out of a git repository with a tag for each version."""
-        clone, version = self.scratch / "guard" / "ComfyUI", "v" + host_version(host)
+        """The guard reads the host from a git repository with a tag for each version."""
+        clone = self.scratch / "guard" / "ComfyUI"
+        version = "v" + host_version(host)
         self.tool("git", "init", "--quiet", str(clone), cwd=self.scratch)
         git = ("git", f"--git-dir={clone / '.git'}", f"--work-tree={host}")
         for command in (("add", "--force", "*.py"), ("commit", "--quiet", "-m", version), ("tag", version)):
@@ -130,29 +125,35 @@ class Check:
         self.tool("comfy-import-guard", "check", "--strict", "--offline", "--quiet", "--target", version,
                   "--cache-dir", str(clone.parent), "--comfy-dir", str(self.base), cwd=self.scratch)
 
-    def place_files(self) -> None:
-        """Empty files and folders under the names that the graphs ask for, so that the loaders list them; not for
-        those that come with the pack."""
-        own = {path.name for path in self.pack.rglob("*")}
-        for file in self.graphs():
-            graph, twin = (json.loads(path.read_text()) for path in (self.pack / TEMPLATES / file.name, file))
-            wanted = [Path("models", model["directory"], model["name"])
-                      for node in graph["nodes"] for model in node["properties"].get("models", ())]
-            wanted += [Path(folder, node["inputs"][name]) for node in twin.values()
-                       for name, folder in UNLINKED.get(node["class_type"], {}).items()]
-            for path in (self.base / name for name in wanted if name.name not in own):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.touch() if path.suffix else path.mkdir(exist_ok=True)
-
     def graphs(self) -> list[Path]:
         """The API graphs of the archive."""
         return sorted((self.pack / TEMPLATES / "api").glob("*.json"))
 
     def import_all(self) -> None:
-        """No module of the archive needs one that was kept out."""
+        """Import every module of the archive: none may need a module that is not packed."""
         self.tool(sys.executable, "-c", IMPORT_ALL, str(self.pack.parent), cwd=self.scratch)
 
     # On the running host
+
+    def place_files(self, server: Server) -> None:
+        """Empty files and folders under the names that the graphs ask for, so that the nodes list them; not for files
+        that come with the pack."""
+        own = {path.name for path in self.pack.rglob("*")}
+        for name, value in self.values():
+            if name == "folder":
+                (self.base / "input" / value).mkdir(exist_ok=True)
+            elif value.endswith(IMAGE_ENDINGS):
+                (self.base / "input" / value).touch()
+            elif value.endswith(MODEL_ENDINGS) and Path(value).name not in own:
+                server.touch_model(value)
+
+    def values(self) -> set[tuple[str, str]]:
+        """(name of the input, text) of every text in the API graphs."""
+        found = set()
+        for file in self.graphs():
+            for node in json.loads(file.read_text()).values():
+                found |= {(name, value) for name, value in node["inputs"].items() if isinstance(value, str)}
+        return found
 
     def snapshot(self, info: dict) -> None:
         if faults := renew.differences(json.loads(renew.SNAPSHOT.read_text()), renew.snapshot(info)):
@@ -160,7 +161,7 @@ class Check:
 
     def lint_graphs(self, info: dict) -> None:
         schema = self.scratch / "object_info.json"
-        schema.write_text(json.dumps(info | {name: plain(node) for name, node in node_info.own(info).items()}))
+        schema.write_text(json.dumps(info | {name: for_comfy_lint(node) for name, node in node_info.own(info).items()}))
         self.tool("comfy-lint", "--strict", "--schema-cache", str(schema), *map(str, self.graphs()), cwd=self.scratch)
 
     def levels(self, server: Server, info: dict) -> None:
@@ -169,7 +170,7 @@ class Check:
         folder.mkdir()
         for file in self.graphs():
             graph = json.loads((self.pack / TEMPLATES / file.name).read_text())
-            (folder / file.name).write_text(json.dumps(readable(graph, json.loads(file.read_text()), info)))
+            (folder / file.name).write_text(json.dumps(for_comfy_test(graph, json.loads(file.read_text()), info)))
         (self.pack / "comfy-test.toml").write_text(f"[test]\nlevels = {json.dumps(LEVELS)}\n")
         said = self.tool(sys.executable, "-m", "comfy_test", "run", "--server-url", server.url, cwd=self.pack)
         if re.search(r"^\[(warnings|hazards)\] (?!%s)" % "|".join(JUDGED), said, re.MULTILINE):
@@ -191,15 +192,16 @@ class Check:
             self.draw(server)
 
 
-def readable(graph: dict, twin: dict, info: dict) -> dict:
-    """A graph as comfy-test reads it: no notes, and no values of widgets that it does not know.
+def for_comfy_test(graph: dict, twin: dict, info: dict) -> dict:
+    """A graph as comfy-test reads it: without notes and without values of widgets that it does not know.
 
-    It takes widget values by position but counts neither combos nor what the front end adds to a seed. It counts inputs
-    that are linked: their defaults stand in.
+    comfy-test reads widget values by position. It counts neither combos nor the widget that the front end adds to a
+    seed, but it counts linked inputs: these get their defaults.
     """
     nodes = [dict(node) for node in graph["nodes"] if node["type"] in info]
     for node in nodes:
-        inputs, given = info[node["type"]]["input"], twin[str(node["id"])]["inputs"]
+        inputs = info[node["type"]]["input"]
+        given = twin[str(node["id"])]["inputs"]
         known = inputs.get("required", {}) | inputs.get("optional", {})
         names = [name for name, spec in known.items() if spec[0] in WIDGETS or isinstance(spec[0], list)]
         node["widgets_values"] = [known[name][-1].get("default", "") if isinstance(given[name], list) else given[name]
@@ -207,8 +209,8 @@ def readable(graph: dict, twin: dict, info: dict) -> dict:
     return graph | {"nodes": nodes}
 
 
-def plain(node: dict) -> dict:
-    """A node of /object_info as comfy-lint reads it: growing slots spelled out, any type where there are several."""
+def for_comfy_lint(node: dict) -> dict:
+    """A node of /object_info as comfy-lint reads it: each growing slot by its own name, * for a choice of types."""
     groups = {"required": {}, "optional": {}}
     for name, kind, group, options in node_info.inputs(node["input"]):
         if kind == "COMFY_AUTOGROW_V3":
@@ -243,8 +245,8 @@ def main(oldest: str) -> int:
                 check.import_guard(host)
         with check.step(f"the demo draws on {host_version(Path(oldest))}"):
             check.draw_on(Path(oldest))
-        check.place_files()
         with Server(check.base) as server:
+            check.place_files(server)
             info = server.object_info()
             with check.step("nodes as in tests/snapshot.json"):
                 check.snapshot(info)

@@ -1,4 +1,4 @@
-"""Draw one face through the real server and say what it took. Started by `python dev.py demo`."""
+"""Draw one face with the real server and print its figures. Started by `python dev.py demo`."""
 from __future__ import annotations
 
 import argparse
@@ -23,7 +23,7 @@ EXAMPLE = ROOT / "mdit" / "labelmap" / "examples" / "woman.png"
 SAMPLER = "MDiT_Sampler"
 
 
-def find(graph: dict, class_type: str) -> str:
+def node_of_class(graph: dict, class_type: str) -> str:
     """Id of the graph's only node of a class."""
     (node_id,) = (node_id for node_id, node in graph.items() if node["class_type"] == class_type)
     return node_id
@@ -35,23 +35,25 @@ def source(graph: dict, node_id: str, name: str) -> dict:
 
 
 def fill_in(graph: dict, mask: str | None, prompt: str | None, seed: int) -> str:
-    """Put the demo's choices into the bundled graph and show the sampler's report; the sampler's id."""
-    sampler = find(graph, SAMPLER)
+    """Put the demo's settings into the bundled graph, with the sampler's report as an output; the sampler's id."""
+    sampler = node_of_class(graph, SAMPLER)
     graph[sampler]["inputs"]["seed"] = seed
     if prompt is not None:
         source(graph, sampler, "positive")["text"] = prompt
     if mask is not None:
         graph["mask"] = {"class_type": "LoadImage", "inputs": {"image": mask}}
-        graph[find(graph, "MDiT_MaskTokenizer")]["inputs"]["label_map"] = ["mask", 0]
+        graph[node_of_class(graph, "MDiT_MaskTokenizer")]["inputs"]["label_map"] = ["mask", 0]
     graph["report"] = {"class_type": "PreviewAny", "inputs": {"source": [sampler, 1]}}
     return sampler
 
 
 class Steps:
-    """A progress bar over the sampler's steps, and the time they took."""
+    """A progress bar over the sampler's steps, and the time of each message."""
 
     def __init__(self, sampler: str):
-        self.sampler, self.bar, self.times = sampler, None, []
+        self.sampler = sampler
+        self.bar = None
+        self.times = []
 
     def __call__(self, kind: str, data) -> None:
         if kind != "progress" or data["node"] != self.sampler:
@@ -65,13 +67,13 @@ class Steps:
             self.bar.close()
 
     def seconds_each(self) -> float:
-        """Mean over the steps between the first and the last message; nan when there was but one."""
+        """Mean over the steps between the first and the last message; nan if there is only one message."""
         (first, start), (last, end) = self.times[0], self.times[-1]
         return (end - start) / (last - first) if last > first else float("nan")
 
 
 def sheet(mask: Image.Image, face: Image.Image) -> Image.Image:
-    """The label map and the face side by side, both of the face's size."""
+    """The label map and the face side by side, both in the size of the face."""
     both = Image.new("RGB", (2 * face.width, face.height))
     both.paste(mask.resize(face.size, Image.Resampling.NEAREST), (0, 0))
     both.paste(face, (face.width, 0))
@@ -79,15 +81,15 @@ def sheet(mask: Image.Image, face: Image.Image) -> Image.Image:
 
 
 def agreement(mask: Image.Image, face: Image.Image) -> dict[str, float]:
-    """How far the small parser that ships with the model sees the asked label map in the face."""
+    """How well the face follows the label map, as the bundled parser reads it."""
     load_pack(Path(tempfile.gettempdir()))
     from mditface.mdit import labelmap, parsing
-    colours = np.asarray(mask.resize(face.size, Image.Resampling.NEAREST))  # (H, W, 3)
-    label = labelmap.to_indices(torch.from_numpy(colours / 255.0)[None])[0]  # (H, W)
+    colors = np.asarray(mask.resize(face.size, Image.Resampling.NEAREST))  # (H, W, 3)
+    label = labelmap.to_indices(torch.from_numpy(colors / 255.0)[None])[0]  # (H, W)
     return parsing.load_parser().measure_agreement(np.array(face), label.numpy())
 
 
-def draw(options, base: Path) -> None:
+def draw_face(options, base: Path) -> None:
     graph = json.loads(GRAPH.read_text())
     with Server(base) as server:
         mask = server.upload(options.mask) if options.mask else None
@@ -98,13 +100,13 @@ def draw(options, base: Path) -> None:
         steps.close()
         face = server.image(entry)
     mask = Image.open(options.mask or EXAMPLE).convert("RGB")
-    beside = options.out.with_name(options.out.stem + "-sheet.png")
+    sheet_file = options.out.with_name(options.out.stem + "-sheet.png")
     face.save(options.out)
-    sheet(mask, face).save(beside)
+    sheet(mask, face).save(sheet_file)
     score = agreement(mask, face)
     for what, value in (
-        ("picture", options.out),
-        ("sheet", beside),
+        ("image", options.out),
+        ("sheet", sheet_file),
         ("seconds", f"{seconds:.2f}"),
         ("seconds per step", f"{steps.seconds_each():.3f}"),
         ("cache", entry["outputs"]["report"]["text"][0]),
@@ -122,7 +124,7 @@ def main() -> int:
     options = parser.parse_args()
     base = Path(tempfile.mkdtemp(prefix="mditface-demo-"))
     try:
-        draw(options, base)
+        draw_face(options, base)
     except (NodeError, RuntimeError, OSError) as error:  # the base folder stays: the server's log lies there
         print(f"dev.py: {error}", file=sys.stderr)
         return 2

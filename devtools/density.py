@@ -46,7 +46,7 @@ def is_splat(node: ast.AST) -> bool:
 TESTS = {"packed": is_packed, "nested": is_nested, "splat": is_splat}
 
 
-def find(path: Path) -> Iterator[Find]:
+def find_constructs(path: Path) -> Iterator[Find]:
     """The counted constructs of one file."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         for kind, is_kind in TESTS.items():
@@ -63,7 +63,7 @@ def density(folder: Path) -> dict[str, float]:
     counts = Counter()
     lines = 0
     for path in sources(folder):
-        counts.update(found.kind for found in find(path))
+        counts.update(found.kind for found in find_constructs(path))
         lines += len(path.read_text("utf-8").splitlines())
     return {kind: 1000 * counts[kind] / lines for kind in CEILINGS}
 
@@ -90,7 +90,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.list:
         for path in sources(options.folder):
-            for found in sorted(find(path), key=lambda found: found.line):
+            for found in sorted(find_constructs(path), key=lambda found: found.line):
                 print(f"{path}:{found.line} {found.kind}")
         for name, places in defined_twice(options.folder).items():
             print(f"{name} is defined in {', '.join(places)}")

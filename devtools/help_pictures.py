@@ -1,10 +1,10 @@
-"""Draw the minimal graph of each help page again, as the front end shows it; the picture holds the graph.
+"""Draw the minimal graph of each help page as the front end shows it. The image file holds the graph.
 
     python dev.py run -- python -m devtools.help_pictures [ID ...]
     python dev.py run -- python -m devtools.help_pictures ID=GRAPH.json ...
 
-The graph comes out of the picture that is there, or, to change it, out of a file that the front end saved. A graph that
-needs no other models than the bundled ones is run first, so that its picture shows what comes out.
+The graph is read from the present image file, or, to change it, from a file that the front end saved. A graph that
+needs only the bundled models runs first, so that the image shows its result.
 """
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from devtools.browser import NO_WELCOME, front_end, write_settings
-from devtools.server import ROOT, Server
+from devtools.server import MODEL_ENDINGS, ROOT, Server
 
 DOCS = ROOT / "web" / "docs"
-FACE = ROOT / "docs" / "demo-sheet.png"  # its right half is a face, for graphs that begin with a picture
+FACE = ROOT / "docs" / "demo-sheet.png"  # its right half is a face, for graphs that load an image
 BUNDLED = ("mditface-demo.safetensors", "face-parser.safetensors")
-ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
-COLOURS = 64
+COLORS = 64
 MARGIN = 16  # pixels around the nodes
-CORNER = (140, 140)  # where the graph begins on the page, right of the front end's own bars
+CORNER = (140, 140)  # upper left corner of the graph on the page, clear of the front end's bars
 PLAIN = NO_WELCOME | {"Comfy.NodeBadge.NodeSourceBadgeMode": "None", "Comfy.Minimap.Visible": False}
 LOAD = """async graph => {
     await app.loadGraphData(graph);
@@ -56,19 +55,19 @@ MARK = """type => app.graph.nodes.filter(node => node.type === type).forEach(
     node => Object.assign(node, { color: "#233", bgcolor: "#355" }))"""
 
 
-def graph_in(picture: Path) -> dict:
-    """The graph that a picture holds."""
-    return json.loads(Image.open(picture).info["workflow"])
+def graph_in(file: Path) -> dict:
+    """The graph that an image file holds."""
+    return json.loads(Image.open(file).info["workflow"])
 
 
 def models(graph: dict) -> list[str]:
-    """The model files that a graph names, the bundled ones left out."""
+    """The model files that a graph names, without the bundled ones."""
     values = [value for node in graph["nodes"] for value in node.get("widgets_values") or ()]
-    return [value for value in values if str(value).endswith(ENDINGS) and value not in BUNDLED]
+    return [value for value in values if str(value).endswith(MODEL_ENDINGS) and value not in BUNDLED]
 
 
-def prepare(base: Path) -> Server:
-    """A server with a face where Load Image looks for it."""
+def make_server(base: Path) -> Server:
+    """A server whose input folder holds a face for Load Image."""
     write_settings(base, PLAIN)
     server = Server(base)
     face = Image.open(FACE)
@@ -78,16 +77,13 @@ def prepare(base: Path) -> Server:
 
 
 def place_models(server: Server, graphs: Iterable[dict]) -> None:
-    """Empty files under the names of all models, in all of the host's folders, for the loaders to list."""
-    for folder in server.get("/models"):
-        for name in {name for graph in graphs for name in models(graph)}:
-            file = server.base / "models" / folder / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.touch()
+    """Empty files under the names of all models, so that the loaders list them."""
+    for name in {name for graph in graphs for name in models(graph)}:
+        server.touch_model(name)
 
 
-def draw(page, name: str, graph: dict) -> tuple[Image.Image, dict]:
-    """Picture of a graph, in which the node of the page has another colour, and the graph as it is saved now."""
+def draw_graph(page, name: str, graph: dict) -> tuple[Image.Image, dict]:
+    """Image of a graph, with the node of the help page in another color, and the graph as the front end saves it."""
     page.evaluate(LOAD, graph)
     runs = not models(graph)
     if runs:
@@ -95,7 +91,7 @@ def draw(page, name: str, graph: dict) -> tuple[Image.Image, dict]:
     page.wait_for_function(SHOWN, arg=runs)
     saved = json.loads(page.evaluate(SAVED))
     page.evaluate(MARK, name)
-    for _ in range(2):  # nodes that show a picture grow when they are drawn
+    for _ in range(2):  # nodes that show an image grow when they are drawn
         width, height = page.evaluate(FRAME, CORNER)
         page.wait_for_timeout(500)
     shot = page.screenshot(clip={"x": CORNER[0] - MARGIN, "y": CORNER[1] - MARGIN, "width": width + 2 * MARGIN,
@@ -103,24 +99,27 @@ def draw(page, name: str, graph: dict) -> tuple[Image.Image, dict]:
     return Image.open(io.BytesIO(shot)).convert("RGB"), saved
 
 
-def save(picture: Image.Image, graph: dict, path: Path) -> None:
-    """A PNG, which every host hands out under a type that the front end reads graphs from."""
+def save_picture(image: Image.Image, graph: dict, path: Path) -> None:
+    """A PNG with the graph in it: the front end reads graphs from PNG files of every version of the host."""
     info = PngInfo()
     info.add_text("workflow", json.dumps(graph, separators=(",", ":")))
-    few = picture.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)  # keeps greys and label maps
+    few = image.quantize(COLORS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)  # keeps greys and label maps
     few.save(path, optimize=True, pnginfo=info)
 
 
 def main(wanted: list[str]) -> int:
-    given = dict(one.partition("=")[::2] for one in wanted) or {path.stem: "" for path in DOCS.glob("MDiT_*.png")}
-    graphs = {name: json.loads(Path(file).read_text("utf-8")) if file else graph_in(DOCS / f"{name}.png")
-              for name, file in sorted(given.items())}
-    with tempfile.TemporaryDirectory(prefix="mditface-help-") as base, prepare(Path(base)) as server:
+    names = wanted or [path.stem for path in DOCS.glob("MDiT_*.png")]
+    graphs = {}
+    for argument in sorted(names):
+        name, _, file = argument.partition("=")
+        graphs[name] = json.loads(Path(file).read_text("utf-8")) if file else graph_in(DOCS / f"{name}.png")
+    with tempfile.TemporaryDirectory(prefix="mditface-help-") as base, make_server(Path(base)) as server:
         place_models(server, graphs.values())
         with front_end(server.url) as page:
             page.set_viewport_size({"width": 1400, "height": 2000})
             for name, graph in graphs.items():
-                save(*draw(page, name, graph), DOCS / f"{name}.png")
+                image, saved = draw_graph(page, name, graph)
+                save_picture(image, saved, DOCS / f"{name}.png")
                 print(f"{name:32}{(DOCS / f'{name}.png').stat().st_size / 1024:6.1f} KiB", flush=True)
     return 0
 

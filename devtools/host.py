@@ -14,8 +14,8 @@ ROOT = Path(__file__).absolute().parents[1]
 def load_pack(base: Path) -> None:
     """Import the pack under the name `mditface`; `base` becomes the folder in which the host keeps its files.
 
-    The host has a module `nodes`, and so has the pack: its root may stand on the path only behind the host's.
-    Without an accelerator the host must be told to use the CPU before any of its modules looks for a device.
+    Both the host and the pack have a module `nodes`: on the path, the pack's root must come after the host's. Without
+    an accelerator, the host must be set to the CPU before one of its modules looks for a device.
     """
     host = os.environ["COMFYUI_PATH"]
     others = [path for path in sys.path if path not in ("", host, str(ROOT))]

@@ -47,7 +47,7 @@ class Refused(Exception):
     """Why nothing was written, as one sentence."""
 
 
-def find(nodes: dict[str, dict], node_id: str, file: str) -> dict:
+def find_node(nodes: dict[str, dict], node_id: str, file: str) -> dict:
     """The description of a node whose schema stands in nodes/FILE.py."""
     if node_id not in nodes:
         raise Refused(f"there is no node {node_id}: write its schema in nodes/{file}.py and name the class in NODES")
@@ -59,11 +59,13 @@ def find(nodes: dict[str, dict], node_id: str, file: str) -> dict:
 
 def chain(node: dict, nodes: dict[str, dict]) -> str:
     """A first guess of the minimal graph: a node that feeds the new one, the new one, a node that shows its output."""
-    titles = [node["display_name"]]
-    kinds = [slot.kind for slot in input_slots(node)]
-    sources = {output: other["display_name"] for other in nodes.values() if other is not node
-               for output in other["output"]}
-    titles[:0] = next(([title] for title in ((sources | SOURCES).get(kind) for kind in kinds) if title), [])
+    sources = {}
+    for other in nodes.values():
+        if other is not node:
+            sources |= dict.fromkeys(other["output"], other["display_name"])
+    sources |= SOURCES
+    feeding = [sources[slot.kind] for slot in input_slots(node) if slot.kind in sources]
+    titles = [*feeding[:1], node["display_name"]]
     if node["output"]:
         titles.append(SINKS.get(node["output"][0], ANY_SINK))
     return " -> ".join(f"`{title}`" for title in titles)
@@ -133,7 +135,7 @@ def listed(root: Path, node: dict) -> dict[Path, str]:
     return changed
 
 
-def write(root: Path, node: dict, nodes: dict[str, dict]) -> list[Path]:
+def write_node(root: Path, node: dict, nodes: dict[str, dict]) -> list[Path]:
     """Write all that a node needs into the tree at `root`; the paths. Refused when one of the files exists."""
     files = new_files(root, node, nodes)
     for path in files:
@@ -158,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
         load_pack(Path(base))
         nodes = read_pack()
         try:
-            paths = write(ROOT, find(nodes, options.node_id, options.family), nodes)
+            paths = write_node(ROOT, find_node(nodes, options.node_id, options.family), nodes)
         except Refused as reason:
             print(f"dev.py: {reason}", file=sys.stderr)
             return 2

@@ -33,8 +33,9 @@ def page(nodes: dict[str, dict]) -> str:
         groups.setdefault(family(node), []).append(node)
     lines = ["# Nodes", "",
              f"The {len(nodes)} nodes of the pack. `python dev.py renew` writes this page from their schemas.", ""]
-    lines += [f"* [{heading}](#{heading.lower().replace(' ', '-')}): "
-              + ", ".join(f"*{node['display_name']}*" for node in group) for heading, group in groups.items()]
+    for heading, group in groups.items():
+        titles = ", ".join(f"*{node['display_name']}*" for node in group)
+        lines.append(f"* [{heading}](#{heading.lower().replace(' ', '-')}): {titles}")
     for heading, group in groups.items():
         lines += ["", f"## {heading}"]
         for node in group:

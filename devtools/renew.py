@@ -57,7 +57,7 @@ def unmentioned(changed: Iterable[str], info: dict[str, dict], changelog: str) -
 # Writing
 
 
-def write(path: Path, content: dict) -> None:
+def write_json(path: Path, content: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
@@ -79,9 +79,9 @@ def write_what_follows(base: Path) -> list[str]:
         changed = differences(json.loads(SNAPSHOT.read_text()), snapshot(info))
         if silent := unmentioned(changed, info, (ROOT / "CHANGELOG.md").read_text()):
             return silent
-        write(SNAPSHOT, snapshot(info))
-        write(LOCALES / SOURCE / "nodeDefs.json", node_texts(info))
-        write(LOCALES / SOURCE / "main.json", locale(SOURCE).get("main", {}) | main_texts(info))
+        write_json(SNAPSHOT, snapshot(info))
+        write_json(LOCALES / SOURCE / "nodeDefs.json", node_texts(info))
+        write_json(LOCALES / SOURCE / "main.json", locale(SOURCE).get("main", {}) | main_texts(info))
         if chromium():
             write_api_graphs(server.url)
     return []

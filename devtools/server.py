@@ -1,9 +1,9 @@
-"""The real host as a child process, spoken to over its own HTTP and websocket API.
+"""The real host as a child process, driven through its own HTTP and websocket API.
 
     python -m devtools.server BASE PORT     serve the pack to a browser until Ctrl+C
 
-COMFYUI_PATH names the host's tree. Nothing is written there: inputs, outputs, the database and the link to
-this checkout lie in the base folder.
+COMFYUI_PATH names the host's tree. Nothing is written there: inputs, outputs, the database and the link to this
+checkout lie in the base folder.
 """
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 
 ROOT = Path(__file__).absolute().parents[1]
 HOST = Path(os.environ["COMFYUI_PATH"])
+MODEL_ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 
 
 class NodeError(Exception):
@@ -33,7 +34,8 @@ class NodeError(Exception):
 
     def __init__(self, node_id: str | None, message: str):
         super().__init__(f"node {node_id}: {message}")
-        self.node_id, self.message = node_id, message
+        self.node_id = node_id
+        self.message = message
 
 
 class Interrupted(Exception):
@@ -41,14 +43,14 @@ class Interrupted(Exception):
 
 
 def link(path: Path, target: Path) -> None:
-    """Let `path` lead to the folder `target`, replacing a link that leads elsewhere."""
+    """Make `path` a link to the folder `target`; a link to another folder is replaced."""
     if path.is_symlink():
         path.unlink()
     if path.exists():
         return
     try:
         path.symlink_to(target, target_is_directory=True)
-    except OSError:  # Windows lets everyone make junctions, but few make symbolic links
+    except OSError:  # on Windows every user may make junctions, but not symbolic links
         import _winapi
         _winapi.CreateJunction(str(target), str(path))
 
@@ -72,9 +74,9 @@ def command(base: Path, port: int, *arguments: str, host: Path = HOST) -> list[s
 
 
 def variables() -> dict[str, str]:
-    """A user's environment: the checkout is found through custom_nodes alone, and no hub is asked."""
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return kept | {"HF_HUB_OFFLINE": "1"}
+    """The environment of a user: the checkout is found through custom_nodes alone, and no hub is reached."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return inherited | {"HF_HUB_OFFLINE": "1"}
 
 
 def free_port() -> int:
@@ -87,10 +89,12 @@ class Server:
     """One host on a free loopback port; use as a context manager, or call `start` and `stop`."""
 
     def __init__(self, base: Path, *arguments: str, packs: Sequence[Path] = (), host: Path = HOST):
-        self.base, self.arguments, self.host = base, arguments, host
+        self.base = base
+        self.arguments = arguments
+        self.host = host
         self.log = base / "server.log"
         self.session = requests.Session()
-        self.session.trust_env = False  # a proxy is of no use on the loopback
+        self.session.trust_env = False  # no proxy on the loopback
         prepare(base, packs)
 
     def __enter__(self) -> Server:
@@ -105,7 +109,7 @@ class Server:
         self.stop()
 
     def start(self, timeout: float = 180) -> None:
-        """Boot and return once the API answers; RuntimeError with the log's last line when it does not."""
+        """Start the host and wait until its API answers. RuntimeError with the last line of the log if it does not."""
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         with self.log.open("ab") as log:
@@ -128,7 +132,7 @@ class Server:
             self.process.wait()
 
     def get(self, path: str, **parameters):
-        """Answer of a GET as JSON."""
+        """The JSON answer of a GET request."""
         answer = self.session.get(self.url + path, params=parameters, timeout=60)
         answer.raise_for_status()
         return answer.json()
@@ -141,7 +145,7 @@ class Server:
         return self.get("/object_info")
 
     def upload(self, file: Path) -> str:
-        """Put an image into the host's input folder; the name under which LoadImage finds it."""
+        """Put an image into the host's input folder; the name under which Load Image lists it."""
         with file.open("rb") as content:
             answer = self.session.post(self.url + "/upload/image", files={"image": (file.name, content)},
                                        data={"overwrite": "true"}, timeout=60)
@@ -156,8 +160,15 @@ class Server:
         save_file(weights, path, metadata)
         return path.name
 
+    def touch_model(self, name: str) -> None:
+        """Put an empty file into each of the server's models folders, so that every loader lists its name."""
+        for folder in self.get("/models"):
+            file = self.base / "models" / folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+
     def queue(self, graph: dict, client_id: str = "") -> str:
-        """Queue a graph in API form; its prompt id. NodeError when the host's validation refuses it."""
+        """Queue a graph in API form; its prompt id. NodeError if the host's validation refuses it."""
         answer = self.post("/prompt", {"prompt": graph, "client_id": client_id})
         if answer.status_code == 400:
             raise refusal(answer.json())
@@ -165,7 +176,7 @@ class Server:
         return answer.json()["prompt_id"]
 
     def wait(self, prompt_id: str, timeout: float = 600) -> dict:
-        """The history entry of a finished run; NodeError or Interrupted when it did not succeed."""
+        """The history entry of a finished run. NodeError or Interrupted if the run did not succeed."""
         deadline = time.monotonic() + timeout
         while not (entry := self.get(f"/history/{prompt_id}").get(prompt_id)):
             self._check_alive()
@@ -184,17 +195,17 @@ class Server:
         return asyncio.run(self._watch(graph, on_event))
 
     def images(self, entry: dict) -> list[Image.Image]:
-        """The pictures a run saved, in the order of its output nodes."""
+        """The images that a run saved, in the order of its output nodes."""
         saved = [image for output in entry["outputs"].values() for image in output.get("images", ())]
         return [self.picture(image) for image in saved]
 
     def image(self, entry: dict) -> Image.Image:
-        """The only picture a run saved."""
-        (picture,) = self.images(entry)
-        return picture
+        """The only image that a run saved."""
+        (image,) = self.images(entry)
+        return image
 
     def picture(self, image: dict) -> Image.Image:
-        """A picture by its entry in the history."""
+        """An image by its entry in the history."""
         answer = self.session.get(self.url + "/view", params=image, timeout=60)
         answer.raise_for_status()
         return Image.open(io.BytesIO(answer.content)).convert("RGB")
@@ -204,8 +215,8 @@ class Server:
         self.post("/interrupt", {}).raise_for_status()
 
     def free(self) -> None:
-        """Let the host unload models and forget results. It does so when its queue is idle or a graph has ended: the
-        small one here makes sure that it is done."""
+        """Make the host unload models and forget results. The host does so when its queue is idle or a run has ended,
+        so a small graph runs here."""
         self.post("/free", {"unload_models": True, "free_memory": True}).raise_for_status()
         self.run({"1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
                   "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}})
@@ -244,7 +255,7 @@ FINISHED = ("execution_success", "execution_error", "execution_interrupted")
 
 
 def refusal(answer: dict) -> NodeError:
-    """The first node error of a refused /prompt, else the error of the graph as a whole."""
+    """The first error on a node in the answer of a refused prompt, or else the error of the whole graph."""
     for node_id, node in answer.get("node_errors", {}).items():
         for error in node["errors"]:
             return NodeError(node_id, f"{error['message']}: {error['details']}")
@@ -262,7 +273,7 @@ def raise_failure(entry: dict) -> None:
 def main(base: str, port: str) -> int:
     folder = Path(base)
     prepare(folder)
-    shared_models = ("--models-directory", str(HOST / "models"))  # where a person already keeps them
+    shared_models = ("--models-directory", str(HOST / "models"))  # the models that a person has already
     try:
         return subprocess.call(command(folder, int(port), *shared_models), cwd=folder, env=variables())
     except KeyboardInterrupt:

@@ -1,8 +1,8 @@
-"""Draws the faces that the label-map painter starts from: label maps of MakeHuman heads, seen from the front.
+"""Draw the template faces of the label-map painter: label maps of MakeHuman heads, seen from the front.
 
     python dev.py run -- python -m devtools.templates [FOLDER]
 
-Each is an indexed PNG in CelebAMask-HQ colours and order; the same command writes the same bytes.
+Each is an indexed PNG in CelebAMask-HQ colours and order. The same command writes the same bytes.
 """
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mdit.render.scene import Camera, build_scene, gather, rotation_matrix
 FOLDER = Path(__file__).parents[1] / "web" / "painter" / "templates"
 SIZE = 512
 SMOOTHING = np.full(len(PALETTE), 2.0)  # pixels, for each class
-SMOOTHING[[Label.background, Label.hair]] = 7  # strands leave an outline that no one would paint
+SMOOTHING[[Label.background, Label.hair]] = 7  # strands of hair have an outline that nobody would paint
 AHEAD = np.array([0, 0, 1.0])
 PLAIN = dict(
     sex="woman", age="young", chubby="no", expression="neutral", brows="normal", facial_hair="none", lipstick="none",
@@ -31,7 +31,7 @@ PLAIN = dict(
     clothes="shirt", glasses="none", glasses_color="black", hat="none", hat_color="black", earrings="no",
     necklace="no",
 )
-# Name, seed of the head's shape, what differs from PLAIN.
+# Name, seed of the head's shape, changes to PLAIN.
 FACES = (
     ("long-hair", 3, {}),
     ("short-hair", 5, dict(sex="man", hair_length="short")),
@@ -52,23 +52,25 @@ def label_map(seed: int, changes: dict[str, str]) -> np.ndarray:
     tall = appearance["hat"] != "none"
     camera = Camera(rotation_matrix(0, 0, 0), np.array([0, 0.05 + 0.2 * tall]), 3.3 + 0.3 * tall)
     _, owner, weights = rasterize(camera.screen(mesh.position, SIZE), mesh.triangles, SIZE, SIZE)
-    labels, hit = np.zeros((SIZE, SIZE), np.uint8), owner >= 0
-    labels[hit] = paint_surface(head, appearance, gather(head, mesh, owner[hit], weights[hit]), AHEAD, rng)[1]
+    hit = owner >= 0
+    surface = gather(head, mesh, owner[hit], weights[hit])
+    labels = np.zeros((SIZE, SIZE), np.uint8)
+    labels[hit] = paint_surface(head, appearance, surface, AHEAD, rng)[1]
     return smooth(labels)
 
 
 def smooth(labels: np.ndarray) -> np.ndarray:
-    """Each pixel takes the class that most of its neighbours have."""
-    shares = [gaussian_filter((labels == k).astype(np.float32), sigma) for k, sigma in enumerate(SMOOTHING)]
-    return np.argmax(shares, axis=0).astype(np.uint8)
+    """Each pixel takes the class of most of its neighbours."""
+    fractions = [gaussian_filter((labels == k).astype(np.float32), sigma) for k, sigma in enumerate(SMOOTHING)]
+    return np.argmax(fractions, axis=0).astype(np.uint8)
 
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, seed, changes in FACES:
-        picture = Image.fromarray(label_map(seed, changes))
-        picture.putpalette(np.array(PALETTE, np.uint8).tobytes())
-        picture.save(folder / f"{name}.png", optimize=True)
+        image = Image.fromarray(label_map(seed, changes))
+        image.putpalette(np.array(PALETTE, np.uint8).tobytes())
+        image.save(folder / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ SIDE = 400  # pixels
 SIGN = "graph "  # begins the comment that holds the digest
 
 
-def digest(graph: dict) -> str:
+def graph_digest(graph: dict) -> str:
     """Digest of a graph in API form; the order of its keys does not count."""
     return hashlib.sha256(json.dumps(graph, sort_keys=True).encode()).hexdigest()
 
@@ -40,18 +40,18 @@ def outdated(folder: Path = GRAPHS) -> list[str]:
         thumbnail = folder / f"{file.stem}.jpg"
         if not thumbnail.is_file():
             names.append(file.stem)
-        elif (found := drawn_from(thumbnail)) and found != digest(json.loads(file.read_text("utf-8"))):
+        elif (found := drawn_from(thumbnail)) and found != graph_digest(json.loads(file.read_text("utf-8"))):
             names.append(file.stem)
     return names
 
 
-def save(image: Image.Image, graph: dict, path: Path) -> None:
+def save_thumbnail(image: Image.Image, graph: dict, path: Path) -> None:
     """A square JPEG that holds the digest of its graph."""
     square = ImageOps.fit(image.convert("RGB"), (SIDE, SIDE), Image.Resampling.LANCZOS)
-    square.save(path, quality=88, optimize=True, comment=(SIGN + digest(graph)).encode())
+    square.save(path, quality=88, optimize=True, comment=(SIGN + graph_digest(graph)).encode())
 
 
-def draw(server: Server, graph: dict) -> Image.Image:
+def draw_thumbnail(server: Server, graph: dict) -> Image.Image:
     """The first image that a graph in API form saves, on tiny models where it names full-size ones."""
     from mditface.tests.e2e import stand_ins
     graph = stand_ins.runnable(graph)
@@ -74,7 +74,7 @@ def renew(base: Path, folder: Path = GRAPHS) -> list[str]:
         for name in names:
             graph = json.loads((folder / "api" / f"{name}.json").read_text("utf-8"))
             try:
-                save(draw(server, graph), graph, folder / f"{name}.jpg")
+                save_thumbnail(draw_thumbnail(server, graph), graph, folder / f"{name}.jpg")
             except (NodeError, StopIteration) as error:
                 lines.append(f"template {name} does not run here ({error}): make its thumbnail by hand")
     return lines

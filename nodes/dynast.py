@@ -28,7 +28,7 @@ def size_input() -> io.Input:
 
 
 def label_output() -> io.Output:
-    return DynaSTLabel.Output(display_name="label", tooltip="Label for Synthesize after Exemplar.")
+    return DynaSTLabel.Output(display_name="label", tooltip="Label for 'Synthesize after Exemplar'.")
 
 
 class LoadDynaST(io.ComfyNode):
@@ -38,21 +38,23 @@ class LoadDynaST(io.ComfyNode):
             node_id="MDiT_LoadDynaST",
             display_name="Load DynaST",
             category=CATEGORY,
-            description="Loads a DynaST generator in the published layout. It renders the layout of a label with the "
-                        "appearance of an exemplar. The kind of label, pose or face, is detected from the file.",
+            description="Loads a DynaST generator in the published layout. The generator renders the layout of a label "
+                        "with the appearance of an exemplar. The kind of label, pose or face, is detected from the "
+                        "file.",
             search_aliases=["DynaST loader", "exemplar", "pose transfer", "DeepFashion", "latest_net_G"],
             inputs=[
                 io.Combo.Input("weights_name", options=list_files(FOLDER, endings=ENDINGS),
-                               tooltip="File from models/dynast. The published one is latest_net_G.pth."),
+                               tooltip="File from models/dynast. The published file is latest_net_G.pth."),
                 io.Int.Input("top_k", default=TOP_K, min=1, max=64, optional=True, advanced=True,
                              tooltip="Number of candidates in the exemplar that each position hands on to the next "
-                                     "finer level. 4 in training. Not contained in the file."),
+                                     "finer level. 4 in training. The file does not contain this value."),
                 io.Float.Input("smooth", default=SMOOTH, min=0.0001, max=10.0, step=0.0001, round=0.0001, optional=True,
                                advanced=True,
                                tooltip="Temperature of the attention in the finer levels. Lower values put more weight "
-                                       "on the best candidate. 0.01 in training. Not contained in the file."),
+                                       "on the best candidate. 0.01 in training. The file does not contain this "
+                                       "value."),
             ],
-            outputs=[DynaSTModel.Output(display_name="model", tooltip="Generator for Synthesize after Exemplar.")],
+            outputs=[DynaSTModel.Output(display_name="model", tooltip="Generator for 'Synthesize after Exemplar'.")],
         )
 
     @classmethod
@@ -71,9 +73,9 @@ class PoseLabel(io.ComfyNode):
                         "drawn by other nodes do not work.",
             search_aliases=["DynaST", "openpose", "DWPose", "SDPose", "key points", "DeepFashion"],
             inputs=[
-                PoseKeypoints.Input("keypoints", tooltip="Key points from SDPose Keypoint Extractor or another node "
+                PoseKeypoints.Input("keypoints", tooltip="Key points from 'SDPose Keypoint Extractor' or another node "
                                                          "with an output of type POSE_KEYPOINT. Each image gives one "
-                                                         "label. Images are stretched to a square: crop or pad them "
+                                                         "label. Images are stretched to a square: crop or pad images "
                                                          "before the pose is detected."),
                 io.Int.Input("person", default=0, min=0, max=255, optional=True,
                              tooltip="Index of the person in each image. 0 is the first."),
@@ -95,13 +97,13 @@ class FaceEdgeLabel(io.ComfyNode):
             node_id="MDiT_FaceEdgeLabel",
             display_name="Build Face Edge Label",
             category=CATEGORY,
-            description="Converts a face label map to the input of DynaST's face models: the outlines of the parts, "
-                        "the distance of each pixel to them, and the edges of the image around the face.",
+            description="Converts a face label map to the input of DynaST's face models: the outlines of the classes, "
+                        "the distance of each pixel to the outlines, and the edges of the image around the face.",
             search_aliases=["DynaST", "canny", "edges", "distance map", "CelebA-HQ", "sketch"],
             inputs=[
-                io.Image.Input("image", tooltip="Image of the face. Only its edges outside the face are used."),
-                io.Image.Input("label_map", tooltip="Label map of the same face, from Parse Face or painted. Image and "
-                                                    "label map are stretched to a square."),
+                io.Image.Input("image", tooltip="Image of the face. Only the edges outside the face are used."),
+                io.Image.Input("label_map", tooltip="Label map of the same face, from 'Parse Face' or painted. Image "
+                                                    "and label map are stretched to a square."),
                 *palette_inputs(),
                 size_input(),
             ],
@@ -123,20 +125,20 @@ class ExemplarSynthesis(io.ComfyNode):
             display_name="Synthesize after Exemplar",
             category=CATEGORY,
             description="Renders the layout of a label with the appearance of an exemplar image. Each position "
-                        "searches the exemplar for matching positions. If none matches, the model generates the "
-                        "position without the exemplar. One pass: no steps, no text.",
+                        "searches the exemplar for matching positions. If no position matches, the model generates the "
+                        "position without the exemplar. The model runs once, without steps and without text.",
             search_aliases=["DynaST", "pose transfer", "exemplar-guided", "reference image", "style of a face"],
             inputs=[
-                DynaSTModel.Input("model", tooltip="Generator from Load DynaST."),
-                DynaSTLabel.Input("label", tooltip="Layout of the result: from Build Pose Label for a model of "
-                                                   "persons, from Build Face Edge Label for a face model."),
+                DynaSTModel.Input("model", tooltip="Generator from 'Load DynaST'."),
+                DynaSTLabel.Input("label", tooltip="Layout of the result: from 'Build Pose Label' for a model of "
+                                                   "persons, from 'Build Face Edge Label' for a face model."),
                 io.Image.Input("exemplar", tooltip="Image whose appearance is taken over, stretched to a square. One "
                                                    "for all labels, or one for each."),
                 DynaSTLabel.Input("exemplar_label", tooltip="Layout of the exemplar, from the same node as the label "
                                                             "and of the same size."),
                 io.Boolean.Input("warp_kept", default=False, optional=True, advanced=True,
-                                 tooltip="Positions that 'warped' shows. Off: those that the pruning test rejects, as "
-                                         "in the published code. On: those that it keeps."),
+                                 tooltip="Positions that 'warped' shows. Off: positions that the pruning test rejects, "
+                                         "as in the published code. On: positions that the test keeps."),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="Result, in the size of the labels."),

@@ -52,7 +52,7 @@ class ExampleLabelMap(io.ComfyNode):
             description="Loads a label map that comes with the pack, 512 x 512 pixels.",
             search_aliases=["template face", "sample mask", "face parts", "mditface"],
             inputs=[io.Combo.Input("face", options=sorted(path.stem for path in EXAMPLES.glob("*.png")),
-                                   tooltip="Face to load. Edit Label Map changes single classes.")],
+                                   tooltip="Face to load. 'Edit Label Map' changes single classes.")],
             outputs=[label_map_output()],
         )
 

@@ -25,7 +25,7 @@ add_folder(FOLDER, Path(folder_paths.models_dir, FOLDER), WEIGHTS.parent, ending
 def parser_input() -> io.Input:
     return MDiTFaceParser.Input(
         "parser", optional=True,
-        tooltip="Parser from Load Face Parser. Unconnected: the small bundled parser, which works on faces of the "
+        tooltip="Parser from 'Load Face Parser'. Unconnected: the small bundled parser, which works on faces of the "
                 "bundled model and is unreliable on photographs.")
 
 
@@ -45,7 +45,7 @@ class LoadFaceParser(io.ComfyNode):
                                        "config.json in the same folder."),
             ],
             outputs=[MDiTFaceParser.Output(display_name="parser",
-                                           tooltip="Face parser, for Parse Face and Preview Label Map.")],
+                                           tooltip="Face parser, for 'Parse Face' and 'Preview Label Map'.")],
         )
 
     @classmethod
@@ -61,7 +61,7 @@ class ParseFace(io.ComfyNode):
             display_name="Parse Face",
             category=CATEGORY,
             description="Finds the classes of a face in an image and returns them as a label map. Parsers expect one "
-                        "face that fills most of the image: crop the face first with Crop Face.",
+                        "face that fills most of the image: crop the face first with 'Crop Face'.",
             search_aliases=["face parsing", "image to label map", "photo to mask", "face segmentation", "BiSeNet"],
             inputs=[
                 io.Image.Input("image", tooltip="Image of a face, or a batch of images, of any size."),
@@ -86,8 +86,8 @@ class CropFace(io.ComfyNode):
             node_id="MDiT_CropFace",
             display_name="Crop Face",
             category=CATEGORY,
-            description="Crops faces from images as padded squares, the form that face parsers and face models "
-                        "expect. Paste Face puts the faces back.",
+            description="Crops faces from images as padded squares, the form that face parsers and face models expect. "
+                        "'Paste Face' puts the faces back.",
             search_aliases=["face crop", "face detailer", "bbox crop", "crop and stitch"],
             inputs=[
                 io.Image.Input("image", tooltip="Image, or a batch of images."),
@@ -99,15 +99,15 @@ class CropFace(io.ComfyNode):
                 io.Int.Input("size", default=512, min=64, max=4096, step=8,
                              tooltip="Side of the cropped squares in pixels."),
                 io.BoundingBox.Input("bboxes", optional=True, force_input=True,
-                                     tooltip="Boxes of the faces, from Detect Face Landmarks (MediaPipe), SAM3 Detect "
-                                             "or Create Bounding Boxes."),
+                                     tooltip="Boxes of the faces, from 'Detect Face Landmarks (MediaPipe)', 'SAM3 "
+                                             "Detect' or 'Create Bounding Boxes'."),
                 io.Mask.Input("mask", optional=True,
                               tooltip="Mask of the face, instead of boxes: one mask for each image or one for all."),
             ],
             outputs=[
                 io.Image.Output(display_name="faces", tooltip="Cropped squares, image by image."),
                 io.BoundingBox.Output(display_name="regions",
-                                      tooltip="Positions of the squares in the images, for Paste Face."),
+                                      tooltip="Positions of the squares in the images, for 'Paste Face'."),
             ],
         )
 
@@ -139,13 +139,13 @@ class PasteFace(io.ComfyNode):
             node_id="MDiT_PasteFace",
             display_name="Paste Face",
             category=CATEGORY,
-            description="Pastes faces from Crop Face back into their images.",
+            description="Pastes faces from 'Crop Face' back into their images.",
             search_aliases=["face paste", "uncrop", "stitch", "face detailer", "crop and stitch"],
             inputs=[
-                io.Image.Input("image", tooltip="Images to paste into, as they were connected to Crop Face."),
-                io.Image.Input("faces", tooltip="All faces from Crop Face, in the same order and of any size."),
+                io.Image.Input("image", tooltip="Images that were connected to 'Crop Face'."),
+                io.Image.Input("faces", tooltip="All faces from 'Crop Face', in the same order and of any size."),
                 io.BoundingBox.Input("regions", force_input=True,
-                                     tooltip="Positions of the faces in the images, from Crop Face."),
+                                     tooltip="Positions of the faces in the images, from 'Crop Face'."),
                 io.Float.Input("feather", default=0.1, min=0.0, max=0.5, step=0.01,
                                tooltip="Width of the soft border, as a fraction of each side."),
                 io.Boolean.Input("label_map", default=False, advanced=True,
@@ -178,13 +178,13 @@ class LabelMapFromLandmarks(io.ComfyNode):
             node_id="MDiT_LabelMapFromLandmarks",
             display_name="Build Label Map from Face Landmarks",
             category=CATEGORY,
-            description="Paints skin, nose, brows, eyes, lips and mouth from the landmarks of Detect Face Landmarks "
-                        "(MediaPipe). Hair, ears, neck and clothes have no landmarks: take them from a label map or "
+            description="Paints skin, nose, brows, eyes, lips and mouth from the landmarks of 'Detect Face Landmarks "
+                        "(MediaPipe)'. Hair, ears, neck and clothes have no landmarks: take them from a label map or "
                         "from masks.",
             search_aliases=["mediapipe", "face mesh", "landmarks to label map", "face parts"],
             inputs=[
                 FaceLandmarks.Input("face_landmarks",
-                                    tooltip="Face landmarks from Detect Face Landmarks (MediaPipe)."),
+                                    tooltip="Face landmarks from 'Detect Face Landmarks (MediaPipe)'."),
                 io.Image.Input("label_map", optional=True,
                                tooltip="Label map to paint the faces on. Unconnected: background."),
             ],

@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 
 from ..mdit.labelmap import (
     DEFAULT_ORDER, DEFAULT_PALETTE, DISPLAY_NAMES, draw_sheet, measure_classes, overlay, resize_nearest, to_indices)
-from ..mdit.mditface.inspection import contents
+from ..mdit.mditface.inspection import list_entries
 from ..mdit.parsing import host, measure_agreement
 from .labelmap import CATEGORY, palette_inputs
 from .parsing import parser_input
@@ -119,7 +119,7 @@ class CacheInfo(io.ComfyNode):
 
     @classmethod
     def execute(cls, source, after=None) -> io.NodeOutput:
-        found = contents(source)
+        found = list_entries(source)
         return io.NodeOutput(str(found), len(found.entries), found.nbytes, found.hits, found.devices,
                              ui=ui.PreviewText(str(found)))
 

@@ -16,7 +16,7 @@ from .loading import DTYPES
 CATEGORY = "MDiTFace/PT-DiT"
 MODELS, VAES = "diffusion_models", "vae"
 ENDINGS = (".safetensors", ".pt", ".pth", ".ckpt")
-MODEL_TIP = "Model from Load PT-DiT Model."
+MODEL_TIP = "Model from 'Load PT-DiT Model'."
 
 
 def side(name: str, tooltip: str) -> io.Input:
@@ -30,16 +30,16 @@ class LoadPTDiT(io.ComfyNode):
             node_id="MDiT_LoadPTDiT",
             display_name="Load PT-DiT Model",
             category=CATEGORY,
-            description="Loads the transformer of Qihoo-T2X. Do not use the host's 'Load Diffusion Model' for it: that "
-                        "node loads the file as a PixArt and generates noise without an error.",
+            description="Loads the transformer of Qihoo-T2X. Do not use 'Load Diffusion Model': that node loads the "
+                        "file as a PixArt model, which generates noise without an error.",
             search_aliases=["Qihoo-T2X", "proxy token diffusion", "PT-DiT loader"],
             inputs=[
                 io.Combo.Input("model_name", options=list_files(MODELS, endings=ENDINGS),
                                tooltip="File from models/diffusion_models. A config.json in the same folder gives the "
                                        "sizes that the weights do not contain."),
                 io.Combo.Input("weight_dtype", options=list(DTYPES), default="default", advanced=True,
-                               tooltip="Number type of the weights. 'default' lets the host choose. Weights in fp16 "
-                                       "are cast to another type for the computation."),
+                               tooltip="Data type of the weights. default: ComfyUI chooses. Weights in fp16 are cast "
+                                       "to another type for the computation."),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="Diffusion model. The shift of its noise "
                                                                    "schedule is set for 1024 px.")],
@@ -64,7 +64,7 @@ class LoadPTDiTVAE(io.ComfyNode):
                 io.Combo.Input("vae_name", options=list_files(VAES, endings=ENDINGS),
                                tooltip="File from models/vae, such as checkpoint.ckpt of Open-Sora-Plan v1.2."),
             ],
-            outputs=[io.Vae.Output(display_name="vae", tooltip="VAE for VAE Encode and VAE Decode.")],
+            outputs=[io.Vae.Output(display_name="vae", tooltip="VAE for 'VAE Encode' and 'VAE Decode'.")],
         )
 
     @classmethod
@@ -80,10 +80,10 @@ class PTDiTText(io.ComfyNode):
             display_name="Encode Text for PT-DiT",
             category=CATEGORY,
             description="Encodes a prompt as in the training of PT-DiT: lower case, without URLs and special "
-                        "characters, at most 200 tokens. CLIP Text Encode works, too, but does not clean the prompt.",
+                        "characters, at most 200 tokens. 'CLIP Text Encode' also works but does not clean the prompt.",
             search_aliases=["T5 prompt", "Qihoo-T2X prompt", "text encode PT-DiT"],
             inputs=[
-                io.Clip.Input("clip", tooltip="T5-XXL from the host's 'Load CLIP', type 'pixart'."),
+                io.Clip.Input("clip", tooltip="T5-XXL from 'Load CLIP' with type 'pixart'."),
                 io.String.Input("text", multiline=True, dynamic_prompts=True,
                                 tooltip="Prompt. An empty negative prompt works best."),
             ],
@@ -111,16 +111,16 @@ class PTDiTWindows(io.ComfyNode):
                 io.Model.Input("model", tooltip=MODEL_TIP),
                 count("rows", 8, "Height of a window in tokens. The published value is 8."),
                 count("columns", 8, "Width of a window in tokens. The published value is 8."),
-                count("proxy_rows", 1, "Proxies of a window from top to bottom. Must divide its rows. The published "
+                count("proxy_rows", 1, "Proxies of a window from top to bottom. Must divide the rows. The published "
                                        "value is 1."),
-                count("proxy_columns", 1, "Proxies of a window from left to right. Must divide its columns. The "
+                count("proxy_columns", 1, "Proxies of a window from left to right. Must divide the columns. The "
                                           "published value is 1."),
                 io.Int.Input("frames", default=1, min=1, max=256, optional=True, advanced=True,
                              tooltip="Length of a window in latent frames. 1 for images."),
                 io.Combo.Input("positions", options=list(POSITIONS), default=POSITIONS[0], optional=True, advanced=True,
                                tooltip="Positions of tokens in images that are not square. reference: as in the "
-                                       "authors' program, which mixes up rows and columns. rowcol: the true rows and "
-                                       "columns. It is not known which one the weights were trained with."),
+                                       "authors' code, which mixes up rows and columns. rowcol: the true rows and "
+                                       "columns. The positions used in training are unknown."),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="Model with these windows.")],
         )
@@ -139,8 +139,8 @@ class PTDiTShift(io.ComfyNode):
             node_id="MDiT_PTDiTShift",
             display_name="Shift PT-DiT by Resolution",
             category=CATEGORY,
-            description="Sets the shift of the noise schedule from the size of the image: 1 at 512 px, 2 at 1024 px, "
-                        "4 at 2048 px. The host's ModelSamplingSD3 sets any shift.",
+            description="Sets the shift of the noise schedule from the size of the image: 1 at 512 px, 2 at 1024 px, 4 "
+                        "at 2048 px. 'ModelSamplingSD3' sets any shift.",
             search_aliases=["model sampling", "timestep shift", "resolution shift"],
             inputs=[
                 io.Model.Input("model", tooltip=MODEL_TIP),
@@ -167,18 +167,17 @@ class PTDiTSigmas(io.ComfyNode):
             display_name="Schedule PT-DiT Exactly",
             category=CATEGORY,
             description="Computes the noise levels of the authors' sampler for any number of steps, with the shift of "
-                        "the model. The host's scheduler 'simple' gives the same levels if the number of steps "
-                        "divides 1000.",
+                        "the model. The scheduler 'simple' gives the same levels if the number of steps divides 1000.",
             search_aliases=["sigmas", "scheduler", "rectified flow schedule"],
             inputs=[
-                io.Model.Input("model", tooltip="PT-DiT model, usually from Shift PT-DiT by Resolution."),
+                io.Model.Input("model", tooltip="PT-DiT model, usually from 'Shift PT-DiT by Resolution'."),
                 io.Int.Input("steps", default=30, min=1, max=10000, tooltip="Number of denoising steps."),
                 io.Float.Input("denoise", default=1.0, min=0.01, max=1.0, step=0.01,
                                tooltip="Fraction of the noise schedule that is used. 1 starts from pure noise; "
                                        "smaller values keep more of the latent."),
             ],
-            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="Noise levels for SamplerCustom and "
-                                                                    "SamplerCustomAdvanced.")],
+            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="Noise levels for 'SamplerCustom' and "
+                                                                     "'SamplerCustomAdvanced'.")],
         )
 
     @classmethod
@@ -195,18 +194,18 @@ class PTDiTCost(io.ComfyNode):
             node_id="MDiT_PTDiTCost",
             display_name="Count PT-DiT Operations",
             category=CATEGORY,
-            description="Counts the operations of the model with its windows, compares them with full attention of "
-                        "the same width, and reports from which size on PT-DiT is cheaper.",
+            description="Counts the operations of the model with its windows, compares them with full attention of the "
+                        "same width, and reports the image size from which PT-DiT is cheaper.",
             search_aliases=["FLOPs", "cost", "multiply-adds", "proxy tokens"],
             is_output_node=True,
             inputs=[
-                io.Model.Input("model", tooltip="Model from Load PT-DiT Model or Set PT-DiT Windows."),
+                io.Model.Input("model", tooltip="Model from 'Load PT-DiT Model' or 'Set PT-DiT Windows'."),
                 side("width", "Width of the image in pixels."),
                 side("height", "Height of the image in pixels."),
                 io.Int.Input("frames", default=1, min=1, max=4096, optional=True, advanced=True,
                              tooltip="Latent frames of a video. 1 for an image."),
                 io.Int.Input("text_tokens", default=200, min=1, max=4096, optional=True, advanced=True,
-                             tooltip="Number of text tokens. The authors' program always reads 200."),
+                             tooltip="Number of text tokens. The authors' code always reads 200."),
             ],
             outputs=[
                 io.String.Output(display_name="report", tooltip="Operations of each part."),

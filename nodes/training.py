@@ -12,6 +12,7 @@ import folder_paths
 from comfy_api.latest import io, ui
 
 from ..mdit.labelmap import to_indices
+from ..mdit.mditface.adapter.families import model_titles
 from ..mdit.mditface.reductions import REDUCTIONS, describe_reductions
 from .adapter import FOLDERS
 from .labelmap import palette_inputs
@@ -32,7 +33,7 @@ class TrainAdapter(io.ComfyNode):
             node_id="MDiT_TrainAdapter",
             display_name="Train MDiT Adapter",
             category="MDiTFace",
-            description="Trains an adapter that lets an SD3, SD3.5 or FLUX model read label maps. The training data "
+            description=f"Trains an adapter that lets a model of {model_titles()} read label maps. The training data "
                         "are images with label maps and captions. The adapter is saved in output/mdit_adapters, where "
                         "'Load MDiT Adapter' finds it. Queue the same graph again to resume a cancelled run.",
             search_aliases=["train mask adapter", "train LoRA", "train ControlNet", "fine-tune"],
@@ -40,7 +41,7 @@ class TrainAdapter(io.ComfyNode):
             is_output_node=True,
             is_experimental=True,
             inputs=[
-                io.Model.Input("model", tooltip="SD3, SD3.5 or FLUX.1 model that the adapter will serve. The model "
+                io.Model.Input("model", tooltip=f"Model that the adapter will serve: {model_titles()}. The model "
                                                 "itself is not changed."),
                 io.Latent.Input("latents", tooltip="Encoded images from 'Make Training Dataset'."),
                 io.Conditioning.Input("conditioning", tooltip="Encoded captions: one for each image in the same "

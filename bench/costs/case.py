@@ -17,7 +17,7 @@ from mditface.mdit.mditface.entries import key_bias
 from mditface.mdit.mditface.mask import BoundMask, MaskInput, MaskReference
 from mditface.mdit.mditface.reader import OPTIONS_KEY, CacheOptions
 from mditface.mdit.mditface.reductions import REDUCTIONS
-from mditface.mdit.mditface.tokens import MaskTokens, flat_regions
+from mditface.mdit.mditface.tokens import MaskTokens, find_flat_regions
 
 from .hosts import BACKBONES, CELL, CHANNELS, TEXT_WIDTH, Control, FluxSizes, SD3Sizes
 from .joint import Joint
@@ -148,8 +148,8 @@ class Case:
         return self.masks[mode].tokens(None)[0]
 
     def static(self, mode: str):
-        self.entries[mode] = self.readers[mode].entry(self.model, self.masks[mode], None, (None, b""), self.device,
-                                                      {OPTIONS_KEY: CacheOptions("off")})
+        self.entries[mode] = self.readers[mode].find_entry(self.model, self.masks[mode], None, None, (), self.device,
+                                                           {OPTIONS_KEY: CacheOptions("off")})
 
     def base(self, rows: int | None = None, transformer_options: dict = {}, **conds) -> Tensor:
         """The model call without a mask, of all rows or the first ones."""
@@ -178,7 +178,7 @@ class Case:
 
     def leaves(self) -> int:
         tokens = self.tokens("merge")
-        return int(flat_regions(tokens.classes, *tokens.grid).max()) + 1
+        return int(find_flat_regions(tokens.classes, *tokens.grid).max()) + 1
 
     def adapter_bytes(self) -> int:
         """Of the adapter's terms in bf16 at full depth."""

@@ -25,7 +25,7 @@ from mditface.mdit.mditface.config import MDiTConfig
 from mditface.mdit.mditface.layers import MDiTBlock
 from mditface.mdit.mditface.model import MDiT
 from mditface.mdit.mditface.reductions import REDUCTIONS
-from mditface.mdit.mditface.tokens import MaskTokens, mask_tokens
+from mditface.mdit.mditface.tokens import MaskTokens, make_mask_tokens
 
 from . import measure
 from .formulas import run_costs
@@ -71,15 +71,15 @@ def joint_block(block: MDiTBlock, txt: Tensor, img: Tensor, msk: Tensor, vec: Te
     computed: two streams come back.
     """
     streams = (block.txt, txt, vec, None), (block.img, img, vec, pe), (block.msk, msk, mask_vec, mask_pe)
-    mods = [stream.modulation(v) for stream, _, v, _ in streams]
-    inputs = [stream.attention_inputs(h, mod, pe) for (stream, h, _, pe), mod in zip(streams, mods)]
+    mods = [stream.make_modulation(v) for stream, _, v, _ in streams]
+    inputs = [stream.make_qkv(h, mod, pe) for (stream, h, _, pe), mod in zip(streams, mods)]
     queries = streams[:2] if last else streams
     q = torch.cat([q for q, _, _ in inputs[:len(queries)]], dim=2)  # (B, H, L+N+M or L+N, D)
     k, v = (torch.cat(parts, dim=2) for parts in list(zip(*inputs))[1:])  # (B, H, L+N+M, D)
     bias = None if bias is None else bias[..., :q.shape[2], :]
     out = optimized_attention(q, k, v, block.heads, mask=bias, skip_reshape=True)  # (B, L+N+M or L+N, d)
     outs = out.split([h.shape[1] for _, h, _, _ in queries], dim=1)
-    return [stream.residual(h, o, mod) for (stream, h, _, _), o, mod in zip(queries, outs, mods)]
+    return [stream.add_residuals(h, o, mod) for (stream, h, _, _), o, mod in zip(queries, outs, mods)]
 
 
 class Joint:
@@ -105,11 +105,11 @@ class Joint:
 
     def start(self, img: Tensor, txt: Tensor, vec: Tensor, **_):
         tokens, self.bias = self.model.mask_embed(self.tokens.tokens), None
-        msk, self.pe = self.model.add_position(tokens, self.tokens.positions(), {})
+        msk, self.pe = self.model.add_positions(tokens, self.tokens.positions(), {})
         self.mask = [msk.expand(img.shape[0], -1, -1)]  # (B, M, d)
         if self.decoupled:
             own, M = txt.shape[1] + img.shape[1], tokens.shape[1]
-            self.vec = self.model.vector(vec.new_zeros(1), vec.new_zeros(1, self.model.config.pooled_dim))
+            self.vec = self.model.make_vector(vec.new_zeros(1), vec.new_zeros(1, self.model.config.pooled_dim))
             self.bias = img.new_zeros(1, 1, own + M, own + M)
             self.bias[..., own:, :own] = torch.finfo(img.dtype).min
 
@@ -138,7 +138,7 @@ class Case:
         self.step = [x.to(dtype) for x in self.step]
 
     def tokens(self, half: bool = False) -> MaskTokens:
-        found = mask_tokens(self.labels, None, torch.ones(len(CLASSES)), self.config.mask_layout, CELL,
+        found = make_mask_tokens(self.labels, None, torch.ones(len(CLASSES)), self.config.mask_layout, CELL,
                             REDUCTIONS["half" if half else "off"])
         return found._replace(tokens=found.tokens.to(self.step[0]))
 
@@ -146,7 +146,7 @@ class Case:
         return StaticEntry(self.model.static_path(tokens.tokens, tokens.positions()), None, eight_bit=False)
 
     def cached(self, entry: StaticEntry) -> Tensor:
-        return self.model(*self.step, masks=(MaskRows(slice(0, HALVES), entry),))
+        return self.model(*self.step, mask_rows=(MaskRows(slice(0, HALVES), entry),))
 
     def joint(self, decoupled: bool = False) -> Tensor:
         return self.model(*self.step, transformer_options=Joint(self.model, self.tokens(), decoupled).options)

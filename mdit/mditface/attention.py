@@ -1,4 +1,4 @@
-"""How queries of the image and text streams read mask keys (spec sections 3.3, 5.3, 6.4 and 8)."""
+"""How queries of the image and text streams read mask keys (docs/design/mditface.md, sections 3.3, 5.3, 6.4 and 8)."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -8,17 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from comfy.ldm.modules import attention as host_attention
+import comfy.model_management
 
 from . import local_window
 
 
 class ExemplarKeys(NamedTuple):
-    """What image tokens read of an exemplar (see exemplar.py).
+    """What image tokens read of an exemplar (see exemplar_branch.py).
 
-    `candidates` (b, N, C) numbers the keys that each looks at, `match` (b, N, r) tells which of them suit its place,
-    and `kv[i]` gives the keys and values of the i-th block that reads. `strength` multiplies what is read, a number or
-    (B, 1, 1).
+    candidates: (b, N, C), the numbers of the keys that each token compares itself with.
+    match: (b, N, r), features that tell which of these keys suit the token's position.
+    kv: the keys and values of each block that reads, in order.
+    strength: multiplies what is read; a number or (B, 1, 1).
     """
     candidates: Tensor
     match: Tensor
@@ -29,9 +30,10 @@ class ExemplarKeys(NamedTuple):
 class MaskRows(NamedTuple):
     """Which rows of a batch read which mask, and the exemplar on it.
 
-    `kv[i]` gives block i's mask keys and values, each (b, H, M, D) with b = 1 or the number of latents, or in the
-    form of `local_window.strips`; None where the rows have no mask. `bias` is added to the keys' logits, (1 or b, M),
-    or in the form of `local_window.strip_bias`; None for zero.
+    rows: the rows.
+    kv: each block's mask keys and values, (b, H, M, D), or strips of `local_window`; None where rows have no mask.
+    bias: what is added to the keys' logits, (1 or b, M), or that of `local_window.make_strip_bias`; None for zero.
+    exemplar: None where the mask has no exemplar.
     """
     rows: slice
     kv: Sequence[tuple[Tensor, Tensor]] | None
@@ -39,60 +41,86 @@ class MaskRows(NamedTuple):
     exemplar: ExemplarKeys | None = None
 
 
-class Reach(NamedTuple):
+class ReadPattern(NamedTuple):
     """Which queries read which mask keys.
 
-    `text` is the number of text queries, which stand first, and `text_reads` whether they read the mask. With a
-    `radius` above 0 only the queries of the image grid (h, w) do, each those keys that `window` says.
+    text: number of text queries, which come first.
+    text_reads: whether text queries read the mask.
+    radius: above 0 only image queries read the mask, each the keys of its window (see local_window.py).
+    grid: sides (h, w) of the image tokens' grid; needed with a radius.
     """
     text: int
     text_reads: bool = True
     radius: int = 0
     grid: tuple[int, int] = (0, 0)
 
-    def queries(self, length: int) -> slice:
-        """The queries that read, out of `length`."""
+    def readers(self, length: int) -> slice:
+        """The queries that read the mask, out of `length`."""
         if self.radius:
             return slice(self.text, self.text + self.grid[0] * self.grid[1])
         return slice(0 if self.text_reads else self.text, length)
 
 
-def attend_masks(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, masks: Sequence[MaskRows], index: int,
-                 reach: Reach, attention: Callable, fused: bool) -> Tensor:
-    """Attention of q (B, H, T, D) to the keys and values k, v (B, H, K, D) and to block `index`'s of the masks.
+class AttentionCall(NamedTuple):
+    """One attention of a block.
 
-    `mask` restricts the keys k, as for the host's attention, which `attention(q, k, v, mask)` is. `fused` allows
-    kernels in its place that return the logits' log-sum-exp. Returns (B, T, H * D).
+    q: (B, H, T, D).
+    k, v: the block's own keys and values, (B, H, K, D).
+    attn_mask: restricts the own keys, boolean or additive, as for the host's attention; None for no restriction.
+    kernel: the host's attention, kernel(q, k, v, attn_mask) -> (B, T, H * D).
     """
-    parts = []
-    for rows, kv, bias, _ in masks:
-        part = q[rows], k[rows], v[rows], mask if mask is None or mask.shape[0] == 1 or mask.ndim < 3 else mask[rows]
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    attn_mask: Tensor | None
+    kernel: Callable
+
+    def select_rows(self, rows: slice) -> AttentionCall:
+        attn_mask = self.attn_mask
+        if attn_mask is not None and attn_mask.ndim > 2 and attn_mask.shape[0] > 1:
+            attn_mask = attn_mask[rows]
+        return AttentionCall(self.q[rows], self.k[rows], self.v[rows], attn_mask, self.kernel)
+
+
+def attend_masks(call: AttentionCall, mask_rows: Sequence[MaskRows], index: int, pattern: ReadPattern, use_lse: bool
+                 ) -> Tensor:
+    """Attention to the own keys and to block `index`'s keys of the masks, (B, T, H * D).
+
+    `use_lse` allows kernels that return the logits' log-sum-exp instead of the host's.
+    """
+    outputs = []
+    for rows, kv, bias, _ in mask_rows:
+        part = call.select_rows(rows)
         if kv is None:
-            parts.append(attention(*part))
-        elif fused and returns_lse(q, bias is not None):
-            parts.append(merged(*part, *kv[index], bias, reach))
+            outputs.append(part.kernel(part.q, part.k, part.v, part.attn_mask))
+            continue
+        mask_k, mask_v = kv[index]
+        if use_lse and has_lse_kernel(part.q, bias is not None):
+            outputs.append(merge_with_lse(part, mask_k, mask_v, bias, pattern))
         else:
-            parts.append(joined(*part, *kv[index], bias, reach, attention))
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+            outputs.append(concatenate_keys(part, mask_k, mask_v, bias, pattern))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-def is_pytorch(function: Callable) -> bool:
-    """Whether the host's attention function is the one that `with_lse` can stand in for."""
-    plain = host_attention.attention_pytorch
-    return function in (plain, plain.__wrapped__)
+def host_uses_pytorch() -> bool:
+    """Whether the host computes attention by PyTorch's kernels, whose result `attend_with_lse` equals."""
+    management = comfy.model_management
+    other = (management.sage_attention_enabled() or management.flash_attention_enabled()
+             or management.xformers_enabled())
+    return management.pytorch_attention_enabled() and not other
 
 
-def returns_lse(q: Tensor, biased: bool) -> bool:
+def has_lse_kernel(q: Tensor, biased: bool) -> bool:
     """Whether a kernel with log-sum-exp serves these queries, and at least as well as one call over all keys.
 
-    On CUDA the host may have a faster kernel without; a bias however would take it from all keys there.
+    On CUDA the host may have a faster kernel without it; a bias, however, would slow that kernel down for all keys.
     """
     if torch.is_grad_enabled():  # the kernels have no gradient through the log-sum-exp
         return False
     return q.device.type == "cpu" or (q.device.type == "cuda" and biased)
 
 
-def with_lse(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def attend_with_lse(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Attention (B, H, T, D) and the log-sum-exp of its logits (B, H, T), for a bias that broadcasts to them."""
     aten = torch.ops.aten
     if bias is not None:
@@ -107,91 +135,108 @@ def with_lse(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> tup
     return out, lse[..., :q.shape[2]]  # the kernel pads the queries
 
 
-def merged(q, k, v, mask, mask_k, mask_v, bias, reach: Reach) -> Tensor:
-    """Two attentions whose outputs are weighted by their log-sum-exp: exact, and no keys are copied (section 6.4)."""
-    out, lse = with_lse(q, k, v, additive(mask, q))  # (B, H, T, D), (B, H, T)
-    readers = reach.queries(q.shape[2])
-    if reach.radius:
-        read, read_lse = local_window.attend(q[:, :, readers], mask_k, mask_v, bias, reach.grid, reach.radius, with_lse)
+def merge_with_lse(call: AttentionCall, mask_k: Tensor, mask_v: Tensor, bias: Tensor | None, pattern: ReadPattern
+                   ) -> Tensor:
+    """Two attentions whose outputs are weighted by their log-sum-exp: exact, and no keys are copied."""
+    out, lse = attend_with_lse(call.q, call.k, call.v, as_bias(call.attn_mask, call.q))  # (B, H, T, D), (B, H, T)
+    readers = pattern.readers(call.q.shape[2])
+    q = call.q[:, :, readers]
+    if pattern.radius:
+        mask_out, mask_lse = local_window.attend_windows(q, mask_k, mask_v, bias, pattern.grid, pattern.radius,
+                                                         attend_with_lse)
     else:
-        bias = None if bias is None else repeat(bias, q.shape[0])[:, None, None]  # (B, 1, 1, M)
-        read, read_lse = with_lse(q[:, :, readers], repeat(mask_k, q.shape[0]), repeat(mask_v, q.shape[0]), bias)
-    share = torch.sigmoid(read_lse - lse[:, :, readers]).unsqueeze(-1).to(out.dtype)
-    out[:, :, readers].lerp_(read, share)
+        batch = q.shape[0]
+        bias = None if bias is None else repeat_rows(bias, batch)[:, None, None]  # (B, 1, 1, M)
+        mask_out, mask_lse = attend_with_lse(q, repeat_rows(mask_k, batch), repeat_rows(mask_v, batch), bias)
+    weight = torch.sigmoid(mask_lse - lse[:, :, readers]).unsqueeze(-1).to(out.dtype)
+    out[:, :, readers].lerp_(mask_out, weight)
     return out.transpose(1, 2).flatten(2)
 
 
-def joined(q, k, v, mask, mask_k, mask_v, bias, reach: Reach, attention: Callable) -> Tensor:
-    """One attention over all keys; serves every kernel and gives gradients."""
-    readers, length, own_keys = reach.queries(q.shape[2]), q.shape[2], k.shape[2]
-    mask_k, mask_v, bias = dense(mask_k, mask_v, bias, reach, q)
-    keys, values = torch.cat((k, mask_k), dim=2), torch.cat((v, mask_v), dim=2)
-    parts = [attention(q[:, :, part], k, v, of_queries(mask, part)) for part in
-             (slice(0, readers.start), slice(readers.stop, length)) if part.start < part.stop]
-    both = beside(of_queries(mask, readers), own_keys, bias, mask_k.shape[2], q)
-    reading = attention(q[:, :, readers], keys, values, both)
-    parts.insert(1 if readers.start else 0, reading)
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+def concatenate_keys(call: AttentionCall, mask_k: Tensor, mask_v: Tensor, bias: Tensor | None, pattern: ReadPattern
+                     ) -> Tensor:
+    """One attention over all keys; serves every kernel and has gradients."""
+    q, k, v, attn_mask, kernel = call
+    length = q.shape[2]
+    readers = pattern.readers(length)
+    mask_k, mask_v, bias = expand_keys(mask_k, mask_v, bias, pattern, q)
+    all_k = torch.cat((k, mask_k), dim=2)
+    all_v = torch.cat((v, mask_v), dim=2)
+    all_bias = concatenate_biases(select_queries(attn_mask, readers), k.shape[2], bias, mask_k.shape[2], q)
+    outputs = [kernel(q[:, :, readers], all_k, all_v, all_bias)]
+    before, after = slice(0, readers.start), slice(readers.stop, length)  # queries that do not read the mask
+    if readers.start > 0:
+        outputs.insert(0, kernel(q[:, :, before], k, v, select_queries(attn_mask, before)))
+    if readers.stop < length:
+        outputs.append(kernel(q[:, :, after], k, v, select_queries(attn_mask, after)))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
 
-def attend_at_once(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, masks: Sequence[MaskRows], index: int,
-                   reach: Reach, attention: Callable) -> Tensor:
-    """What `attend_masks` does, in one call of `attention` with all rows and queries.
+def attend_at_once(call: AttentionCall, mask_rows: Sequence[MaskRows], index: int, pattern: ReadPattern) -> Tensor:
+    """What `attend_masks` computes, in one call of the kernel with all rows and queries.
 
-    For the attention of another node, another adapter's among them, that tells rows and queries by their places.
+    For the attention of another node, another adapter's among them, that identifies rows and queries by their
+    positions in the tensor.
     """
-    readers, (B, H, T, D) = reach.queries(q.shape[2]), q.shape
-    parts = [(rows, *dense(*kv[index], bias, reach, q[rows])) for rows, kv, bias, _ in masks if kv is not None]
-    M = max(part[1].shape[2] for part in parts)
-    mask_k, mask_v = (x.new_zeros(B, H, M, D) for x in (k, v))
+    q, k, v, attn_mask, kernel = call
+    B, H, T, D = q.shape
+    readers = pattern.readers(T)
+    expanded = [(part.rows, *expand_keys(*part.kv[index], part.bias, pattern, q[part.rows]))
+                for part in mask_rows if part.kv is not None]
+    M = max(part_k.shape[2] for _, part_k, _, _ in expanded)
+    mask_k = k.new_zeros(B, H, M, D)
+    mask_v = v.new_zeros(B, H, M, D)
     bias = q.new_full((B, 1, T, M), -torch.inf)
-    for rows, part_k, part_v, part in parts:
+    for rows, part_k, part_v, part_bias in expanded:
         count = part_k.shape[2]
-        mask_k[rows, :, :count], mask_v[rows, :, :count] = part_k, part_v
-        bias[rows, :, readers, :count] = 0 if part is None else part
-    if len(masks) == 1 and parts[0][3] is None and readers == slice(0, T):
+        mask_k[rows, :, :count] = part_k
+        mask_v[rows, :, :count] = part_v
+        bias[rows, :, readers, :count] = 0 if part_bias is None else part_bias
+    if len(mask_rows) == 1 and expanded[0][3] is None and readers == slice(0, T):
         bias = None
-    both = beside(mask, k.shape[2], bias, M, q)
-    return attention(q, torch.cat((k, mask_k), dim=2), torch.cat((v, mask_v), dim=2), both)
+    all_bias = concatenate_biases(attn_mask, k.shape[2], bias, M, q)
+    return kernel(q, torch.cat((k, mask_k), dim=2), torch.cat((v, mask_v), dim=2), all_bias)
 
 
-def dense(mask_k, mask_v, bias, reach: Reach, q: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """A mask's keys and values (B, H, M, D) for the queries q, and the bias (B or 1, 1, T or 1, M) of those that read.
-    """
-    if reach.radius:
-        mask_k, mask_v = (local_window.from_strips(x, reach.grid, reach.radius) for x in (mask_k, mask_v))
-        bias = local_window.dense_bias(reach.grid, reach.radius, q)[None, None]  # (1, 1, N, M)
+def expand_keys(mask_k: Tensor, mask_v: Tensor, bias: Tensor | None, pattern: ReadPattern, q: Tensor
+                ) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A mask's keys and values (B, H, M, D) for the queries q, and the bias (B or 1, 1, T or 1, M) of its readers."""
+    if pattern.radius:
+        mask_k = local_window.join_strips(mask_k, pattern.grid, pattern.radius)
+        mask_v = local_window.join_strips(mask_v, pattern.grid, pattern.radius)
+        bias = local_window.make_dense_bias(pattern.grid, pattern.radius, q)[None, None]  # (1, 1, N, M)
     elif bias is not None:
-        bias = repeat(bias.to(q.dtype), q.shape[0])[:, None, None]  # (B, 1, 1, M)
-    return repeat(mask_k, q.shape[0]), repeat(mask_v, q.shape[0]), bias
+        bias = repeat_rows(bias.to(q.dtype), q.shape[0])[:, None, None]  # (B, 1, 1, M)
+    return repeat_rows(mask_k, q.shape[0]), repeat_rows(mask_v, q.shape[0]), bias
 
 
-def beside(own: Tensor | None, own_keys: int, bias: Tensor | None, mask_keys: int, q: Tensor) -> Tensor | None:
-    """The attention mask of the own keys and the bias of the mask's, either of which may be None, as one."""
-    if own is None and bias is None:
+def concatenate_biases(attn_mask: Tensor | None, own_keys: int, bias: Tensor | None, mask_keys: int, q: Tensor
+                       ) -> Tensor | None:
+    """The attention mask of the own keys and the bias of the mask's keys as one bias; None where both are None."""
+    if attn_mask is None and bias is None:
         return None
-    own = q.new_zeros(1, 1, 1, own_keys) if own is None else additive(own, q)
+    own = q.new_zeros(1, 1, 1, own_keys) if attn_mask is None else as_bias(attn_mask, q)
     bias = q.new_zeros(1, 1, 1, mask_keys) if bias is None else bias
-    shape = [max(sizes) for sizes in zip(own.shape[:3], bias.shape[:3])]
+    shape = torch.broadcast_shapes(own.shape[:3], bias.shape[:3])
     return torch.cat((own.expand(*shape, -1), bias.expand(*shape, -1)), dim=3)
 
 
-def of_queries(mask: Tensor | None, queries: slice) -> Tensor | None:
-    """The rows of an attention mask (..., T or 1, K) that belong to some queries."""
-    return mask if mask is None or mask.shape[-2] == 1 else mask[..., queries, :]
+def select_queries(attn_mask: Tensor | None, queries: slice) -> Tensor | None:
+    """The part of an attention mask (..., T or 1, K) that belongs to some queries."""
+    return attn_mask if attn_mask is None or attn_mask.shape[-2] == 1 else attn_mask[..., queries, :]
 
 
-def additive(mask: Tensor | None, q: Tensor) -> Tensor | None:
+def as_bias(attn_mask: Tensor | None, q: Tensor) -> Tensor | None:
     """A host's attention mask, boolean or additive with 2 to 4 dimensions, as a bias (B or 1, H or 1, T or 1, K)."""
-    if mask is None:
+    if attn_mask is None:
         return None
-    if mask.dtype == torch.bool:
-        mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, -torch.inf)
-    mask = mask[None] if mask.ndim == 2 else mask
-    return mask[:, None] if mask.ndim == 3 else mask
+    if attn_mask.dtype == torch.bool:
+        attn_mask = torch.zeros_like(attn_mask, dtype=q.dtype).masked_fill_(~attn_mask, -torch.inf)
+    attn_mask = attn_mask[None] if attn_mask.ndim == 2 else attn_mask
+    return attn_mask[:, None] if attn_mask.ndim == 3 else attn_mask
 
 
-def repeat(x: Tensor, batch: int) -> Tensor:
+def repeat_rows(x: Tensor, batch: int) -> Tensor:
     """Repeats the b rows of x cyclically to `batch` rows, without a copy where b is 1."""
     if x.shape[0] == 1:
         return x.expand(batch, *x.shape[1:])

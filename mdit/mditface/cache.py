@@ -1,4 +1,5 @@
-"""The static cache (spec section 6): keys and values of the mask stream, kept as long as the mask is held."""
+"""The static cache: keys and values of the mask stream, stored as long as the mask exists (docs/design/mditface.md,
+section 6)."""
 from __future__ import annotations
 
 import contextlib
@@ -21,7 +22,14 @@ REPORT_KEY = "mdit_report"
 
 @dataclass
 class RunReport:
-    """What one sampling run did on the static path."""
+    """What one sampling run did on the static path.
+
+    passes, hits: entries computed, and entries found.
+    bytes: size of the store that was used last.
+    seconds: time of the passes.
+    reads: for each reader the block calls that read a mask, and those that should have.
+    notes: further lines.
+    """
     passes: int = 0
     hits: int = 0
     bytes: int = 0
@@ -35,7 +43,7 @@ class RunReport:
         return "\n".join([line, *self.notes])
 
 
-def to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
+def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
     """(b, H, M, D) -> int8 of the same shape and a scale per channel (b, H, 1, D)."""
     scale = x.abs().amax(dim=2, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny) / 127
     return (x / scale).round().to(torch.int8), scale
@@ -44,22 +52,28 @@ def to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
 class StaticEntry:
     """Keys and values (b, H, M, D) of every block, with the logits' bias (b, M) of merged tokens or None.
 
-    Indexing gives a block's pair on the device of the computation, wherever the entry is stored; from RAM the next
-    block is copied while this one is in use. An entry that is not `resident` stays in RAM by the user's wish: the host
-    neither counts nor loads it. `hits` counts how often a run found it.
+    Indexing gives a block's pair on the device of the computation, wherever the entry is stored. From RAM the next
+    block is copied while this one is in use.
+
+    resident: false for an entry that stays in RAM by the user's choice. The host neither counts nor loads it.
+    hits: how often a run found the entry.
     """
 
     resident = True
     hits = 0
 
     def __init__(self, kv: Iterable[tuple[Tensor, Tensor]], bias: Tensor | None, eight_bit: bool):
-        self.blocks, self.bias, self.ahead = [], bias, None
+        self.blocks = []
+        self.bias = bias
+        self.ahead = None  # the next block, while it is copied
         for k, v in kv:
-            self.device, self.dtype = k.device, k.dtype
-            self.blocks.append((*to_int8(k), *to_int8(v)) if eight_bit else (k, v))
+            self.device = k.device
+            self.dtype = k.dtype
+            self.blocks.append((*quantize(k), *quantize(v)) if eight_bit else (k, v))
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        block, self.ahead = self.ahead, None
+        block = self.ahead
+        self.ahead = None
         if block is None or block[0] != i:
             block = self.fetch(i)
         if self.stored_on != self.device and i + 1 < len(self.blocks):
@@ -77,10 +91,11 @@ class StaticEntry:
         if self.stored_on == self.device:
             return i, list(self.blocks[i]), None
         stream = management.get_offload_stream(self.device)
-        if stream is not None:  # its next buffer may be one that the computation still reads
+        if stream is not None:  # the computation may still read the stream's next buffer
             stream.wait_stream(management.current_stream(self.device))
-        quick = management.device_supports_non_blocking(self.device)
-        return i, [management.cast_to(x, None, self.device, quick, stream=stream) for x in self.blocks[i]], stream
+        non_blocking = management.device_supports_non_blocking(self.device)
+        copies = [management.cast_to(x, None, self.device, non_blocking, stream=stream) for x in self.blocks[i]]
+        return i, copies, stream
 
     @property
     def nbytes(self) -> int:
@@ -122,7 +137,8 @@ class StaticMaskCache(nn.Module):
 
 
 class CachePatcher(comfy.model_patcher.ModelPatcher):
-    """Lets the host load, count, spill and unload a mask's entries like a model's weights (spec section 6.3)."""
+    """Lets the host load, count, spill and unload a mask's entries like a model's weights (docs/design/mditface.md,
+    section 6.3)."""
 
     def model_size(self) -> int:
         return sum(entry.nbytes for entry in self.model.resident()) + self.model.planned
@@ -140,7 +156,7 @@ class CachePatcher(comfy.model_patcher.ModelPatcher):
         return self.model.move(self.load_device, self.offload_device, memory_to_free)
 
     def detach(self, unpatch_all=True) -> StaticMaskCache:
-        """The host calls this with False on every reload: the entries must stay where they are then."""
+        """The host calls this with False on every reload: then the entries must stay where they are."""
         if unpatch_all:
             self.model.move(self.load_device, self.offload_device, float("inf"))
         return self.model
@@ -162,7 +178,7 @@ class StaticStore:
 
     @contextlib.contextmanager
     def reserved(self, entries: int, nbytes: int):
-        """For the time of a run: keeps that many entries at once, and has the host make room for new bytes."""
+        """For the time of a run: stores that many entries at once, and lets the host make room for new bytes."""
         self.needed += entries
         self.cache.planned += nbytes
         try:
@@ -172,7 +188,7 @@ class StaticStore:
             self.cache.planned = 0
 
     def get(self, key: Hashable, compute: Callable[[], StaticEntry], report: RunReport) -> StaticEntry:
-        """The entry of this key, computed if need be. A failure or an interrupt in `compute` leaves nothing."""
+        """The entry of this key, computed if it is absent. An error or an interrupt in `compute` leaves nothing."""
         with self.lock:
             entry = self.cache.entries.get(key)
             if entry is not None:
@@ -180,7 +196,7 @@ class StaticStore:
                 entry.hits += 1
                 self.cache.entries.move_to_end(key)
             else:
-                entry = timed(compute, report)
+                entry = compute_counted(compute, report)
                 self.cache.planned = max(0, self.cache.planned - entry.nbytes)
                 while len(self.cache.entries) >= max(CAPACITY, self.needed):
                     self.cache.entries.popitem(last=False)
@@ -189,7 +205,7 @@ class StaticStore:
             return entry
 
 
-def timed(compute: Callable[[], StaticEntry], report: RunReport) -> StaticEntry:
+def compute_counted(compute: Callable[[], StaticEntry], report: RunReport) -> StaticEntry:
     """The computed entry, counted in the report as a pass."""
     start = time.perf_counter()
     entry = compute()

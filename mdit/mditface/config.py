@@ -1,4 +1,4 @@
-"""Configuration of a stand-alone MDiT, as stored in the header of its safetensors file (spec section 4)."""
+"""Configuration of a stand-alone MDiT, as its safetensors header stores it (docs/design/mditface.md, section 4)."""
 from __future__ import annotations
 
 import dataclasses
@@ -6,8 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .exemplar_branch import MATCH, PRUNE
-
+MATCH, PRUNE = 64, 16  # features of an exemplar's token: to compare it by, and to say whether it is read at all
 FORMAT = "1"
 FORMAT_KEY = "mdit.format"
 CONFIG_KEY = "mdit.config"
@@ -22,12 +21,17 @@ CHOICES = {
 
 
 class MaskLayout(NamedTuple):
-    """What of a model decides how label maps become its mask tokens, and how large their keys and values are.
+    """How a model's mask tokens are made of label maps, and how large their keys and values are.
 
-    `condition` is the side in pixels of the square that every label map is stretched to, 0 for the picture's own
-    size. Tokens of another grid than the image's are spread over it by their centres or, with `corner`, by their
-    upper left corners. `blocks` and `width` are those that read the mask.
-    `exemplar` counts the numbers that are kept for each token of an exemplar; 0 for models that read none.
+    tokenizer: one of CHOICES["mask_tokenizer"].
+    palette: colors of the classes for `vae_palette`; empty for the standard ones.
+    patch: side of a token in latent cells.
+    blocks, width: number and width of the blocks that read the mask.
+    cells: label cells along a token's side for `class_embed`.
+    condition: side in pixels of the square that every label map is stretched to; 0 for the image's own size.
+    corner: where tokens of another grid than the image's stand: at their upper left corners, otherwise at their
+        centers.
+    exemplar: numbers stored for each token of an exemplar; 0 for models that read none.
     """
     tokenizer: str
     palette: tuple[tuple[int, int, int], ...]
@@ -44,13 +48,24 @@ class MaskLayout(NamedTuple):
 class MDiTConfig:
     """Sizes and switches of one model.
 
-    `mlp_ratio` holds the hidden width over the width of the (image, text, mask) streams. `mask_cells` is the
-    number of label cells along a patch's side for `class_embed` tokens. `prediction` says what the last layer
-    yields: the flow velocity, or the clean image from which the velocity follows. `resolution` is the training
-    size in pixels. `proxy_window`, experimental, is the side in tokens of the windows in which image tokens attend to
-    each other, while proxies stand for them elsewhere (see proxy.py); 0 for attention among all. It pays from about
-    3 `width` image tokens on. `exemplar_blocks`, experimental, are those after which image tokens look at an exemplar
-    (see exemplar.py), `exemplar_candidates` the number of candidates that the search for its tokens keeps for each.
+    width, depth, heads: of the blocks.
+    patch, in_channels: side of a token in latent cells, and channels of a cell.
+    text_dim, pooled_dim: widths of the text tokens and of the pooled text.
+    mlp_ratio: hidden width over width of the image, text and mask stream.
+    latent_format, qk_norm, pos, mask_tokenizer, mask_vec: one of CHOICES each.
+    rope_theta: base of the rotary frequencies.
+    mask_classes, mask_cells: classes, and label cells along a token's side, of `class_embed` tokens.
+    text_reads_mask: whether text queries read the mask.
+    palette: colors of the classes for `vae_palette` tokens; empty for the standard ones.
+    resolution: side of the training images in pixels.
+    own_mask_weights: whether the mask stream has weights of its own instead of the image stream's.
+    lora_rank, lora_alpha: of the mask stream's low-rank terms; rank 0 for none.
+    prediction: what the last layer yields: the flow velocity, or the clean image from which the velocity follows.
+    proxy_window: experimental; side in tokens of the windows in which image tokens attend to each other, while proxies
+        stand for the rest of the image (see proxy_stream.py); 0 for attention to all. It is faster from about 3 `width`
+        image tokens on.
+    exemplar_blocks: experimental; the blocks after which image tokens read an exemplar (see exemplar_branch.py).
+    exemplar_candidates: number of candidates that the search for an exemplar's tokens keeps for each image token.
     """
     width: int
     depth: int
@@ -83,7 +98,7 @@ class MDiTConfig:
         if isinstance(self.mlp_ratio, (int, float)):
             object.__setattr__(self, "mlp_ratio", (float(self.mlp_ratio),) * 3)
         object.__setattr__(self, "mlp_ratio", tuple(self.mlp_ratio))
-        object.__setattr__(self, "palette", tuple(tuple(colour) for colour in self.palette))
+        object.__setattr__(self, "palette", tuple(map(tuple, self.palette)))
         object.__setattr__(self, "exemplar_blocks", tuple(self.exemplar_blocks))
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
@@ -97,7 +112,7 @@ class MDiTConfig:
         blocks = self.exemplar_blocks
         if sorted(set(blocks) & set(range(self.depth))) != list(blocks):
             raise ValueError(f"mdit.config: exemplar_blocks {list(blocks)} must be numbers of blocks from 0 to "
-                             f"{self.depth - 1}, in their order")
+                             f"{self.depth - 1}, in ascending order")
         if self.exemplar_candidates < 1:
             raise ValueError(f"mdit.config: exemplar_candidates {self.exemplar_candidates} must be at least 1")
         if not self.own_mask_weights and self.mask_tokenizer != "vae_palette":
@@ -117,20 +132,20 @@ class MDiTConfig:
 
     @property
     def mask_layout(self) -> MaskLayout:
-        kept = 2 * self.width + MATCH + PRUNE
+        stored = 2 * self.width + MATCH + PRUNE  # for each token and block: values, keys, and features to select by
         return MaskLayout(self.mask_tokenizer, self.palette, self.patch, self.depth, self.width, self.mask_cells,
-                          exemplar=kept * len(self.exemplar_blocks))
+                          exemplar=stored * len(self.exemplar_blocks))
 
     def to_metadata(self) -> dict[str, str]:
         return {FORMAT_KEY: FORMAT, CONFIG_KEY: json.dumps(dataclasses.asdict(self))}
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str] | None) -> MDiTConfig:
-        """Raises ValueError when the header is no MDiT header or holds unknown or missing fields."""
+        """Raises ValueError for a header that is not an MDiT header, or has unknown or missing fields."""
         metadata = metadata or {}
         if metadata.get(FORMAT_KEY) != FORMAT or CONFIG_KEY not in metadata:
             raise ValueError(f"the file's header has no '{CONFIG_KEY}' of format {FORMAT}: it is not a stand-alone "
-                             "MDiT model; load diffusion models of other families with the host's own loaders")
+                             "MDiT model; load other diffusion models with the host's own loaders")
         try:
             fields = json.loads(metadata[CONFIG_KEY])
         except json.JSONDecodeError as error:

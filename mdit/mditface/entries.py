@@ -12,7 +12,7 @@ from comfy.ldm.flux.math import apply_rope1
 from . import local_window
 from .cache import StaticEntry
 from .reductions import Reduction
-from .tokens import MaskTokens, flat_regions, merge_leaves
+from .tokens import MaskTokens, find_flat_regions, merge_leaves
 
 KeysAndValues = tuple[Tensor, Tensor]  # of one block, each (b, H, M, D)
 Rotation = Callable[[Tensor], Tensor | None]  # of positions (M, 2), None for a model whose keys are not rotated
@@ -35,7 +35,7 @@ def merge_entry(kv: Iterable[KeysAndValues], tokens: MaskTokens, rotation: Rotat
     Keys that are rotated to different positions would partly cancel out in a mean. They are turned back first, and
     their mean is turned to the mean position.
     """
-    leaves = flat_regions(tokens.classes, *tokens.grid)  # (M,)
+    leaves = find_flat_regions(tokens.classes, *tokens.grid)  # (M,)
     if leaves.max() + 1 == len(leaves):  # nothing is flat: exact
         return StaticEntry(kv, None, eight_bit)
     positions = tokens.positions()
@@ -55,10 +55,10 @@ def merge_entry(kv: Iterable[KeysAndValues], tokens: MaskTokens, rotation: Rotat
 
 def window_entry(kv: Iterable[KeysAndValues], grid: tuple[int, int], radius: int, eight_bit: bool) -> StaticEntry:
     """The keys and values in strips, each (b, C * H, R, D)."""
-    kv = [(local_window.strips(k, grid, radius), local_window.strips(v, grid, radius)) for k, v in kv]
+    kv = [(local_window.cut_strips(k, grid, radius), local_window.cut_strips(v, grid, radius)) for k, v in kv]
     first_keys = kv[0][0]
-    columns = local_window.tiles(grid)[1]
-    bias = local_window.strip_bias(grid, radius, first_keys.shape[1] // columns, first_keys)
+    columns = local_window.count_tiles(grid)[1]
+    bias = local_window.make_strip_bias(grid, radius, first_keys.shape[1] // columns, first_keys)
     return StaticEntry(kv, bias, eight_bit)
 
 

@@ -1,4 +1,4 @@
-"""What the static caches of masks and exemplars hold at this moment."""
+"""What the static caches of masks and exemplars hold at the moment."""
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -29,20 +29,24 @@ class CacheContents(NamedTuple):
         return "\n".join(lines)
 
 
-def masks_in(source: MaskInput | list) -> list[MaskInput]:
+def list_masks(source: MaskInput | list) -> list[MaskInput]:
     """The masks of an MDIT_MASK or a CONDITIONING, and the exemplars on them, each once."""
     if isinstance(source, MaskInput):
         return [source]
-    found = [value for _, options in source for key, value in options.items()
-             if is_mask(key) and isinstance(value, MaskReference)]
-    return list(dict.fromkeys(filter(None, (part for reference in found
-                                            for part in (reference.mask, reference.exemplar)))))
+    found = {}  # in order
+    for _, options in source:
+        for key, reference in options.items():
+            if is_mask(key) and isinstance(reference, MaskReference):
+                found[reference.mask] = None
+                if reference.exemplar is not None:
+                    found[reference.exemplar] = None
+    return list(found)
 
 
-def contents(source: MaskInput | list) -> CacheContents:
-    """The entries of all masks and exemplars in an MDIT_MASK or a CONDITIONING, each one's last used last."""
+def list_entries(source: MaskInput | list) -> CacheContents:
+    """The entries of all masks and exemplars in an MDIT_MASK or a CONDITIONING, for each the last used one last."""
     entries = []
-    for mask in masks_in(source):
+    for mask in list_masks(source):
         with mask.store.lock:
             entries += mask.store.cache.entries.values()
     return CacheContents(entries)

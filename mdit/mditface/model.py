@@ -1,4 +1,4 @@
-"""The stand-alone MDiT (spec sections 3 and 4)."""
+"""The stand-alone MDiT (docs/design/mditface.md, sections 3 and 4)."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -18,13 +18,13 @@ from .attention import MaskRows
 from .config import MDiTConfig
 from .exemplar_branch import ExemplarBranch
 from .layers import MDiTBlock
-from .proxy_stream import Surroundings, surroundings
+from .math import TIME_FEATURES, patchify, rescale_positions, unpatchify
+from .proxy_stream import ProxyGrid, make_proxy_grid
 
-TIME_FEATURES = 256
 MIN_SIGMA = 0.05  # below it the step from a clean-image prediction to a velocity would amplify its error
 
 
-def mlp(n_in: int, width: int, dtype=None, device=None, operations=None) -> nn.Sequential:
+def make_mlp(n_in: int, width: int, dtype=None, device=None, operations=None) -> nn.Sequential:
     return nn.Sequential(operations.Linear(n_in, width, dtype=dtype, device=device), nn.SiLU(),
                          operations.Linear(width, width, dtype=dtype, device=device))
 
@@ -43,8 +43,8 @@ class Final(nn.Module):
 class MDiT(nn.Module):
     """Predicts the flow velocity noise - image of a noisy latent.
 
-    The mask enters as keys and values per block (`MaskRows`), which `static_path` computes from mask tokens once:
-    they depend neither on the time nor on the text.
+    The mask enters as keys and values of each block (`MaskRows`). `static_path` computes them from mask tokens once,
+    because they depend neither on the time nor on the text.
     """
 
     def __init__(self, config: MDiTConfig, dtype=None, device=None, operations=None):
@@ -57,43 +57,47 @@ class MDiT(nn.Module):
         if config.own_mask_weights:
             self.mask_embed = operations.Linear(config.mask_features, config.width, dtype=dtype, device=device)
         self.text_embed = operations.Linear(config.text_dim, config.width, dtype=dtype, device=device)
-        self.t_embed = mlp(TIME_FEATURES, config.width, **factory)
-        self.y_embed = mlp(config.pooled_dim, config.width, **factory)
+        self.t_embed = make_mlp(TIME_FEATURES, config.width, **factory)
+        self.y_embed = make_mlp(config.pooled_dim, config.width, **factory)
         self.blocks = nn.ModuleList([MDiTBlock(config, **factory) for _ in range(config.depth)])
         if config.exemplar_blocks:
             self.exemplar = ExemplarBranch(config, **factory)
         self.final = Final(config.width, features, **factory)
 
-    def forward(self, x, timesteps, context=None, y=None, masks: Sequence[MaskRows] = (), transformer_options={},
+    def forward(self, x, timesteps, context=None, y=None, mask_rows: Sequence[MaskRows] = (), transformer_options={},
                 **kwargs) -> Tensor:
         """x (B, C, H, W) noisy latent, timesteps (B,) sigma in 0..1 (0 is clean), context (B, L, text_dim),
         y (B, pooled_dim). Returns the velocity (B, C, H, W)."""
         return comfy.patcher_extension.WrapperExecutor.new_class_executor(
             self._forward, self, comfy.patcher_extension.get_all_wrappers(
                 comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, transformer_options),
-        ).execute(x, timesteps, context, y, masks, transformer_options, **kwargs)
+        ).execute(x, timesteps, context, y, mask_rows, transformer_options, **kwargs)
 
-    def _forward(self, x, timesteps, context, y, masks, transformer_options, **kwargs) -> Tensor:
+    def _forward(self, x, timesteps, context, y, mask_rows, transformer_options, **kwargs) -> Tensor:
         height, width = x.shape[-2:]
-        noisy = comfy.ldm.common_dit.pad_to_patch_size(x, (self.config.patch, self.config.patch))
-        h, w = (side // self.config.patch for side in noisy.shape[-2:])
-        img = self.x_embed(patchify(noisy, self.config.patch))  # (B, N, d), N = h * w
+        patch = self.config.patch
+        noisy = comfy.ldm.common_dit.pad_to_patch_size(x, (patch, patch))
+        h, w = (side // patch for side in noisy.shape[-2:])
+        img = self.x_embed(patchify(noisy, patch))  # (B, N, d), N = h * w
         txt = self.text_embed(context)  # (B, L, d)
-        places = torch.cartesian_prod(*(torch.arange(n, dtype=torch.float32, device=img.device) for n in (h, w)))
-        img, pe = self.add_position(img, places, transformer_options)
-        vec = self.vector(timesteps, y)  # (B, d)
-        near = None
+        rows = torch.arange(h, dtype=torch.float32, device=img.device)
+        columns = torch.arange(w, dtype=torch.float32, device=img.device)
+        positions = torch.cartesian_prod(rows, columns)  # (N, 2)
+        img, pe = self.add_positions(img, positions, transformer_options)
+        vec = self.make_vector(timesteps, y)  # (B, d)
+        proxy_grid = None
         if self.config.proxy_window:
-            near = surroundings(self.config.proxy_window, (h, w), img, places,
-                                lambda places: self.position(places, transformer_options)[1])
-        img = self.run_blocks(img, txt, vec, pe, masks, transformer_options, near)
-        out = unpatchify(self.final(img, vec), self.config.patch, h, w)  # (B, C, h * p, w * p)
+            proxy_grid = make_proxy_grid(self.config.proxy_window, (h, w), img, positions,
+                                         lambda x: self.encode_positions(x, transformer_options)[1])
+        img = self.run_blocks(img, txt, vec, pe, mask_rows, transformer_options, proxy_grid)
+        out = unpatchify(self.final(img, vec), patch, h, w)  # (B, C, h * patch, w * patch)
         if self.config.prediction == "clean":
             sigma = timesteps.clamp(min=MIN_SIGMA).to(out).view(-1, 1, 1, 1)
             out = (noisy - out) / sigma
         return out[..., :height, :width]
 
-    def run_blocks(self, img, txt, vec, pe, masks, transformer_options, near: Surroundings | None = None) -> Tensor:
+    def run_blocks(self, img, txt, vec, pe, mask_rows, transformer_options, proxy_grid: ProxyGrid | None = None
+                   ) -> Tensor:
         replace = transformer_options.get("patches_replace", {}).get("dit", {})
         after = transformer_options.get("patches", {}).get("double_block", [])
         options = {**transformer_options, "total_blocks": len(self.blocks), "block_type": "double"}
@@ -101,10 +105,10 @@ class MDiT(nn.Module):
             options["block_index"] = i
 
             def run(args, block=block, i=i):
-                img, txt = block(args["img"], args["txt"], args["vec"], args["pe"], masks, i,
-                                 args["transformer_options"], near)
+                img, txt = block(args["img"], args["txt"], args["vec"], args["pe"], mask_rows, i,
+                                 args["transformer_options"], proxy_grid)
                 if self.config.exemplar_blocks:
-                    img = self.exemplar(i, img, args["vec"], masks)
+                    img = self.exemplar(i, img, args["vec"], mask_rows)
                 return {"img": img, "txt": txt}
 
             args = {"img": img, "txt": txt, "vec": vec, "pe": pe, "transformer_options": options}
@@ -115,49 +119,33 @@ class MDiT(nn.Module):
             img, txt = out["img"], out["txt"]
         return img
 
-    def static_path(self, tokens: Tensor, places: Tensor, transformer_options={}) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields each block's mask keys and values (b, H, M, D), after norm and rotation (spec section 3.5).
+    def static_path(self, tokens: Tensor, positions: Tensor, transformer_options={}
+                    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields each block's mask keys and values (b, H, M, D), after norm and rotation.
 
-        tokens (b, M, mask_features) and their places (M, 2), as `mask_tokens` makes them.
+        tokens (b, M, mask_features) and their positions (M, 2), as `mask_tokens` makes them.
         """
         embed = self.mask_embed if self.config.own_mask_weights else self.x_embed
-        msk, pe = self.add_position(embed(tokens), places, transformer_options)  # (b, M, d)
+        msk, pe = self.add_positions(embed(tokens), positions, transformer_options)  # (b, M, d)
         zero = tokens.new_zeros(1)
-        vec = self.vector(zero, zero.new_zeros(1, self.config.pooled_dim))  # (1, d)
+        vec = self.make_vector(zero, zero.new_zeros(1, self.config.pooled_dim))  # (1, d)
         for i, block in enumerate(self.blocks):
-            msk, k, v = block.static(msk, vec, pe, last=i + 1 == len(self.blocks))
+            msk, k, v = block.run_static(msk, vec, pe, last=i + 1 == len(self.blocks))
             yield k, v
 
-    def vector(self, timesteps: Tensor, y: Tensor) -> Tensor:
+    def make_vector(self, timesteps: Tensor, y: Tensor) -> Tensor:
         return self.t_embed(timestep_embedding(timesteps, TIME_FEATURES).to(y.dtype)) + self.y_embed(y)
 
-    def add_position(self, tokens: Tensor, places: Tensor, transformer_options) -> tuple[Tensor, Tensor | None]:
-        table, pe = self.position(places, transformer_options)
+    def add_positions(self, tokens: Tensor, positions: Tensor, transformer_options) -> tuple[Tensor, Tensor | None]:
+        """The tokens with their positions added, and the rotation of q and k; one of the two does nothing."""
+        table, pe = self.encode_positions(positions, transformer_options)
         return (tokens if table is None else tokens + table.to(tokens.dtype)), pe
 
-    def position(self, places: Tensor, transformer_options) -> tuple[Tensor | None, Tensor | None]:
-        """For places (M, 2) either what is added to the tokens (M, d), or what rotates q and k (1, 1, M, D/2, 2, 2)."""
-        axes = rescaled(places, transformer_options).unbind(-1)
+    def encode_positions(self, positions: Tensor, transformer_options) -> tuple[Tensor | None, Tensor | None]:
+        """For (M, 2) either what is added to the tokens (M, d), or what rotates q and k (1, 1, M, D/2, 2, 2)."""
+        axes = rescale_positions(positions, transformer_options).unbind(-1)
         if self.config.pos == "sincos":
             quarter = self.config.width // 2
             return torch.cat([timestep_embedding(axis, quarter, time_factor=1.0) for axis in axes], dim=-1), None
         half = self.config.head_dim // 2
         return None, torch.cat([rope(axis[None], half, self.config.rope_theta) for axis in axes], dim=-3).unsqueeze(1)
-
-
-def rescaled(places: Tensor, transformer_options) -> Tensor:
-    """Rows and columns (M, 2) under the host's rope options."""
-    options = transformer_options.get("rope_options") or {}
-    scale, shift = ([options.get(f"{name}_{axis}", default) for axis in "yx"]
-                    for name, default in (("scale", 1.0), ("shift", 0.0)))
-    return places * places.new_tensor(scale) + places.new_tensor(shift)
-
-
-def patchify(x: Tensor, patch: int) -> Tensor:
-    """(B, C, h * p, w * p) -> (B, h * w, C * p * p)."""
-    return F.pixel_unshuffle(x, patch).flatten(2).transpose(1, 2)
-
-
-def unpatchify(tokens: Tensor, patch: int, h: int, w: int) -> Tensor:
-    """(B, h * w, C * p * p) -> (B, C, h * p, w * p)."""
-    return F.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, (h, w)), patch)

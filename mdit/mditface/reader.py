@@ -1,9 +1,8 @@
-"""How a mask reaches the blocks: two wrappers around the host's sampling (spec section 6.2)."""
+"""How a mask reaches the blocks: wrappers around the host's sampling (docs/design/mditface.md, section 6.2)."""
 from __future__ import annotations
 
 import collections
 import contextlib
-import hashlib
 import itertools
 import logging
 from collections.abc import Callable, Hashable, Iterator
@@ -18,11 +17,12 @@ import comfy.patcher_extension
 
 from ..shared.conds import CarriedCond
 from .attention import ExemplarKeys, MaskRows
-from .cache import REPORT_KEY, RunReport, StaticEntry, StaticStore, timed
+from .cache import REPORT_KEY, RunReport, StaticEntry, StaticStore, compute_counted
 from .config import MaskLayout
 from .entries import key_bias, model_state, reduce_entry
 from .exemplar_branch import ExemplarTokens
 from .mask import CONDITIONING_KEY, BoundExemplar, BoundMask, is_mask
+from .prompt import Prompt, mark_prompt, read_prompt
 from .reductions import REDUCTIONS
 from .tokens import MaskTokens
 
@@ -31,7 +31,11 @@ CACHE_MODES = ("auto", "8-bit", "off")
 
 
 class CacheOptions(NamedTuple):
-    """`mode` is one of CACHE_MODES; with `offload` the entries stay in RAM and blocks fetch them one by one."""
+    """How a run stores its entries.
+
+    mode: one of CACHE_MODES.
+    offload: whether entries stay in RAM and blocks fetch them one by one.
+    """
     mode: str = "auto"
     offload: bool = False
 
@@ -40,31 +44,23 @@ class MaskCond(CarriedCond):
     """A condition's mask (BoundMask or None) on its way through the host's batching."""
 
     def size(self) -> list[int]:
-        """Mask tokens count like as much latent in the host's estimate of memory, and those of an exemplar again."""
-        return [0] if self.cond is None else [len(self.cond.uses()) * self.cond.latents[0], *self.cond.latents[1:]]
-
-
-class Prompt(dict[str, Tensor]):
-    """What of the prompt enters the mask stream of a model with `mask_vec` prompt_pooled.
-
-    The tensors have the names of the host's model inputs, such as `y` (b, P) and `guidance` (b,); b = 1 where all
-    rows agree.
-    """
-
-    def digest(self) -> bytes:
-        h = hashlib.blake2b()
-        for name, x in self.items():
-            h.update(repr((name, x.shape, x.dtype)).encode())
-            h.update(x.contiguous().view(torch.uint8).cpu().numpy())
-        return h.digest()
+        """For the host's estimate of memory, mask tokens count like as many image tokens, an exemplar's again."""
+        if self.cond is None:
+            return [0]
+        batch, *latent = self.cond.latents
+        return [len(self.cond.cached_parts()) * batch, *latent]
 
 
 class MaskReader:
-    """What lets a model read masks: it binds them to each run and keeps their keys and values.
+    """What lets a model read masks: it binds them to each run and stores their keys and values.
 
-    A subclass says how a mask's tokens become keys and values and how these reach the model's blocks. `key` names the
-    wrappers, and the masks meant for this reader alone in a conditioning; a mask under CONDITIONING_KEY is for all.
-    `identity` is what the keys and values depend on beside the model, `prompted` whether they depend on the prompt.
+    A subclass says how a mask's tokens become keys and values, and how these reach the model's blocks.
+
+    key: names the wrappers, and the masks of a conditioning that are for this reader alone. A mask under
+        CONDITIONING_KEY is for all readers.
+    identity: what the keys and values depend on in addition to the model.
+    prompted: whether they depend on the prompt.
+    radius: see ReadPattern.
     """
     key = CONDITIONING_KEY
     identity: tuple = ()
@@ -74,17 +70,17 @@ class MaskReader:
     def layout(self, model) -> MaskLayout:
         raise NotImplementedError
 
-    def prompt_inputs(self, model) -> tuple[str, ...]:
-        """Names of the model inputs that keys and values depend on, where they depend on the prompt."""
-        raise NotImplementedError
-
     def static_path(self, model, tokens: MaskTokens, device: torch.device, dtype: torch.dtype, prompt: Prompt | None,
                     transformer_options: dict) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields each block's keys and values, (b, H, M, D)."""
         raise NotImplementedError
 
-    def rotation(self, model, device: torch.device, transformer_options: dict, places: Tensor) -> Tensor | None:
-        """The rotation (1, 1, M, D/2, 2, 2) of keys at places (M, 2); None where keys are not rotated."""
+    def rotation(self, model, device: torch.device, transformer_options: dict, positions: Tensor) -> Tensor | None:
+        """The rotation (1, 1, M, D/2, 2, 2) of keys at positions (M, 2); None where keys are not rotated."""
+        raise NotImplementedError
+
+    def prompt_inputs(self, model) -> tuple[str, ...]:
+        """The host's names of the model inputs that the keys and values of a `prompted` reader depend on."""
         raise NotImplementedError
 
     def exemplar_path(self, model, tokens: ExemplarTokens
@@ -92,67 +88,79 @@ class MaskReader:
         """What `ExemplarBranch.static_path` gives; for models whose layout says that they read exemplars."""
         raise NotImplementedError
 
-    def call(self, executor, rows: tuple[MaskRows, ...], x: Tensor, *args, **kwargs) -> Tensor:
-        """Calls the model, whose blocks shall read the masks."""
+    def call(self, executor, mask_rows: tuple[MaskRows, ...], x: Tensor, *args, **kwargs) -> Tensor:
+        """Calls the model so that its blocks read the masks."""
         raise NotImplementedError
 
     def additional_models(self) -> list:
-        """Patchers to be loaded together with the model where it reads a mask."""
+        """Patchers that are loaded together with a model that reads a mask."""
         return []
 
     def install(self, patcher) -> None:
         wrappers = comfy.patcher_extension.WrappersMP
         patcher.add_wrapper_with_key(wrappers.OUTER_SAMPLE, self.key, self.bind)
         patcher.add_wrapper_with_key(wrappers.APPLY_MODEL, self.key, self.attach)
+        if self.prompted:
+            patcher.add_wrapper_with_key(wrappers.SAMPLER_SAMPLE, self.key, self.mark_prompts)
 
     def bind(self, executor, noise: Tensor, *args, **kwargs):
         """OUTER_SAMPLE: binds each condition's mask to this run and hands its memory holder to the host."""
         guider = executor.class_obj
-        patcher, options = guider.model_patcher, guider.model_options["transformer_options"]
+        patcher = guider.model_patcher
+        options = guider.model_options["transformer_options"]
         conds = list(itertools.chain.from_iterable(guider.conds.values()))
         references = [cond.get(self.key) or cond.get(CONDITIONING_KEY) for cond in conds]
         if not any(references):
             return executor(noise, *args, **kwargs)
-        report, layout = options.setdefault(REPORT_KEY, RunReport()), self.layout(patcher.model)
-        if not layout.exemplar and any(reference.exemplar for reference in filter(None, references)):
-            raise ValueError(f"model: {name_of(patcher)} has no branch that reads an exemplar (exemplar_blocks in its "
-                             "configuration): take a model trained with one, or remove 'Apply MDiT Exemplar'")
+        layout = self.layout(patcher.model)
+        if not layout.exemplar and any(reference.exemplar for reference in references if reference):
+            raise ValueError(f"model: {name_model(patcher)} has no branch that reads an exemplar (exemplar_blocks in "
+                             "its configuration): take a model trained with one, or remove 'Apply MDiT Exemplar'")
         bound = {reference: BoundMask(reference, noise.shape, patcher.model, layout)
-                 for reference in filter(None, references)}
-        report.notes += dict.fromkeys(filter(None, (mask.note() for mask in bound.values())))
+                 for reference in references if reference}
+        report = options.setdefault(REPORT_KEY, RunReport())
+        notes = [mask.describe_stretch() for mask in bound.values()]
+        report.notes += dict.fromkeys(note for note in notes if note)
         for cond, reference in zip(conds, references):
-            self.hand_over(cond, bound.get(reference), patcher, caches(options))
+            self.hand_over(cond, bound.get(reference), patcher, uses_cache(options))
         with contextlib.ExitStack() as stack:
-            if caches(options):
-                uses = [bound[reference].uses() for reference in references if reference]
-                self.reserve(stack, list(itertools.chain.from_iterable(uses)), patcher)
+            if uses_cache(options):
+                self.reserve(stack, [bound[reference] for reference in references if reference], patcher)
             out = executor(noise, *args, **kwargs)
         self.check_reads(report)
         return out
 
     def hand_over(self, cond: dict, mask: BoundMask | None, patcher, cached: bool):
-        """Gives a condition its mask in the form that the host batches, and the host what is to be loaded for it."""
+        """Gives a condition its mask in the form that the host batches, and tells the host what to load for it."""
         cond["model_conds"] = {**cond["model_conds"], self.key: MaskCond(mask)}
-        if mask is not None:
-            kept = mask.uses() if cached else []
-            holders = [use.store.patcher(patcher.load_device, patcher.offload_device) for use in kept]
-            cond["additional_models"] = [*cond.get("additional_models", []), *self.additional_models(), *holders]
+        if mask is None:
+            return
+        holders = [part.store.patcher(patcher.load_device, patcher.offload_device)
+                   for part in (mask.cached_parts() if cached else [])]
+        cond["additional_models"] = [*cond.get("additional_models", []), *self.additional_models(), *holders]
 
-    def reserve(self, stack: contextlib.ExitStack, uses: list[BoundMask | BoundExemplar], patcher):
+    def reserve(self, stack: contextlib.ExitStack, masks: list[BoundMask], patcher):
         """Keeps room for this run's entries: one for all equal uses of a mask or exemplar, or one for each use where
         the prompt makes them differ."""
-        stores, dtype = collections.defaultdict(list), patcher.model.get_dtype_inference()
-        for use in uses:
-            stores[use.store].append(use)
-        for store, uses in stores.items():
-            different = {use.tokens(None)[1]: use for use in uses}
-            present = {key[:3] for key in store.cache.entries}
-            nbytes = sum(use.planned_bytes(dtype) for digest, use in different.items()
-                         if (digest, patcher.patches_uuid, self.identity) not in present)
-            stack.enter_context(store.reserved(len(uses if self.prompted else different), nbytes))
+        uses = collections.defaultdict(list)  # of each store
+        for mask in masks:
+            for part in mask.cached_parts():
+                uses[part.store].append(part)
+        for store, parts in uses.items():
+            count, nbytes = self.count_entries(store, parts, patcher)
+            stack.enter_context(store.reserved(count, nbytes))
+
+    def count_entries(self, store: StaticStore, parts: list[BoundMask | BoundExemplar], patcher) -> tuple[int, int]:
+        """How many entries a run needs in a store, and the bytes of those that it lacks."""
+        dtype = patcher.model.get_dtype_inference()
+        different = {part.tokens(None)[1]: part for part in parts}
+        present = {key[:3] for key in store.cache.entries}
+        nbytes = sum(part.planned_bytes(dtype) for digest, part in different.items()
+                     if (digest, patcher.patches_uuid, self.identity) not in present)
+        return len(parts if self.prompted else different), nbytes
 
     def check_reads(self, report: RunReport):
-        """Says so where another node kept the blocks from reading the masks."""
+        """Adds a note where another node kept the blocks from reading the masks."""
         read, expected = report.reads.get(self.key, (0, 0))
         if read == expected:
             return
@@ -163,84 +171,94 @@ class MaskReader:
             logging.warning("MDiT: %s", note)
         report.notes.append(note)
 
+    def mark_prompts(self, executor, guider, *args, **kwargs):
+        """SAMPLER_SAMPLE: from here on the conditions hold their prompt; see prompt.py."""
+        names = self.prompt_inputs(guider.model_patcher.model)
+        for cond in itertools.chain.from_iterable(guider.conds.values()):
+            mark_prompt(cond, names)
+        return executor(guider, *args, **kwargs)
+
     def attach(self, executor, x: Tensor, t: Tensor, c_concat=None, c_crossattn=None, control=None,
                transformer_options={}, **kwargs):
-        """APPLY_MODEL: turns the chunks' masks into the keys and values that each row of the batch reads."""
+        """APPLY_MODEL: turns the masks of the chunks into the keys and values that each row of the batch reads."""
         chunks = kwargs.pop(self.key, None)
         args = (x, t, c_concat, c_crossattn, control, transformer_options)
-        rows = self.mask_rows(executor.class_obj, chunks, x, t[0], kwargs, transformer_options) if chunks else ()
+        rows = self.find_rows(executor.class_obj, chunks, x, t[0], kwargs, transformer_options) if chunks else ()
         return self.call(executor, rows, *args, **kwargs) if rows else executor(*args, **kwargs)
 
-    def mask_rows(self, model, chunks: list[MaskCond], x: Tensor, sigma: Tensor, conds: dict, transformer_options: dict
+    def find_rows(self, model, chunks: list[MaskCond], x: Tensor, sigma: Tensor, conds: dict, transformer_options: dict
                   ) -> tuple[MaskRows, ...]:
         """Runs of equal masks among the chunks, each of which takes x.shape[0] / len(chunks) rows. Empty without
         masks."""
         n = x.shape[0] // len(chunks)
-        prompts = [self.prompt(model, conds, slice(i * n, (i + 1) * n)) for i in range(len(chunks))]
-        rows, start = [], 0
-        for (mask, area, _), run in itertools.groupby(
-                zip(chunks, prompts), key=lambda pair: (pair[0].cond, pair[0].area, pair[1][1])):
-            run = list(run)
-            stop = start + n * len(run)
-            if mask is not None and mask.reference.active(model.model_sampling, sigma):
-                check_size(mask, area, x)
-                entry = self.entry(model, mask, area, run[0][1], x.device, transformer_options)
-                exemplar = self.exemplar_keys(model, mask, area, x.device, transformer_options)
-                rows.append(MaskRows(slice(start, stop), entry, key_bias(entry, mask.reference.strength), exemplar))
-            else:
-                rows.append(MaskRows(slice(start, stop), None))
-            start = stop
-        return tuple(rows) if any(r.kv is not None for r in rows) else ()
+        runs: list[ChunkRun] = []
+        for i, chunk in enumerate(chunks):
+            prompt, digest = self.find_prompt(model, conds, i, slice(i * n, (i + 1) * n))
+            same = chunk.cond, chunk.area, digest
+            if not runs or runs[-1].key != same:
+                runs.append(ChunkRun(same, i * n, prompt))
+        found = []
+        for run, stop in zip(runs, [run.start for run in runs[1:]] + [n * len(chunks)]):
+            mask, area, digest = run.key
+            rows = slice(run.start, stop)
+            if mask is None or not mask.reference.is_active(model.model_sampling, sigma):
+                found.append(MaskRows(rows, None))
+                continue
+            check_size(mask, area, x)
+            entry = self.find_entry(model, mask, area, run.prompt, digest, x.device, transformer_options)
+            exemplar = self.find_exemplar_keys(model, mask, area, x.device, transformer_options)
+            found.append(MaskRows(rows, entry, key_bias(entry, mask.reference.strength), exemplar))
+        return tuple(found) if any(part.kv is not None for part in found) else ()
 
-    def prompt(self, model, conds: dict, rows: slice) -> tuple[Prompt | None, bytes]:
-        """The prompt of some rows and its digest, where it matters."""
+    def find_prompt(self, model, conds: dict, chunk: int, rows: slice) -> tuple[Prompt | None, tuple]:
+        """The prompt of a chunk and its digest; None and an empty digest where keys do not depend on it."""
         if not self.prompted:
-            return None, b""
-        names = [name for name in self.prompt_inputs(model) if conds.get(name) is not None]
-        prompt = Prompt({name: conds[name][rows] for name in names})
-        if all((x == x[:1]).all() for x in prompt.values()):
-            prompt = Prompt({name: x[:1] for name, x in prompt.items()})
-        return prompt, prompt.digest()
+            return None, ()
+        return read_prompt(conds, self.prompt_inputs(model), chunk, rows)
 
-    def entry(self, model, mask: BoundMask, area: tuple | None, prompt: tuple[Prompt | None, bytes],
-              device: torch.device, transformer_options: dict) -> StaticEntry:
+    def find_entry(self, model, mask: BoundMask, area: tuple | None, prompt: Prompt | None, prompt_digest: Hashable,
+                   device: torch.device, transformer_options: dict) -> StaticEntry:
         options = transformer_options.get(OPTIONS_KEY, CacheOptions())
         tokens, digest = mask.tokens(area)
-        reduction, dtype = mask.reference.mask.reduction, model.get_dtype_inference()
+        reduction = mask.reference.mask.reduction
+        dtype = model.get_dtype_inference()
 
         def compute() -> StaticEntry:
-            kv = self.static_path(model, tokens, device, dtype, prompt[0], transformer_options)
+            kv = self.static_path(model, tokens, device, dtype, prompt, transformer_options)
             rotation = partial(self.rotation, model, device, transformer_options)
             return reduce_entry(kv, tokens, REDUCTIONS[reduction], self.radius, rotation, options.mode == "8-bit")
 
         rope = tuple(sorted((transformer_options.get("rope_options") or {}).items()))
-        return self.kept(model, mask.store, digest, (device, reduction, rope, prompt[1]), compute, transformer_options)
+        return self.look_up(model, mask.store, digest, (device, reduction, rope, prompt_digest), compute,
+                            transformer_options)
 
-    def exemplar_keys(self, model, mask: BoundMask, area: tuple | None, device: torch.device,
-                      transformer_options: dict) -> ExemplarKeys | None:
+    def find_exemplar_keys(self, model, mask: BoundMask, area: tuple | None, device: torch.device,
+                           transformer_options: dict) -> ExemplarKeys | None:
         """What the rows of a mask read of its exemplar; None where it has none."""
         if mask.exemplar is None:
             return None
         tokens, digest = mask.exemplar.tokens(area)
-        options, dtype = transformer_options.get(OPTIONS_KEY, CacheOptions()), model.get_dtype_inference()
+        options = transformer_options.get(OPTIONS_KEY, CacheOptions())
+        dtype = model.get_dtype_inference()
 
         def compute() -> StaticEntry:
-            found, kv = self.exemplar_path(model, tokens.to(device, dtype))
+            candidates_and_match, kv = self.exemplar_path(model, tokens.to(device, dtype))
             entry = StaticEntry(kv, None, options.mode == "8-bit")
-            entry.blocks.append(found)
+            entry.blocks.append(candidates_and_match)
             return entry
 
-        entry = self.kept(model, mask.exemplar.store, digest, (device,), compute, transformer_options)
-        return ExemplarKeys(*entry[-1], entry, mask.reference.exemplar_strength)
+        entry = self.look_up(model, mask.exemplar.store, digest, (device,), compute, transformer_options)
+        candidates, match = entry[-1]
+        return ExemplarKeys(candidates, match, entry, mask.reference.exemplar_strength)
 
-    def kept(self, model, store: StaticStore, digest: Hashable, rest: tuple, compute: Callable[[], StaticEntry],
-             transformer_options: dict) -> StaticEntry:
-        """What `compute` makes, from the store if it is there. `digest` and `rest` are what it depends on beside the
-        model and the options."""
+    def look_up(self, model, store: StaticStore, digest: Hashable, rest: tuple, compute: Callable[[], StaticEntry],
+                transformer_options: dict) -> StaticEntry:
+        """What `compute` makes, from the store if it is there. `digest` and `rest` are what it depends on in addition
+        to the model and the options."""
         options = transformer_options.get(OPTIONS_KEY, CacheOptions())
         report = transformer_options.get(REPORT_KEY) or RunReport()
-        if not caches(transformer_options):
-            return timed(compute, report)
+        if not uses_cache(transformer_options):
+            return compute_counted(compute, report)
         patcher = model.current_patcher
         key = (digest, patcher.patches_uuid, self.identity, *model_state(patcher), options.mode,
                model.get_dtype_inference(), *rest)
@@ -251,8 +269,20 @@ class MaskReader:
         return entry
 
 
+class ChunkRun(NamedTuple):
+    """Neighbouring chunks of a model call that read the same entry.
+
+    key: their mask, region and digest of the prompt.
+    start: their first row.
+    prompt: None where keys do not depend on it.
+    """
+    key: tuple
+    start: int
+    prompt: Prompt | None
+
+
 class StandAloneReader(MaskReader):
-    """Reads masks for a base model whose network takes `masks` (see MDiT.forward)."""
+    """Reads masks for a base model whose network takes `mask_rows` (see MDiT.forward)."""
 
     def layout(self, model) -> MaskLayout:
         return model.diffusion_model.config.mask_layout
@@ -261,19 +291,20 @@ class StandAloneReader(MaskReader):
         return model.diffusion_model.static_path(tokens.tokens.to(device, dtype), tokens.positions().to(device),
                                                  transformer_options)
 
-    def rotation(self, model, device, transformer_options, places) -> Tensor | None:
-        return model.diffusion_model.position(places.to(device), transformer_options)[1]
+    def rotation(self, model, device, transformer_options, positions) -> Tensor | None:
+        return model.diffusion_model.encode_positions(positions.to(device), transformer_options)[1]
 
     def exemplar_path(self, model, tokens):
         return model.diffusion_model.exemplar.static_path(tokens)
 
-    def call(self, executor, rows, *args, **kwargs) -> Tensor:
-        return executor(*args, masks=rows, **kwargs)
+    def call(self, executor, mask_rows, *args, **kwargs) -> Tensor:
+        return executor(*args, mask_rows=mask_rows, **kwargs)
 
 
-def name_of(patcher) -> str:
-    """The file that a MODEL was loaded from, where its loader left it, and its class."""
-    kind, source = type(patcher.model).__name__, patcher.cached_patcher_init
+def name_model(patcher) -> str:
+    """The file that a MODEL was loaded from, if its loader noted it, and its class."""
+    kind = type(patcher.model).__name__
+    source = patcher.cached_patcher_init
     return f"'{Path(source[1][0]).name}' ({kind})" if source and isinstance(source[1][0], str) else f"this {kind}"
 
 
@@ -283,7 +314,7 @@ def reads_masks(patcher) -> bool:
     return any(is_mask(str(key)) for key in keys)
 
 
-def caches(transformer_options: dict) -> bool:
+def uses_cache(transformer_options: dict) -> bool:
     mode = transformer_options.get(OPTIONS_KEY, CacheOptions()).mode
     return mode != "off" and not torch.is_grad_enabled()
 
@@ -291,5 +322,5 @@ def caches(transformer_options: dict) -> bool:
 def check_size(mask: BoundMask, area: tuple | None, x: Tensor):
     expected = tuple(area[:2]) if area else tuple(mask.latents[-2:])
     if tuple(x.shape[-2:]) != expected:
-        raise ValueError(f"another node changed the latent from {expected} to {tuple(x.shape[-2:])} inside the "
-                         "model call (tiled sampling?): a mask cannot follow it; sample without that node")
+        raise ValueError(f"latent: another node changed its size from {expected} to {tuple(x.shape[-2:])} inside the "
+                         "model call (tiled sampling?), which a mask cannot follow: sample without that node")

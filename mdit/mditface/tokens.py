@@ -1,4 +1,4 @@
-"""From a label map to the mask stream's tokens (spec section 3.2)."""
+"""From a label map to the mask stream's tokens (docs/design/mditface.md, sections 3.2 and 8.1)."""
 from __future__ import annotations
 
 import hashlib
@@ -13,10 +13,10 @@ import comfy.ldm.common_dit
 
 from ..labelmap import resize_nearest
 from .config import MaskLayout
-from .model import patchify
+from .math import patchify
 from .reductions import Reduction
 
-LEAF_SHARE = 1 / 8  # `dev.py bench reductions`: pictures change visibly with larger leaves
+LEAF_FRACTION = 1 / 8  # of the grid's side; `dev.py bench reductions`: larger leaves change images visibly
 
 
 class MaskTokens(NamedTuple):
@@ -42,35 +42,38 @@ class MaskTokens(NamedTuple):
         return torch.cartesian_prod(self.rows, self.cols)
 
     def digest(self) -> bytes:
-        """Content address of everything that enters the static pass."""
+        """Content address of everything that enters the static pass. `latent` is left out: the tokens are its patches.
+        """
         h = hashlib.blake2b(repr((self.grid, self.extent, tuple(self.tokens.shape), self.tokens.dtype)).encode())
         for part in (self.tokens, self.rows, self.cols, self.classes):
             h.update(part.contiguous().view(torch.uint8).numpy())
         return h.digest()
 
 
-def places(extent: int, count: int, offset: float, corner: bool) -> Tensor:
-    """Where `count` mask tokens stand among `extent` image tokens along an axis, (count,)."""
+def place_tokens(extent: int, count: int, offset: float, corner: bool) -> Tensor:
+    """Positions of `count` mask tokens among `extent` image tokens along an axis, (count,)."""
     step = extent / count
-    return torch.arange(count, dtype=torch.float32) * step + (0 if corner else (step - 1) / 2) - offset
+    center = 0 if corner else (step - 1) / 2
+    return torch.arange(count, dtype=torch.float32) * step + center - offset
 
 
-def class_cells(labels: Tensor, visible: Tensor, cells: int, label_patch: int) -> Tensor:
+def average_classes(labels: Tensor, visible: Tensor, cells: int, label_patch: int) -> Tensor:
     """Label maps (b, H, W) -> tokens (b, M, cells^2 * classes).
 
-    Each patch of label_patch^2 pixels is cut into cells^2 cells; a cell holds the share of each class in it.
-    `visible` (classes,) is 0 for classes that the model shall not see. Labels beyond the classes are seen as none.
+    Each patch of label_patch^2 pixels is cut into cells^2 cells; a cell holds the fraction of each class in it.
+    `visible` (classes,) is 0 for classes that are hidden from the model. Labels above the last class count as none.
     """
     classes = torch.arange(visible.shape[0], device=labels.device).view(-1, 1, 1)
-    shares = (labels[:, None] == classes).to(visible.dtype) * visible.view(-1, 1, 1)  # (b, classes, H, W)
-    shares = F.avg_pool2d(shares, label_patch // cells)  # (b, classes, h * cells, w * cells)
-    return patchify(shares, cells)
+    fractions = (labels[:, None] == classes).to(visible.dtype) * visible.view(-1, 1, 1)  # (b, classes, H, W)
+    fractions = F.avg_pool2d(fractions, label_patch // cells)  # (b, classes, h * cells, w * cells)
+    return patchify(fractions, cells)
 
 
-def patch_classes(labels: Tensor, label_patch: int) -> Tensor:
-    """The class of each patch (b, M) of label maps (b, H, W); -1 where its pixels differ."""
+def classify_patches(labels: Tensor, label_patch: int) -> Tensor:
+    """The class of each patch (b, M) of label maps (b, H, W); -1 where its pixels have several."""
     pixels = patchify(labels[:, None].float(), label_patch)  # (b, M, label_patch^2)
-    low, high = pixels.amin(-1), pixels.amax(-1)
+    low = pixels.amin(-1)
+    high = pixels.amax(-1)
     return torch.where(low == high, low, -1).to(torch.int16)
 
 
@@ -80,15 +83,15 @@ def pad_labels(labels: Tensor, label_patch: int) -> Tensor:
     return padded[:, 0].to(labels.dtype)
 
 
-def mask_tokens(labels: Tensor, latent: Tensor | None, visible: Tensor, layout: MaskLayout, pixels: int,
-                reduction: Reduction, extent: tuple[int, int] | None = None, offset: tuple[float, float] = (0, 0)
-                ) -> MaskTokens:
+def make_mask_tokens(labels: Tensor, latent: Tensor | None, visible: Tensor, layout: MaskLayout, pixels: int,
+                     reduction: Reduction, extent: tuple[int, int] | None = None,
+                     offset: tuple[float, float] = (0, 0)) -> MaskTokens:
     """Tokens of one region.
 
-    labels: (b, H * pixels, W * pixels) class indices at the condition's size, `pixels` a latent cell.
-    latent: (b, C, H, W), the encoded palette picture; needed by `vae_palette` models only.
-    reduction: of which `half` leaves a quarter of the tokens.
-    extent, offset: the image's grid in tokens, where it is not the condition's, and the region's place on it.
+    labels: (b, H * pixels, W * pixels) class indices at the condition's size; a latent cell has `pixels` a side.
+    latent: (b, C, H, W), the encoded image of the label maps; only `vae_palette` models need it.
+    reduction: `half` leaves a quarter of the tokens.
+    extent, offset: the image's grid in tokens where it is not the condition's, and the region's position on it.
     """
     label_patch = layout.patch * pixels
     extent = extent or tuple(-(-side // label_patch) for side in labels.shape[-2:])
@@ -99,42 +102,51 @@ def mask_tokens(labels: Tensor, latent: Tensor | None, visible: Tensor, layout: 
     labels = pad_labels(labels, label_patch)
     if layout.tokenizer == "class_embed":
         latent = None
-        tokens = class_cells(labels, visible, layout.cells, label_patch)
+        tokens = average_classes(labels, visible, layout.cells, label_patch)  # (b, M, cells^2 * classes)
     else:
         latent = comfy.ldm.common_dit.pad_to_patch_size(latent, (layout.patch, layout.patch))
-        tokens = patchify(latent, layout.patch)
-    grid = tuple(side // label_patch for side in labels.shape[-2:])
-    rows, cols = (places(*axis, layout.corner) for axis in zip(extent, grid, offset))
-    return MaskTokens(tokens, grid, rows, cols, extent, patch_classes(labels, label_patch), latent)
+        tokens = patchify(latent, layout.patch)  # (b, M, C * patch^2)
+    h, w = (side // label_patch for side in labels.shape[-2:])
+    rows = place_tokens(extent[0], h, offset[0], layout.corner)
+    cols = place_tokens(extent[1], w, offset[1], layout.corner)
+    return MaskTokens(tokens, (h, w), rows, cols, extent, classify_patches(labels, label_patch), latent)
 
 
-def flat_regions(classes: Tensor, h: int, w: int) -> Tensor:
-    """For each of the M tokens of a grid the index of its leaf, (M,) (after spec section 8.1).
+def find_flat_regions(classes: Tensor, h: int, w: int) -> Tensor:
+    """For each of the M tokens of a grid the index of its leaf, (M,).
 
     classes: (b, M). A leaf is a rectangle in which each map of the batch shows one class, or a single token. Row by
-    row each token not yet covered grows one to the right, then down. No side spans more than LEAF_SHARE of the grid.
+    row each token without a leaf grows one to the right, then down. No side spans more than LEAF_FRACTION of the grid.
     """
     kinds = classes.unique(dim=1, return_inverse=True)[1]
     grid = kinds.masked_fill((classes < 0).any(dim=0), -1).view(h, w).tolist()
-    side = max(1, int(min(h, w) * LEAF_SHARE))
+    side = max(1, int(min(h, w) * LEAF_FRACTION))
     leaves = [[-1] * w for _ in range(h)]
     count = 0
     for y, x in itertools.product(range(h), range(w)):
         if leaves[y][x] >= 0:
             continue
-
-        def grows(row: int, col: int, kind: int = grid[y][x]) -> bool:
-            return grid[row][col] == kind >= 0 and leaves[row][col] < 0
-
-        right, bottom = x + 1, y + 1
-        while right < min(w, x + side) and grows(y, right):
-            right += 1
-        while bottom < min(h, y + side) and all(grows(bottom, col) for col in range(x, right)):
-            bottom += 1
+        bottom, right = grow_leaf(grid, leaves, y, x, side)
         for row in leaves[y:bottom]:
             row[x:right] = [count] * (right - x)
         count += 1
     return torch.tensor(leaves).flatten()
+
+
+def grow_leaf(grid: list[list[int]], leaves: list[list[int]], y: int, x: int, side: int) -> tuple[int, int]:
+    """The row below and the column right of the leaf that begins at (y, x); both are outside of it."""
+    kind = grid[y][x]
+
+    def is_free(row: int, col: int) -> bool:
+        return grid[row][col] == kind >= 0 and leaves[row][col] < 0
+
+    right = x + 1
+    while right < min(len(grid[0]), x + side) and is_free(y, right):
+        right += 1
+    bottom = y + 1
+    while bottom < min(len(grid), y + side) and all(is_free(bottom, col) for col in range(x, right)):
+        bottom += 1
+    return bottom, right
 
 
 def merge_leaves(x: Tensor, leaves: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ..mditface.attention import ExemplarKeys
 from ..mditface.exemplar_branch import ExemplarTokens, MatchSide
-from ..mditface.model import MDiT, patchify
+from ..mditface.math import patchify
+from ..mditface.model import MDiT
 from ..datasets.augment import mirror, normalize
 from ..training.sampling import mask_inputs
 

@@ -6,7 +6,8 @@ import math
 import torch
 import torch.nn as nn
 
-from ..mditface.exemplar_branch import MATCH, PRUNE, ExemplarBranch
+from ..mditface.config import MATCH, PRUNE
+from ..mditface.exemplar_branch import ExemplarBranch
 from ..mditface.layers import Stream
 from ..mditface.model import MDiT
 from ..mditface.text import TextEncoder

@@ -15,7 +15,6 @@ from accelerate.state import AcceleratorState, is_initialized
 from PIL import Image
 from torch import Tensor
 
-import comfy.ldm.modules.attention
 import comfy.model_management
 import comfy.utils
 from comfy.model_management import InterruptProcessingException, throw_exception_if_processing_interrupted
@@ -29,7 +28,6 @@ from .trainer import Trainer
 
 DTYPES = {"bf16": torch.bfloat16, "no": torch.float32}
 WIDTHS = {"context": "its text is {} wide", "pooled": "its pooled text {}"}
-WITHOUT_GRADIENTS = ("attention_sage", "attention_flash")
 ASPECT = 0.05  # relative difference of aspects that is allowed: a VAE crops images to whole cells
 ALL_MEMORY = 1e20
 PREVIEW_PIXELS = 1024
@@ -47,10 +45,12 @@ def file_of(model: ModelPatcher) -> Path:
     if model.cached_patcher_init is None:
         raise ValueError("model: the trainer loads a copy of its own, but this model's loader left no file to load it "
                          "from: take 'Load Diffusion Model' or 'Load Checkpoint'")
-    kernel = comfy.ldm.modules.attention.optimized_attention.__name__
-    if kernel in WITHOUT_GRADIENTS:
-        raise ValueError(f"model: the host computes attention by {kernel}, which has no gradients: start it without "
-                         "that option to train")
+    management = comfy.model_management
+    for option, enabled in (("--use-sage-attention", management.sage_attention_enabled()),
+                            ("--use-flash-attention", management.flash_attention_enabled())):
+        if enabled:
+            raise ValueError(f"model: the host runs with {option}, whose attention has no gradients: start it without "
+                             "that option to train")
     return Path(model.cached_patcher_init[1][0])
 
 

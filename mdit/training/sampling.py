@@ -12,14 +12,14 @@ from ..labelmap import CLASSES, to_image
 from ..mditface.attention import ExemplarKeys, MaskRows
 from ..mditface.model import MDiT
 from ..mditface.text import PAD, TextEncoder
-from ..mditface.tokens import class_cells
+from ..mditface.tokens import average_classes
 
 
 def mask_inputs(labels: Tensor, model: MDiT) -> tuple[Tensor, Tensor]:
     """Mask tokens (B, M, features) of label maps (B, S, S), and their positions (M, 2)."""
     axis = torch.arange(float(labels.shape[-1] // model.config.patch), device=labels.device)
     visible = torch.ones(len(CLASSES), device=labels.device)
-    tokens = class_cells(labels, visible, model.config.mask_cells, model.config.patch)
+    tokens = average_classes(labels, visible, model.config.mask_cells, model.config.patch)
     return tokens, torch.cartesian_prod(axis, axis)
 
 

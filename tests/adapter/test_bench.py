@@ -10,6 +10,7 @@ import torch.nn as nn
 import comfy.ldm.flux.math
 import comfy.ldm.modules.attention
 import comfy.ldm.modules.diffusionmodules.mmdit
+import comfy.model_management
 from bench import overhead
 from bench.costs import backbones, formulas, measure
 from bench.costs.case import MODES, RANK, Case
@@ -44,6 +45,7 @@ def tiny_host(monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
     for name, sizes in TINY.items():
         monkeypatch.setitem(BACKBONES, name, sizes)
+    monkeypatch.setattr(comfy.model_management, "pytorch_attention_enabled", lambda: True)
     for module in (comfy.ldm.flux.math, comfy.ldm.modules.diffusionmodules.mmdit, streams, sd3):
         monkeypatch.setattr(module, "optimized_attention", comfy.ldm.modules.attention.attention_pytorch)
 

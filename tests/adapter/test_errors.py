@@ -241,8 +241,9 @@ def sample_with(vae, base, adapter):
 @pytest.mark.parametrize("vae, made", [(OtherVAE(channels=4), "(4, 8, 8)"), (OtherVAE(cells=16), "(16, 4, 4)")],
                          ids=["channels", "size"])
 def test_a_mask_encoded_with_another_vae(sd3, adapter, vae, made):
-    refuses(ValueError, ("vae: the one at the mask tokenizer", made, "64 x 64 pixels", "works on (16, 8, 8)",
-                         "connect the VAE that belongs to the model"), sample_with, vae, sd3, adapter("sd3"))
+    found = ("vae: the one at 'Encode Label Map as MDiT Mask'", made, "64 x 64 pixels", "works on (16, 8, 8)",
+             "connect the VAE that belongs to the model")
+    refuses(ValueError, found, sample_with, vae, sd3, adapter("sd3"))
 
 
 def test_a_mask_without_a_vae(flux, adapter):

@@ -8,7 +8,7 @@ from mditface.mdit.labelmap import CLASSES, resize_nearest
 from mditface.mdit.mditface.adapter.families.sd3 import interpolate
 from mditface.mdit.mditface.mask import MaskInput
 from mditface.mdit.mditface.reader import CacheOptions
-from mditface.mdit.mditface.local_window import dense_bias
+from mditface.mdit.mditface.local_window import make_dense_bias
 from mditface.tests.adapter.bases import KERNELS, VAE, case as make_case, mask, noisy, prediction, run, text
 from mditface.tests.adapter.reference import predict
 from mditface.tests.mditface.runs import OFF, TOLERANCE, masked
@@ -78,7 +78,7 @@ def test_weight_multiplies_the_terms(case, texts):
 def test_only_the_image_reads_and_only_nearby(own, texts, tmp_path, window, kernel):
     small = make_case(own.family, own.base, tmp_path, window=window, text_reads_mask=False)
     labels, x = mask(), noisy(2, 12, 16)
-    near = dense_bias((6, 8), window, x) if window else torch.zeros(48, 48)
+    near = make_dense_bias((6, 8), window, x) if window else torch.zeros(48, 48)
     reads = torch.cat((torch.full((texts[0][0][0].shape[1], 48), -math.inf), near))
     out = prediction(small.model, masked(texts[0], labels), x=x)
     torch.testing.assert_close(out, predict(x, texts[0], (small, labels), reads=reads), **ROUNDING)

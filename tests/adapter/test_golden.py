@@ -26,7 +26,8 @@ from mditface.mdit.mditface.adapter.reader import apply_adapter, mask_key
 from mditface.mdit.mditface.adapter.weights import load_adapter
 from mditface.mdit.mditface.cache import REPORT_KEY, RunReport
 from mditface.mdit.mditface.mask import CONDITIONING_KEY, BoundMask, MaskInput, MaskReference
-from mditface.mdit.mditface.reader import OPTIONS_KEY, CacheOptions, MaskCond, Prompt
+from mditface.mdit.mditface.prompt import Prompt
+from mditface.mdit.mditface.reader import OPTIONS_KEY, CacheOptions, MaskCond
 
 TOLERANCE = dict(rtol=1e-4, atol=5e-5)
 STATE = dict(rtol=0, atol=1e-4)

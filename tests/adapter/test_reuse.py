@@ -9,8 +9,10 @@ import comfy.model_management
 import nodes
 from comfy.patcher_extension import WrappersMP
 from comfy_extras.nodes_model_merging import ModelMergeSimple
+from mditface.mdit.mditface import prompt
 from mditface.mdit.mditface.adapter.families import FAMILIES
 from mditface.mdit.mditface.cache import CAPACITY
+from mditface.mdit.mditface.reader import CacheOptions
 from mditface.tests.adapter.bases import SIDE, load, mask, published, run, text
 from mditface.tests.mditface import runs
 from mditface.tests.mditface.runs import OFF, TOLERANCE, check_other_entry, masked, with_bypass_lora, with_lora
@@ -64,6 +66,65 @@ def test_a_changed_prompt_is_never_stale(case, texts, changed):
     again, report = run(case.model, masked(texts[0], labels), texts[1])
     assert report.passes == 0
     torch.testing.assert_close(again, fresh(case, texts), **TOLERANCE)
+
+
+def test_a_run_reads_the_prompt_of_each_condition_once(cases, texts, monkeypatch):
+    """Reading it makes the device wait."""
+    read = []
+    monkeypatch.setattr(prompt, "read_part", lambda x, original=prompt.read_part: read.append(x) or original(x))
+    labels = mask()
+    _, report = run(cases["easycontrol"].model, masked(texts[0], labels), texts[1], steps=5)
+    assert (report.passes, report.hits) == (1, 4)
+    assert len(read) == 2 * 2  # pooled text and guidance of both conditions
+
+
+def replaced_y(args: dict) -> dict:
+    return {**args["c"], "y": -args["c"]["y"]}
+
+
+def changed_y(args: dict) -> dict:
+    args["c"]["y"].neg_()
+    return args["c"]
+
+
+@pytest.mark.parametrize("change", [replaced_y, changed_y])
+@pytest.mark.parametrize("call", [0, 2])
+def test_a_prompt_that_another_node_changes_inside_a_run_is_seen(cases, texts, change, call):
+    def wrapped(options) -> tuple:
+        calls = []
+
+        def wrapper(apply_model, args: dict) -> torch.Tensor:
+            calls.append(args)
+            conds = change(args) if len(calls) > call else args["c"]
+            return apply_model(args["input"], args["timestep"], **conds)
+        model = cases["easycontrol"].model
+        model.set_model_unet_function_wrapper(wrapper)
+        return run(model, masked(texts[0], mask()), texts[1], options, steps=4)
+    out, report = wrapped(CacheOptions())
+    assert report.passes == (2 if call else 1)
+    torch.testing.assert_close(out, wrapped(OFF)[0], **TOLERANCE)
+    plain = run(cases["easycontrol"].model, masked(texts[0], mask()), texts[1], steps=4)[0]
+    assert not torch.allclose(out, plain, atol=1e-4)
+
+
+def test_a_condition_that_changes_inside_a_run_is_seen(cases, texts):
+    """Its tensor is changed in place, or another takes its place, between two steps."""
+    def wrapped(options, change) -> torch.Tensor:
+        def wrapper(executor, model, conds, *args):
+            steps.append(None)
+            if len(steps) == 3:
+                change(conds[0][0]["model_conds"]["y"])
+            return executor(model, conds, *args)
+        steps = []
+        model = cases["easycontrol"].model
+        model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "test", wrapper)
+        return run(model, masked(texts[0], mask()), texts[1], options, steps=4)[0]
+
+    def replace(cond):
+        cond.cond = -cond.cond
+    for change in (lambda cond: cond.cond.neg_(), replace):
+        out = wrapped(CacheOptions(), change)
+        torch.testing.assert_close(out, wrapped(OFF, change), **TOLERANCE)
 
 
 def test_a_run_with_more_prompts_than_capacity_does_not_thrash(cases, texts):

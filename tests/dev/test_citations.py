@@ -11,7 +11,7 @@ NUMBER = r"\d+(?:\.\d+)*"
 CITATION = re.compile(rf"docs/design/([\w-]+)\.md(?:,? sections? ({NUMBER}(?:(?:,| and| to|, and) {NUMBER})*))?")
 HEADING = re.compile(r"^#{1,6} +(.+?)\s*#*$", re.MULTILINE)
 OUTSIDE = re.compile(  # how texts cite documents that only their writer has
-    r"\(specs?\b|\b(?:the|of|by|as|our) specs?\b|\bspecs?(?:,|'s)? (?:sections?|[\w-]+\.md|\d)|[\w-]+ spec\)",
+    r"\(specs?,? \w|\b(?:the|of|by|as|our) specs?\b|\bspecs?(?:,|'s)? (?:sections?|[\w-]+\.md|\d)|[\w-]+ spec\)",
     re.IGNORECASE)
 LINK = re.compile(r"\]\(<?([^()<>\s]*(?:\([^()\s]*\)[^()<>\s]*)?)>?(?: \"[^\"]*\")?\)")
 CODE = re.compile(r"^```.*?^```|`[^`\n]*`", re.MULTILINE | re.DOTALL)
@@ -98,12 +98,12 @@ def test_cited_sections_exist(texts):
             if f"docs/design/{page}.md" not in texts:
                 missing.append(f"{name}: docs/design/{page}.md")
             missing += [f"{name}: docs/design/{page}.md, section {number}" for number in numbers if number not in known]
-    assert missing == []
+    assert not missing, "\n".join(missing)
 
 
 def test_no_document_outside_the_repository_is_cited(texts):
-    found = {name: OUTSIDE.findall(joined(text)) for name, text in texts.items()}
-    assert {name: cited for name, cited in found.items() if cited} == {}
+    found = [f"{name}: {cited}" for name, text in texts.items() for cited in OUTSIDE.findall(joined(text))]
+    assert not found, "\n".join(found)
 
 
 def test_links_lead_to_files_and_headings(root, texts):
@@ -116,4 +116,4 @@ def test_links_lead_to_files_and_headings(root, texts):
             known = anchors(path.read_text("utf-8")) if path.suffix == ".md" and path.is_file() else set()
             if not path.exists() or anchor and anchor not in known:
                 broken.append(f"{name}: {target}")
-    assert broken == []
+    assert not broken, "\n".join(broken)

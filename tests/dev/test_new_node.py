@@ -41,7 +41,7 @@ def content(folder) -> dict:
 
 def test_skeletons(tree, nodes):
     before = missing.everything(tree, nodes)
-    written = new_node.write(tree, NODE, nodes)
+    written = new_node.write_node(tree, NODE, nodes)
     assert {path.as_posix() for path in written} == {*FILES, "locales/zh/nodeDefs.json", "CHANGELOG.md", SYSTEM}
     page, chinese, test = ((tree / file).read_text("utf-8") for file in FILES)
     assert page.startswith("# Turn Face\n\nTurns a face.\n\n| Input | Meaning |\n")
@@ -57,7 +57,7 @@ def test_skeletons(tree, nodes):
 
 
 def test_translation_changelog_and_table(tree, nodes, root):
-    new_node.write(tree, NODE, nodes)
+    new_node.write_node(tree, NODE, nodes)
     old, new = (texts.locale("zh", folder)["nodeDefs"] for folder in (root, tree))
     entry = new.pop("MDiT_TurnFace")
     assert new == old
@@ -72,7 +72,7 @@ def test_translation_changelog_and_table(tree, nodes, root):
 
 def test_a_node_without_inputs_or_outputs_has_no_empty_table(tree, nodes):
     bare = NODE | {"input": {}, "output": [], "output_name": [], "output_tooltips": []}
-    new_node.write(tree, bare, nodes)
+    new_node.write_node(tree, bare, nodes)
     for file in FILES[:2]:
         assert "| ---" not in (tree / file).read_text("utf-8")
 
@@ -83,7 +83,7 @@ def test_nothing_is_overwritten(tree, nodes, file):
     (tree / file).write_text("mine")
     before = content(tree)
     with pytest.raises(new_node.Refused, match=f"{file} exists already"):
-        new_node.write(tree, NODE, nodes)
+        new_node.write_node(tree, NODE, nodes)
     assert content(tree) == before
 
 
@@ -92,7 +92,7 @@ def test_a_translation_is_not_overwritten(tree, nodes):
     file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | {"MDiT_TurnFace": {}}))
     before = content(tree)
     with pytest.raises(new_node.Refused, match="nodeDefs.json has an entry MDiT_TurnFace already"):
-        new_node.write(tree, NODE, nodes)
+        new_node.write_node(tree, NODE, nodes)
     assert content(tree) == before
 
 
@@ -103,7 +103,7 @@ def test_every_file_of_nodes_has_a_folder_of_tests(root, nodes):
 
 def test_a_node_without_a_schema_is_refused(nodes):
     with pytest.raises(new_node.Refused, match=r"no node MDiT_Nothing: write its schema in nodes/pt_dit\.py"):
-        new_node.find(nodes, "MDiT_Nothing", "pt_dit")
+        new_node.find_node(nodes, "MDiT_Nothing", "pt_dit")
     with pytest.raises(new_node.Refused, match=r"stands in nodes/pt_dit\.py, not in nodes/dynast\.py"):
-        new_node.find(nodes, "MDiT_TurnFace", "dynast")
-    assert new_node.find(nodes, "MDiT_TurnFace", "pt_dit") is NODE
+        new_node.find_node(nodes, "MDiT_TurnFace", "dynast")
+    assert new_node.find_node(nodes, "MDiT_TurnFace", "pt_dit") is NODE

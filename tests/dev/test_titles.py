@@ -8,7 +8,7 @@ import pytest
 
 SMALL = "a|after|and|as|at|by|for|from|in|of|on|or|the|to|with"
 WORD = r"[A-Z][\w.-]*"
-PHRASE = rf"{WORD}(?: (?:{SMALL}|{WORD}))* {WORD}"
+PHRASE = rf"{WORD}(?: (?:{SMALL}|{WORD}))* (?:{WORD}|\({WORD}\))"
 QUOTED = re.compile(rf"'({PHRASE})'")
 VAGUE = re.compile(r"\b(?:mdit|mask|text|host's|face)(?: (?:or )?(?:mask|text|lora|conditioning|clip|vae))*"
                    r" (?:loader|tokenizer|sampler|node)\b", re.IGNORECASE)  # a node by what it does
@@ -90,16 +90,16 @@ def test_host_titles_are_read():
 def test_quoted_titles_are_those_of_nodes(trees, titles):
     wrong = [f"{name}:{line}: {phrase}" for name, tree in trees.items() for line, text in strings(tree)
              for phrase in QUOTED.findall(text) if phrase not in titles and not phrase.isupper()]
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
 
 
 def test_errors_name_nodes_by_their_titles(trees):
     vague = [f"{name}:{line}: {text}" for name, tree in trees.items() for line, text in raised(tree)
              if VAGUE.search(text)]
-    assert vague == []
+    assert not vague, "\n".join(vague)
 
 
 def test_titles_in_errors_are_quoted(trees, titles):
     bare = [f"{name}:{line}: {', '.join(unquoted(text, titles))}" for name, tree in trees.items()
             for line, text in raised(tree) if unquoted(text, titles)]
-    assert bare == []
+    assert not bare, "\n".join(bare)

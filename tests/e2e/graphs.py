@@ -8,6 +8,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
+from devtools.node_info import read_pack
 from devtools.server import Interrupted, Server
 
 
@@ -79,6 +80,15 @@ def sampler(model: str = "model", **inputs) -> dict:
                 latent_image=["latent", 0], **{
                     "seed": 0, "steps": 3, "cfg": 2.0, "mask_cfg": 1.5, "sampler_name": "euler", "scheduler": "simple",
                     "denoise": 1.0, **inputs})
+
+
+def system_loaders() -> set[str]:
+    """The node that begins each system that makes images: the first loader of its file. A parser makes none."""
+    loaders = {}
+    for name, described in read_pack().items():
+        if name.startswith("MDiT_Load") and described["file"] != "parsing":
+            loaders.setdefault(described["file"], name)
+    return set(loaders.values())
 
 
 def inspect(server) -> dict:

@@ -84,6 +84,37 @@ def connect(page, source: int, slot: int, target: int, name: str) -> None:
     }""", [source, slot, target, name])
 
 
+def copied(page, node_id: int) -> int:
+    """Copy and paste the only node of the graph; the copy's id."""
+    page.evaluate("""id => {
+        app.canvas.selectItems([app.graph.getNodeById(id)]);
+        app.canvas.copyToClipboard();
+        app.canvas.graph_mouse = [700, 0];
+        app.canvas.pasteFromClipboard();
+    }""", node_id)
+    other_id = page.evaluate("id => app.graph.nodes.find(node => node.id != id).id", node_id)
+    page.evaluate("id => { app.graph.getNodeById(id).pos = [700, 0]; }", other_id)
+    show(page)
+    return other_id
+
+
+def inside_subgraph(page, node_id: int) -> int:
+    """Put a node into a subgraph of its own and open that; the node's id in it."""
+    page.evaluate("""id => {
+        const { subgraph, node } = app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)]));
+        app.canvas.openSubgraph(subgraph, node);
+    }""", node_id)
+    show(page)
+    return page.evaluate("() => app.canvas.graph.nodes[0].id")
+
+
+def errors_when_queued(page, node_id: int) -> list[dict]:
+    """The errors that the host finds on a node when the graph is queued."""
+    page.evaluate("async () => { await app.queuePrompt(0); }")
+    page.wait_for_function("id => app.lastNodeErrors?.[id]", arg=node_id)
+    return page.evaluate("id => app.lastNodeErrors[id].errors", node_id)
+
+
 def show(page) -> None:
     """Bring the origin of the graph on the screen, unscaled."""
     page.evaluate("""() => {

@@ -147,4 +147,4 @@ def test_a_model_without_an_adapter(graph, refused):
 def test_a_mask_of_another_vae_or_of_none(graph, refused):
     other = graph("sd3", other=node("Probe_OtherVAE"), mask=tokenizer(["map", 0], vae=["other", 0]))
     refused(other, "sampler", "(4, 8, 8)", "works on (16, 8, 8)", "connect the VAE that belongs to the model")
-    refused(graph("sd3", mask=tokenizer(["map", 0])), "sampler", "'vae' input of the MDiT mask tokenizer")
+    refused(graph("sd3", mask=tokenizer(["map", 0])), "sampler", "'vae' input of 'Encode Label Map as MDiT Mask'")

@@ -33,7 +33,7 @@ def test_colours_far_from_the_palette(server, good, refused, tmp_path):
 def test_another_aspect_is_resized_and_reported(server, good, label_map_file):
     wide = node("LoadImage", image=label_map_file("wide", 96, 32))
     entry = server.run(good(map=wide))
-    assert "label map 96 x 32 resized to 64 x 64 by nearest neighbour" in text_of(entry, "report")
+    assert "label map 96 x 32 resized to 64 x 64 by nearest neighbor" in text_of(entry, "report")
     assert server.image(entry).size == (64, 64)
 
 
@@ -64,7 +64,7 @@ def test_a_mask_encoded_with_another_vae(model_file, label_map_file, refused):
 
 
 def test_a_mask_without_the_vae_that_the_model_needs(server, model_file, label_map_file, refused):
-    refused(palette_face(model_file, label_map_file), "sampler", "'vae' input of the MDiT mask tokenizer")
+    refused(palette_face(model_file, label_map_file), "sampler", "'vae' input of 'Encode Label Map as MDiT Mask'")
     right = palette_face(model_file, label_map_file, mask=tokenizer(["map", 0], vae=["model", 2]))
     assert server.image(server.run(right)).size == (64, 64)
 

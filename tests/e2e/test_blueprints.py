@@ -6,14 +6,12 @@ import pytest
 
 from devtools.server import ROOT
 from mditface.tests.e2e import stand_ins
-from mditface.tests.e2e.graphs import node
+from mditface.tests.e2e.graphs import node, system_loaders
 from mditface.tests.e2e.painter_page import RUN
 from mditface.tests.e2e.test_browser import UNKNOWN
 
 FILES = {path.stem: path for path in sorted((ROOT / "subgraphs").glob("*.json"))}
 FACE = "Label Map to Face (MDiTFace)"
-SYSTEMS = {"MDiT_LoadModel", "MDiT_LoadAdapter", "MDiT_LoadInteractDiffusion", "MDiT_LoadFaceDiffuser",
-           "MDiT_LoadPTDiT", "MDiT_LoadDynaST"}  # what begins each
 ALONE = ("Label Map Adapter (FLUX, SD3, SD3.5)",)  # draws nothing itself; the templates of the adapters do
 SOURCES = {"label_map": "MDiT_ExampleLabelMap", "interactions": "MDiT_Interaction", "image_1": "LoadImage",
            "image_2": "LoadImage", "pose": "LoadImage", "exemplar": "LoadImage"}  # what is connected to the sockets
@@ -73,7 +71,7 @@ def test_they_load(page, blueprint):
 def test_there_is_one_for_each_system():
     used = {node["type"] for path in FILES.values()
             for node in json.loads(path.read_text())["definitions"]["subgraphs"][0]["nodes"]}
-    assert SYSTEMS <= used
+    assert system_loaders() <= used
 
 
 def test_a_label_map_and_the_blueprint_make_a_face(page, artefacts):

@@ -8,7 +8,7 @@ from mditface.mdit.interactdiffusion.text import parse
 from mditface.nodes.interactdiffusion import FIRST_LAYOUT
 from mditface.tests.e2e.graphs import node, text_of
 from mditface.tests.e2e.draw_interactions_page import NodeEditor
-from mditface.tests.e2e.painter_page import RUN, connect, place, show
+from mditface.tests.e2e.painter_page import RUN, connect, copied, errors_when_queued, inside_subgraph, place, show
 
 MAN = (0.5, 0.1, 0.95, 0.9), (0.55, 0.2, 0.7, 0.35)
 SIZE = "id => app.graph.getNodeById(id).widgets.filter(({name}) => name !== 'text').map(({value}) => value)"
@@ -128,16 +128,7 @@ def test_a_workflow_brings_everything_back(renderer, page, editor):
 def test_copies_share_nothing(renderer, page, editor):
     editor.draw_pair(*MAN, "man")
     text = editor.text()
-    page.evaluate("""id => {
-        app.canvas.selectItems([app.graph.getNodeById(id)]);
-        app.canvas.copyToClipboard();
-        app.canvas.graph_mouse = [700, 0];
-        app.canvas.pasteFromClipboard();
-    }""", editor.node_id)
-    other_id = page.evaluate("id => app.graph.nodes.find(node => node.id != id).id", editor.node_id)
-    page.evaluate("id => { app.graph.getNodeById(id).pos = [700, 0]; }", other_id)
-    show(page)
-    other = NodeEditor(page, other_id, 1)
+    other = NodeEditor(page, copied(page, editor.node_id), 1)
     assert other.text() == text
     other.drag((0.9, 0.8), (0.8, 0.8))
     assert other.text() != text and editor.text() == text
@@ -147,12 +138,7 @@ def test_copies_share_nothing(renderer, page, editor):
 def test_it_works_inside_a_subgraph(renderer, page, editor, server):
     probe = place(page, "Probe_Interactions", 900)
     connect(page, editor.node_id, 0, probe, "interactions")
-    page.evaluate("""id => {
-        const { subgraph, node } = app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)]));
-        app.canvas.openSubgraph(subgraph, node);
-    }""", editor.node_id)
-    show(page)
-    inside = NodeEditor(page, page.evaluate("() => app.canvas.graph.nodes[0].id"))
+    inside = NodeEditor(page, inside_subgraph(page, editor.node_id))
     assert inside.text() == FIRST_LAYOUT
     inside.draw_pair(*MAN, "man")
     entry = server.wait(page.evaluate(RUN))
@@ -166,9 +152,7 @@ def test_a_bad_value_is_an_error_on_the_node(renderer, page, editor):
     bad = FIRST_LAYOUT.replace("0.668", "1.668")
     page.evaluate("([id, bad]) => { app.graph.getNodeById(id).widgets.at(-1).value = bad; }", [editor.node_id, bad])
     editor.root.get_by_role("alert").get_by_text("The saved text is no list").wait_for()
-    page.evaluate("async () => { await app.queuePrompt(0); }")
-    page.wait_for_function("id => app.lastNodeErrors?.[id]", arg=editor.node_id)
-    (error,) = page.evaluate("id => app.lastNodeErrors[id].errors", editor.node_id)
+    (error,) = errors_when_queued(page, editor.node_id)
     assert "text: interaction 1, object_box: the box (0.2891, 0.4766, 1.668, 0.793) reaches outside" in error["details"]
     assert editor.text() == bad
     editor.command("clear")
@@ -202,11 +186,6 @@ def test_the_size_is_the_nodes(renderer, page, editor, server, tmp_path, artefac
     connect(page, number, 0, editor.node_id, "width")
     arrived(server, page, editor.node_id)
     editor.root.get_by_text("1024 \u00d7 400").wait_for()
-
-
-def test_a_removed_node_leaves_nothing(page, editor):
-    page.evaluate("id => app.graph.remove(app.graph.getNodeById(id))", editor.node_id)
-    page.locator(".interactions").wait_for(state="detached")
 
 
 def test_headless_values(server):

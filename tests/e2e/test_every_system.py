@@ -6,18 +6,23 @@ import numpy as np
 import pytest
 
 from mditface.tests.e2e import stand_ins
-from mditface.tests.e2e.graphs import cancelled, inspect
+from mditface.tests.e2e.graphs import cancelled, inspect, system_loaders
 from mditface.tests.e2e.test_templates import TEMPLATES
 
-SYSTEMS = ("mditface", "mditface_sd35", "mditface_flux_easycontrol", "mditface_interaction", "face_diffuser", "pt_dit")
-SIZED = ("EmptyLatentImage", "EmptySD3LatentImage", "MDiT_DrawInteractions", "MDiT_PTDiTShift")
+TEMPLATES_OF_SYSTEMS = ("mditface", "mditface_sd35", "mditface_flux_easycontrol", "mditface_interaction",
+                        "face_diffuser", "pt_dit", "dynast_face")
+SIZED = ("EmptyLatentImage", "EmptySD3LatentImage", "ImageScale", "MDiT_DrawInteractions", "MDiT_PTDiTShift")
 LONG = 900  # steps
 
 
-@pytest.fixture(params=SYSTEMS)
+def twin(name: str) -> dict:
+    """The graph in API form of a template."""
+    return json.loads((TEMPLATES[name].parent / "api" / f"{name}.json").read_text())
+
+
+@pytest.fixture(params=TEMPLATES_OF_SYSTEMS)
 def graph(request, tiny_models) -> dict:
-    twin = TEMPLATES[request.param].parent / "api" / f"{request.param}.json"
-    return stand_ins.runnable(json.loads(twin.read_text()))
+    return stand_ins.runnable(twin(request.param))
 
 
 def changed(graph: dict, change) -> dict:
@@ -49,6 +54,11 @@ def pixels(server, graph) -> np.ndarray:
     entry = server.run(graph)
     (saved,) = (key for key, node in graph.items() if node["class_type"] == "SaveImage")
     return np.asarray(server.picture(entry["outputs"][saved]["images"][0])).astype(float)
+
+
+def test_no_system_is_left_out():
+    used = {node["class_type"] for name in TEMPLATES_OF_SYSTEMS for node in twin(name).values()}
+    assert system_loaders() <= used
 
 
 def test_another_size_and_prompt_and_the_first_again(server, graph):

@@ -1,20 +1,17 @@
 """The host lists every node of the pack, and each says what it is for."""
 import pytest
 
-IDS = {
-    "MDiT_LoadModel", "MDiT_MaskTokenizer", "MDiT_TextConditioning", "MDiT_ApplyMask", "MDiT_Sampler",
-    "MDiT_DualGuider", "MDiT_LabelMapFromMasks", "MDiT_LabelMapToMasks", "MDiT_EditLabelMap", "MDiT_LoadAdapter",
-    "MDiT_ApplyAdapter", "MDiT_TrainAdapter",
-}
+from devtools import node_info
 
 
 @pytest.fixture(scope="module")
 def ours(server) -> dict:
-    return {name: node for name, node in server.object_info().items() if name.startswith("MDiT_")}
+    return node_info.own(server.object_info())
 
 
 def test_every_node_is_there(ours):
-    assert IDS <= ours.keys()
+    assert ours.keys() == node_info.read_pack().keys()
+    assert all(name.startswith("MDiT_") for name in ours)
 
 
 def test_every_node_has_a_description(ours):
@@ -36,7 +33,7 @@ def test_every_output_has_a_tooltip(ours):
     bare = [
         f"{name}.{output}"
         for name, node in ours.items()
-        for place, output in enumerate(node["output_name"])
-        if not node["output_tooltips"][place]
+        for output, tooltip in zip(node["output_name"], node["output_tooltips"])
+        if not tooltip
     ]
     assert bare == []

@@ -7,7 +7,9 @@ from PIL import Image
 from mditface.mdit.labelmap import CLASSES, PALETTE, find_class, encode_drawing
 from mditface.nodes.painter import first_drawing
 from mditface.tests.e2e.graphs import node
-from mditface.tests.e2e.painter_page import RUN, NodePainter, connect, place, show
+from mditface.tests.e2e.painter_page import (
+    RUN, NodePainter, connect, copied, errors_when_queued, inside_subgraph, place, show,
+)
 
 HAT, HAIR = map(find_class, ("hat", "hair"))
 
@@ -115,16 +117,7 @@ def test_a_saved_picture_brings_the_drawing_back(page, painter, server):
 def test_copies_share_nothing(renderer, page, painter):
     painter.stroke((60, 100), (450, 100))
     text = painter.text()
-    page.evaluate("""id => {
-        app.canvas.selectItems([app.graph.getNodeById(id)]);
-        app.canvas.copyToClipboard();
-        app.canvas.graph_mouse = [700, 0];
-        app.canvas.pasteFromClipboard();
-    }""", painter.node_id)
-    other_id = page.evaluate("id => app.graph.nodes.find(node => node.id != id).id", painter.node_id)
-    page.evaluate("id => { app.graph.getNodeById(id).pos = [700, 0]; }", other_id)
-    show(page)
-    other = NodePainter(page, other_id, 1)
+    other = NodePainter(page, copied(page, painter.node_id), 1)
     assert other.text() == text
     sizes = page.evaluate("() => app.graph.nodes.map(node => [...node.size])")
     assert sizes[0] == pytest.approx(sizes[1], abs=1)
@@ -142,12 +135,7 @@ def test_it_works_inside_a_subgraph(renderer, page, painter, server):
     text = painter.text()
     preview = place(page, "PreviewImage", 900)
     connect(page, painter.node_id, 0, preview, "images")
-    page.evaluate("""id => {
-        const { subgraph, node } = app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)]));
-        app.canvas.openSubgraph(subgraph, node);
-    }""", painter.node_id)
-    show(page)
-    inside = NodePainter(page, page.evaluate("() => app.canvas.graph.nodes[0].id"))
+    inside = NodePainter(page, inside_subgraph(page, painter.node_id))
     assert inside.text() == text
     inside.choose("hat")
     inside.stroke((60, 200), (450, 200))
@@ -163,9 +151,7 @@ def test_a_bad_value_is_an_error_on_the_node(renderer, page, painter):
     connect(page, painter.node_id, 0, preview, "images")
     page.evaluate("id => { app.graph.getNodeById(id).widgets[0].value = 'labelmap1;4x4;AAAA'; }", painter.node_id)
     painter.root.get_by_role("alert").get_by_text("The saved drawing cannot be read").wait_for()
-    page.evaluate("async () => { await app.queuePrompt(0); }")
-    page.wait_for_function("id => app.lastNodeErrors?.[id]", arg=painter.node_id)
-    (error,) = page.evaluate("id => app.lastNodeErrors[id].errors", painter.node_id)
+    (error,) = errors_when_queued(page, painter.node_id)
     assert "drawing: the data is damaged" in error["details"]
     assert painter.text() == "labelmap1;4x4;AAAA"
     painter.command("clear")
@@ -205,11 +191,6 @@ def test_the_wheel_is_the_graphs_until_the_painter_has_the_focus(renderer, page,
     page.mouse.wheel(0, 100)
     page.wait_for_timeout(300)
     assert page.evaluate("() => app.canvas.ds.scale") == 1
-
-
-def test_a_removed_node_leaves_nothing(page, painter):
-    page.evaluate("id => app.graph.remove(app.graph.getNodeById(id))", painter.node_id)
-    page.locator(".painter").wait_for(state="detached")
 
 
 def test_headless_values(server):

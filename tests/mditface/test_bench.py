@@ -1,4 +1,5 @@
-"""The overhead bench of stand-alone models: formulas against the spec's table and counted FLOPs, and its output."""
+"""The overhead bench of stand-alone models: formulas against the table of
+docs/design/mditface.md, section 7.3, and counted FLOPs; its output."""
 from __future__ import annotations
 
 import json
@@ -56,7 +57,7 @@ def test_dynamic_block_costs_what_the_formula_says(block, keys):
 @LAST
 def test_static_block_costs_what_the_formula_says(block, last):
     """The last block's queries are made, too: they come out of the same layer as its keys and values."""
-    counted = measure.flops(lambda: block.static(tokens(M, 1), torch.zeros(1, D), None, last))
+    counted = measure.flops(lambda: block.run_static(tokens(M, 1), torch.zeros(1, D), None, last))
     assert counted - modulation(1, 1) == formulas.static_flops(D, M, last) + last * 2 * D * D * M
 
 
@@ -69,9 +70,9 @@ def test_naive_block_costs_what_the_formula_says(block, last):
     assert counted - modulation(3, B) == B * expected
 
 
-@pytest.mark.parametrize("pixels", standalone.SPEC)
+@pytest.mark.parametrize("pixels", standalone.EXPECTED)
 @pytest.mark.parametrize("name", standalone.SIZES)
-def test_formulas_give_the_table_of_the_spec(name, pixels):
+def test_formulas_give_the_table_of_the_design_page(name, pixels):
     found = standalone.removed(standalone.predicted(standalone.SIZES[name], (pixels // 16) ** 2), steps=28)
     assert [round(100 * found[kind], 1) for kind in standalone.KINDS] == list(standalone.EXPECTED[pixels][name])
 

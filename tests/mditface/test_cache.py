@@ -22,7 +22,7 @@ from mditface.mdit.mditface.cache import CAPACITY, CachePatcher, RunReport, Stat
 from mditface.mdit.mditface.entries import merge_entry
 from mditface.mdit.mditface.mask import MaskInput, MaskReference
 from mditface.mdit.mditface.reader import CacheOptions
-from mditface.mdit.mditface.tokens import MaskTokens, flat_regions, merge_leaves
+from mditface.mdit.mditface.tokens import MaskTokens, find_flat_regions, merge_leaves
 from mditface.tests.mditface import tiny
 from mditface.tests.mditface.runs import (
     OFF, SIDE, TOLERANCE, check_other_entry, hooked, masked, replaced, reporting, run, with_bypass_lora, with_lora)
@@ -158,11 +158,11 @@ def test_merged_keys_are_as_long_as_the_keys_they_stand_for():
     net = tiny.network()
 
     def rotation(places):
-        return net.position(places, {})[1]
+        return net.encode_positions(places, {})[1]
     key = torch.randn(1, 2, 1, 16, generator=torch.Generator().manual_seed(0))
     keys = apply_rope1(key.expand(-1, -1, 256, -1), rotation(places))
     entry = merge_entry(iter([(keys, keys)]), tokens, rotation, eight_bit=False)
-    leaves = flat_regions(tokens.classes, 16, 16)
+    leaves = find_flat_regions(tokens.classes, 16, 16)
     expected = apply_rope1(key.expand(-1, -1, 64, -1), rotation(merge_leaves(places, leaves)))
     torch.testing.assert_close(entry[0][0], expected, rtol=0, atol=1e-5)
     assert not torch.allclose(entry[0][1], expected, atol=0.1)  # as a plain mean of the keys would be
@@ -174,7 +174,7 @@ def test_leaves_are_flat_rectangles_that_cover_the_grid(data, h, w, maps):
     seed, classes = data.draw(st.integers(0, 99)), data.draw(st.integers(1, 4))
     blocks = torch.randint(-1, classes, (maps, -(-h // 5), -(-w // 5)), generator=torch.Generator().manual_seed(seed))
     grid = blocks.repeat_interleave(5, 1).repeat_interleave(5, 2)[:, :h, :w]
-    leaves = flat_regions(grid.flatten(1), h, w)
+    leaves = find_flat_regions(grid.flatten(1), h, w)
     assert leaves.unique().tolist() == list(range(int(leaves.max()) + 1))
     side = max(1, min(h, w) // 8)
     for leaf in leaves.unique():
@@ -186,7 +186,7 @@ def test_leaves_are_flat_rectangles_that_cover_the_grid(data, h, w, maps):
 
 
 def test_a_flat_region_is_cut_into_few_leaves():
-    assert flat_regions(torch.ones(1, 32 * 32, dtype=torch.int16), 32, 32).max() + 1 == 64
+    assert find_flat_regions(torch.ones(1, 32 * 32, dtype=torch.int16), 32, 32).max() + 1 == 64
 
 
 def test_half_reduction_keeps_a_quarter_of_the_tokens(loaded, texts):
@@ -313,7 +313,7 @@ FAILURES = {"interrupt": (1, interrupt, InterruptProcessingException),
 @pytest.mark.parametrize("place, failure, error", FAILURES.values(), ids=FAILURES.keys())
 def test_a_failed_pass_leaves_nothing(loaded, texts, mask, uncached, place, failure, error):
     block = loaded.model.model.diffusion_model.blocks[place]
-    with replaced(block, "static", failure), pytest.raises(error):
+    with replaced(block, "run_static", failure), pytest.raises(error):
         run(loaded.model, masked(texts[0], mask), texts[1])
     assert not mask.store.cache.entries
     assert mask.store.patcher(loaded.model.load_device, loaded.model.offload_device).model_size() == 0
@@ -325,7 +325,7 @@ def test_a_failed_pass_leaves_nothing(loaded, texts, mask, uncached, place, fail
 def test_a_failed_pass_keeps_what_was_complete(loaded, texts, mask):
     positive = masked(texts[0], mask)
     run(loaded.model, positive, texts[1])
-    with replaced(loaded.model.model.diffusion_model.blocks[1], "static", interrupt):
+    with replaced(loaded.model.model.diffusion_model.blocks[1], "run_static", interrupt):
         with pytest.raises(InterruptProcessingException):
             run(loaded.model, positive, texts[1], latent=(1, 3, 20, 20))
     assert run(loaded.model, positive, texts[1])[1].passes == 0
@@ -357,7 +357,7 @@ def test_the_cache_dies_with_its_conditionings(loaded, texts):
 def test_the_cache_dies_after_a_failed_run(loaded, texts):
     mask = tiny.mask()
     cache, positive = weakref.ref(mask.store.cache), masked(texts[0], mask)
-    with replaced(loaded.model.model.diffusion_model.blocks[1], "static", out_of_memory):
+    with replaced(loaded.model.model.diffusion_model.blocks[1], "run_static", out_of_memory):
         with pytest.raises(comfy.model_management.OOM_EXCEPTION):
             run(loaded.model, positive, texts[1])
     del mask, positive

@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 import comfy.model_management
 from mditface.mdit.mditface import host
 from mditface.mdit.mditface.attention import ExemplarKeys, MaskRows
-from mditface.mdit.mditface.config import CONFIG_KEY, MDiTConfig
-from mditface.mdit.mditface.exemplar_branch import MATCH, PRUNE, ExemplarTokens, MatchSide, correspond
-from mditface.mdit.mditface.inspection import contents
+from mditface.mdit.mditface.config import CONFIG_KEY, MATCH, PRUNE, MDiTConfig
+from mditface.mdit.mditface.exemplar_branch import ExemplarTokens, MatchSide, find_candidates
+from mditface.mdit.mditface.inspection import list_entries
 from mditface.mdit.mditface.reader import CacheOptions
 from mditface.mdit.recipes.initialize import initialize_exemplar, initialize_model
 from mditface.tests.mditface import tiny
@@ -97,7 +97,7 @@ def test_equal_maps_correspond_place_by_place(grid):
     rows, cols = (torch.arange(n) / n for n in grid)
     place = torch.cartesian_prod(rows, cols)
     x = torch.cat([(place * f).cos() for f in (1, 2)] + [(place * f).sin() for f in (1, 2)], -1)[None]
-    found = correspond(x, x, (grid, grid), 4)
+    found = find_candidates(x, x, (grid, grid), 4)
     own = torch.arange(math.prod(grid)).view(1, -1, 1)
     assert (found == own).any(-1).float().mean() > 0.95
     assert found.min() >= 0 and found.max() < math.prod(grid)
@@ -108,7 +108,7 @@ def test_a_moved_map_corresponds_where_it_went():
     x = torch.randn(1, 4, 4, 8, generator=torch.Generator().manual_seed(0))
     x = x.repeat_interleave(4, 1).repeat_interleave(4, 2)  # blocks of 4 x 4 tokens, each unlike the others
     x = torch.nn.functional.normalize(x, dim=-1)
-    found = correspond(x.flatten(1, 2), x.roll(moved, 2).flatten(1, 2), (grid, grid), 2)
+    found = find_candidates(x.flatten(1, 2), x.roll(moved, 2).flatten(1, 2), (grid, grid), 2)
     y, col = torch.arange(256) // 16, torch.arange(256) % 16
     block = (y // 4 * 4 + (col + moved) % 16 // 4).view(1, -1, 1)
     inside = found // 16 // 4 * 4 + found % 16 // 4 == block
@@ -130,7 +130,7 @@ def test_items_are_independent():
     together = forward(net, given, [rows._replace(exemplar=exemplar_keys(net, tokens))])
     for i in range(3):
         own = ExemplarTokens(tokens.target, tokens.labels._replace(tokens=tokens.labels.tokens[i:i + 1]),
-                             tokens.picture[i:i + 1])
+                             tokens.patches[i:i + 1])
         alone = type(given)(**vars(given) | {name: getattr(given, name)[i:i + 1] for name in ("x", "context", "y")})
         out = forward(net, alone, [rows._replace(exemplar=exemplar_keys(net, own))])
         torch.testing.assert_close(together[i:i + 1], out, rtol=0, atol=1e-4)
@@ -255,7 +255,7 @@ def test_a_batch_reads_one_exemplar_each_or_one_for_all(reader, texts):
     shared, _ = run(reader.model, exemplified(texts[0], tiny.mask(), one), texts[1], latent=latent)
     torch.testing.assert_close(both[0], shared[0], rtol=0, atol=1e-4)  # whose first pictures are the same
     assert not torch.allclose(both[1], shared[1], atol=1e-3)
-    with pytest.raises(ValueError, match="exemplar: 2 pictures for 3 latents"):
+    with pytest.raises(ValueError, match="exemplar: 2 images for 3 latents"):
         run(reader.model, exemplified(texts[0], tiny.mask(), two), texts[1], latent=(3, 3, SIDE, SIDE))
 
 
@@ -283,7 +283,7 @@ def test_the_cache_info_counts_exemplars(reader, texts):
     mask, exemplar = tiny.mask(), tiny.exemplar()
     positive = exemplified(texts[0], mask, exemplar)
     run(reader.model, positive, texts[1])
-    found = contents(positive)
+    found = list_entries(positive)
     assert found.entries == [*mask.store.cache.entries.values(), *exemplar.store.cache.entries.values()]
     assert found.nbytes == mask.store.cache.nbytes + exemplar.store.cache.nbytes
     planned = len(READING["exemplar_blocks"]) * 16 * (2 * tiny.CONFIG.width + MATCH + PRUNE) * 4

@@ -27,7 +27,7 @@ def test_the_exemplar_goes_on_the_mask_and_leaves_the_input_alone():
     reference, before = options[CONDITIONING_KEY], given[0][1][CONDITIONING_KEY]
     assert (reference.mask, reference.strength, reference.start, reference.end) == (before.mask, 0.5, 0.1, 0.9)
     assert reference.exemplar_strength == 0.7 and before.exemplar is None
-    assert torch.equal(reference.exemplar.pictures, PICTURE)
+    assert torch.equal(reference.exemplar.images, PICTURE)
     assert torch.equal(reference.exemplar.labels, tiny.labels())
     assert bare is TEXT[0][1]
 
@@ -41,7 +41,7 @@ def test_later_edits_of_the_picture_do_not_reach_it():
     picture = PICTURE.clone()
     (_, options), = apply(masked_text(), picture)
     picture.zero_()
-    assert torch.equal(options[CONDITIONING_KEY].exemplar.pictures, PICTURE)
+    assert torch.equal(options[CONDITIONING_KEY].exemplar.images, PICTURE)
 
 
 def test_a_conditioning_without_a_mask_is_refused():
@@ -70,4 +70,4 @@ def test_a_photograph_is_no_label_map():
 
 def test_a_label_map_of_the_same_aspect_serves():
     (_, options), = apply(masked_text(), torch.rand(1, 64, 64, 4))
-    assert options[CONDITIONING_KEY].exemplar.pictures.shape == (1, 64, 64, 3)
+    assert options[CONDITIONING_KEY].exemplar.images.shape == (1, 64, 64, 3)

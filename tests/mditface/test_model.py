@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from comfy.patcher_extension import WrappersMP
 from mditface.mdit.mditface.attention import MaskRows
 from mditface.mdit.mditface.model import MIN_SIGMA
-from mditface.mdit.mditface.tokens import places
+from mditface.mdit.mditface.tokens import place_tokens
 from mditface.tests.mditface import tiny
 
 CONFIGS = {
@@ -126,7 +126,7 @@ def inputs(cfg, height=12, width=16, batch=1, seed=0) -> SimpleNamespace:
 
 def forward(net, given, masks=(), sigma=SIGMA, **transformer_options):
     t = torch.full((given.x.shape[0],), sigma)
-    return net(given.x, t, given.context, given.y, masks=masks, transformer_options=transformer_options)
+    return net(given.x, t, given.context, given.y, mask_rows=masks, transformer_options=transformer_options)
 
 
 def static_rows(net, given, rows=slice(None), bias=None) -> MaskRows:
@@ -194,7 +194,7 @@ def test_one_static_pass_serves_every_time_and_text(net, given):
     rows = static_rows(net, given)
     several = inputs(net.config, batch=3, seed=1)
     times = torch.tensor([0.9, 0.5, 0.1])
-    together = net(several.x, times, several.context, several.y, masks=[rows])
+    together = net(several.x, times, several.context, several.y, mask_rows=[rows])
     for i, sigma in enumerate(times.tolist()):
         expected = plain_model(net.state_dict(), net.config, several.x[i:i + 1], sigma, several.context[i:i + 1],
                                several.y[i:i + 1], given.tokens)
@@ -259,7 +259,7 @@ def test_a_bias_counts_a_key_several_times(text_reads_mask, given):
 
 def test_half_resolution_tokens_stand_between_the_image_tokens(net):
     """A mask token over 2 x 2 image tokens is rotated by the mean of their places."""
-    token, axis = torch.zeros(1, 1, net.config.mask_features), places(2, 1, 0, corner=False)
+    token, axis = torch.zeros(1, 1, net.config.mask_features), place_tokens(2, 1, 0, corner=False)
     keys = next(iter(net.static_path(token, torch.cartesian_prod(axis, axis))))[0]
     shifted = {"rope_options": dict(shift_x=0.5, shift_y=0.5)}
     expected = next(iter(net.static_path(token, torch.zeros(1, 2), shifted)))[0]

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 import comfy.model_management
 from mditface.mdit.mditface import host
 from mditface.mdit.mditface.config import CONFIG_KEY, MDiTConfig
-from mditface.mdit.mditface.proxy_stream import surroundings
+from mditface.mdit.mditface.proxy_stream import make_proxy_grid
 from mditface.mdit.recipes.initialize import initialize_model
 from mditface.tests.mditface import tiny
 from mditface.tests.mditface.runs import masked, run
@@ -50,9 +50,9 @@ def test_a_window_over_the_whole_picture_is_plain_self_attention(pos):
     img = torch.randn(2, 12, width, generator=torch.Generator().manual_seed(3))
 
     def rotation(places):
-        return net.position(places, {})[1]
-    near = surroundings(5, (3, 4), img, given.places, rotation)
-    found = stream.look_around(img, torch.zeros(2, width), near)
+        return net.encode_positions(places, {})[1]
+    near = make_proxy_grid(5, (3, 4), img, given.places, rotation)
+    found = stream.read_windows(img, torch.zeros(2, width), near)
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2)
                for x in stream.plain.qkv(torch.nn.functional.layer_norm(img, (width,), eps=1e-6)).chunk(3, -1))
     if pos == "rope2d":
@@ -113,9 +113,9 @@ def test_training_starts_neutral_and_reaches_every_weight(monkeypatch):
     net.requires_grad_(True)
     initialize_model(net)
     img = torch.randn(1, 12, net.config.width)
-    near = surroundings(2, (3, 4), img, given.places, lambda places: net.position(places, {})[1])
+    near = make_proxy_grid(2, (3, 4), img, given.places, lambda places: net.encode_positions(places, {})[1])
     assert torch.equal(net.blocks[0].proxy.query.bias, net.blocks[0].img.qkv.bias[:net.config.width])
-    assert torch.equal(net.blocks[0].proxy.look_around(img, torch.ones(1, net.config.width), near), img)
+    assert torch.equal(net.blocks[0].proxy.read_windows(img, torch.ones(1, net.config.width), near), img)
     with torch.no_grad():
         for name, weight in net.named_parameters():
             if weight.ndim > 1:

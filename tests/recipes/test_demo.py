@@ -42,10 +42,10 @@ def test_every_parameter_of_the_image_model_learns(demo):
 def test_local_start_reads_the_own_place(demo):
     block, grid = demo.module.model.blocks[0], 4
     axis = torch.arange(float(grid))
-    _, pe = demo.module.model.position(torch.cartesian_prod(axis, axis), {})
+    _, pe = demo.module.model.encode_positions(torch.cartesian_prod(axis, axis), {})
     zero = torch.zeros(1, 32)
-    q, _, _ = block.img.attention_inputs(torch.zeros(1, grid * grid, 32), block.img.modulation(zero), pe)
-    _, k, _ = block.msk.attention_inputs(torch.zeros(1, grid * grid, 32), block.msk.modulation(zero), pe)
+    q, _, _ = block.img.make_qkv(torch.zeros(1, grid * grid, 32), block.img.make_modulation(zero), pe)
+    _, k, _ = block.msk.make_qkv(torch.zeros(1, grid * grid, 32), block.msk.make_modulation(zero), pe)
     logits = (q @ k.transpose(-1, -2))[0]  # (heads, N, M)
     assert (logits[0].argmax(-1) == torch.arange(grid * grid)).all()
     assert not logits[1].any()

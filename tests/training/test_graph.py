@@ -12,7 +12,6 @@ import torch
 from accelerate.state import is_initialized
 from safetensors.torch import load_file, save_file
 
-import comfy.ldm.modules.attention
 import comfy.model_management
 import comfy.sd
 import comfy.utils
@@ -255,11 +254,10 @@ def test_bad_input_is_named_before_anything_is_written(base, name):
     assert files("mdit_training") == [] and files("mdit_adapters") in ([], ["own.safetensors"])
 
 
-def test_attention_without_gradients(base, monkeypatch):
-    def attention_sage():
-        pass
-    monkeypatch.setattr(comfy.ldm.modules.attention, "optimized_attention", attention_sage)
-    with pytest.raises(ValueError, match="attention_sage, which has no gradients"):
+@pytest.mark.parametrize("option", ["sage", "flash"])
+def test_attention_without_gradients(base, option, monkeypatch):
+    monkeypatch.setattr(comfy.model_management, f"{option}_attention_enabled", lambda: True)
+    with pytest.raises(ValueError, match=f"--use-{option}-attention.*no gradients"):
         run(base)
 
 

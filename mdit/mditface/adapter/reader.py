@@ -10,7 +10,7 @@ from torch import Tensor
 from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
-from ..attention import MaskRows, Reach, attend_at_once, attend_masks, is_pytorch
+from ..attention import AttentionCall, MaskRows, ReadPattern, attend_at_once, attend_masks, host_uses_pytorch
 from ..cache import REPORT_KEY
 from ..config import MaskLayout
 from ..mask import CONDITIONING_KEY
@@ -109,10 +109,10 @@ class AdapterReader(MaskReader):
         stream = self.stream(executor.class_obj)
         patch = executor.class_obj.diffusion_model.patch_size
         grid = tuple(-(-side // patch) for side in x.shape[-2:])
-        reach = Reach(0, self.adapter.config.text_reads_mask, self.radius, grid)
+        pattern = ReadPattern(0, self.adapter.config.text_reads_mask, self.radius, grid)
         replace = transformer_options.get("patches_replace", {})
         inner = replace.get("dit", {})
-        patches = {name: BlockPatch(rows, i, inner.get(name), stream, reach) for i, name in enumerate(stream.names)}
+        patches = {name: BlockPatch(rows, i, inner.get(name), stream, pattern) for i, name in enumerate(stream.names)}
         options = {**transformer_options, "patches_replace": {**replace, "dit": {**inner, **patches}}}
         if COMPILE_KEY in transformer_options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
             control = mark_form(control, repr((self.key, form_of(rows))))
@@ -155,12 +155,13 @@ class BlockPatch:
     """
 
     def __init__(self, mask_rows: tuple[MaskRows, ...], index: int, inner: Callable | None, stream: MaskStream,
-                 reach: Reach):
+                 pattern: ReadPattern):
         self.mask_rows = mask_rows
         self.index = index
         self.inner = inner
         self.stream = stream
-        self.reach = reach
+        self.pattern = pattern
+        self.use_lse = host_uses_pytorch()
         self.read = False
 
     def __call__(self, args: dict, extra: dict) -> dict:
@@ -183,11 +184,14 @@ class BlockPatch:
         if not skip_reshape:  # SD3: q and k (B, T, H * D), v (B, T, H, D)
             q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
 
-        def attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        def kernel(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
             return call(q, k, v, heads, mask=attn_mask, skip_reshape=True, **kwargs)
 
         if q.shape[2] != length:
-            return attention(q, k, v, mask)
+            return kernel(q, k, v, mask)
         self.read = True
-        given = q, k, v, mask, self.mask_rows, self.index, self.reach._replace(text=text), attention
-        return attend_masks(*given, is_pytorch(function)) if override is None else attend_at_once(*given)
+        attention = AttentionCall(q, k, v, mask, kernel)
+        pattern = self.pattern._replace(text=text)
+        if override is None:
+            return attend_masks(attention, self.mask_rows, self.index, pattern, self.use_lse)
+        return attend_at_once(attention, self.mask_rows, self.index, pattern)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from comfy.ldm.modules.attention import optimized_attention
 
-from ..reader import Prompt
+from ..prompt import Prompt
 from ..tokens import MaskTokens
 from .terms import Adapter
 

@@ -17,9 +17,9 @@ from ...mditface.adapter.streams import Inputs, MaskStream
 from ...mditface.adapter.terms import Adapter
 from ...mditface.attention import MaskRows
 from ...mditface.entries import reduce_entry
-from ...mditface.reader import Prompt
+from ...mditface.prompt import Prompt
 from ...mditface.reductions import REDUCTIONS
-from ...mditface.tokens import MaskTokens, mask_tokens
+from ...mditface.tokens import MaskTokens, make_mask_tokens
 from ..flow import flow_loss, follow_flow
 
 VISIBLE = torch.ones(0)  # an encoded label map has no channel for each class
@@ -110,7 +110,7 @@ class MaskedBase(nn.Module):
             labels = torch.zeros(len(mask_latent), *size, dtype=torch.uint8, device=mask_latent.device)
         labels = resize_nearest(labels, *size)
         latent = model.process_latent_in(mask_latent).float()
-        return mask_tokens(labels, latent, VISIBLE, self.reader.layout(model), pixels, self.reduction)
+        return make_mask_tokens(labels, latent, VISIBLE, self.reader.layout(model), pixels, self.reduction)
 
     @torch.no_grad()
     def sample(self, latent: Tensor, context: Tensor, mask_latent: Tensor, sigmas: Tensor, seed: int,

@@ -9,7 +9,7 @@ from .base import MODULATION, Blocks, Family, Layer
 FAMILIES = {family.key: family for family in (sd3.FAMILY, flux.FAMILY)}
 
 __all__ = ["FAMILIES", "LAYER_NAMES", "MODULATION", "TRAINED_LAYERS", "Blocks", "Family", "Layer", "family_of",
-           "family_titles"]
+           "family_titles", "model_titles"]
 
 
 def layer_names() -> tuple[str, ...]:
@@ -28,6 +28,12 @@ TRAINED_LAYERS = tuple(name for name in LAYER_NAMES if name != MODULATION)  # un
 def family_of(network: nn.Module) -> Family | None:
     """The family of a host's network; None for one that reads no masks by an adapter."""
     return next((family for family in FAMILIES.values() if family.matches(network)), None)
+
+
+def model_titles() -> str:
+    """The models of all families, for the texts of nodes: 'A, B or C'."""
+    *others, last = [family.title for family in FAMILIES.values()]
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def family_titles() -> str:

@@ -13,13 +13,11 @@ from comfy.ldm.flux.layers import timestep_embedding
 from comfy.ldm.flux.math import apply_rope1
 from comfy.ldm.flux.model import Flux
 
-from ...model import rescaled
-from ...reader import Prompt
+from ...math import TIME_FEATURES, rescale_positions
+from ...prompt import Prompt
 from ...tokens import MaskTokens
 from ..streams import Inputs, MaskStream
 from .base import MODULATION, Blocks, Family, Layer
-
-TIME_FEATURES = 256
 
 
 class FluxStream(MaskStream):
@@ -43,7 +41,7 @@ class FluxStream(MaskStream):
 
     def rotation(self, positions: Tensor, transformer_options: dict) -> Tensor:
         index = (transformer_options.get("rope_options") or {}).get("shift_t", 0.0)
-        ids = F.pad(rescaled(positions, transformer_options), (1, 0), value=index)  # (M, 3)
+        ids = F.pad(rescale_positions(positions, transformer_options), (1, 0), value=index)  # (M, 3)
         return self.network.pe_embedder(ids[None])
 
     def vector(self, t: Tensor, prompt: Prompt | None, dtype: torch.dtype) -> Tensor:

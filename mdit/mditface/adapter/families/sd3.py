@@ -12,7 +12,7 @@ import comfy.ops
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT, split_qkv
 
-from ...reader import Prompt
+from ...prompt import Prompt
 from ...tokens import MaskTokens
 from ..streams import Inputs, MaskStream
 from .base import MODULATION, Blocks, Family, Layer
