@@ -12,7 +12,7 @@ from ..mditface.model import MDiT
 from ..datasets.augment import mirror, normalize
 from ..training.sampling import mask_inputs
 
-SMALLEST = 0.6  # side of a crop, as a fraction of the image's
+SMALLEST_CROP = 0.6  # its side, as a fraction of the image's
 
 
 def other_view(images: Tensor, labels: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -22,7 +22,7 @@ def other_view(images: Tensor, labels: Tensor, rng: torch.Generator) -> tuple[Te
     """
     batch = len(images)
     images, labels = mirror(images, labels, torch.rand(batch, generator=rng) < 0.5)
-    side = SMALLEST + (1 - SMALLEST) * torch.rand(batch, 1, generator=rng)
+    side = SMALLEST_CROP + (1 - SMALLEST_CROP) * torch.rand(batch, 1, generator=rng)
     shift = (1 - side) * (2 * torch.rand(batch, 2, generator=rng) - 1)
     affine = torch.cat((torch.diag_embed(side.expand(-1, 2)), shift.unsqueeze(-1)), dim=-1)  # (B, 2, 3)
     grid = F.affine_grid(affine, list(images.shape), align_corners=False)

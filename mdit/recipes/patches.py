@@ -21,10 +21,9 @@ from ..training.host import prepare_host
 prepare_host()
 
 from ..datasets import open_dataset
+from .targets.sd3 import CELL, CHANNELS
 
 PATCHES_KEY = "mdit.patches"
-PATCH = 8  # factor of SD3's VAE
-CHANNELS = 16  # of SD3's latents
 SPREAD = 0.65  # deviation of SD3's latents over all channels, as its latent format expects
 
 
@@ -68,12 +67,12 @@ class PatchVAE:
 
     def decode(self, latents: Tensor) -> Tensor:
         patches = (latents.movedim(1, -1) * self.gain) @ self.basis + self.mean  # (B, h, w, 192)
-        return F.pixel_shuffle(patches.movedim(-1, 1), PATCH).movedim(1, -1).clamp(0, 1)
+        return F.pixel_shuffle(patches.movedim(-1, 1), CELL).movedim(1, -1).clamp(0, 1)
 
 
 def unfold(images: Tensor) -> Tensor:
     """(B, H, W, 3) -> patches (B, H / 8, W / 8, 192)."""
-    return F.pixel_unshuffle(images.movedim(-1, 1), PATCH).movedim(1, -1)
+    return F.pixel_unshuffle(images.movedim(-1, 1), CELL).movedim(1, -1)
 
 
 def main(arguments: list[str] | None = None) -> None:

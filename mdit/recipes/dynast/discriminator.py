@@ -12,7 +12,7 @@ from torch.nn.utils import spectral_norm
 SCALES = 2
 MAX_WIDTH = 512
 SLOPE = 0.2
-SMALLEST = 48  # pixels; the coarse scale needs so many
+SMALLEST_IMAGE = 48  # pixels; the coarse scale needs so many
 
 
 def conv4(inputs: int, outputs: int, stride: int) -> nn.Conv2d:

@@ -14,7 +14,7 @@ from torch.utils.data import default_collate
 from ...dynast.config import SMOOTH, TOP_K, DynaSTConfig
 from ...training.data import step_rng
 from ...datasets import open_faces
-from ..dynast.discriminator import SMALLEST
+from ..dynast.discriminator import SMALLEST_IMAGE
 from ..dynast.heldout import HeldOut
 from ..dynast.network import Adversaries, LossWeights, save_generator
 from ..dynast.pairs import Exemplars, Pairs, read_people
@@ -23,7 +23,7 @@ from ...training.sampling import make_sheet
 from ...training.settings import Count, Positive, Section, Settings, Fraction
 from ...training.targets.base import Batches
 
-CHANNELS = 15  # of a face's label
+LABEL_CHANNELS = 15  # of a face's label
 SHEET_COUNT = 12
 METRIC_COUNT = 48
 PREFIX = "generator."
@@ -62,7 +62,7 @@ class DynaSTSettings(Settings):
     Everything is computed in float32, because half precision selects other candidates (docs/design/dynast.md,
     section 8). There is no average of the weights, because spectral norm's vectors belong to the weights of one step.
     """
-    size: Annotated[int, Field(ge=SMALLEST, multiple_of=8)] = 256
+    size: Annotated[int, Field(ge=SMALLEST_IMAGE, multiple_of=8)] = 256
     load: Count = 286
     flip: Fraction = 0.5
     model: Sizes = Sizes()
@@ -90,7 +90,7 @@ class DynaSTTarget:
         self.held = None
         if settings.heldout:
             self.held = HeldOut.first_of(open_faces(settings.heldout, settings.size), METRIC_COUNT)
-        config = DynaSTConfig(CHANNELS, size=settings.size, **settings.model.model_dump())
+        config = DynaSTConfig(LABEL_CHANNELS, size=settings.size, **settings.model.model_dump())
         vgg = VGG.load(settings.vgg) if settings.vgg else None
         if vgg is None:
             logging.info("no vgg: training without the losses reconstruction and perceptual")
