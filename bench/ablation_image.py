@@ -24,6 +24,7 @@ import torch.nn as nn
 from mditface.mdit.recipes import initialize
 from mditface.mdit.evaluation.metrics.agreement import Parser, open_parser
 from mditface.mdit.evaluation.metrics.attributes import AttributeRules
+from mditface.mdit.mditface.guidance import Guidance
 from mditface.mdit.render import caption
 from mditface.mdit.training.sampling import sample
 from mditface.mdit.training.settings import read_settings
@@ -37,7 +38,7 @@ from .quality import measure
 CONFIG = Path(measure.ROOT, "mdit", "recipes", "configs", "demo.yaml")
 SMALL = ("model.width=128", "model.text_dim=128", "model.pooled_dim=128", "model.depth=4", "schedule.warmup=50",
          "ema=0", "every.metrics=1000000", "every.sheet=1000000")
-GUIDANCE = {"mask_scale": 2.0, "text_scale": 1.25}  # weak: strong text guidance hides what a part adds
+GUIDANCE = Guidance(text=1.25, mask=2.0)  # weak: strong text guidance hides what a part adds
 COLORS = ("hair_color", "clothes_color", "background_color")
 
 
@@ -87,7 +88,7 @@ def score_colors(target: DemoTarget, count: int, judge: Parser, rules: Attribute
     faces = target.heldout
     module = target.module.eval()
     ids = target.writer.encode(measure.short_captions(faces)[:count])
-    images = sample(module.model, module.text_encoder, faces.labels[:count], ids, seed=0, **GUIDANCE).numpy()
+    images = sample(module.model, module.text_encoder, faces.labels[:count], ids, seed=0, guidance=GUIDANCE).numpy()
     _, attributes = measure.score_heldout(images, faces, judge, rules)
     return {name: attributes[name]["accuracy"] for name in COLORS}
 

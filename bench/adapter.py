@@ -27,6 +27,7 @@ from mditface.mdit.labelmap import CLASSES, resize_nearest
 from mditface.mdit.mditface.adapter.reader import apply_adapter
 from mditface.mdit.mditface.adapter.terms import Adapter
 from mditface.mdit.mditface.adapter.weights import load_adapter
+from mditface.mdit.mditface.guidance import SHEET_GUIDANCE, Guidance
 from mditface.mdit.mditface.host import LoadedMDiT
 from mditface.mdit.mditface.mask import MaskInput
 from mditface.mdit.mditface.reductions import REDUCTIONS
@@ -36,7 +37,7 @@ from mditface.mdit.training.sampling import save_sheet
 from mditface.mdit.training.targets.adapter import AdapterSettings
 from mditface.mdit.recipes.encode import load_base
 
-from .reductions import GUIDANCE, draw_image
+from .reductions import draw_image
 
 CONFIG = Path("mdit", "recipes", "configs", "proof-adapter.yaml")
 SHEET_SIDE = 128
@@ -80,7 +81,7 @@ def make_forms(settings: AdapterSettings, half: Path | None, window: Path | None
 
 
 def draw_forms(forms: dict[str, Form], label: torch.Tensor, text: str, steps: int, seed: int, size: int,
-               guidance: dict[str, float]) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+               guidance: Guidance) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Images (S, S, 3) uint8 of a label map (1, S, S) in all forms and without it, and the forms' keys."""
     exact = forms[EXACT].loaded
     cell = exact.model.model.latent_format.spacial_downscale_ratio * exact.model.model.diffusion_model.patch_size
@@ -108,7 +109,7 @@ def to_bytes(images: torch.Tensor) -> np.ndarray:
 
 
 def measure(settings: AdapterSettings, forms: dict[str, Form], faces: Renders, count: int, steps: int,
-            guidance: dict[str, float]) -> tuple[dict[str, dict[str, float]], dict[str, list[np.ndarray]]]:
+            guidance: Guidance) -> tuple[dict[str, dict[str, float]], dict[str, list[np.ndarray]]]:
     """Means over the label maps of each form's figures, and the images."""
     parser = load_parser()
     size = settings.size
@@ -155,8 +156,8 @@ def main(argv: list[str] | None = None):
     add("--window", type=Path, help="an adapter trained with a window")
     add("--count", type=int, default=100, help="label maps (default: 100)")
     add("--steps", type=int, default=20, help="steps of a run (default: 20)")
-    add("--cfg", type=float, default=GUIDANCE["text_scale"], help="guidance of the text (default: %(default)s)")
-    add("--mask-cfg", type=float, default=GUIDANCE["mask_scale"], help="guidance of the mask (default: %(default)s)")
+    add("--cfg", type=float, default=SHEET_GUIDANCE.text, help="guidance of the text (default: %(default)s)")
+    add("--mask-cfg", type=float, default=SHEET_GUIDANCE.mask, help="guidance of the mask (default: %(default)s)")
     add("--sheet", type=Path, help="write an image of the first twelve into this file")
     options = parser.parse_args(argv)
     comfy.utils.set_progress_bar_enabled(False)
@@ -166,7 +167,7 @@ def main(argv: list[str] | None = None):
         forms = make_forms(settings, options.half, options.window)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f"{error}\n")
-    guidance = {"text_scale": options.cfg, "mask_scale": options.mask_cfg}
+    guidance = Guidance(options.cfg, options.mask_cfg)
     results, images = measure(settings, forms, faces, options.count, options.steps, guidance)
     count = len(images[EXACT])
     if options.sheet:
@@ -175,7 +176,8 @@ def main(argv: list[str] | None = None):
     print(f"{count} held-out label maps, {settings.size} px, {options.steps} steps\n")
     print(table(results))
     print("\n" + json.dumps({"bench": "adapter", "count": count, "steps": options.steps,
-                             **guidance, "pixels": settings.size, "forms": results}))
+                             "text_scale": guidance.text, "mask_scale": guidance.mask, "pixels": settings.size,
+                             "forms": results}))
 
 
 if __name__ == "__main__":

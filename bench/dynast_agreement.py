@@ -1,13 +1,17 @@
-"""Whether the looks of an exemplar arrive in the layout of another face (docs/training/dynast.md).
+"""Whether the appearance of an exemplar arrives in the layout of another face (docs/training/dynast.md).
 
     python dev.py bench dynast_agreement FILE.safetensors [--heldout FOLDER] [--fit FOLDER] [--count N]
                                            [--sheet FILE.jpg]
 
-FILE is a generator of DynaST in the published layout, the folders hold renders. Each held-out face's map is drawn with
-the next face as exemplar. `distance` is that of a part's mean colour to the exemplar's, in levels of 255; `named` is
-the share of pictures in which a rule, fitted on renders, reads the colour that the exemplar has. Both stand beside the
-same number for a shuffled exemplar, that is any other of the set; `nearer` is the share of these that are further
-away than the own one, 0.5 by chance. `ceiling` is how often the rule is right on the true renders.
+FILE is a generator of DynaST in the published layout; the folders hold renders. The label map of each held-out face is
+rendered with the next face as exemplar. The table has one row for each part of the face:
+
+distance    between the mean colors of the part in the result and in the exemplar, in levels of 255
+named       fraction of results in which a rule, fitted on renders, reads the color that the exemplar has
+shuffled    the same number for all other exemplars of the set
+nearer      fraction of the other exemplars that are further away than the true one, 0.5 by chance
+ceiling     accuracy of the rule on the true renders
+
 The last line printed is one JSON object.
 """
 from __future__ import annotations
@@ -30,50 +34,61 @@ from mditface.mdit.recipes.dynast.heldout import HeldOut, Synthesize
 from mditface.mdit.evaluation.evaluate import read_appearances
 from mditface.mdit.training.sampling import make_sheet
 
-SHEET_COUNT, SHEET_SCALE = 12, 2
+SHEET_COUNT = 12
+SHEET_SCALE = 2
 
-Looks = list[dict[str, str]]
+Appearances = list[dict[str, str]]
 
 
-def synthesiser(model: PatchedDynaST) -> Synthesize:
-    """What the node does, on bytes."""
-    def synthesise(seg: Tensor, ref_image: Tensor, ref_seg: Tensor) -> tuple[Tensor, Tensor]:
+def wrap_model(model: PatchedDynaST) -> Synthesize:
+    """The call of the node, on bytes."""
+    def synthesize(seg: Tensor, ref_image: Tensor, ref_seg: Tensor) -> tuple[Tensor, Tensor]:
         made = model.synthesize(Label(seg), ref_image.movedim(1, -1) / 255, Label(ref_seg))
-        return tuple((x * 255).round().byte().cpu() for x in (made.image, made.warped))
-    return synthesise
+        return to_bytes(made.image), to_bytes(made.warped)
+    return synthesize
 
 
-def fit_rules(folder: Path, size: int) -> list[ColorRule]:
-    """A rule for each part's colour."""
+def to_bytes(images: Tensor) -> Tensor:
+    return (images * 255).round().byte().cpu()
+
+
+def fit_rules(folder: Path, size: int) -> dict[str, ColorRule]:
+    """A rule for the color of each part."""
     faces = open_faces(folder, size)
     samples = [faces[i] for i in range(len(faces))]
     images = [sample["image"].permute(1, 2, 0).numpy() for sample in samples]
     labels = [sample["labels"].numpy() for sample in samples]
-    return [ColorRule(attribute, images, labels, read_appearances(folder)) for attribute in PARTS]
+    appearances = read_appearances(folder)
+    return {attribute: ColorRule(attribute, images, labels, appearances) for attribute in PARTS}
 
 
-def named(rule: ColorRule, pictures: Tensor, held: HeldOut, looks: Looks, exemplars: list[int]) -> dict[str, float]:
-    """Shares of the pictures that have the colour of the own exemplar's look, and of any other's."""
-    seen = [rule(picture, labels) for picture, labels in zip(pictures.numpy(), held.labels.numpy())]
-    asked = [looks[k][rule.attribute] for k in exemplars]
-    rows = [i for i, name in enumerate(seen) if name and asked[i] != "none"]
-    hits = np.array([[seen[i] == asked[k] for k in rows] for i in rows])  # (n, n)
+def count_hits(rule: ColorRule, images: Tensor, held: HeldOut, appearances: Appearances,
+               exemplars: list[int]) -> dict[str, float]:
+    """Fractions of the images with the color of the true exemplar, and with that of any other."""
+    read = [rule(image, labels) for image, labels in zip(images.numpy(), held.labels.numpy())]
+    wanted = [appearances[k][rule.attribute] for k in exemplars]
+    rows = [i for i, name in enumerate(read) if name and wanted[i] != "none"]
+    names = np.array([read[i] for i in rows])
+    hits = names[:, None] == np.array([wanted[i] for i in rows])  # (n, n)
     others = ~np.eye(len(rows), dtype=bool)
     return {"named": float(hits.diagonal().mean()), "named_shuffled": float(hits[others].mean())}
 
 
-def measure(held: HeldOut, looks: Looks, rules: list[ColorRule], pictures: Tensor, exemplars: list[int]
-            ) -> dict[str, dict[str, float]]:
-    """By part, what the module's text tells."""
-    rules = {rule.attribute: rule for rule in rules}
-    images, labels = held.images.movedim(1, -1).numpy(), held.labels.numpy()
-    return {part: row | named(rules[part], pictures, held, looks, exemplars)
-            | {"ceiling": rules[part].accuracy(images, labels, looks)["accuracy"]}
-            for part, row in held.agreement(pictures, exemplars).items()}
+def measure(held: HeldOut, appearances: Appearances, rules: dict[str, ColorRule], images: Tensor,
+            exemplars: list[int]) -> dict[str, dict[str, float]]:
+    """The numbers of each part, as the text of this module describes them."""
+    true_images = held.images.movedim(1, -1).numpy()
+    labels = held.labels.numpy()
+    results = {}
+    for part, row in held.agreement(images, exemplars).items():
+        hits = count_hits(rules[part], images, held, appearances, exemplars)
+        ceiling = rules[part].accuracy(true_images, labels, appearances)["accuracy"]
+        results[part] = row | hits | {"ceiling": ceiling}
+    return results
 
 
-def table(results: dict[str, dict[str, float]]) -> str:
-    lines = ["| part | pictures | distance | shuffled | nearer | named | shuffled | ceiling |",
+def format_table(results: dict[str, dict[str, float]]) -> str:
+    lines = ["| part | images | distance | shuffled | nearer | named | shuffled | ceiling |",
              "| --- |" + " --- |" * 7]
     for part, row in results.items():
         lines.append(f"| {part} | {row['count']} | {row['own']:.1f} | {row['shuffled']:.1f} | {row['nearer']:.3f} "
@@ -81,11 +96,11 @@ def table(results: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def save_sheet(path: Path, held: HeldOut, exemplars: list[int], warped: Tensor, pictures: Tensor) -> None:
-    """Maps, exemplars, warped exemplars and pictures, one below the other."""
-    chosen = exemplars[:SHEET_COUNT]
-    rows = held.images[chosen].movedim(1, -1), warped[:SHEET_COUNT], pictures[:SHEET_COUNT]
-    sheet = Image.fromarray(make_sheet(held.labels[:SHEET_COUNT], *rows))
+def save_sheet(path: Path, held: HeldOut, exemplars: list[int], warped: Tensor, images: Tensor) -> None:
+    """Label maps, exemplars, warped exemplars and results, one below the other."""
+    chosen = held.images[exemplars[:SHEET_COUNT]].movedim(1, -1)
+    sheet = Image.fromarray(make_sheet(held.labels[:SHEET_COUNT], chosen, warped[:SHEET_COUNT],
+                                          images[:SHEET_COUNT]))
     sheet.resize([SHEET_SCALE * side for side in sheet.size], Image.Resampling.BICUBIC).save(path, quality=92)
 
 
@@ -93,11 +108,11 @@ def save_sheet(path: Path, held: HeldOut, exemplars: list[int], warped: Tensor, 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="dev.py bench dynast_agreement", description=__doc__.partition("\n")[0])
     add = parser.add_argument
-    add("weights", type=Path, metavar="FILE", help="the generator")
+    add("weights", type=Path, metavar="FILE", help="file of the generator")
     add("--heldout", type=Path, default=Path("data", "heldout"), help="renders (default: data/heldout)")
     add("--fit", type=Path, default=Path("data", "pairs"), help="renders to fit the rules on (default: data/pairs)")
-    add("--count", type=int, default=400, help="held-out faces (default: 400)")
-    add("--sheet", type=Path, help="a picture of the first twelve to write")
+    add("--count", type=int, default=400, help="number of held-out faces (default: 400)")
+    add("--sheet", type=Path, help="image file for the first twelve results")
     options = parser.parse_args(argv)
     if options.count < 2:
         parser.error("--count must be at least 2: an exemplar is another face")
@@ -110,11 +125,11 @@ def main(argv: list[str] | None = None) -> None:
         parser.exit(2, f"{error}\n")
     comfy.utils.set_progress_bar_enabled(False)
     exemplars = held.next(len(held.images))
-    pictures, warped = held.draw(exemplars, synthesiser(model))
+    images, warped = held.draw(exemplars, wrap_model(model))
     if options.sheet:
-        save_sheet(options.sheet, held, exemplars, warped, pictures)
-    results = measure(held, read_appearances(options.heldout), rules, pictures, exemplars)
-    print(table(results))
+        save_sheet(options.sheet, held, exemplars, warped, images)
+    results = measure(held, read_appearances(options.heldout), rules, images, exemplars)
+    print(format_table(results))
     print("\n" + json.dumps({"bench": "dynast_agreement", "count": len(exemplars), "pixels": size, "parts": results}))
 
 

@@ -1,17 +1,18 @@
-"""What InteractDiffusion costs on Stable Diffusion 1.5, and how much of it is saved (spec section 7).
+"""Extra time of InteractDiffusion on Stable Diffusion 1.5, compared with the authors' fuser.
 
     python dev.py bench interactdiffusion [--size 512] [--rows 2] [--rounds 3]
 
-    ours       the fusers as the nodes run them: keys and values of the interactions' tokens computed once a run
-    no reuse   the same with these computed in every call
-    plain      the reference's fuser: all tokens ask, everything is computed in every call, attention by the matrix of
-               all pairs, as in the authors' programs
-    plain, host attention   the same with the attention that the host takes
+    ours       the fusers as the nodes run them: keys and values of the interaction tokens are computed once a run
+    no reuse   the same, but keys and values are computed in every call
+    plain      the reference's fuser: all tokens make queries, everything is computed in every call, and attention
+               computes the matrix of all pairs, as in the authors' programs
+    plain, host attention   the same with the attention that the host chooses
 
-A step is one call of the UNet; its rows are the guidance halves. The UNet's own layers are the same in all forms, so
-that extra time is what the fusers take for the inputs that they get in a bare step. Seconds are CUDA events' or,
-without CUDA, CPU seconds of one thread, the least of all rounds. Weights are random: the costs do not depend on them.
-The last line printed is one JSON object; `extra_s` is in seconds a step.
+A step is one call of the UNet; its rows are the two halves of guidance. The UNet's own layers are the same in all
+forms, so the extra time is the fusers' time on the inputs that they get in a bare step. Seconds are CUDA events' or,
+without CUDA, CPU seconds of one thread; the least of all rounds counts. Weights are random, since cost does not depend
+on them. The last line printed is one JSON object; `extra_s` is in seconds a step. See docs/design/interactdiffusion.md,
+section 7.
 """
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ from torch import Tensor
 import comfy.ops
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from mditface.mdit.interactdiffusion.model import InteractDiffusion, Sizes
+from mditface.mdit.interactdiffusion.model import InteractDiffusion, InteractDiffusionSizes
 
 from .costs.measure import seconds
 from .costs.plain import plain_fuser
@@ -37,12 +38,12 @@ UNET = dict(image_size=32, in_channels=4, out_channels=4, model_channels=320, nu
             transformer_depth=[1, 1, 1, 1, 1, 1, 0, 0], transformer_depth_middle=1,
             transformer_depth_output=[1] * 9 + [0] * 3, context_dim=768, use_linear_in_transformer=False, legacy=False)
 WIDTHS = (320,) * 2 + (640,) * 2 + (1280,) * 6 + (640,) * 3 + (320,) * 3
-SIZES = Sizes(768, 64, 512, 768, 30, WIDTHS)
+SIZES = InteractDiffusionSizes(768, 64, 512, 768, 30, WIDTHS)
 TARGET = 0.6
 
 
-def filled(module: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
-    """The module on the device, with random weights that keep the size of what passes through; gates are open."""
+def randomize(module: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
+    """The module on the device, with random weights that keep the scale of activations; gates are open."""
     module = module.to_empty(device=device).to(dtype)
     for name, weight in module.named_parameters():
         if weight.ndim > 1:
@@ -56,26 +57,30 @@ class Case:
     """The UNet with its fusers, and one step's inputs; `forms` gives the middle patch of each form."""
 
     def __init__(self, size: int, rows: int, device: torch.device, dtype: torch.dtype, unet: dict = UNET,
-                 sizes: Sizes = SIZES):
+                 sizes: InteractDiffusionSizes = SIZES):
         torch.manual_seed(0)
         factory = dict(dtype=dtype, device="meta", operations=comfy.ops.disable_weight_init)
-        self.unet = filled(UNetModel(**unet, **factory), device, dtype)
-        self.fusers = filled(InteractDiffusion(sizes, **factory), device, dtype).fusers
+        self.unet = randomize(UNetModel(**unet, **factory), device, dtype)
+        self.fusers = randomize(InteractDiffusion(sizes, **factory), device, dtype).fusers
         make = partial(torch.randn, device=device, dtype=dtype)
-        self.x, self.context = make(rows, 4, size // 8, size // 8), make(rows, 77, unet["context_dim"])
+        self.device = device
+        self.x = make(rows, 4, size // 8, size // 8)
+        self.context = make(rows, 77, unet["context_dim"])
         self.tokens = make(rows, 3 * sizes.slots, sizes.token)
-        self.t, self.device = torch.full((rows,), 500.0, device=device), device
-        self.kept = [fuser.keys(self.tokens) for fuser in self.fusers]
+        self.t = torch.full((rows,), 500.0, device=device)
+        self.entries = [fuser.project_tokens(self.tokens) for fuser in self.fusers]
         self.forms = {"ours": self.ours, "no reuse": self.recomputed, "plain": self.plain,
                       "plain, host attention": partial(self.plain, attention=optimized_attention)}
 
     def ours(self, x: Tensor, options: dict) -> Tensor:
         i = options["transformer_index"]
-        return self.fusers[i](x, *self.kept[i], 1.0, options)
+        k, v = self.entries[i]
+        return self.fusers[i](x, k, v, 1.0, options)
 
     def recomputed(self, x: Tensor, options: dict) -> Tensor:
         fuser = self.fusers[options["transformer_index"]]
-        return fuser(x, *fuser.keys(self.tokens), 1.0, options)
+        k, v = fuser.project_tokens(self.tokens)
+        return fuser(x, k, v, 1.0, options)
 
     def plain(self, x: Tensor, options: dict, **attention) -> Tensor:
         return plain_fuser(self.fusers[options["transformer_index"]], x, self.tokens, 1.0, **attention)
@@ -86,24 +91,34 @@ class Case:
 
 
 class Figures(NamedTuple):
-    """Seconds a step of the bare UNet and of each form's fusers; the largest difference of `ours` to `plain`."""
+    """What was measured.
+
+    bare: seconds a step of the bare UNet.
+    extra: seconds a step of each form's fusers.
+    error: largest difference of `ours` from `plain`.
+    """
     bare: float
     extra: dict[str, float]
     error: float
 
     def rows(self) -> dict[str, dict[str, float]]:
-        """Of each form: extra seconds a step, the part of a bare step that they are, and what part of them ours takes.
-        """
+        """For each form: extra seconds a step, as a fraction of a bare step, and ours as a fraction of the form's."""
         return {name: {"extra_s": extra, "of_bare": extra / self.bare, "ours_over_it": self.extra["ours"] / extra}
                 for name, extra in self.extra.items()}
 
 
 def measure(case: Case, rounds: int) -> Figures:
-    inputs, outputs, samples = [], {}, {name: [] for name in case.forms}
+    inputs = []
+    outputs = {}
+    samples = {name: [] for name in case.forms}
+
+    def collect(x: Tensor, options: dict) -> Tensor:
+        inputs.append((x, options))
+        return x
 
     def run(name: str):
         outputs[name] = [case.forms[name](x, options) for x, options in inputs]
-    bare = seconds(partial(case.step, lambda x, options: (inputs.append((x, options)), x)[1]), case.device)
+    bare = seconds(partial(case.step, collect), case.device)
     for _ in range(rounds):
         for name in case.forms:
             samples[name].append(seconds(partial(run, name), case.device))
@@ -113,7 +128,7 @@ def measure(case: Case, rounds: int) -> Figures:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="dev.py bench interactdiffusion", description=__doc__.partition("\n")[0])
-    parser.add_argument("--size", type=int, default=512, help="side of the picture (default: 512)")
+    parser.add_argument("--size", type=int, default=512, help="side of the image (default: 512)")
     parser.add_argument("--rows", type=int, default=2, help="rows of a step, 2 with guidance (default: 2)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of measurement (default: 3)")
     options = parser.parse_args(argv)
@@ -128,15 +143,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 @torch.inference_mode()
 def main(argv: list[str] | None = None):
     options = parse(argv)
-    device, dtype = torch.device("cpu"), torch.float32
-    if torch.cuda.is_available():
-        device, dtype = torch.device("cuda"), torch.float16
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
     torch.set_num_threads(1)
     where = torch.cuda.get_device_name() if device.type == "cuda" else "one CPU thread"
     print(f"{dtype} on {where}, {options.size} px, {options.rows} rows; the host's {optimized_attention.__name__}\n")
     found = measure(Case(options.size, options.rows, device, dtype), options.rounds)
     rows = found.rows()
-    print(f"bare UNet {found.bare:.3f} s a step; largest difference of ours to plain {found.error:.1e}\n")
+    print(f"bare UNet {found.bare:.3f} s a step; largest difference of ours from plain {found.error:.1e}\n")
     print(f"{'form':24}{'extra s':>10}{'of bare':>10}{'ours / it':>11}")
     for name, row in rows.items():
         print(f"{name:24}{row['extra_s']:10.3f}{row['of_bare']:10.1%}{row['ours_over_it']:11.2f}")

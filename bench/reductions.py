@@ -21,6 +21,7 @@ import comfy.utils
 from mditface.mdit.evaluation.metrics.agreement import mean_of
 from mditface.mdit.labelmap import CLASSES
 from mditface.mdit.mditface import host
+from mditface.mdit.mditface.guidance import SHEET_GUIDANCE, Guidance
 from mditface.mdit.mditface.mask import CONDITIONING_KEY, MaskInput, MaskReference
 from mditface.mdit.mditface.sample import sample
 from mditface.mdit.mditface.reader import CacheOptions
@@ -33,11 +34,10 @@ from mditface.nodes.loading import BUNDLED
 FORMS = {"exact": ("off", "auto"), "8-bit": ("off", "8-bit"),  # a mask's reduction, and the mode of the cache
          **{name: (name, "auto") for name in REDUCTIONS if name != "off"}}
 SEED = 2
-GUIDANCE = {"text_scale": 3.0, "mask_scale": 1.5}
 
 
 def draw_image(loaded: host.LoadedMDiT, text: str, mask: MaskInput | None, mode: str, steps: int, seed: int, size: int,
-               guidance: dict[str, float] = GUIDANCE) -> np.ndarray:
+               guidance: Guidance = SHEET_GUIDANCE) -> np.ndarray:
     """An image (S, S, 3) uint8. mode: of the cache."""
     positive, negative = (loaded.clip.encode_from_tokens_scheduled(loaded.clip.tokenize(t)) for t in (text, ""))
     if mask is not None:
@@ -45,8 +45,8 @@ def draw_image(loaded: host.LoadedMDiT, text: str, mask: MaskInput | None, mode:
     space = loaded.model.model.latent_format
     side = size // space.spacial_downscale_ratio
     latent = {"samples": torch.zeros(1, space.latent_channels, side, side)}
-    out, _ = sample(loaded.model, seed, steps, **guidance, sampler_name="euler", scheduler="simple", positive=positive,
-                    negative=negative, latent=latent, denoise=1.0, cache=CacheOptions(mode))
+    out, _ = sample(loaded.model, seed=seed, steps=steps, guidance=guidance, sampler_name="euler", scheduler="simple",
+                    positive=positive, negative=negative, latent=latent, cache=CacheOptions(mode))
     return (loaded.vae.decode(out["samples"])[0] * 255).round().byte().numpy()
 
 

@@ -216,7 +216,8 @@ def for_comfy_lint(node: dict) -> dict:
         if kind == "COMFY_AUTOGROW_V3":
             template = options["template"]
             (slot,) = template["input"]["required"].values()
-            groups["optional"] |= {f"{name}.{template['prefix']}{i}": slot for i in range(template["max"])}
+            slots = template.get("names") or [f"{template['prefix']}{i}" for i in range(template["max"])]
+            groups["optional"] |= {f"{name}.{key}": slot for key in slots}
         else:
             groups["optional" if "." in name else group][name] = ["*" if "," in kind else kind, options]
     return node | {"input": groups}

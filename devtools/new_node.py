@@ -1,6 +1,6 @@
 """Write what a new node needs besides its schema: help pages in two languages, translation, changelog line and test.
 
-    python dev.py new-node NODE_ID --family FILE
+    python dev.py new-node NODE_ID [--family FILE]
 
 The schema stands in nodes/FILE.py, and the class in the NODES tuple of that file. Nothing is overwritten. What is left
 for a person to write is printed.
@@ -47,12 +47,13 @@ class Refused(Exception):
     """Why nothing was written, as one sentence."""
 
 
-def find_node(nodes: dict[str, dict], node_id: str, file: str) -> dict:
-    """The description of a node whose schema stands in nodes/FILE.py."""
+def find_node(nodes: dict[str, dict], node_id: str, file: str | None = None) -> dict:
+    """The description of a node whose schema stands in nodes/FILE.py, or in any file of that folder."""
     if node_id not in nodes:
-        raise Refused(f"there is no node {node_id}: write its schema in nodes/{file}.py and name the class in NODES")
+        path = f"nodes/{file or 'FILE'}.py"
+        raise Refused(f"there is no node {node_id}: write its schema in {path} and name the class in NODES")
     node = nodes[node_id]
-    if node["file"] != file:
+    if file not in (None, node["file"]):
         raise Refused(f"the schema of {node_id} stands in nodes/{node['file']}.py, not in nodes/{file}.py")
     return node
 
@@ -154,7 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="dev.py new-node", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("node_id", metavar="NODE_ID", help="id of the node, such as MDiT_LoadModel")
-    parser.add_argument("--family", metavar="FILE", required=True, help="file of the folder nodes, without .py")
+    parser.add_argument("--family", metavar="FILE", help="file of the folder nodes with the schema, without .py")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="mditface-new-node-") as base:
         load_pack(Path(base))

@@ -2,10 +2,10 @@
 
     python dev.py renew
 
-Written are the snapshot of the nodes, their English texts, docs/nodes.md, the graphs in API form, and thumbnails that
-are missing or outdated. A changed signature is written only when the newest section of CHANGELOG.md names the node.
-Missing help pages, pictures, templates and translations are printed. devtools.help_pictures draws the pictures of the
-help pages.
+Written are the snapshot of the nodes, their English texts, docs/nodes.md, the painter's tables, the graphs in API form,
+and thumbnails that are missing or outdated. A changed signature is written only when the newest section of CHANGELOG.md
+names the node. Missing help pages, pictures, templates and translations are printed. devtools.help_pictures draws the
+pictures of the help pages.
 """
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from devtools import missing, node_list, thumbnails
+from devtools import missing, node_list, painter_tables, thumbnails
 from devtools.browser import chromium, front_end
 from devtools.host import load_pack
 from devtools.node_info import ROOT, inputs, own, read_pack
@@ -80,6 +80,7 @@ def write_what_follows(base: Path) -> list[str]:
         if silent := unmentioned(changed, info, (ROOT / "CHANGELOG.md").read_text()):
             return silent
         write_json(SNAPSHOT, snapshot(info))
+        painter_tables.main()
         write_json(LOCALES / SOURCE / "nodeDefs.json", node_texts(info))
         write_json(LOCALES / SOURCE / "main.json", locale(SOURCE).get("main", {}) | main_texts(info))
         if chromium():

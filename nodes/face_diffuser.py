@@ -1,4 +1,4 @@
-"""Face-diffuser: a scene model and a subject model share one sampling run, fused by saliency."""
+"""Face-diffuser nodes: a scene model and a subject model share one sampling run, fused by saliency."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -13,23 +13,24 @@ from ..mdit.face_diffuser.marker import MARKER, tokenize
 from ..mdit.face_diffuser.pair import check_effect
 from ..mdit.face_diffuser.saliency import KERNEL, Prior
 from ..mdit.face_diffuser.stages import Borders, leading_sigmas
-from ..mdit.face_diffuser.strip import strip
-from ..mdit.face_diffuser.weights import load
+from ..mdit.face_diffuser.strip import draw_strip
+from ..mdit.face_diffuser.weights import load_face_diffuser
 from ..mdit.labelmap import to_indices
 from .files import add_folder, find_file, list_files
 from .loading import DTYPES
 from .types import FaceDiffuserSubject
 
 CATEGORY = "MDiTFace/fusion"
-FOLDER, ENDINGS = "face_diffuser", (".safetensors", ".bin")
-MOST_PICTURES = 4  # that the subject model was trained with
+FOLDER = "face_diffuser"
+ENDINGS = (".safetensors", ".bin")
+MAX_IMAGES = 4  # the subject model was trained with up to four persons
 SCALE = dict(default=5.0, min=0.1, max=100.0, step=0.1, round=0.01)
 
 add_folder(FOLDER, Path(folder_paths.models_dir, FOLDER), endings=ENDINGS)
 
 
-def as_mask(region):
-    """A MASK of any shape, or a label map of which all but the background counts, as (B, h, w)."""
+def read_region(region: torch.Tensor | None) -> torch.Tensor | None:
+    """A MASK of any shape, or the area of a label map that is not background, as (B, h, w)."""
     if region is None:
         return None
     if region.ndim == 4 and region.shape[-1] in (3, 4):
@@ -38,8 +39,8 @@ def as_mask(region):
         except ValueError as error:
             raise ValueError(f"region: {str(error).removeprefix('label_map: ')}") from error
     if region.ndim < 2 or 0 in region.shape or not region.isfinite().all():
-        raise ValueError(f"region: a mask of shape {tuple(region.shape)} cannot be read, or has values not finite: "
-                         "connect a MASK or a label map")
+        raise ValueError(f"region: a mask of shape {tuple(region.shape)} cannot be read, or has values that are not "
+                         "finite: connect a MASK or a label map")
     return region.reshape(-1, *region.shape[-2:])
 
 
@@ -50,47 +51,49 @@ class SaliencyFusionGuider(io.ComfyNode):
             node_id="MDiT_SaliencyFusionGuider",
             display_name="Guide by Saliency Fusion",
             category=CATEGORY,
-            description="Two models in one run, for SamplerCustomAdvanced: first the scene model alone, then both, "
-                        "where in each cell the one whose condition matters more there decides, then the subject "
-                        "model alone. Any two models of one latent space.",
+            description="Runs two models in one sampling run, for SamplerCustomAdvanced. The scene model starts "
+                        "alone, then both models are fused by saliency, then the subject model finishes alone. Works "
+                        "with any two models that share a latent space.",
             search_aliases=["Face-diffuser", "saliency-adaptive noise fusion", "SNF", "two models", "mix models",
                             "cfg guider"],
             inputs=[
-                io.Model.Input("scene", tooltip="The model that knows scenes."),
-                io.Model.Input("subject", tooltip="The model that knows the person. It reads the same latents: both "
-                                                  "SD1.5, both SDXL, both SD3 or both FLUX."),
-                io.Conditioning.Input("scene_positive", tooltip="Text for the scene model."),
-                io.Conditioning.Input("scene_negative", tooltip="Its negative; empty in the published code."),
-                io.Conditioning.Input("subject_positive", tooltip="What the subject model draws: with Face-diffuser "
-                                                                  "the conditioning with the reference."),
-                io.Conditioning.Input("subject_base", tooltip="What that is compared with: with Face-diffuser the text "
-                                                              "without the reference, with other models a negative."),
-                io.Float.Input("scene_cfg", tooltip="Guidance of the scene model. It also weighs its saliency.",
-                               **SCALE),
-                io.Float.Input("subject_cfg", tooltip="Guidance of the subject model. It also weighs its saliency.",
-                               **SCALE),
+                io.Model.Input("scene", tooltip="Model that draws the scene."),
+                io.Model.Input("subject", tooltip="Model that draws the person. It must use the same latent space: "
+                                                  "both SD1.5, both SDXL, both SD3 or both FLUX."),
+                io.Conditioning.Input("scene_positive", tooltip="Prompt for the scene model."),
+                io.Conditioning.Input("scene_negative", tooltip="Negative prompt for the scene model. Empty in the "
+                                                                "published code."),
+                io.Conditioning.Input("subject_positive", tooltip="Prompt for the subject model. For Face-diffuser: "
+                                                                  "the conditioning with the reference images."),
+                io.Conditioning.Input("subject_base", tooltip="Conditioning that subject_positive is compared with. "
+                                                              "For Face-diffuser: the text without the images; for "
+                                                              "other models: a negative prompt."),
+                io.Float.Input("scene_cfg", tooltip="Guidance scale of the scene model. It also scales the model's "
+                                                    "saliency.", **SCALE),
+                io.Float.Input("subject_cfg", tooltip="Guidance scale of the subject model. It also scales the model's "
+                                                      "saliency.", **SCALE),
                 io.Float.Input("scene_end", default=0.3, min=0.0, max=1.0, step=0.01,
-                               tooltip="Part of the steps after which both models run. 0: no steps of the scene model "
-                                       "alone."),
+                               tooltip="Fraction of the steps at which fusion starts. 0 skips the steps of the scene "
+                                       "model alone."),
                 io.Float.Input("fusion_end", default=0.6, min=0.0, max=1.0, step=0.01,
-                               tooltip="Part of the steps after which the subject model runs alone. 1: fused to the "
-                                       "end."),
+                               tooltip="Fraction of the steps after which the subject model runs alone. 1 fuses to "
+                                       "the last step."),
                 io.Int.Input("smoothing", default=KERNEL, min=1, max=32, optional=True, advanced=True,
-                             tooltip="Side of the box, in latent cells, that saliency is averaged over. 4 in the "
+                             tooltip="Side of the box filter that smooths saliency, in latent cells. 4 in the "
                                      "published code."),
                 io.MultiType.Input("region", types=[io.Mask, io.Image], optional=True,
-                                   tooltip="Where the subject model may win in the fused steps: a mask, or a label "
-                                           "map, of which all but the background counts. Stretched to the picture."),
+                                   tooltip="Region where the subject model may win during fusion: a mask, or a label "
+                                           "map (everything except background). It is stretched to the latent."),
                 io.Int.Input("feather", default=0, min=0, max=64, optional=True, advanced=True,
-                             tooltip="Latent cells over which the region's edge fades, to each side."),
+                             tooltip="Width over which the edge of the region fades on each side, in latent cells."),
                 io.Float.Input("bias", default=0.0, min=-20.0, max=20.0, step=0.05, optional=True, advanced=True,
-                               tooltip="Added to the logarithm of the subject's saliency: above 0 it wins more cells, "
-                                       "below 0 fewer."),
+                               tooltip="Number added to the logarithm of the subject's saliency. Above 0 the subject "
+                                       "model wins more cells, below 0 fewer."),
                 io.Model.Input("subject_base_model", optional=True,
-                               tooltip="For references that a node puts into the subject MODEL and not into the "
-                                       "conditioning: the same model from before that node, for the comparison."),
+                               tooltip="Subject model without the reference, for nodes that add a reference to the "
+                                       "MODEL. Connect the model from before that node."),
             ],
-            outputs=[io.Guider.Output(display_name="guider", tooltip="For SamplerCustomAdvanced and Preview "
+            outputs=[io.Guider.Output(display_name="guider", tooltip="Guider for SamplerCustomAdvanced and Preview "
                                                                      "Saliency.")],
         )
 
@@ -100,8 +103,8 @@ class SaliencyFusionGuider(io.ComfyNode):
                 subject_base_model=None) -> io.NodeOutput:
         if subject_base_model in (None, subject):
             check_effect(subject_positive, subject_base)
-        prior = Prior(as_mask(region), feather, bias)
-        guider = FusionGuider(scene, subject, subject_base_model, Borders(scene_end, fusion_end), prior, smoothing)
+        guider = FusionGuider(scene, subject, subject_base_model, borders=Borders(scene_end, fusion_end),
+                              prior=Prior(read_region(region), feather, bias), kernel=smoothing)
         guider.set_conds(scene_positive, scene_negative)
         guider.subject.set_conds(subject_positive, subject_base)
         guider.set_scales(scene_cfg, subject_cfg)
@@ -115,22 +118,23 @@ class PreviewSaliency(io.ComfyNode):
             node_id="MDiT_PreviewSaliency",
             display_name="Preview Saliency",
             category=CATEGORY,
-            description="Shows how a run was fused: for each fused step the saliency of both models, on one scale, and "
-                        "in white where the subject model won, with its share of the cells.",
+            description="Shows how a run was fused. Each fused step shows the saliency of both models, the cells "
+                        "that the subject model won (white), and their fraction.",
             search_aliases=["saliency map", "win mask", "Face-diffuser", "SNF", "view fusion"],
             is_output_node=True,
             inputs=[
-                io.Guider.Input("guider", tooltip="From Guide by Saliency Fusion."),
-                io.Latent.Input("latent", tooltip="The latent that SamplerCustomAdvanced made with this guider: there "
-                                                  "is nothing to show before."),
+                io.Guider.Input("guider", tooltip="Guider from Guide by Saliency Fusion."),
+                io.Latent.Input("latent", tooltip="Latent that SamplerCustomAdvanced produced with this guider. It "
+                                                  "makes this node wait for the run."),
             ],
             outputs=[
-                io.Image.Output(display_name="strip", tooltip="A column for each fused step; one picture for each "
-                                                              "latent of the batch."),
-                io.Mask.Output(display_name="masks", tooltip="Where the subject model won, step after step, in latent "
-                                                             "cells, for the first latent of the batch."),
-                io.String.Output(display_name="report", tooltip="Steps of each stage, and the share of cells that the "
-                                                                "subject model won at each fused step."),
+                io.Image.Output(display_name="strip", tooltip="Image with a column for each fused step; one image for "
+                                                              "each latent of the batch."),
+                io.Mask.Output(display_name="masks", tooltip="Cells that the subject model won: one mask for each "
+                                                             "fused step, for the first latent of the batch."),
+                io.String.Output(display_name="report", tooltip="Number of steps in each stage, and the fraction of "
+                                                                "cells that the subject model won at each fused "
+                                                                "step."),
             ],
         )
 
@@ -139,10 +143,11 @@ class PreviewSaliency(io.ComfyNode):
         if not isinstance(guider, FusionGuider):
             raise ValueError("guider: it comes from another node: connect 'Guide by Saliency Fusion'")
         record = guider.record
-        picture, report = strip(record), str(record)
-        masks = torch.stack([record.contests[step].won[0, 0] for step in sorted(record.contests)]).float()
-        return io.NodeOutput(picture, masks, report,
-                             ui={**ui.PreviewImage(picture, cls=cls).as_dict(), "text": (report,)})
+        image = draw_strip(record)
+        report = str(record)
+        masks = torch.stack([maps.subject_mask[0, 0] for _, maps in sorted(record.fused_steps.items())]).float()
+        preview = ui.PreviewImage(image, cls=cls).as_dict()
+        return io.NodeOutput(image, masks, report, ui={**preview, "text": (report,)})
 
 
 class LoadFaceDiffuser(io.ComfyNode):
@@ -152,79 +157,83 @@ class LoadFaceDiffuser(io.ComfyNode):
             node_id="MDiT_LoadFaceDiffuser",
             display_name="Load Face-diffuser",
             category=CATEGORY,
-            description="Loads one of Face-diffuser's two published files: the subject model (SDM), with the encoder "
-                        "of its reference pictures, or the scene model (TDM). Which it is shows in the file.",
+            description="Loads one of the two published files of Face-diffuser: the subject model (SDM) with its "
+                        "image encoder, or the scene model (TDM). The kind is detected from the file.",
             search_aliases=["Face-diffuser loader", "SDM", "TDM", "subject model", "FastComposer"],
             inputs=[
                 io.Combo.Input("weights_name", options=list_files(FOLDER, endings=ENDINGS),
-                               tooltip="A file from models/face_diffuser. Both published files have the same name: "
-                                       "keep their folders SDM and TDM."),
+                               tooltip="File in models/face_diffuser. Both published files have the same name: keep "
+                                       "their folders SDM and TDM."),
                 io.Combo.Input("weight_dtype", options=list(DTYPES), default="default", advanced=True,
-                               tooltip="Number type of the UNet's weights. 'default' lets the host choose."),
+                               tooltip="Data type of the UNet weights. 'default' lets ComfyUI choose."),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="The Stable Diffusion 1.5 UNet of the file."),
-                io.Clip.Output(display_name="clip", tooltip="Its text encoder."),
-                io.Vae.Output(display_name="vae", tooltip="Its VAE."),
-                FaceDiffuserSubject.Output(display_name="subject", tooltip="For Encode Subject; empty for the scene "
-                                                                           "model's file."),
+                io.Model.Output(display_name="model", tooltip="Stable Diffusion 1.5 UNet of the file."),
+                io.Clip.Output(display_name="clip", tooltip="Text encoder of the file."),
+                io.Vae.Output(display_name="vae", tooltip="VAE of the file."),
+                FaceDiffuserSubject.Output(display_name="subject", tooltip="Image encoder for Encode Subject. Empty "
+                                                                           "for the scene model's file."),
             ],
         )
 
     @classmethod
     def execute(cls, weights_name, weight_dtype="default") -> io.NodeOutput:
-        return io.NodeOutput(*load(find_file(weights_name, "weights_name", FOLDER), DTYPES[weight_dtype],
-                                   folder_paths.get_folder_paths("embeddings")))
+        path = find_file(weights_name, "weights_name", FOLDER)
+        loaded = load_face_diffuser(path, DTYPES[weight_dtype], folder_paths.get_folder_paths("embeddings"))
+        return io.NodeOutput(loaded.model, loaded.clip, loaded.vae, loaded.subject)
+
+
+def images_input() -> io.Input:
+    image = io.Image.Input("image", tooltip="Whole image of one person, in any size. A batch counts as several images.")
+    names = [f"image_{number}" for number in range(1, MAX_IMAGES + 1)]
+    return io.Autogrow.Input("images", template=io.Autogrow.TemplateNames(image, names, min=1),
+                             tooltip=f"One image for each {MARKER}, in the order of the text. A new slot appears when "
+                                     "the last one is connected.")
 
 
 class SubjectConditioning(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        def picture(number: int) -> io.Input:
-            return io.Image.Input(f"image_{number}", optional=number > 1,
-                                  tooltip=f"Picture for marker {number}, whole and in any size; a batch serves several "
-                                          "markers in turn.")
         return io.Schema(
             node_id="MDiT_SubjectConditioning",
             display_name="Encode Subject",
             category=CATEGORY,
-            description=f"Text in which a noun before each {MARKER} takes the looks of a picture. Gives the text with "
-                        "the pictures and the text alone.",
+            description=f"Encodes a prompt in which each noun before {MARKER} takes the appearance of a person in an "
+                        "image. Outputs the text with the images and the text alone.",
             search_aliases=["Face-diffuser", "reference image", "person", "identity", "FastComposer"],
             inputs=[
-                io.Clip.Input("clip", tooltip="CLIP of the subject model's file."),
-                FaceDiffuserSubject.Input("subject", tooltip="From Load Face-diffuser, of the subject model's file."),
+                io.Clip.Input("clip", tooltip="CLIP from the subject model's file."),
+                FaceDiffuserSubject.Input("subject", tooltip="Image encoder from Load Face-diffuser, of the subject "
+                                                             "model's file."),
                 io.String.Input("text", multiline=True, dynamic_prompts=True, default=f"a man {MARKER} in a garden",
-                                tooltip=f"The prompt, with {MARKER} after each noun that has a picture."),
-                *map(picture, range(1, MOST_PICTURES + 1)),
+                                tooltip=f"Prompt with {MARKER} after each noun that has an image."),
+                images_input(),
                 io.Int.Input("object_resolution", default=512, min=64, max=2048, step=8, optional=True, advanced=True,
-                             tooltip="Side that pictures are stretched to before the encoder's own 224. 512 in the "
+                             tooltip="Side to which images are resized before the encoder's own 224 pixels. 512 in the "
                                      "published script."),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="subject", tooltip="The text with the pictures: subject_positive "
-                                                                       "of Guide by Saliency Fusion."),
-                io.Conditioning.Output(display_name="text", tooltip="The text alone: subject_base and scene_positive "
+                io.Conditioning.Output(display_name="subject", tooltip="Text with the images, for subject_positive of "
+                                                                       "Guide by Saliency Fusion."),
+                io.Conditioning.Output(display_name="text", tooltip="Text alone, for subject_base and scene_positive "
                                                                     "of Guide by Saliency Fusion."),
             ],
         )
 
     @classmethod
-    def execute(cls, clip, subject, text, image_1, image_2=None, image_3=None, image_4=None,
-                object_resolution=512) -> io.NodeOutput:
+    def execute(cls, clip, subject, text, images: io.Autogrow.Type, object_resolution=512) -> io.NodeOutput:
         if subject is None:
-            raise ValueError("subject: the scene model's file (TDM) has no encoder for pictures: load "
-                             "SDM/pytorch_model.bin")
+            raise ValueError("subject: the scene model's file (TDM) has no image encoder: load SDM/pytorch_model.bin")
         tokens, positions = tokenize(clip, text)
-        batches = [batch for batch in (image_1, image_2, image_3, image_4) if batch is not None]
-        pictures = [picture for batch in batches for picture in batch]
-        if len(pictures) != len(positions) or len(pictures) > MOST_PICTURES:
-            raise ValueError(f"image_1: {len(pictures)} pictures for {len(positions)} {MARKER} in the text: give each "
-                             f"marker one picture, {MOST_PICTURES} at most")
+        batches = [images[name] for name in sorted(images) if images[name] is not None]
+        given = [image for batch in batches for image in batch]
+        if len(given) != len(positions) or len(given) > MAX_IMAGES:
+            raise ValueError(f"images: {len(given)} images for {len(positions)} {MARKER} in the text: connect one "
+                             f"image for each marker, {MAX_IMAGES} at most")
         plain = clip.encode_from_tokens_scheduled(tokens)
-        vectors = subject.encode(pictures, object_resolution)  # (N, E); last, so that the text does not push it out
-        known = [[subject.fuse(encoded, positions, vectors), extra.copy()] for encoded, extra in plain]
-        return io.NodeOutput(known, plain)
+        vectors = subject.encode(given, object_resolution)  # (N, E); last, to keep the text encoder from evicting it
+        fused = [[subject.fuse(encoded, positions, vectors), extra.copy()] for encoded, extra in plain]
+        return io.NodeOutput(fused, plain)
 
 
 class FaceDiffuserScheduler(io.ComfyNode):
@@ -234,19 +243,19 @@ class FaceDiffuserScheduler(io.ComfyNode):
             node_id="MDiT_FaceDiffuserScheduler",
             display_name="Schedule Face-diffuser Steps",
             category=CATEGORY,
-            description="The time steps that Face-diffuser's code visits: 50 steps are 981, 961, ..., 1. The host's "
-                        "ddim_uniform does the same only where the number of steps divides 1000.",
+            description="Makes the time steps of Face-diffuser's published code: 50 steps give 981, 961, ..., 1. "
+                        "ComfyUI's ddim_uniform gives the same only if the number of steps divides 1000.",
             search_aliases=["sigmas", "DDIM", "PNDM", "leading", "scheduler"],
             inputs=[
-                io.Model.Input("model", tooltip="Scene or subject model: its noise schedule is read."),
+                io.Model.Input("model", tooltip="Scene or subject model. Its noise schedule is read."),
                 io.Int.Input("steps", default=50, min=1, max=999, tooltip="Number of steps."),
                 io.Boolean.Input("to_clean", default=True, optional=True, advanced=True,
-                                 tooltip="Ends without noise, as the host's schedules do. Off: at the noise of time "
-                                         "step 0, as in the published code, where a trace of it stays in the latent."),
+                                 tooltip="On: the schedule ends without noise, as ComfyUI's schedules do. Off: it ends "
+                                         "at time step 0, as in the published code, with a little noise left."),
             ],
-            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="For SamplerCustomAdvanced, with the sampler "
-                                                                     "'euler' for DDIM or 'ipndm' for what is nearest "
-                                                                     "to the published code.")],
+            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="Noise levels for SamplerCustomAdvanced. Use the "
+                                                                     "sampler 'euler' for DDIM, or 'ipndm' to come "
+                                                                     "closest to the published code.")],
         )
 
     @classmethod

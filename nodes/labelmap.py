@@ -25,7 +25,7 @@ def palette_inputs() -> list[io.Input]:
     return [
         io.Combo.Input(
             "palette", options=list(PALETTES), default=DEFAULT_PALETTE,
-            tooltip=f"Colors of the label map. {describe_choices(PALETTES)}"),
+            tooltip=f"Colours of the label map. {describe_choices(PALETTES)}"),
         io.Combo.Input(
             "order", options=list(ORDERS), default=DEFAULT_ORDER, advanced=True,
             tooltip=f"Class order of the label map. {describe_choices(ORDERS)}"),
@@ -39,7 +39,7 @@ def describe_choices(table: dict) -> str:
 
 def label_map_output() -> io.Output:
     return io.Image.Output(
-        "label_map", tooltip="Label map in CelebAMask-HQ colors, as an ordinary image.")
+        "label_map", tooltip="Label map in CelebAMask-HQ colours, as an ordinary image.")
 
 
 class ExampleLabelMap(io.ComfyNode):
@@ -113,7 +113,7 @@ class LabelMapToMasks(io.ComfyNode):
             display_name="Split Label Map into Masks",
             category=CATEGORY,
             description="Extracts classes of a label map as masks. Each pixel takes the class of the nearest "
-                        "palette color first.",
+                        "palette colour first.",
             search_aliases=["label map to mask", "segmentation to mask", "hair mask", "face parts"],
             inputs=[
                 io.Image.Input("label_map", tooltip="Label map, or a batch of label maps."),
@@ -151,7 +151,7 @@ class EditLabelMap(io.ComfyNode):
             search_aliases=["move face part", "resize face part", "remove glasses", "grow hair"],
             inputs=[
                 io.Image.Input(
-                    "label_map", tooltip="Label map in CelebAMask-HQ colors, or a batch of label maps."),
+                    "label_map", tooltip="Label map in CelebAMask-HQ colours, or a batch of label maps."),
                 io.Combo.Input(
                     "class_name", display_name="class", options=list(labelmap.CLASSES), default="hair",
                     tooltip="Class to edit; l_ and r_ are the person's own left and right. A label map "
@@ -184,9 +184,9 @@ def _operations() -> list[io.DynamicCombo.Option]:
         ]),
         io.DynamicCombo.Option("scale", [
             io.Float.Input("width", default=1.0, min=0.05, max=20.0, step=0.05,
-                           tooltip="Factor on the width, about the center of the class."),
+                           tooltip="Factor on the width, about the centre of the class."),
             io.Float.Input("height", default=1.0, min=0.05, max=20.0, step=0.05,
-                           tooltip="Factor on the height, about the center of the class."),
+                           tooltip="Factor on the height, about the centre of the class."),
         ]),
         io.DynamicCombo.Option("grow", [
             io.Int.Input("pixels", default=4, min=-4096, max=4096,

@@ -149,7 +149,7 @@ class PasteFace(io.ComfyNode):
                 io.Float.Input("feather", default=0.1, min=0.0, max=0.5, step=0.01,
                                tooltip="Width of the soft border, as a fraction of each side."),
                 io.Boolean.Input("label_map", default=False, advanced=True,
-                                 tooltip="Label-map mode: hard borders and no mixed colors."),
+                                 tooltip="Label-map mode: hard borders and no mixed colours."),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="Images with the pasted faces.")],
         )
@@ -165,10 +165,15 @@ class PasteFace(io.ComfyNode):
         remaining = iter(faces[..., :3])
         for canvas, found in zip(image, boxes):
             for box in found:
-                place = Region.of_box(box)
-                face = region.resize(next(remaining), place.width, place.height, smooth=not label_map)
-                region.paste(canvas, face, place, region.make_feather(place, 0 if label_map else feather))
+                square = Region.of_box(box)
+                face = region.resize(next(remaining), square.width, square.height, smooth=not label_map)
+                region.paste(canvas, face, square, region.make_feather(square, 0 if label_map else feather))
         return io.NodeOutput(image)
+
+
+def read_landmarks(faces: list[dict]) -> list:
+    """The vertices (V, 2) of each face of an image, from the host's FACE_LANDMARKS."""
+    return [face["landmarks_xy"] for face in faces]
 
 
 class LabelMapFromLandmarks(io.ComfyNode):
@@ -194,8 +199,8 @@ class LabelMapFromLandmarks(io.ComfyNode):
     @classmethod
     def execute(cls, face_landmarks, label_map=None) -> io.NodeOutput:
         size = tuple(face_landmarks["image_size"])
-        frames = [[face["landmarks_xy"] for face in faces] for faces in face_landmarks["frames"]]
-        background = torch.zeros(1, *size, dtype=torch.uint8) if label_map is None else to_indices(label_map)
+        frames = [read_landmarks(faces) for faces in face_landmarks["frames"]]
+        background = torch.zeros((1, *size), dtype=torch.uint8) if label_map is None else to_indices(label_map)
         if background.shape[1:] != size or len(background) not in (1, len(frames)):
             raise ValueError(f"label_map: the input has {len(background)} label maps of height and width "
                              f"{tuple(background.shape[1:])}, but the landmarks are of {len(frames)} images of {size}. "

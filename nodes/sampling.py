@@ -4,10 +4,11 @@ from __future__ import annotations
 import comfy.samplers
 from comfy_api.latest import io
 
-from ..mdit.mditface.guidance import DualGuider
+from ..mdit.mditface.guidance import DualGuider, Guidance
 from ..mdit.mditface.sample import require_mdit, sample
 from ..mdit.mditface.reader import CACHE_MODES, CacheOptions
 
+DEFAULT = Guidance()
 SCALE = dict(min=0.0, max=100.0, step=0.1, round=0.01)
 TEXT_TIP = "Guidance scale of the text. 1: no guidance. Recommended for the bundled model: 1.5."
 MASK_TIP = ("Guidance scale of the mask. 1: no guidance, and two model evaluations per step instead of three. "
@@ -31,8 +32,8 @@ class Sampler(io.ComfyNode):
                 io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
                              tooltip="Seed of the noise. The same seed gives the same image."),
                 io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Number of denoising steps."),
-                io.Float.Input("cfg", default=1.5, tooltip=TEXT_TIP, **SCALE),
-                io.Float.Input("mask_cfg", default=2.0, tooltip=MASK_TIP, **SCALE),
+                io.Float.Input("cfg", default=DEFAULT.text, tooltip=TEXT_TIP, **SCALE),
+                io.Float.Input("mask_cfg", default=DEFAULT.mask, tooltip=MASK_TIP, **SCALE),
                 io.Combo.Input("sampler_name", options=comfy.samplers.SAMPLER_NAMES, default="euler",
                                tooltip="Numerical solver of the denoising equation."),
                 io.Combo.Input("scheduler", options=comfy.samplers.SCHEDULER_NAMES, default="simple",
@@ -59,8 +60,10 @@ class Sampler(io.ComfyNode):
     @classmethod
     def execute(cls, model, seed, steps, cfg, mask_cfg, sampler_name, scheduler, positive, negative, latent_image,
                 denoise=1.0, cache="auto", offload=False) -> io.NodeOutput:
-        latent, report = sample(model, seed, steps, cfg, mask_cfg, sampler_name, scheduler, positive, negative,
-                                latent_image, denoise, CacheOptions(cache, offload))
+        latent, report = sample(
+            model, seed=seed, steps=steps, guidance=Guidance(cfg, mask_cfg), sampler_name=sampler_name,
+            scheduler=scheduler, positive=positive, negative=negative, latent=latent_image, denoise=denoise,
+            cache=CacheOptions(cache, offload))
         return io.NodeOutput(latent, str(report))
 
 
@@ -77,18 +80,18 @@ class DualGuiderNode(io.ComfyNode):
                 io.Model.Input("model", tooltip="Model from 'Load MDiT Model' or 'Apply MDiT Adapter'."),
                 io.Conditioning.Input("positive", tooltip=POSITIVE_TIP),
                 io.Conditioning.Input("negative", tooltip=NEGATIVE_TIP),
-                io.Float.Input("text_scale", default=1.5, tooltip=TEXT_TIP, **SCALE),
-                io.Float.Input("mask_scale", default=2.0, tooltip=MASK_TIP, **SCALE),
+                io.Float.Input("text_scale", default=DEFAULT.text, tooltip=TEXT_TIP, **SCALE),
+                io.Float.Input("mask_scale", default=DEFAULT.mask, tooltip=MASK_TIP, **SCALE),
             ],
             outputs=[io.Guider.Output(display_name="guider", tooltip="Guider for 'SamplerCustomAdvanced'.")],
         )
 
     @classmethod
-    def execute(cls, model, positive, negative, text_scale=1.5, mask_scale=2.0) -> io.NodeOutput:
+    def execute(cls, model, positive, negative, text_scale=DEFAULT.text, mask_scale=DEFAULT.mask) -> io.NodeOutput:
         require_mdit(model)
         guider = DualGuider(model)
         guider.set_conds(positive, negative)
-        guider.set_scales(text_scale, mask_scale)
+        guider.set_guidance(Guidance(text_scale, mask_scale))
         return io.NodeOutput(guider)
 
 

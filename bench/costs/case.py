@@ -178,7 +178,7 @@ class Case:
 
     def leaves(self) -> int:
         tokens = self.tokens("merge")
-        return int(find_flat_regions(tokens.classes, *tokens.grid).max()) + 1
+        return int(find_flat_regions(tokens.classes, tokens.grid).max()) + 1
 
     def adapter_bytes(self) -> int:
         """Of the adapter's terms in bf16 at full depth."""

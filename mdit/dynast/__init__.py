@@ -1,1 +1,1 @@
-"""DynaST: a picture in the layout of one label with the looks of an exemplar, by dynamic sparse attention."""
+"""DynaST: an image in the layout of one label with the appearance of an exemplar, by dynamic sparse attention."""

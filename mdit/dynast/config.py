@@ -53,7 +53,7 @@ class DynaSTConfig:
 def read_config(weights: Mapping[str, Tensor], top_k: int = TOP_K, smooth: float = SMOOTH) -> DynaSTConfig:
     """Reads the sizes from a state dict with the published names.
 
-    Raises ValueError, without the name of the file, if a tensor that tells a size is missing.
+    Raises ValueError, without the name of the file, if a tensor that gives a size is missing.
     """
     try:
         ngf, nc = weights["encoder_q.layer1.0.weight_orig"].shape[:2]

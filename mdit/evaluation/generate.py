@@ -22,8 +22,8 @@ from ..mditface import host
 from ..mditface.adapter.reader import apply_adapter
 from ..mditface.adapter.weights import load_adapter
 from ..mditface.mask import CONDITIONING_KEY, MaskInput, MaskReference
+from ..mditface.guidance import Guidance
 from ..mditface.sample import require_mdit, sample
-from ..mditface.reader import CacheOptions
 
 NOISE_BLOCK = 64  # images that take their noise from one seed, one after the other
 
@@ -32,8 +32,8 @@ NOISE_BLOCK = 64  # images that take their noise from one seed, one after the ot
 class Options:
     """How an image is sampled. The names are those of the inputs of the sampler and mask nodes."""
     steps: int = 20
-    cfg: float = 1.5
-    mask_cfg: float = 2.0
+    cfg: float = Guidance().text
+    mask_cfg: float = Guidance().mask
     seed: int = 42
     sampler_name: str = "euler"
     scheduler: str = "linear_quadratic"
@@ -109,9 +109,10 @@ class Generator:
         tokens, extra = join_encoded(encoded)
         positive = [[tokens, {**extra, CONDITIONING_KEY: MaskReference(mask)}]]
         latent = {"samples": self.latent.repeat(len(labels), 1, 1, 1), "batch_index": indices}
-        out, _ = sample(self.models.model, options.seed + block, options.steps, options.cfg, options.mask_cfg,
-                        options.sampler_name, options.scheduler, positive, [list(self.encode(""))], latent, 1.0,
-                        CacheOptions())
+        out, _ = sample(
+            self.models.model, seed=options.seed + block, steps=options.steps,
+            guidance=Guidance(options.cfg, options.mask_cfg), sampler_name=options.sampler_name,
+            scheduler=options.scheduler, positive=positive, negative=[list(self.encode(""))], latent=latent)
         images = self.models.vae.decode(out["samples"])  # (b, S, S, 3) in 0..1
         return (images * 255).round().clamp(0, 255).to(torch.uint8).cpu()
 

@@ -1,1 +1,1 @@
-"""Two models in one picture, fused by saliency: Face-diffuser (arXiv 2311.10329), for any pair of one latent space."""
+"""Two models on one image, fused by saliency: Face-diffuser (arXiv 2311.10329), for any pair of one latent space."""

@@ -1,22 +1,24 @@
-"""Whether two MODELs can share a run (spec sections 10 and 11.2 i)."""
+"""Whether two MODELs can share a run: docs/design/face-diffuser.md, sections 10 and 11.2."""
 from __future__ import annotations
 
 import torch
 
 from comfy.model_patcher import ModelPatcher
 
-KINDS = ("object_patches", "weight_wrapper_patches", "injections")  # of patches beside those of weights
+PATCH_KINDS = ("object_patches", "weight_wrapper_patches", "injections")  # in addition to patches of weights
 
 
 def check_pair(scene: ModelPatcher, subject: ModelPatcher):
-    """Raises ValueError unless both models read the same latents, noised the same way, and can be patched apart."""
-    one, other = (latent_space(patcher) for patcher in (scene, subject))
-    if one != other:
-        raise ValueError(f"subject: a {name(subject)} reads other latents than the scene's {name(scene)} "
-                         f"({described(other)} against {described(one)}): connect two models of one family")
-    if noising(scene) != noising(subject):
-        raise ValueError(f"subject: the {name(subject)} counts noise in another way than the scene's {name(scene)}: "
-                         "one predicts noise, the other a flow; connect two models of one kind")
+    """Raises ValueError unless both models use the same latents, add noise the same way, and can be patched apart."""
+    scene_space = latent_space(scene)
+    subject_space = latent_space(subject)
+    if scene_space != subject_space:
+        raise ValueError(f"subject: a {model_name(subject)} uses other latents than the scene's {model_name(scene)} "
+                         f"({describe_space(subject_space)} against {describe_space(scene_space)}): connect two models "
+                         "of one family")
+    if noise_convention(scene) != noise_convention(subject):
+        raise ValueError(f"subject: the {model_name(subject)} measures noise in another way than the scene's "
+                         f"{model_name(scene)}: one predicts noise, the other a flow; connect two models of one kind")
     check_patches(scene, subject, "subject", "scene")
 
 
@@ -29,16 +31,16 @@ def check_base(subject: ModelPatcher, base: ModelPatcher):
 
 
 def check_patches(one: ModelPatcher, other: ModelPatcher, source: str, to: str):
-    """Raises ValueError for MODELs of the same weights with other patches: the host keeps one patched state."""
-    if other.is_clone(one) and not patched_alike(one, other):
+    """Raises ValueError for MODELs with the same weights and other patches: the host keeps one patched state."""
+    if other.is_clone(one) and not has_same_patches(one, other):
         raise ValueError(f"{source}: it shares its weights with '{to}' but has other LoRAs or patches, and the host "
                          "keeps only one state of them: load it from a file of its own (a copy under another name), or "
                          "attach the LoRA to the conditioning by a hook")
 
 
-def patched_alike(one: ModelPatcher, other: ModelPatcher) -> bool:
+def has_same_patches(one: ModelPatcher, other: ModelPatcher) -> bool:
     weights = one.patches_uuid == other.patches_uuid or not (one.patches or other.patches)
-    return weights and all(getattr(one, kind) == getattr(other, kind) for kind in KINDS)
+    return weights and all(getattr(one, kind) == getattr(other, kind) for kind in PATCH_KINDS)
 
 
 def latent_space(patcher: ModelPatcher) -> tuple:
@@ -46,35 +48,42 @@ def latent_space(patcher: ModelPatcher) -> tuple:
     return type(latent), latent.latent_channels, latent.scale_factor, getattr(latent, "shift_factor", 0.0)
 
 
-def described(space: tuple) -> str:
+def describe_space(space: tuple) -> str:
     kind, channels, scale, _ = space
     return f"{kind.__name__} with {channels} channels, scale {scale:g}"
 
 
-def noising(patcher: ModelPatcher) -> tuple:
+def noise_convention(patcher: ModelPatcher) -> tuple:
     sampling = type(patcher.get_model_object("model_sampling"))
     return sampling.noise_scaling, sampling.inverse_noise_scaling
 
 
-def name(patcher: ModelPatcher) -> str:
+def model_name(patcher: ModelPatcher) -> str:
     return type(patcher.model).__name__
 
 
 def check_effect(positive: list, base: list):
-    """Raises ValueError where two CONDITIONINGs are the same: the subject's response would be nothing, and it would win
-    wherever the scene's is low (spec section 6)."""
-    if len(positive) == len(base) and all(map(equal, positive, base)):
-        raise ValueError("subject_positive: it is the same as subject_base, so that the reference never takes effect: "
-                         "connect the conditioning with the reference to one and the text alone, or a negative, to the "
+    """Raises ValueError if two CONDITIONINGs are the same.
+
+    The subject's response would be zero, and the subject would win wherever the scene's saliency is low:
+    docs/design/face-diffuser.md, section 6.
+    """
+    if len(positive) == len(base) and all(map(is_same_entry, positive, base)):
+        raise ValueError("subject_positive: it is the same as subject_base, so the reference never takes effect: "
+                         "connect the conditioning with the reference to one, and the text alone or a negative to the "
                          "other")
 
 
-def equal(one: list, other: list) -> bool:
-    """Whether two entries of a CONDITIONING hold the same."""
-    return one[1].keys() == other[1].keys() and all(map(same, (one[0], *one[1].values()),
-                                                        (other[0], *(other[1][key] for key in one[1]))))
+def is_same_entry(one: list, other: list) -> bool:
+    """Whether two entries [tensor, options] of a CONDITIONING hold the same."""
+    if one[1].keys() != other[1].keys() or not is_same_value(one[0], other[0]):
+        return False
+    return all(is_same_value(value, other[1][key]) for key, value in one[1].items())
 
 
-def same(one, other) -> bool:
-    return one is other or (torch.is_tensor(one) and torch.is_tensor(other) and torch.equal(one, other)) or (
-        isinstance(one, (int, float, str)) and one == other)
+def is_same_value(one, other) -> bool:
+    if one is other:
+        return True
+    if torch.is_tensor(one) and torch.is_tensor(other):
+        return torch.equal(one, other)
+    return isinstance(one, (int, float, str)) and one == other

@@ -1,9 +1,10 @@
-"""What a run's contests were decided by."""
+"""The record of a run: its stages, and the saliency maps of its fused steps."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 import comfy.model_management
@@ -11,31 +12,45 @@ import comfy.model_management
 from .stages import Stage
 
 
-class Contest(NamedTuple):
-    """One fused step: log saliency of each side, the prior included, and where the subject won, (B, 1, H, W) each."""
+class FusedStep(NamedTuple):
+    """The maps of one fused step, (B, 1, h, w) each.
+
+    scene: log saliency of the scene model.
+    subject: log saliency of the subject model, the prior included.
+    subject_mask: True where the subject model won.
+    """
     scene: Tensor
     subject: Tensor
-    won: Tensor
+    subject_mask: Tensor
+
+    def to(self, device: torch.device) -> FusedStep:
+        return FusedStep(self.scene.to(device), self.subject.to(device), self.subject_mask.to(device))
+
+    def fraction_won(self) -> float:
+        """The fraction of the cells that the subject model won."""
+        return self.subject_mask.float().mean().item()
 
 
 @dataclass
 class FusionRecord:
-    """The stages that a run went through, by step, and the contests of its fused steps."""
+    """What happened in a run.
+
+    steps: number of steps.
+    stages: stage of each step that was made.
+    fused_steps: maps of each step of the fusion stage.
+    """
     steps: int = 0
     stages: dict[int, Stage] = field(default_factory=dict)
-    contests: dict[int, Contest] = field(default_factory=dict)
+    fused_steps: dict[int, FusedStep] = field(default_factory=dict)
 
-    def settle(self):
-        """Moves the maps off the run's device, all at once: a copy at each step would wait for it."""
+    def offload(self):
+        """Moves all maps off the run's device at once: a copy at each step would wait for the device."""
         device = comfy.model_management.intermediate_device()
-        self.contests = {step: Contest(*(part.to(device) for part in contest))
-                         for step, contest in self.contests.items()}
-
-    def share(self, step: int) -> float:
-        return self.contests[step].won.float().mean().item()
+        self.fused_steps = {step: maps.to(device) for step, maps in self.fused_steps.items()}
 
     def __str__(self):
-        counts = ", ".join(f"{stage.name.lower()} {sum(found is stage for found in self.stages.values())}"
-                           for stage in Stage)
-        shares = [f"step {step + 1}: the subject won {self.share(step):.1%}" for step in sorted(self.contests)]
-        return "\n".join([f"steps: {counts}", *shares])
+        stages = list(self.stages.values())
+        counts = ", ".join(f"{stage.name.lower()} {stages.count(stage)}" for stage in Stage)
+        lines = [f"step {step + 1}: the subject won {maps.fraction_won():.1%}"
+                 for step, maps in sorted(self.fused_steps.items())]
+        return "\n".join([f"steps: {counts}", *lines])

@@ -1,4 +1,4 @@
-"""The three stages of a run: scene, fusion, subject (spec sections 5, 10 and 11.2 h)."""
+"""The three stages of a run: scene, fusion, subject: docs/design/face-diffuser.md, sections 5, 10 and 11.2."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -16,15 +16,17 @@ class Stage(Enum):
 
 @dataclass(frozen=True)
 class Borders:
-    """Where the stages end, as fractions of the run's steps. 0 leaves a stage out; the published script has 15 and 30
-    of 50 steps. Raises ValueError for borders in the wrong order."""
+    """Where the stages end, as fractions of the run's steps. 0 leaves a stage out.
+
+    The published script has 15 and 30 of 50 steps. Raises ValueError for borders in the wrong order.
+    """
     scene_end: float = 0.3
     fusion_end: float = 0.6
 
     def __post_init__(self):
         if self.fusion_end < self.scene_end:
-            raise ValueError(f"fusion_end: {self.fusion_end:g} lies before scene_end {self.scene_end:g}: raise it, or "
-                             "set both to the same value to leave the fusion out")
+            raise ValueError(f"fusion_end: {self.fusion_end:g} is before scene_end {self.scene_end:g}: raise it, or "
+                             "set both to the same value to skip fusion")
 
     def stage(self, step: int, steps: int) -> Stage:
         """The stage of step 0, 1, ... of a run; both ends are inclusive."""
@@ -38,15 +40,17 @@ def last_step(fraction: float, steps: int) -> int:
 
 
 def step_of(sigma: Tensor, sigmas: Tensor) -> int:
-    """The step that an evaluation at `sigma` () belongs to in a schedule (steps + 1): the second evaluations of a step
-    count to the one they reach for."""
+    """The step of an evaluation at `sigma` () in a schedule (steps + 1).
+
+    Second evaluations of a step count as the step whose noise level they are made at.
+    """
     return max(0, int((sigmas[:-1] >= sigma * (1 - SAME_SIGMA)).sum()) - 1)
 
 
 def leading_sigmas(sampling, steps: int, to_clean: bool = True) -> Tensor:
-    """Noise levels (steps + 1) of the time steps that the published schedulers visit: 1000 // steps apart, the last is
-    1. Ends at 0 or, as theirs, at the noise of time step 0.
+    """Noise levels (steps + 1) of the time steps that the published schedulers visit.
 
+    Time steps are 1000 // steps apart, and the last is 1. The schedule ends at 0 or, as theirs, at time step 0.
     Raises ValueError for more steps than the model's schedule has.
     """
     table = sampling.sigmas

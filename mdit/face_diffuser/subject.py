@@ -1,4 +1,7 @@
-"""The subject's encoder: pictures, and how their vectors enter the text's (spec sections 3.2 to 3.4)."""
+"""The subject's encoder: images to vectors, and how the vectors enter the text's embedding.
+
+docs/design/face-diffuser.md, sections 3.2, 3.3 and 3.4. Shapes: n images, E width of the text embedding, T text tokens.
+"""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -13,7 +16,8 @@ import comfy.model_management
 from comfy.clip_model import CLIPVisionModelProjection
 from comfy.model_patcher import ModelPatcher
 
-MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's normalization
+DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 HEAD = 64  # width of a head of CLIP's vision models
 
 
@@ -29,7 +33,7 @@ class MLP(nn.Module):
 
 
 class PostFuse(nn.Module):
-    """A noun's text vector and its picture's vector, (N, E) each, to the noun's new vector."""
+    """A noun's text vector and its image's vector, (n, E) each, to the noun's new vector (n, E)."""
 
     def __init__(self, width: int, operations, **factory):
         super().__init__()
@@ -37,8 +41,8 @@ class PostFuse(nn.Module):
         self.mlp2 = MLP(width, width, operations, **factory)
         self.layer_norm = operations.LayerNorm(width, **factory)
 
-    def forward(self, text: Tensor, picture: Tensor) -> Tensor:
-        h = text + self.mlp1(torch.cat([text, picture], dim=-1))  # (N, E)
+    def forward(self, text: Tensor, image: Tensor) -> Tensor:
+        h = text + self.mlp1(torch.cat([text, image], dim=-1))  # (n, E)
         return self.layer_norm(h + self.mlp2(h))
 
 
@@ -47,13 +51,14 @@ class SubjectEncoder(nn.Module):
 
     def __init__(self, config: dict, operations, **factory):
         super().__init__()
-        self.image_size, self.width = config["image_size"], config["projection_dim"]
+        self.image_size = config["image_size"]
+        self.width = config["projection_dim"]
         self.image_encoder = CLIPVisionModelProjection(config, factory["dtype"], factory["device"], operations)
         self.postfuse_module = PostFuse(self.width, operations, **factory)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pictures (B, 3, h, w) in 0..1 -> vectors (B, E)."""
-        return self.image_encoder(normalised(pixels, self.image_size))[2]
+        """Images (n, 3, H, W) in 0..1 -> vectors (n, E)."""
+        return self.image_encoder(normalize(pixels, self.image_size))[2]
 
 
 class FaceDiffuserSubject(NamedTuple):
@@ -61,42 +66,47 @@ class FaceDiffuserSubject(NamedTuple):
     network: SubjectEncoder
     patcher: ModelPatcher
 
-    def encode(self, pictures: Sequence[Tensor], resolution: int) -> Tensor:
-        """Pictures (H, W, 3) in 0..1 of any size -> vectors (N, E) on the patcher's device, in float32."""
+    def encode(self, images: Sequence[Tensor], resolution: int) -> Tensor:
+        """Images (H, W, 3) in 0..1 of any size -> vectors (n, E) on the patcher's device, in float32."""
         comfy.model_management.load_models_gpu([self.patcher])
-        prepared = torch.stack([prepare(picture, resolution) for picture in pictures])  # (N, 3, R, R)
-        return self.network(prepared.to(self.patcher.load_device))
+        pixels = torch.stack([prepare_image(image, resolution) for image in images])  # (n, 3, R, R)
+        return self.network(pixels.to(self.patcher.load_device))
 
     def fuse(self, text: Tensor, positions: Sequence[int], vectors: Tensor) -> Tensor:
-        """Text (B, T, E) in which the nouns at `positions` know the pictures' `vectors` (N, E), in a copy.
+        """A copy of the text (B, T, E) in which the nouns at `positions` hold the images' `vectors` (n, E).
 
-        Raises ValueError where the text is of another width.
+        Raises ValueError if the text has another width.
         """
         if text.shape[-1] != self.network.width:
             raise ValueError(f"clip: its output is {text.shape[-1]} wide, the subject's encoder needs "
-                             f"{self.network.width}: connect the CLIP of Load Face-diffuser")
+                             f"{self.network.width}: connect the CLIP of 'Load Face-diffuser'")
         fused = text.clone()
         for row in fused:
-            known = self.network.postfuse_module(row[positions].to(vectors), vectors)
-            row[positions] = known.to(row)
+            nouns = self.network.postfuse_module(row[positions].to(vectors), vectors)
+            row[positions] = nouns.to(row)
         return fused
 
 
-def prepare(picture: Tensor, resolution: int) -> Tensor:
-    """(H, W, 3) in 0..1 -> (3, R, R): zeros beside it make a square, one short of it for odd differences; stretched to
-    the resolution in steps of 1/255."""
-    pixels = (picture[..., :3].float().cpu().clamp(0, 1) * 255).round().movedim(-1, 0)[None]  # (1, 3, H, W)
+def prepare_image(image: Tensor, resolution: int) -> Tensor:
+    """(H, W, 3) in 0..1 -> (3, R, R), resized to the resolution in steps of 1/255.
+
+    Zeros on both sides of the shorter axis make the image square, or one pixel short of it for odd differences.
+    """
+    pixels = (image[..., :3].float().cpu().clamp(0, 1) * 255).round().movedim(-1, 0)[None]  # (1, 3, H, W)
     height, width = pixels.shape[-2:]
-    x, y = max(0, height - width) // 2, max(0, width - height) // 2
-    pixels = F.interpolate(F.pad(pixels, (x, x, y, y)), (resolution, resolution), mode="bilinear", antialias=True)
+    pad_x = max(0, height - width) // 2
+    pad_y = max(0, width - height) // 2
+    pixels = F.pad(pixels, (pad_x, pad_x, pad_y, pad_y))
+    pixels = F.interpolate(pixels, (resolution, resolution), mode="bilinear", antialias=True)
     return pixels[0].round().clamp(0, 255) / 255
 
 
-def normalised(pixels: Tensor, size: int) -> Tensor:
-    """(B, 3, h, w) in 0..1 -> (B, 3, size, size) as CLIP expects it."""
+def normalize(pixels: Tensor, size: int) -> Tensor:
+    """(n, 3, H, W) in 0..1 -> (n, 3, size, size) as CLIP expects it."""
     if pixels.shape[-2:] != (size, size):
         pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
-    mean, deviation = (torch.tensor(part).to(pixels)[:, None, None] for part in (MEAN, DEVIATION))
+    mean = torch.tensor(MEAN).to(pixels)[:, None, None]
+    deviation = torch.tensor(DEVIATION).to(pixels)[:, None, None]
     return (pixels - mean) / deviation
 
 

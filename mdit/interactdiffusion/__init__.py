@@ -1,1 +1,1 @@
-"""InteractDiffusion on the host's Stable Diffusion 1.x models: who does what to whom (arXiv 2312.05849)."""
+"""InteractDiffusion (arXiv 2312.05849): interactions in boxes, on Stable Diffusion 1.x models of the host."""

@@ -1,4 +1,8 @@
-"""InteractDiffusion's networks: from interactions to tokens, and the gated block that reads them (spec 2 to 7)."""
+"""InteractDiffusion's networks: docs/design/interactdiffusion.md, sections 2, 3, 5, 6 and 7.
+
+Shapes: B rows of a batch, S slots for interactions, F width of a phrase feature, E width of an interaction token,
+N image tokens, C width of a UNet block.
+"""
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -10,13 +14,21 @@ from torch import Tensor
 import comfy.ops
 from comfy.ldm.modules.attention import CrossAttention, FeedForward, optimized_attention
 
-HEADS = 8  # at every width of SD 1.x; no shape tells
+HEADS = 8  # at every width of SD 1.x; no tensor's shape shows it
 COORDINATES = 4
-ROLES = (0, 2, 1)  # the table's row of subject, action and object, in the order of the tokens
+ROLES = (0, 2, 1)  # the role table's row of subject, action and object, in the order of the tokens
 
 
 class Grounding(NamedTuple):
-    """What the position net reads: boxes (B, N, 4), `used` (B, N) 1 or 0 a slot, phrase features (B, N, D)."""
+    """The position net's input.
+
+    subject_boxes: (B, S, 4), fractions of the image.
+    object_boxes: (B, S, 4).
+    used: (B, S), 1 for a used slot, 0 for a free one.
+    subject: phrase features, (B, S, F).
+    action: (B, S, F).
+    object: (B, S, F).
+    """
     subject_boxes: Tensor
     object_boxes: Tensor
     used: Tensor
@@ -25,24 +37,33 @@ class Grounding(NamedTuple):
     object: Tensor
 
 
-def between(subject_boxes: Tensor, object_boxes: Tensor) -> Tensor:
-    """The action's boxes (..., 4): on each axis the second and the third of the four coordinates (spec section 2)."""
+def between_boxes(subject_boxes: Tensor, object_boxes: Tensor) -> Tensor:
+    """The action's boxes (..., 4): on each axis the second and third of the four coordinates in ascending order."""
     corners = torch.stack((subject_boxes, object_boxes), dim=-1)  # (..., 4, 2)
     axes = corners.unflatten(-2, (2, 2)).transpose(-3, -2).flatten(-2).sort(dim=-1).values  # (..., 2, 4)
     return axes[..., 1:3].transpose(-2, -1).flatten(-2)
 
 
-def fourier(boxes: Tensor, frequencies: int) -> Tensor:
-    """Boxes (..., 4) -> (..., 8 * frequencies): by frequency, then sine before cosine, then coordinate. The angle has
-    no factor pi. In float32 (spec section 3)."""
+def embed_boxes(boxes: Tensor, frequencies: int) -> Tensor:
+    """Fourier features of boxes: (..., 4) -> (..., 8 * frequencies), in float32.
+
+    The order is frequency, then sine before cosine, then coordinate. The angle has no factor pi.
+    """
     bands = 100 ** (torch.arange(frequencies, device=boxes.device) / frequencies)
     angles = bands[:, None] * boxes.float().unsqueeze(-2)  # (..., frequencies, 4)
     return torch.stack((angles.sin(), angles.cos()), dim=-2).flatten(-3)
 
 
-class Sizes(NamedTuple):
-    """Widths of phrase features, box embedding, hidden layer and tokens, the number of slots, and of each fuser, in the
-    order of the UNet's transformers, its width."""
+class InteractDiffusionSizes(NamedTuple):
+    """Sizes of the networks.
+
+    feature: width F of a phrase feature.
+    position: width of a box embedding.
+    hidden: width of the position net's hidden layers.
+    token: width E of an interaction token.
+    slots: number of interactions that the weights have room for.
+    fusers: width C of each fuser, in the order in which the UNet's transformers run.
+    """
     feature: int
     position: int
     hidden: int
@@ -52,47 +73,56 @@ class Sizes(NamedTuple):
 
 
 class PositionNet(nn.Module):
-    """Interactions to tokens: InToken and InBedding of the paper (spec sections 5 and 6)."""
+    """Interactions to tokens: InToken and InBedding of the paper."""
 
-    def __init__(self, sizes: Sizes, dtype=None, device=None, operations=None):
+    def __init__(self, sizes: InteractDiffusionSizes, dtype=None, device=None, operations=None):
         super().__init__()
         factory = {"dtype": dtype, "device": device}
         self.frequencies = sizes.position // (2 * COORDINATES)
 
         def mlp() -> nn.Sequential:
-            widths = (sizes.feature + sizes.position, sizes.hidden, sizes.hidden, sizes.token)
-            first, second, third = (operations.Linear(*pair, **factory) for pair in zip(widths, widths[1:]))
-            return nn.Sequential(first, nn.SiLU(), second, nn.SiLU(), third)
+            return nn.Sequential(operations.Linear(sizes.feature + sizes.position, sizes.hidden, **factory), nn.SiLU(),
+                                 operations.Linear(sizes.hidden, sizes.hidden, **factory), nn.SiLU(),
+                                 operations.Linear(sizes.hidden, sizes.token, **factory))
 
         def table(rows: int) -> nn.ModuleDict:
             return nn.ModuleDict({"emb": operations.Embedding(rows, sizes.token, **factory)})
-        self.linears, self.linear_action = mlp(), mlp()
-        self.interaction_embedding, self.position_embedding = table(sizes.slots), table(3)
+        self.linears = mlp()  # for subjects and objects
+        self.linear_action = mlp()
+        self.interaction_embedding = table(sizes.slots)
+        self.position_embedding = table(len(ROLES))
         self.null_positive_feature = nn.Parameter(torch.empty(sizes.feature, **factory))
         self.null_action_feature = nn.Parameter(torch.empty(sizes.feature, **factory))
         self.null_position_feature = nn.Parameter(torch.empty(sizes.position, **factory))
 
-    def forward(self, given: Grounding) -> Tensor:
-        """Tokens (B, 3N, T): subjects, actions, objects. Free slots yield tokens, too, whatever stands in them."""
-        between_boxes, used = between(given.subject_boxes, given.object_boxes), given.used.unsqueeze(-1)
-        parts = [(self.linears, given.subject, self.null_positive_feature, given.subject_boxes),
-                 (self.linear_action, given.action, self.null_action_feature, between_boxes),
-                 (self.linears, given.object, self.null_positive_feature, given.object_boxes)]
-        tokens = torch.stack([self.part(used, *part) for part in parts], dim=1)  # (B, 3, N, T)
+    def forward(self, grounding: Grounding) -> Tensor:
+        """Tokens (B, 3S, E): subjects, actions, objects. Free slots give null tokens, whatever they hold."""
+        used = grounding.used.unsqueeze(-1)  # (B, S, 1)
+        action_boxes = between_boxes(grounding.subject_boxes, grounding.object_boxes)
+        subject = self.subject_input(grounding.subject, grounding.subject_boxes, used)
+        object_ = self.subject_input(grounding.object, grounding.object_boxes, used)
+        action = self.masked_input(grounding.action, self.null_action_feature, action_boxes, used)
+        tokens = torch.stack([self.linears(subject), self.linear_action(action), self.linears(object_)], dim=1)
         slots = torch.arange(tokens.shape[2], device=tokens.device)
         roles = torch.tensor(ROLES, device=tokens.device)
-        tokens = tokens + self.interaction_embedding["emb"](slots, out_dtype=tokens.dtype)
+        tokens = tokens + self.interaction_embedding["emb"](slots, out_dtype=tokens.dtype)  # (B, 3, S, E)
         return (tokens + self.position_embedding["emb"](roles, out_dtype=tokens.dtype)[:, None]).flatten(1, 2)
 
-    def part(self, used: Tensor, mlp: nn.Sequential, feature: Tensor, null: Tensor, boxes: Tensor) -> Tensor:
-        position, null_position = fourier(boxes, self.frequencies), self.null_position_feature
-        feature = used * feature + (1 - used) * comfy.ops.cast_to_input(null, feature)
-        position = used * position + (1 - used) * comfy.ops.cast_to_input(null_position, position)
-        return mlp(torch.cat((feature, position), dim=-1))
+    def subject_input(self, features: Tensor, boxes: Tensor, used: Tensor) -> Tensor:
+        """Input of the MLP that subjects and objects share."""
+        return self.masked_input(features, self.null_positive_feature, boxes, used)
+
+    def masked_input(self, features: Tensor, null_feature: Tensor, boxes: Tensor, used: Tensor) -> Tensor:
+        """Features (B, S, F) and embedded boxes, the null vectors where a slot is free: (B, S, F + position)."""
+        positions = embed_boxes(boxes, self.frequencies)
+        features = used * features + (1 - used) * comfy.ops.cast_to_input(null_feature, features)
+        null_position = comfy.ops.cast_to_input(self.null_position_feature, positions)
+        positions = used * positions + (1 - used) * null_position
+        return torch.cat((features, positions), dim=-1)
 
 
 class Fuser(nn.Module):
-    """The gated self-attention between a UNet block's self- and cross-attention: InFormer (spec section 7)."""
+    """The gated self-attention between a UNet block's self- and cross-attention: InFormer of the paper."""
 
     def __init__(self, width: int, token_width: int, dtype=None, device=None, operations=None):
         super().__init__()
@@ -105,20 +135,24 @@ class Fuser(nn.Module):
         self.alpha_attn = nn.Parameter(torch.empty((), **factory))
         self.alpha_dense = nn.Parameter(torch.empty((), **factory))
 
-    def keys(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of tokens (B, M, T), each (B, M, C). They depend neither on the picture nor on the step."""
+    def project_tokens(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, 3S, C) of interaction tokens (B, 3S, E). They depend on neither the image nor the step.
+        """
         z = self.norm1(self.linear(tokens))
         return self.attn.to_k(z), self.attn.to_v(z)
 
-    def forward(self, x: Tensor, k: Tensor, v: Tensor, scale: float, transformer_options: dict = {}) -> Tensor:
-        """Visual tokens x (B, V, C) that have read each other and the keys and values (B, M, C) of `keys`.
+    def forward(self, x: Tensor, token_k: Tensor, token_v: Tensor, scale: float,
+                transformer_options: dict = {}) -> Tensor:
+        """Image tokens x (B, N, C) attend to themselves and to the interactions' keys and values (B, 3S, C).
 
-        Only they ask: the reference drops what the other tokens read. `scale` multiplies both residuals.
+        Interaction tokens make no queries: the reference drops their rows. `scale` multiplies both residuals.
         """
         z = self.norm1(x)
-        k, v = torch.cat((self.attn.to_k(z), k), dim=1), torch.cat((self.attn.to_v(z), v), dim=1)  # (B, V + M, C)
-        read = optimized_attention(self.attn.to_q(z), k, v, HEADS, transformer_options=transformer_options)
-        x = torch.addcmul(x, self.gate(self.alpha_attn, x), self.attn.to_out(read), value=scale)
+        q = self.attn.to_q(z)
+        k = torch.cat((self.attn.to_k(z), token_k), dim=1)  # (B, N + 3S, C)
+        v = torch.cat((self.attn.to_v(z), token_v), dim=1)
+        attended = optimized_attention(q, k, v, HEADS, transformer_options=transformer_options)
+        x = torch.addcmul(x, self.gate(self.alpha_attn, x), self.attn.to_out(attended), value=scale)
         return torch.addcmul(x, self.gate(self.alpha_dense, x), self.ff(self.norm2(x)), value=scale)
 
     def gate(self, alpha: Tensor, x: Tensor) -> Tensor:
@@ -126,9 +160,9 @@ class Fuser(nn.Module):
 
 
 class InteractDiffusion(nn.Module):
-    """The position net and one fuser for each transformer of a UNet, in the order in which these run."""
+    """The position net, and one fuser for each transformer of a UNet in the order in which they run."""
 
-    def __init__(self, sizes: Sizes, dtype=None, device=None, operations=None):
+    def __init__(self, sizes: InteractDiffusionSizes, dtype=None, device=None, operations=None):
         super().__init__()
         factory = {"dtype": dtype, "device": device, "operations": operations}
         self.sizes = sizes

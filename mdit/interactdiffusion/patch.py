@@ -1,4 +1,7 @@
-"""How interactions reach a Stable Diffusion 1.x model: two wrappers around the host's sampling (spec 8 and 13)."""
+"""How interactions reach a Stable Diffusion 1.x model: two wrappers around the host's sampling.
+
+docs/design/interactdiffusion.md, sections 8 and 13.
+"""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -12,34 +15,42 @@ from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
 from ..shared.conds import CarriedCond
-from .encode import EncodedInteractions, nothing
-from .schedule import BySteps, ByTimestep, moment
+from .encode import EncodedInteractions, no_interactions
+from .model import Grounding
+from .schedule import ScheduleBySteps, ScheduleByTimestep, find_moment
 from .weights import InteractionWeights
 
 KEY = "mdit_interactions"
 
+LatentArea = tuple[int, int, int, int]  # height, width, top, left in latent cells
+
 
 @dataclass(frozen=True)
 class Reading:
-    """How strongly interactions are read, by what schedule, and in which part of the run (0 is pure noise)."""
+    """How interactions are read.
+
+    strength: factor on the schedule's scale.
+    schedule: scale over the run.
+    start, end: fractions of the noise schedule between which they are read; 0 is pure noise.
+    """
     strength: float = 1.0
-    schedule: BySteps | ByTimestep = ByTimestep()
+    schedule: ScheduleBySteps | ScheduleByTimestep = ScheduleByTimestep()
     start: float = 0.0
     end: float = 1.0
 
     def scale(self, model_sampling, sigma: Tensor, sample_sigmas: Tensor) -> float:
-        """What the fusers' residuals are multiplied by in a call at `sigma` ()."""
+        """The factor on the fusers' residuals in a call at `sigma` ()."""
         if not model_sampling.percent_to_sigma(self.end) <= sigma <= model_sampling.percent_to_sigma(self.start):
             return 0.0
-        return self.strength * self.schedule.scale(moment(model_sampling, sigma, sample_sigmas))
+        return self.strength * self.schedule.scale(find_moment(model_sampling, sigma, sample_sigmas))
 
 
 def apply_interactions(patcher, weights: InteractionWeights, interactions: EncodedInteractions | None = None,
                        reading: Reading = Reading()):
     """A clone of a Stable Diffusion 1.x MODEL that reads interactions.
 
-    `interactions` are read by every conditioning that has none of its own, negative ones excepted: without a word on
-    them they read the null tokens, as in training. Raises ValueError for a model or interactions that do not fit.
+    Every positive conditioning without interactions of its own reads `interactions`. Negative ones read the null
+    tokens, as in training. Raises ValueError for a model or interactions that do not fit the weights.
     """
     check_model(patcher, weights)
     if interactions is not None:
@@ -52,47 +63,59 @@ def apply_interactions(patcher, weights: InteractionWeights, interactions: Encod
 
 
 def check_model(patcher, weights: InteractionWeights):
+    """Raises ValueError unless the model has a transformer for each fuser, and no fusers yet."""
     if patcher is None:
-        raise ValueError("model: the loaded file holds no model: connect Load Checkpoint or another loader of a Stable "
-                         "Diffusion 1.x model")
-    network, sizes = getattr(patcher.model, "diffusion_model", None), weights.network.sizes
+        raise ValueError("model: the loaded file has no model: connect 'Load Checkpoint' or another loader of a "
+                         "Stable Diffusion 1.x model")
+    network = getattr(patcher.model, "diffusion_model", None)
     kind = type(patcher.model).__name__
     if not isinstance(network, UNetModel):
         raise ValueError(f"model: a {kind} has no UNet: InteractDiffusion needs a Stable Diffusion 1.x model")
-    found = {name: (module.in_channels, module.transformer_blocks[0].attn2.to_k.in_features)
-             for name, module in network.named_modules() if isinstance(module, SpatialTransformer)}
+    sizes = weights.network.sizes
     expected = {name: (width, sizes.token) for name, width in zip(weights.blocks, sizes.fusers)}
+    found = read_blocks(network)
     if found != expected:
-        raise ValueError(f"model: this {kind} has {shape_of(found)}, the weights are made for {shape_of(expected)}: "
-                         "load a Stable Diffusion 1.x model")
+        raise ValueError(f"model: this {kind} has {describe_blocks(found)}, the weights are made for "
+                         f"{describe_blocks(expected)}: load a Stable Diffusion 1.x model")
     if any(KEY in keys for keys in patcher.wrappers.values()):
-        raise ValueError("model: InteractDiffusion is applied to it already: use one node")
+        raise ValueError("model: InteractDiffusion is already applied to it: use one 'Apply InteractDiffusion'")
+
+
+def read_blocks(network: UNetModel) -> dict[str, tuple[int, int]]:
+    """(width, width of the text) of each spatial transformer, by its name."""
+    return {name: (module.in_channels, module.transformer_blocks[0].attn2.to_k.in_features)
+            for name, module in network.named_modules() if isinstance(module, SpatialTransformer)}
+
+
+def describe_blocks(blocks: dict[str, tuple[int, int]]) -> str:
+    widths = sorted({width for width, _ in blocks.values()})
+    text_widths = sorted({text_width for _, text_width in blocks.values()})
+    return (f"{len(blocks)} attention blocks of widths {widths} for text {' or '.join(map(str, text_widths))} wide")
 
 
 def check_uncompiled(transformer_options: dict):
-    """The host's compile node guards nothing of what the fusers read: they would go on with the first call's."""
+    """Raises ValueError for a compiled model: the host's compile node would keep the first call's interactions."""
     if COMPILE_KEY in transformer_options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
         raise ValueError("model: it is compiled, and a compiled model cannot follow interactions: remove the node that "
                          "compiles it")
 
 
-def shape_of(blocks: dict[str, tuple[int, int]]) -> str:
-    widths, texts = (sorted(set(found)) for found in zip(*blocks.values()))
-    return f"{len(blocks)} attention blocks of widths {widths} for text {' or '.join(map(str, texts))} wide"
-
-
 class InteractionReader:
-    """Binds each conditioning's interactions to a run, and puts the fusers that read them into the model's blocks."""
+    """Binds each condition's interactions to a run, and adds the fusers that read them to the model's blocks."""
 
     def __init__(self, weights: InteractionWeights, interactions: EncodedInteractions | None, reading: Reading):
-        self.weights, self.interactions, self.reading = weights, interactions, reading
-        self.nothing = nothing(weights.network.sizes)
+        self.weights = weights
+        self.interactions = interactions
+        self.reading = reading
+        self.none = no_interactions(weights.network.sizes)
 
     def bind(self, executor, noise: Tensor, *args, **kwargs):
         """OUTER_SAMPLE: gives each condition its interactions, and the host the network to load."""
         guider = executor.class_obj
-        chosen = [(cond, self.choose(kind, cond)) for kind, conds in guider.conds.items() for cond in conds]
-        if self.reading.strength and any(interactions is not self.nothing for _, interactions in chosen):
+        chosen = []
+        for kind, conds in guider.conds.items():
+            chosen += [(cond, self.choose(kind, cond)) for cond in conds]
+        if self.reading.strength and any(interactions is not self.none for _, interactions in chosen):
             check_uncompiled(guider.model_options["transformer_options"])
             bound = {interactions: BoundInteractions(interactions, self.weights, noise.shape[-2:])
                      for _, interactions in chosen}
@@ -102,15 +125,15 @@ class InteractionReader:
         return executor(noise, *args, **kwargs)
 
     def choose(self, kind: str, cond: dict) -> EncodedInteractions:
-        """The interactions of a condition, whose `kind` is the guider's name for it."""
+        """The interactions of a condition. `kind` is the guider's name for it, such as "positive"."""
         if KEY in cond:
             cond[KEY].check(self.weights.network.sizes)
             return cond[KEY]
-        return self.nothing if self.interactions is None or "negative" in kind else self.interactions
+        return self.none if self.interactions is None or "negative" in kind else self.interactions
 
     def attach(self, executor, x: Tensor, t: Tensor, c_concat=None, c_crossattn=None, control=None,
                transformer_options={}, **kwargs):
-        """APPLY_MODEL: hands the chunks' interactions to the fusers, where any strength is left to these."""
+        """APPLY_MODEL: hands the interactions of each chunk to the fusers, unless their strength is 0."""
         chunks = kwargs.pop(KEY, None)
         if chunks:
             scale = self.reading.scale(executor.class_obj.model_sampling, t[0], transformer_options["sample_sigmas"])
@@ -118,36 +141,44 @@ class InteractionReader:
                 for chunk in chunks:
                     chunk.cond.check_size(chunk.area, x)
                 patches = transformer_options.get("patches", {})
-                added = [*patches.get("middle_patch", ()), FuserPatch(self.weights.network.fusers, chunks, scale)]
-                transformer_options = {**transformer_options, "patches": {**patches, "middle_patch": added}}
+                fusers = FuserPatch(self.weights.network.fusers, chunks, scale)
+                patches = {**patches, "middle_patch": [*patches.get("middle_patch", ()), fusers]}
+                transformer_options = {**transformer_options, "patches": patches}
         return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
 
 class BoundInteractions:
-    """Interactions in one run over latents of (height, width): the keys and values of their tokens, computed when a
-    fuser first asks and kept to the run's end (about 4.5 MB a set in half precision)."""
+    """Interactions in one run over latents of (height, width).
+
+    Each fuser's keys and values of the interaction tokens are computed at its first call and stored until the run ends
+    (about 4.5 MB for one set of interactions in half precision).
+    """
 
     def __init__(self, interactions: EncodedInteractions, weights: InteractionWeights, latent: tuple[int, int]):
-        self.interactions, self.network, self.latent = interactions, weights.network, tuple(latent)
-        self.tokens: dict[tuple | None, Tensor] = {}
-        self.kept: dict[tuple, tuple[Tensor, Tensor]] = {}
+        self.interactions = interactions
+        self.network = weights.network
+        self.latent = tuple(latent)
+        self.tokens: dict[LatentArea | None, Tensor] = {}
+        self.entries: dict[tuple[int, LatentArea | None], tuple[Tensor, Tensor]] = {}
 
-    def keys(self, i: int, area: tuple | None, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values (1, 3N, C) for fuser i and the region `area` (h, w, y, x in latent cells; None for all)."""
-        if (i, area) not in self.kept:
+    def entry(self, fuser: int, area: LatentArea | None, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (1, 3S, C) for a fuser and an area of the latent; None is the whole latent."""
+        if (fuser, area) not in self.entries:
             if area not in self.tokens:
-                self.tokens[area] = self.ground(area, x.device)  # (1, 3N, T)
-            self.kept[i, area] = self.network.fusers[i].keys(self.tokens[area].to(x.dtype))
-        return self.kept[i, area]
+                self.tokens[area] = self.compute_tokens(area, x.device)
+            tokens = self.tokens[area].to(x.dtype)
+            self.entries[fuser, area] = self.network.fusers[fuser].project_tokens(tokens)
+        return self.entries[fuser, area]
 
-    def ground(self, area: tuple | None, device: torch.device) -> Tensor:
+    def compute_tokens(self, area: LatentArea | None, device: torch.device) -> Tensor:
+        """(1, 3S, E)"""
         height, width = self.latent
         h, w, top, left = area or (height, width, 0, 0)
-        window = (left / width, top / height, (left + w) / width, (top + h) / height)
-        given = self.interactions.within(window).ground(self.network.sizes)
-        return self.network.position_net(type(given)(*(part.to(device) for part in given)))
+        fractions = (left / width, top / height, (left + w) / width, (top + h) / height)
+        grounding = self.interactions.crop_to(fractions).to_grounding(self.network.sizes)
+        return self.network.position_net(Grounding._make(tensor.to(device) for tensor in grounding))
 
-    def check_size(self, area: tuple | None, x: Tensor):
+    def check_size(self, area: LatentArea | None, x: Tensor):
         expected = tuple(area[:2]) if area else self.latent
         if tuple(x.shape[-2:]) != expected:
             raise ValueError(f"another node changed the latent from {expected} to {tuple(x.shape[-2:])} inside the "
@@ -155,13 +186,20 @@ class BoundInteractions:
 
 
 class FuserPatch:
-    """The middle patch of one model call: each chunk takes an equal share of the rows."""
+    """The middle patch of one model call. Each chunk takes an equal number of the batch's rows."""
 
     def __init__(self, fusers: torch.nn.ModuleList, chunks: list[CarriedCond], scale: float):
-        self.fusers, self.chunks, self.scale = fusers, chunks, scale
+        self.fusers = fusers
+        self.chunks = chunks
+        self.scale = scale
 
     def __call__(self, x: Tensor, options: dict) -> Tensor:
-        i, n = options["transformer_index"], x.shape[0] // len(self.chunks)
-        kept = [chunk.cond.keys(i, chunk.area, x) for chunk in self.chunks]
-        k, v = (torch.cat([part.expand(n, -1, -1) for part in parts]) for parts in zip(*kept))  # (B, 3N, C)
-        return self.fusers[i](x, k, v, self.scale, options)
+        i = options["transformer_index"]
+        rows = x.shape[0] // len(self.chunks)
+        keys = []
+        values = []
+        for chunk in self.chunks:
+            k, v = chunk.cond.entry(i, chunk.area, x)
+            keys.append(k.expand(rows, -1, -1))
+            values.append(v.expand(rows, -1, -1))
+        return self.fusers[i](x, torch.cat(keys), torch.cat(values), self.scale, options)

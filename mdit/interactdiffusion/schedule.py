@@ -1,4 +1,7 @@
-"""How strongly interactions are read over a run: the three forms of scheduled sampling (spec section 9)."""
+"""Strength of the interactions over a run: the three forms of scheduled sampling.
+
+docs/design/interactdiffusion.md, section 9.
+"""
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -6,46 +9,61 @@ from typing import NamedTuple
 from torch import Tensor
 
 TIMESTEPS = 1000
-SIGMA_TOLERANCE = 1e-5  # samplers come back to a listed sigma with a rounding error
+SIGMA_TOLERANCE = 1e-5  # relative; samplers return to a listed sigma with a rounding error
 
 
 class Moment(NamedTuple):
-    """Where in a run the model is called: the step of how many, and the training timestep (0..999)."""
+    """When in a run the model is called.
+
+    step: 0, 1, ... of the run's steps.
+    steps: number of steps of the run.
+    timestep: training timestep, 0..999, fractions possible.
+    """
     step: int
     steps: int
     timestep: float
 
 
-def moment(model_sampling, sigma: Tensor, sample_sigmas: Tensor) -> Moment:
+def find_moment(model_sampling, sigma: Tensor, sample_sigmas: Tensor) -> Moment:
     """The moment of a call at `sigma` () in a run over `sample_sigmas` (steps + 1,).
 
-    Calls between two listed sigmas, of samplers with inner evaluations, belong to the step that they are made in.
+    A call between two listed sigmas, made by a sampler with inner evaluations, belongs to the step it is made in.
     """
-    passed = int((sample_sigmas >= sigma * (1 - SIGMA_TOLERANCE)).sum())
-    return Moment(max(passed - 1, 0), len(sample_sigmas) - 1, float(model_sampling.timestep(sigma)))
+    reached = int((sample_sigmas >= sigma * (1 - SIGMA_TOLERANCE)).sum())
+    return Moment(max(reached - 1, 0), len(sample_sigmas) - 1, float(model_sampling.timestep(sigma)))
 
 
-class BySteps(NamedTuple):
-    """The command line's form (A): full strength for a share of the steps, then a linear decay over another, then
-    nothing. Without a decay it is the diffusers pipeline's form (C)."""
+class ScheduleBySteps(NamedTuple):
+    """Form A, of the command line. Without a decay it is form C, of the diffusers pipeline.
+
+    full: fraction of the steps at full strength.
+    decay: fraction of the steps of the linear decay after that; the strength is 0 in the rest.
+    """
     full: float = 1.0
     decay: float = 0.0
 
     def scale(self, now: Moment) -> float:
-        full, decay = int(self.full * now.steps), int(self.decay * now.steps)
-        if now.step < full:
+        full_steps = int(self.full * now.steps)
+        decay_steps = int(self.decay * now.steps)
+        if now.step < full_steps:
             return 1.0
-        return max(0.0, (decay - 1 - (now.step - full)) / decay) if decay else 0.0
+        if not decay_steps:
+            return 0.0
+        return max(0.0, (decay_steps - 1 - (now.step - full_steps)) / decay_steps)
 
 
-class ByTimestep(NamedTuple):
-    """The web UI's form (B), by the noise: full strength over the first share `full` of the timesteps, then, where
-    `end` is above it, a linear ramp to nothing at the share `end`."""
+class ScheduleByTimestep(NamedTuple):
+    """Form B, of the web UI extension.
+
+    full: fraction of the timesteps, from the noisiest on, at full strength.
+    end: fraction of the timesteps at which a linear ramp reaches 0; at or below `full` there is no ramp.
+    """
     full: float = 0.8
     end: float = 0.0
 
     def scale(self, now: Moment) -> float:
-        last_full, last = ((1 - share) * TIMESTEPS for share in self)
+        last_full = (1 - self.full) * TIMESTEPS
+        last = (1 - self.end) * TIMESTEPS
         if now.timestep >= last_full:
             return 1.0
         return (now.timestep - last) / (last_full - last) if now.timestep >= last else 0.0

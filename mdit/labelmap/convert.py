@@ -1,4 +1,4 @@
-"""Conversions between label-map images, class indices and masks (docs/design/mditface.md, section 3.2)."""
+"""Conversions between label-map images, class indices and masks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def to_indices(
     Returns (B, H, W) uint8 in CelebAMask-HQ order.
 
     A pixel is far when its nearest entry is further away than the two closest entries of the palette are
-    from each other (51 of 255 for "colours"): such a color cannot be told from another class's.
+    from each other (51 of 255 for "colours"): such a color could belong to another class.
     Raises ValueError for a wrong shape, a value that is not finite, and an image with over 10 % far pixels.
     """
     _check_image(image)
@@ -117,7 +117,7 @@ def _check_far(colors: torch.Tensor, counts: torch.Tensor, far: torch.Tensor, pa
     raise ValueError(
         f'label_map: {fraction:.0%} of the pixels are far from every entry of the palette "{palette}", for '
         f"example {samples} as (r, g, b). Choose the palette of the label map, or repaint these areas in "
-        "palette colors. A photograph needs a face parser first.")
+        "palette colours. A photograph needs a face parser first.")
 
 
 def _as_batch(mask: torch.Tensor, number: int) -> torch.Tensor:

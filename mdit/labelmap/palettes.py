@@ -1,4 +1,4 @@
-"""The palettes and class orders in which label-map images are saved (docs/design/mditface.md, section 3.2).
+"""The palettes and class orders in which label-map images are saved (docs/systems/label-maps.md).
 
 A new palette or order is one entry in PALETTES or ORDERS: the nodes' choices and tooltips and the painter's import
 follow from these two tables. `python dev.py renew` writes the painter's copy, `web/painter/tables.js`.
@@ -45,12 +45,12 @@ PALETTE = (
 )
 
 PALETTES = {
-    "colours": Palette("CelebAMask-HQ colors.", PALETTE),
+    "colours": Palette("CelebAMask-HQ colours.", PALETTE),
     "grey indices": Palette(
-        "Gray levels 0 to 18 of 255, which look almost black.",
+        "Grey levels 0 to 18 of 255, which look almost black.",
         gray_levels(list(range(len(CLASSES))))),
     "index picture": Palette(
-        "Gray levels that spread the 19 classes evenly from black to white.",
+        "Grey levels that spread the 19 classes evenly from black to white.",
         gray_levels([round(255 * k / (len(CLASSES) - 1)) for k in range(len(CLASSES))])),
 }
 DEFAULT_PALETTE = "colours"

@@ -126,7 +126,7 @@ def attend_with_lse(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None)
     if bias is not None:
         keys = bias.shape[-1]
         bias = F.pad(bias.to(q.dtype), (0, -keys % 8))[..., :keys]  # the CUDA kernel demands rows of 16 bytes
-        bias = bias.expand(*q.shape[:3], keys)
+        bias = bias.expand(q.shape[:3] + (keys,))
     if q.device.type == "cpu":
         return aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=bias)
     if bias is None and q.dtype != torch.float32:
@@ -181,18 +181,21 @@ def attend_at_once(call: AttentionCall, mask_rows: Sequence[MaskRows], index: in
     q, k, v, attn_mask, kernel = call
     B, H, T, D = q.shape
     readers = pattern.readers(T)
-    expanded = [(part.rows, *expand_keys(*part.kv[index], part.bias, pattern, q[part.rows]))
-                for part in mask_rows if part.kv is not None]
-    M = max(part_k.shape[2] for _, part_k, _, _ in expanded)
+    expanded = []
+    for rows, kv, bias, _ in mask_rows:
+        if kv is not None:
+            part_k, part_v = kv[index]
+            expanded.append((rows, expand_keys(part_k, part_v, bias, pattern, q[rows])))
+    M = max(part_k.shape[2] for _, (part_k, _, _) in expanded)
     mask_k = k.new_zeros(B, H, M, D)
     mask_v = v.new_zeros(B, H, M, D)
     bias = q.new_full((B, 1, T, M), -torch.inf)
-    for rows, part_k, part_v, part_bias in expanded:
+    for rows, (part_k, part_v, part_bias) in expanded:
         count = part_k.shape[2]
         mask_k[rows, :, :count] = part_k
         mask_v[rows, :, :count] = part_v
         bias[rows, :, readers, :count] = 0 if part_bias is None else part_bias
-    if len(mask_rows) == 1 and expanded[0][3] is None and readers == slice(0, T):
+    if len(mask_rows) == 1 and part_bias is None and readers == slice(0, T):
         bias = None
     all_bias = concatenate_biases(attn_mask, k.shape[2], bias, M, q)
     return kernel(q, torch.cat((k, mask_k), dim=2), torch.cat((v, mask_v), dim=2), all_bias)
@@ -218,7 +221,7 @@ def concatenate_biases(attn_mask: Tensor | None, own_keys: int, bias: Tensor | N
     own = q.new_zeros(1, 1, 1, own_keys) if attn_mask is None else as_bias(attn_mask, q)
     bias = q.new_zeros(1, 1, 1, mask_keys) if bias is None else bias
     shape = torch.broadcast_shapes(own.shape[:3], bias.shape[:3])
-    return torch.cat((own.expand(*shape, -1), bias.expand(*shape, -1)), dim=3)
+    return torch.cat((own.expand(shape + (-1,)), bias.expand(shape + (-1,))), dim=3)
 
 
 def select_queries(attn_mask: Tensor | None, queries: slice) -> Tensor | None:
@@ -239,5 +242,5 @@ def as_bias(attn_mask: Tensor | None, q: Tensor) -> Tensor | None:
 def repeat_rows(x: Tensor, batch: int) -> Tensor:
     """Repeats the b rows of x cyclically to `batch` rows, without a copy where b is 1."""
     if x.shape[0] == 1:
-        return x.expand(batch, *x.shape[1:])
-    return x.repeat(batch // x.shape[0], *[1] * (x.ndim - 1))
+        return x.expand((batch,) + x.shape[1:])
+    return x.repeat((batch // x.shape[0],) + (1,) * (x.ndim - 1))

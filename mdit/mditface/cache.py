@@ -106,9 +106,13 @@ class StaticEntry:
         return self.blocks[0][0].device
 
     def store_on(self, device: torch.device):
-        if self.stored_on != device:
-            self.ahead = None
-            self.blocks = [tuple(x.to(device) for x in block) for block in self.blocks]
+        if self.stored_on == device:
+            return
+        self.ahead = None
+        blocks = []
+        for block in self.blocks:
+            blocks.append(tuple(x.to(device) for x in block))
+        self.blocks = blocks
 
 
 class StaticMaskCache(nn.Module):

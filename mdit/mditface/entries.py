@@ -35,7 +35,7 @@ def merge_entry(kv: Iterable[KeysAndValues], tokens: MaskTokens, rotation: Rotat
     Keys that are rotated to different positions would partly cancel out in a mean. They are turned back first, and
     their mean is turned to the mean position.
     """
-    leaves = find_flat_regions(tokens.classes, *tokens.grid)  # (M,)
+    leaves = find_flat_regions(tokens.classes, tokens.grid)  # (M,)
     if leaves.max() + 1 == len(leaves):  # nothing is flat: exact
         return StaticEntry(kv, None, eight_bit)
     positions = tokens.positions()

@@ -1,4 +1,4 @@
-"""MDiT as a citizen of the host: base model, detection and loading (spec section 4)."""
+"""The stand-alone MDiT in the host: base model, detection and loading (docs/design/mditface.md, section 4)."""
 from __future__ import annotations
 
 import logging
@@ -31,7 +31,8 @@ LATENT_FORMATS = {
     "flux": comfy.latent_formats.Flux,
 }
 SOURCE = "model_name"  # the input that names the file
-TEXT_PREFIX, VAE_PREFIX = "text_encoder.", "vae."
+TEXT_PREFIX = "text_encoder."
+VAE_PREFIX = "vae."
 
 
 class MDiTModelConfig(comfy.supported_models_base.BASE):
@@ -55,16 +56,17 @@ class MDiTBaseModel(BaseModel):
         if pooled_output is None:
             return noise.new_zeros(1, width)
         if pooled_output.shape[-1] != width:
-            raise ValueError(f"the conditioning's pooled text is {pooled_output.shape[-1]} wide, this model needs "
-                             f"{width}: encode the text with the CLIP output of the MDiT loader")
+            raise ValueError(f"conditioning: its pooled text is {pooled_output.shape[-1]} wide, this model needs "
+                             f"{width}: encode the text with the CLIP of 'Load MDiT Model'")
         return pooled_output
 
     def extra_conds(self, **kwargs) -> dict:
-        text, width = kwargs.get("cross_attn"), self.diffusion_model.config.text_dim
+        text = kwargs.get("cross_attn")
+        width = self.diffusion_model.config.text_dim
         if text is None or text.shape[-1] != width:
             found = "no text" if text is None else f"text tokens {text.shape[-1]} wide"
-            raise ValueError(f"the conditioning holds {found}, this model needs {width}: encode the text with the "
-                             "CLIP output of the MDiT loader")
+            raise ValueError(f"conditioning: it holds {found}, this model needs {width}: encode the text with the "
+                             "CLIP of 'Load MDiT Model'")
         return super().extra_conds(**kwargs)
 
     def extra_conds_shapes(self, model_conds={}, **kwargs) -> dict:
@@ -72,7 +74,7 @@ class MDiTBaseModel(BaseModel):
 
 
 class LoadedMDiT(NamedTuple):
-    """`clip` or `vae` is None where the file holds none."""
+    """A file's parts; `clip` or `vae` is None where it holds none."""
     model: comfy.model_patcher.ModelPatcher
     clip: comfy.sd.CLIP | None
     vae: comfy.sd.VAE | None
@@ -81,19 +83,20 @@ class LoadedMDiT(NamedTuple):
 def load(path: str, dtype: torch.dtype | None = None) -> LoadedMDiT:
     """Loads a stand-alone MDiT file. `dtype` forces the weights' type; None leaves it to the host.
 
-    Raises ValueError, naming the file and what is wrong, for anything but a complete and sound MDiT file.
+    Raises ValueError, naming the file and what is wrong, for a file that is not a complete MDiT file.
     """
     weights, metadata = read_weights(path, SOURCE)
     config = read_header(metadata, path)
-    clip = load_text_encoder(split(weights, TEXT_PREFIX), metadata, path)
-    vae = load_vae(split(weights, VAE_PREFIX), config)
+    clip = load_text_encoder(take_out(weights, TEXT_PREFIX), metadata, path)
+    vae = load_vae(take_out(weights, VAE_PREFIX), config)
     return LoadedMDiT(build_mdit(weights, config, dtype, path), clip, vae)
 
 
 def load_patcher(path: str, dtype: torch.dtype | None, disable_dynamic: bool = False):
     """The MODEL alone; the host calls it again for a second copy of the weights."""
     weights, metadata = read_weights(path, SOURCE)
-    split(weights, TEXT_PREFIX), split(weights, VAE_PREFIX)
+    take_out(weights, TEXT_PREFIX)
+    take_out(weights, VAE_PREFIX)
     return build_mdit(weights, read_header(metadata, path), dtype, path, disable_dynamic)
 
 
@@ -104,7 +107,7 @@ def read_header(metadata: dict, path: str) -> MDiTConfig:
         raise ValueError(f"{SOURCE}: '{path}': {error}") from error
 
 
-def split(weights: dict, prefix: str) -> dict:
+def take_out(weights: dict, prefix: str) -> dict:
     """Takes the weights under a prefix out of `weights`."""
     return {name[len(prefix):]: weights.pop(name) for name in list(weights) if name.startswith(prefix)}
 

@@ -66,7 +66,7 @@ class Stream(nn.Module):
         return y if lora is None else y + lora[name](x)
 
     def make_modulation(self, vec: Tensor, lora: nn.ModuleDict | None = None) -> Modulation:
-        return Modulation(*self.run_layer("mod", F.silu(vec), lora).unsqueeze(1).chunk(6, dim=-1))
+        return Modulation._make(self.run_layer("mod", F.silu(vec), lora).unsqueeze(1).chunk(6, dim=-1))
 
     def make_qkv(self, h: Tensor, mod: Modulation, pe: Tensor | None, lora: nn.ModuleDict | None = None
                  ) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,7 +10,7 @@ import comfy.utils
 import latent_preview
 
 from .cache import REPORT_KEY, RunReport
-from .guidance import DualGuider
+from .guidance import DualGuider, Guidance
 from .reader import OPTIONS_KEY, CacheOptions, reads_masks
 
 
@@ -21,35 +21,39 @@ def require_mdit(model):
                          "connect the MODEL of 'Load MDiT Model', or of 'Apply MDiT Adapter' for SD3 and FLUX")
 
 
-def latent_samples(model, latent: dict):
-    """The latents of a LATENT, (B, C, H, W), empty ones fitted to the model; ValueError for another model's."""
+def check_latent(model, latent: dict):
+    """The latents of a LATENT, (B, C, H, W), empty ones in the model's channels.
+
+    Raises ValueError for a latent of another model.
+    """
     samples = comfy.sample.fix_empty_latent_channels(
         model, latent["samples"], latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal"))
     channels = model.model.latent_format.latent_channels
     if samples.ndim != 4 or samples.shape[0] == 0 or samples.shape[1] != channels:
         raise ValueError(f"latent_image: shape {tuple(samples.shape)}, but the model needs (batch, {channels}, height, "
-                         "width) with a batch of at least 1: encode pictures with the model's VAE")
+                         "width) with a batch of at least 1: encode images with the model's VAE")
     return samples
 
 
-def sample(model, seed: int, steps: int, text_scale: float, mask_scale: float, sampler_name: str, scheduler: str,
-           positive, negative, latent: dict, denoise: float, cache: CacheOptions) -> tuple[dict, RunReport]:
-    """Returns the sampled LATENT and what the static path did."""
+def sample(model, *, seed: int, steps: int, guidance: Guidance, sampler_name: str, scheduler: str, positive, negative,
+           latent: dict, denoise: float = 1.0, cache: CacheOptions = CacheOptions()) -> tuple[dict, RunReport]:
+    """The sampled LATENT, and the report of the static path."""
     require_mdit(model)
-    samples = latent_samples(model, latent)
+    samples = check_latent(model, latent)
     report = RunReport()
     model = model.clone()
     model.model_options["transformer_options"] |= {OPTIONS_KEY: cache, REPORT_KEY: report}
     guider = DualGuider(model)
     guider.set_conds(positive, negative)
-    guider.set_scales(text_scale, mask_scale)
+    guider.set_guidance(guidance)
     schedule = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise)
     start = time.perf_counter()
+    noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
     out = guider.sample(
-        comfy.sample.prepare_noise(samples, seed, latent.get("batch_index")), samples,
-        comfy.samplers.sampler_object(sampler_name), schedule.sigmas, denoise_mask=latent.get("noise_mask"),
+        noise, samples, comfy.samplers.sampler_object(sampler_name), schedule.sigmas,
+        denoise_mask=latent.get("noise_mask"),
         callback=latent_preview.prepare_callback(model, steps), disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed)
     report.notes.append(f"sampling seconds {time.perf_counter() - start:.3f}, steps {len(schedule.sigmas) - 1}")
-    rest = {k: v for k, v in latent.items() if not k.startswith("downscale_ratio")}
+    rest = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
     return {**rest, "samples": out.to(comfy.model_management.intermediate_device())}, report

@@ -17,14 +17,21 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.sd1_clip import ClipTokenWeightEncoder, escape_important, token_weights, unescape_important
 
 TEXT_KEY = "mdit.text"
-PAD, UNKNOWN, FIRST_WORD = 0, 1, 2
+PAD = 0
+UNKNOWN = 1
+FIRST_WORD = 2
 WORD = re.compile(r"[a-z]+")
 
 
 @dataclass(frozen=True)
 class TextConfig:
-    """`vocabulary` lists the known words, `synonyms` maps other words to them, `length` is the number of words
-    that are encoded together."""
+    """Of a text encoder.
+
+    vocabulary: the known words.
+    synonyms: other words, each with the known word that it stands for.
+    width, heads, layers: of the transformer.
+    length: number of words that are encoded together.
+    """
     vocabulary: tuple[str, ...]
     synonyms: dict[str, str] = field(default_factory=dict)
     width: int = 192
@@ -132,7 +139,10 @@ class TextEncoder(nn.Module, ClipTokenWeightEncoder):
         return [PAD] * length
 
     def encode_token_weights(self, tokens: dict[str, list[list[tuple]]]) -> tuple[Tensor, Tensor]:
-        return super().encode_token_weights([[token[:2] for token in section] for section in tokens["mdit"]])
+        sections = []
+        for section in tokens["mdit"]:
+            sections.append([(word, weight) for word, weight, *_ in section])
+        return super().encode_token_weights(sections)
 
     execution_device = None
 

@@ -112,39 +112,40 @@ def make_mask_tokens(labels: Tensor, latent: Tensor | None, visible: Tensor, lay
     return MaskTokens(tokens, (h, w), rows, cols, extent, classify_patches(labels, label_patch), latent)
 
 
-def find_flat_regions(classes: Tensor, h: int, w: int) -> Tensor:
-    """For each of the M tokens of a grid the index of its leaf, (M,).
+def find_flat_regions(classes: Tensor, grid: tuple[int, int]) -> Tensor:
+    """For each of the M tokens of a grid (h, w) the index of its leaf, (M,).
 
     classes: (b, M). A leaf is a rectangle in which each map of the batch shows one class, or a single token. Row by
     row each token without a leaf grows one to the right, then down. No side spans more than LEAF_FRACTION of the grid.
     """
+    h, w = grid
     kinds = classes.unique(dim=1, return_inverse=True)[1]
-    grid = kinds.masked_fill((classes < 0).any(dim=0), -1).view(h, w).tolist()
+    kinds = kinds.masked_fill((classes < 0).any(dim=0), -1).view(h, w).tolist()
     side = max(1, int(min(h, w) * LEAF_FRACTION))
     leaves = [[-1] * w for _ in range(h)]
     count = 0
     for y, x in itertools.product(range(h), range(w)):
         if leaves[y][x] >= 0:
             continue
-        bottom, right = grow_leaf(grid, leaves, y, x, side)
+        bottom, right = grow_leaf(kinds, leaves, y, x, side)
         for row in leaves[y:bottom]:
             row[x:right] = [count] * (right - x)
         count += 1
     return torch.tensor(leaves).flatten()
 
 
-def grow_leaf(grid: list[list[int]], leaves: list[list[int]], y: int, x: int, side: int) -> tuple[int, int]:
+def grow_leaf(kinds: list[list[int]], leaves: list[list[int]], y: int, x: int, side: int) -> tuple[int, int]:
     """The row below and the column right of the leaf that begins at (y, x); both are outside of it."""
-    kind = grid[y][x]
+    kind = kinds[y][x]
 
     def is_free(row: int, col: int) -> bool:
-        return grid[row][col] == kind >= 0 and leaves[row][col] < 0
+        return kinds[row][col] == kind >= 0 and leaves[row][col] < 0
 
     right = x + 1
-    while right < min(len(grid[0]), x + side) and is_free(y, right):
+    while right < min(len(kinds[0]), x + side) and is_free(y, right):
         right += 1
     bottom = y + 1
-    while bottom < min(len(grid), y + side) and all(is_free(bottom, col) for col in range(x, right)):
+    while bottom < min(len(kinds), y + side) and all(is_free(bottom, col) for col in range(x, right)):
         bottom += 1
     return bottom, right
 

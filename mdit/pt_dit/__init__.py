@@ -1,1 +1,1 @@
-"""PT-DiT, the proxy-tokenised diffusion transformer of Qihoo-T2X (arXiv 2409.04005)."""
+"""PT-DiT, the proxy-tokenized diffusion transformer of Qihoo-T2X (arXiv 2409.04005)."""

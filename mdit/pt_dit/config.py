@@ -63,8 +63,8 @@ def read_config(weights: dict[str, Tensor], path: str) -> PTDiTConfig:
     fields = read_json(Path(path))
     heads, head_dim = read_heads(fields, width)
     if width != heads * head_dim:
-        raise ValueError(f"its width {width} is not {heads} heads of {head_dim}, and no shape tells the heads: put its "
-                         "config.json, with num_heads and head_dim, into the same folder")
+        raise ValueError(f"its width {width} is not {heads} heads of {head_dim}, and the shapes do not give the heads: "
+                         "put its config.json, with num_heads and head_dim, into the same folder")
     if fields.get("sample_size", 0) > LARGEST_SAMPLE:
         raise ValueError(f"its sample_size {fields['sample_size']} is above {LARGEST_SAMPLE}: such a network reads the "
                          "size of the image, which is not supported; take the 1024 px model")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..labelmap import CLASSES, to_image
 from ..mditface.attention import ExemplarKeys, MaskRows
+from ..mditface.guidance import SHEET_GUIDANCE, Guidance, add_mask_guidance
 from ..mditface.model import MDiT
 from ..mditface.text import PAD, TextEncoder
 from ..mditface.tokens import average_classes
@@ -25,11 +26,10 @@ def mask_inputs(labels: Tensor, model: MDiT) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def sample(model: MDiT, encoder: TextEncoder, labels: Tensor, ids: Tensor, seed: int, steps: int = 20,
-           mask_scale: float = 1.5, text_scale: float = 3.0, exemplar: ExemplarKeys | None = None) -> Tensor:
+           guidance: Guidance = SHEET_GUIDANCE, exemplar: ExemplarKeys | None = None) -> Tensor:
     """Images (B, S, S, 3) uint8 of label maps (B, S, S) uint8 and word ids (B, L), by Euler steps.
 
-    velocity = v(0, 0) + mask_scale [v(m, 0) - v(0, 0)] + text_scale [v(m, t) - v(m, 0)], where m is read with the
-    exemplar, if there is one.
+    The formula is DualGuider's; m is read with the exemplar, if there is one.
     """
     batch = labels.shape[0]
     size = labels.shape[1]
@@ -41,8 +41,9 @@ def sample(model: MDiT, encoder: TextEncoder, labels: Tensor, ids: Tensor, seed:
     sigmas = torch.linspace(1, 0, steps + 1, device=labels.device)
     for sigma, after in zip(sigmas, sigmas[1:]):
         v = model(x.repeat(3, 1, 1, 1), sigma.expand(3 * batch), context, y, mask_rows)
-        both, mask, neither = v.chunk(3)
-        x = x + (after - sigma) * (neither + mask_scale * (mask - neither) + text_scale * (both - mask))
+        v_mt, v_m, v_0 = v.chunk(3)
+        guided = add_mask_guidance(v_m + guidance.text * (v_mt - v_m), v_m, v_0, guidance.mask)
+        x = x + (after - sigma) * guided
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 

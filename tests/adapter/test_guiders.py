@@ -4,7 +4,7 @@ import torch
 
 from comfy_extras.nodes_custom_sampler import DualCFGGuider, DualModelGuider
 from comfy_extras.nodes_perpneg import PerpNegGuider, perp_neg
-from mditface.mdit.mditface.guidance import DualGuider
+from mditface.mdit.mditface.guidance import DualGuider, Guidance
 from mditface.mdit.mditface.sample import sample
 from mditface.mdit.mditface.reader import CacheOptions
 from mditface.tests.adapter.bases import SIGMA, mask, noisy, prediction, text
@@ -48,7 +48,7 @@ def test_the_packs_guider(case, texts):
     labels, x = mask(), noisy()
     guider = DualGuider(case.model)
     guider.set_conds(masked(texts[0], labels), texts[1])
-    guider.set_scales(2.0, 1.5)
+    guider.set_guidance(Guidance(2.0, 1.5))
     both, mask_only = (predict(x, cond, (case, labels)) for cond in texts)
     nothing = prediction(case.base, texts[1], x=x)
     expected = nothing + 1.5 * (mask_only - nothing) + 2 * (both - mask_only)
@@ -57,8 +57,9 @@ def test_the_packs_guider(case, texts):
 
 def test_the_packs_sampler(case, texts):
     def sampled(options):
-        return sample(case.model, 0, 3, 2.0, 1.5, "euler", "simple", masked(texts[0], mask()), texts[1],
-                      {"samples": torch.zeros(1, 16, 8, 8)}, 1.0, options)
+        return sample(case.model, seed=0, steps=3, guidance=Guidance(2.0, 1.5), sampler_name="euler",
+                      scheduler="simple", positive=masked(texts[0], mask()), negative=texts[1],
+                      latent={"samples": torch.zeros(1, 16, 8, 8)}, cache=options)
     out, report = sampled(CacheOptions())
     passes = 2 if case.prompted else 1
     assert (report.passes, report.hits) == (passes, 3 * 2 - passes if case.prompted else 2)

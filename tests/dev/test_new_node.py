@@ -107,3 +107,4 @@ def test_a_node_without_a_schema_is_refused(nodes):
     with pytest.raises(new_node.Refused, match=r"stands in nodes/pt_dit\.py, not in nodes/dynast\.py"):
         new_node.find_node(nodes, "MDiT_TurnFace", "dynast")
     assert new_node.find_node(nodes, "MDiT_TurnFace", "pt_dit") is NODE
+    assert new_node.find_node(nodes, "MDiT_TurnFace") is NODE

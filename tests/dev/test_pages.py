@@ -46,6 +46,13 @@ def test_pages_begin_with_the_title(root, nodes):
     assert wrong == []
 
 
+def test_pages_end_with_the_picture_of_their_graph(root, nodes):
+    wrong = [page for name in nodes for page in (f"{name}.md", f"{name}/zh.md")
+             if (file := root / "web" / "docs" / page).is_file()
+             and not file.read_text("utf-8").endswith(f"]({name}.png)\n")]
+    assert wrong == []
+
+
 def test_the_list_of_nodes_is_current(nodes):
     assert node_list.PAGE.read_text("utf-8") == node_list.page(nodes)
 

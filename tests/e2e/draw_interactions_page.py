@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mditface.mdit.interactdiffusion.interactions import Box, Interaction
-from mditface.mdit.interactdiffusion.text import parse
+from mditface.mdit.interactdiffusion.text import parse_interactions
 from mditface.tests.e2e.painter_page import VALUE, Surface, place, show
 
 EDITOR = """
@@ -28,7 +28,7 @@ class InteractionEditor(Surface):
     @property
     def interactions(self) -> tuple[Interaction, ...]:
         """What the nodes read of its text."""
-        return parse(self.text())
+        return parse_interactions(self.text())
 
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
         """From one place to another, in fractions of the picture."""

@@ -131,7 +131,7 @@ export function two_boxes_make_an_interaction() {
     check(editor.pending && !editor.content.interactions.length, "half of it");
     drag(editor, [100, 100], [600, 400], [512, 512]);
     const [one] = editor.content.interactions;
-    near(one.subject_box, [0.1, 0, 0.5, 0.5], "from any corner, cut to the picture");
+    near(one.subject_box, [0.1, 0, 0.5, 0.5], "from any corner, cut to the image");
     near(one.object_box, [100 / 512, 100 / 512, 1, 1], "object");
     check(asked === 1 && editor.tool === "move" && !editor.pending, "then come the words");
     check(editor.content.canUndo, "a step");

@@ -3,11 +3,11 @@
 import { bothLanguages, check, dressedAtOnce, key, random, refused, same } from "/units.js";
 import { combination } from "/shared/commands.js";
 import { COMMANDS, digitClass } from "/painter/commands.js";
-import { CLASSES, MIRRORED, PALETTE } from "/painter/classes.js";
+import { CLASSES, MIRRORED, PALETTE, PALETTES } from "/painter/classes.js";
 import { decode, encode } from "/painter/codec.js";
 import { LabelMap, MAX_STEPS } from "/painter/model.js";
 import { PainterPanel } from "/painter/panel.js";
-import { PictureError, partClass, readFiles, toLabels, toPng } from "/painter/pictures.js";
+import { ImageError, partClass, readFiles, toLabels, toPng } from "/painter/images.js";
 import * as raster from "/painter/raster.js";
 import { WORDS, wordsFor } from "/painter/words.js";
 
@@ -197,35 +197,34 @@ export async function hostile_texts_are_refused() {
     }
 }
 
-function pictureOf(map, colourOf) {
+function imageOf(map, colorOf) {
     const image = new ImageData(map.width, map.height);
-    map.labels.forEach((value, i) => image.data.set([...colourOf(value), 255], 4 * i));
+    map.labels.forEach((value, i) => image.data.set([...colorOf(value), 255], 4 * i));
     return image;
 }
 
-export function pictures_in_every_palette_are_read() {
+export function images_in_every_palette_are_read() {
     const map = randomMap(6);
-    const grey = (level) => [level, level, level];
-    same(toLabels(pictureOf(map, (k) => PALETTE[k])), map.labels, "colours");
-    same(toLabels(pictureOf(map, grey)), map.labels, "grey indices");
-    same(toLabels(pictureOf(map, (k) => grey(Math.round(255 * k / 18)))), map.labels, "index picture");
-    same(toLabels(pictureOf(map, (k) => PALETTE[k].map((c) => c > 127 ? c - 9 : c + 9))), map.labels, "near colours");
+    for (const [name, palette] of Object.entries(PALETTES)) {
+        same(toLabels(imageOf(map, (k) => palette[k])), map.labels, name);
+    }
+    same(toLabels(imageOf(map, (k) => PALETTE[k].map((c) => c > 127 ? c - 9 : c + 9))), map.labels, "near colors");
 }
 
 export function a_photograph_is_no_label_map() {
     try {
-        toLabels(pictureOf(randomMap(7), (k) => [120, 200 - k, 90]), "photo.png");
+        toLabels(imageOf(randomMap(7), (k) => [120, 200 - k, 90]), "photo.png");
     } catch (error) {
-        check(error instanceof PictureError && error.word === "notALabelMap", String(error));
+        check(error instanceof ImageError && error.word === "notALabelMap", String(error));
         check(wordsFor("en")(error.word, error.values).startsWith("photo.png: 100 %"), "message");
         return;
     }
     check(false, "refused");
 }
 
-async function file(name, map, colourOf) {
+async function file(name, map, colorOf) {
     const canvas = new OffscreenCanvas(map.width, map.height);
-    canvas.getContext("2d").putImageData(pictureOf(map, colourOf), 0, 0);
+    canvas.getContext("2d").putImageData(imageOf(map, colorOf), 0, 0);
     return new File([await canvas.convertToBlob()], name, { type: "image/png" });
 }
 
@@ -236,14 +235,14 @@ export async function part_files_become_one_map() {
     const { width, labels } = await readFiles(parts.toReversed());
     check(width === map.width, "size");
     same(labels, map.labels.map((value) => [4, 5, 13].includes(value) ? value : 1), "later classes on top");
-    check((await refused(readFiles([...parts, await file("other.png", map, () => [0, 0, 0])]), PictureError)).word
+    check((await refused(readFiles([...parts, await file("other.png", map, () => [0, 0, 0])]), ImageError)).word
         === "noPart", "a stranger among the parts");
     check((await refused(readFiles([...parts, await file("1_hat.png", new LabelMap(3, 3), () => [0, 0, 0])]),
-        PictureError)).word === "oddPart", "another size");
-    check((await refused(readFiles([new File(["text"], "a.png")]), PictureError)).word === "notAPicture", "no picture");
+        ImageError)).word === "oddPart", "another size");
+    check((await refused(readFiles([new File(["text"], "a.png")]), ImageError)).word === "notAnImage", "no image");
 }
 
-export async function an_exported_picture_is_imported() {
+export async function an_exported_image_is_imported() {
     const map = randomMap(9);
     for (const name of ["label-map.png", "my_hair.png"]) {
         const back = await readFiles([new File([await toPng(map)], name)]);

@@ -117,7 +117,7 @@ def test_thirty_is_the_limit(page, editor):
     assert len(editor.interactions) == 30
     editor.press("d")
     editor.choose("draw")
-    editor.root.get_by_role("alert").get_by_text("There are 30 interactions").wait_for()
+    editor.root.get_by_role("alert").get_by_text("There are already 30 interactions").wait_for()
     assert len(editor.interactions) == 30
     editor.press("Delete")
     editor.root.locator(".message").wait_for(state="hidden")

@@ -1,4 +1,5 @@
 """Two tiny models of Stable Diffusion 1.5 in one run, through the host's own loaders, samplers and VAE."""
+import json
 import threading
 import time
 
@@ -9,7 +10,7 @@ import torch
 import comfy.ops
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.taesd.taesd import Decoder, Encoder
-from devtools.server import Interrupted
+from devtools.server import Interrupted, NodeError
 from mditface.tests.e2e.graphs import node, text_of
 from mditface.tests.face_diffuser.tiny import random_weights
 
@@ -21,7 +22,7 @@ STEPS = 5
 
 @pytest.fixture(scope="module", autouse=True)
 def vae(weights_file):
-    """What the host's VAE loader lists as 'taesd', with random weights that draw around medium grey."""
+    """The VAE that the host's loader lists as 'taesd', with random weights that decode to about medium gray."""
     for name, network, grey in (("taesd_encoder", Encoder(4), 0.0), ("taesd_decoder", Decoder(4), 0.6)):
         weights = {key: weight if weight.ndim > 1 else torch.zeros_like(weight)
                    for key, weight in random_weights(network).items()}
@@ -38,7 +39,7 @@ def files(weights_file):
 
 @pytest.fixture(scope="module")
 def graph(files):
-    """Makes a good graph; `nodes` are added or take the place of its own."""
+    """Makes a valid graph; `nodes` are added or replace its own."""
     def make(**nodes):
         texts = {name: node("Probe_RandomText", seed=seed, width=768, pooled_width=20) for seed, name in enumerate(
             ("scene_positive", "scene_negative", "subject_positive", "subject_base"))}
@@ -114,7 +115,7 @@ def test_preview(server, graph):
 
 
 def test_region(server, graph, singles):
-    """An empty region, fused to the end: the scene alone."""
+    """An empty region, with fusion to the end, gives the scene alone."""
     empty = node("SolidMask", value=0.0, width=64, height=96)
     found = pixels(server, graph(empty=empty, guider=guider(region=["empty", 0], scene_end=0.0, fusion_end=1.0)))
     assert all(np.array_equal(one, other) for one, other in zip(found, singles[0]))
@@ -127,14 +128,29 @@ def test_region(server, graph, singles):
     (dict(patched=node("ModelSamplingDiscrete", model=["scene", 0], sampling="v_prediction", zsnr=False),
           guider=guider(subject=["patched", 0])), ("subject: it shares its weights with 'scene'", "file of its own")),
     (dict(guider=guider(subject_base=["subject_positive", 0])), ("subject_positive", "never takes effect")),
-    (dict(guider=guider(scene_end=0.7)), ("fusion_end: 0.6 lies before scene_end 0.7",)),
+    (dict(guider=guider(scene_end=0.7)), ("fusion_end: 0.6 is before scene_end 0.7",)),
 ])
 def test_refusals(server, graph, nodes, parts):
-    from devtools.server import NodeError
     with pytest.raises(NodeError) as caught:
         server.run(graph(**nodes))
     assert caught.value.node_id == "guider" and all(part in caught.value.message for part in parts)
     assert len(pixels(server, graph())) == 2
+
+
+def test_an_image_for_each_marker(server):
+    """The images of a growing input arrive in the order of their slots."""
+    encode = node("MDiT_SubjectConditioning", clip=["parts", 0], subject=["parts", 1],
+                  text="a man <|image|> and a tall woman <|image|>",
+                  **{"images.image_2": ["white", 0], "images.image_1": ["gray", 0]})
+    graph = {"parts": node("Probe_SubjectParts"), "encode": encode,
+             "white": node("EmptyImage", width=8, height=8, batch_size=1, color=0xFFFFFF),
+             "gray": node("EmptyImage", width=8, height=8, batch_size=1, color=0x333333),
+             "shown": node("Probe_Conditioning", conditioning=["encode", 0])}
+    values = json.loads(text_of(server.run(graph), "shown"))
+    assert {i: value for i, value in enumerate(values) if value} == {2: pytest.approx(0.2), 6: 1.0}
+    del encode["inputs"]["images.image_1"]
+    with pytest.raises(NodeError, match="images.image_1"):
+        server.run(graph)
 
 
 @pytest.mark.parametrize("borders", [(1.0, 1.0), (0.0, 1.0), (0.0, 0.0)])

@@ -1,4 +1,4 @@
-"""InteractDiffusion in graphs on the booted server, from the authors' files to the picture."""
+"""InteractDiffusion in graphs on the booted server, from the authors' files to the image."""
 import json
 
 import numpy as np
@@ -16,7 +16,7 @@ SCHEDULE = {"schedule": "timestep", "schedule.full": 0.8, "schedule.fade_until":
 
 @pytest.fixture(scope="module", autouse=True)
 def vae(weights_file):
-    """What the host's VAE loader lists as 'taesd': random weights that draw around medium grey, quickly."""
+    """The VAE that the host's loader lists as 'taesd': small, with random weights that decode to about medium gray."""
     for name, network in (("taesd_encoder", Encoder()), ("taesd_decoder", Decoder())):
         weights = tiny.random_weights(network)
         weights[list(weights)[-1]].fill_(0.5)
@@ -38,7 +38,7 @@ def plugin_file(weights_file):
 
 @pytest.fixture(scope="module")
 def graph(complete_file):
-    """Makes a good graph, with changes."""
+    """Makes a valid graph, with changes."""
     def make(**nodes):
         return {
             "loader": node("MDiT_LoadInteractDiffusion", weights_name=complete_file),
@@ -92,12 +92,12 @@ def bare(drawn, graph):
 
 
 def differ(one, other) -> bool:
-    """Equal runs give equal pictures."""
+    """Equal runs give equal images."""
     return (one != other).any()
 
 
 def test_the_checkpoints_own_parts(drawn, graph):
-    """Model, text encoder and VAE of the authors' file, as the host takes them apart."""
+    """Model, text encoder and VAE of the authors' file, as the host splits them."""
     assert drawn(graph(decode=node("VAEDecode", samples=["sampler", 0], vae=["loader", 3]))).std() > 1
 
 
@@ -156,8 +156,8 @@ def test_preview(server):
     assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 10
 
 
-def test_a_saved_picture_gives_its_graph_back(server, graph, drawn):
-    """What stands in the file, queued again, is the same picture: every setting lies in the graph."""
+def test_a_saved_image_restores_its_graph(server, graph, drawn):
+    """The graph in the file, queued again, gives the same image: it holds every setting."""
     made = graph(picture=node("SaveImage", images=["decode", 0], filename_prefix="given back"),
                  interactions=interaction(subject='a "tall" person; [x] = y'))
     first = drawn(made)
@@ -173,14 +173,14 @@ def healthy(graph):
     return graph()
 
 
-@pytest.mark.parametrize("inputs, told", [
+@pytest.mark.parametrize("inputs, messages", [
     ({"subject_box": "0.1, 0.2, 1.4, 0.9"}, ("subject_box: the box (0.1, 0.2, 1.4, 0.9) reaches outside",)),
     ({"object_box": "0.5, 0.2, 0.5, 0.9"}, ("object_box: the box", "has no area")),
     ({"object_box": "a cat"}, ("object_box: has the box [a cat], which is not made of numbers",)),
     ({"units": "pixels", "object_box": "0, 0, 600, 100"}, ("pixels of 512 x 512",)),
 ])
-def test_bad_boxes(graph, refused, inputs, told):
-    refused(graph(interactions=interaction(**inputs)), "interactions", *told)
+def test_bad_boxes(graph, refused, inputs, messages):
+    refused(graph(interactions=interaction(**inputs)), "interactions", *messages)
 
 
 def test_bad_text(graph, refused):
@@ -191,9 +191,9 @@ def test_bad_text(graph, refused):
 def test_bad_models_and_encoders(graph, refused, plugin_file):
     plugin = node("MDiT_LoadInteractDiffusion", weights_name=plugin_file)
     refused(graph(model=apply(["interactions", 0], clip=["plugin", 2]), plugin=plugin), "model",
-            "clip: the loaded file holds no text encoder")
+            "clip: the loaded file has no text encoder")
     refused(graph(model=apply(["interactions", 0], model=["plugin", 1]), plugin=plugin), "model",
-            "model: the loaded file holds no model: connect Load Checkpoint")
+            "model: the loaded file has no model: connect 'Load Checkpoint'")
     refused(graph(other=node("Probe_OtherModel"), model=apply(["interactions", 0], model=["other", 0])), "model",
             "model: a Linear has no UNet")
     many = node("MDiT_InteractionsFromText", text="\n".join([LINE] * 31))

@@ -1,4 +1,4 @@
-"""Interactions in the real front end: a saved picture, dropped on the canvas, brings them back."""
+"""Interactions in the real front end: a saved image, dropped on the canvas, restores them."""
 from mditface.nodes.interactdiffusion import FIRST_LAYOUT
 from mditface.tests.e2e.graphs import node
 
@@ -27,7 +27,7 @@ VALUES = """() => app.graph.nodes.filter(({type}) => type.startsWith("MDiT_")).m
 NODES = "() => app.graph.nodes.length"
 
 
-def test_a_picture_brings_its_interactions_back(page):
+def test_an_image_restores_its_interactions(page):
     page.evaluate(QUEUE, GRAPH)
     values = page.evaluate(VALUES)
     drawn, added = values[:2]

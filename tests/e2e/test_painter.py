@@ -174,7 +174,7 @@ def test_the_picture_underneath_does_not_enter_the_drawing(renderer, page, paint
     slider.fill("0.3")
     page.screenshot(path=artefacts / f"painter over a picture, {renderer}.png")
     painter.command("size")
-    page.get_by_role("button", name="As the picture").click()
+    page.get_by_role("button", name="Match the image").click()
     page.get_by_role("button", name="Apply").click()
     assert painter.drawing().shape == (400, 300)
     page.evaluate("id => app.graph.getNodeById(id).disconnectInput(0)", painter.node_id)

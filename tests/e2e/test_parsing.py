@@ -84,7 +84,7 @@ def test_a_file_that_is_no_parser_is_refused(photo, refused, weights_file):
     name = weights_file("face_parsing", "lora", {"lora.up": torch.zeros(2)})
     refused({"photo": load(photo), "parser": node("MDiT_LoadFaceParser", parser_name=name),
              "parse": parse("photo", parser=["parser", 0]), "map": shown("parse")},
-            "parser", "parser_name: ", "no face parser that is known here")
+            "parser", "parser_name: ", "no face parser that this pack can load")
 
 
 def test_a_long_batch_is_cancelled_within_a_second(server):

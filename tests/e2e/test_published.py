@@ -54,11 +54,12 @@ def test_every_node_input_and_output_is_described(nodes):
         assert silent == [], name
 
 
-def test_every_node_has_a_help_page(nodes, server):
+def test_the_server_hands_out_every_help_page(nodes, server):
     assert {path.stem for path in (ROOT / "web" / "docs").glob("*.md")} == nodes.keys()
     for name in nodes:
         page = server.session.get(f"{server.url}/extensions/mditface/docs/{name}.md", timeout=60)
         assert page.ok and page.text.startswith(f"# {nodes[name]['display_name']}\n"), name
+        assert server.session.get(f"{server.url}/extensions/mditface/docs/{name}/zh.md", timeout=60).ok, name
 
 
 def test_every_help_page_ends_with_a_minimal_graph(nodes, info):

@@ -1,4 +1,4 @@
-"""Tests of the fusion of two models run as the host runs nodes."""
+"""Tests of Face-diffuser run as the host runs nodes."""
 import pytest
 
 

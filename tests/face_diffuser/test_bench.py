@@ -1,4 +1,4 @@
-"""The fusion bench: what it prints, and that a fused prediction is more than the two alone."""
+"""The bench of Face-diffuser: its output, and that a fused prediction takes longer than the two alone."""
 import json
 
 import pytest
@@ -15,7 +15,7 @@ def as_the_host_runs_nodes():
 
 
 def test_the_last_line_is_the_result(monkeypatch, capsys):
-    monkeypatch.setattr(face_diffuser, "step", lambda *args: 2.0)
+    monkeypatch.setattr(face_diffuser, "time_step", lambda *args: 2.0)
     face_diffuser.main(["--pixels", "64", "--rounds", "3"])
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["share"] == (found["fused_s"] - found["alone_s"]) / 2 and found["pixels"] == 64

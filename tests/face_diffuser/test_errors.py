@@ -1,4 +1,4 @@
-"""What is refused, in words that name the input and what to do, before any work."""
+"""Errors: each names the input and what to do, before any work starts."""
 import pytest
 import torch
 
@@ -7,14 +7,14 @@ import comfy.nested_tensor
 from comfy.patcher_extension import PatcherInjection
 from mditface.mdit.face_diffuser.guider import FusionGuider
 from mditface.mdit.face_diffuser.stages import Borders, leading_sigmas
-from mditface.nodes.face_diffuser import SaliencyFusionGuider, as_mask
+from mditface.nodes.face_diffuser import SaliencyFusionGuider, read_region
 from mditface.tests.face_diffuser.test_host import with_lora
 from mditface.tests.face_diffuser.tiny import FAMILIES, TEXTS, fusion, model, run
 
 
 @pytest.mark.parametrize("pair", [("sd15", "sdxl"), ("sd15", "sd3"), ("sd3", "flux"), ("sdxl", "flux")])
 def test_models_of_other_latents(pair):
-    with pytest.raises(ValueError, match=r"subject: a \w+ reads other latents .*scale.*two models of one family"):
+    with pytest.raises(ValueError, match=r"subject: a \w+ uses other latents .*scale.*two models of one family"):
         FusionGuider(*map(model, pair))
 
 
@@ -31,7 +31,7 @@ def test_noise_and_flow_do_not():
     flowing = model(seed=1).clone()
     flow = type("Flow", (comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST), {})
     flowing.add_object_patch("model_sampling", flow())
-    with pytest.raises(ValueError, match="subject: .* counts noise in another way"):
+    with pytest.raises(ValueError, match="subject: .* measures noise in another way"):
         FusionGuider(model(), flowing)
 
 
@@ -81,14 +81,14 @@ def test_a_reference_that_never_takes_effect():
 
 
 def test_borders_in_the_wrong_order():
-    with pytest.raises(ValueError, match="fusion_end: 0.2 lies before scene_end 0.5: raise it"):
+    with pytest.raises(ValueError, match="fusion_end: 0.2 is before scene_end 0.5: raise it"):
         Borders(0.5, 0.2)
 
 
-def test_latents_that_are_no_pictures():
+def test_latents_that_are_not_images():
     guider, video = fusion(model(), model(seed=1)), torch.zeros(1, 4, 3, 8, 8)
     for latent in (video, comfy.nested_tensor.NestedTensor((torch.zeros(1, 4, 8, 8), torch.zeros(1, 8, 9)))):
-        with pytest.raises(ValueError, match="latent_image: .*only latents of pictures"):
+        with pytest.raises(ValueError, match="latent_image: .*only latents of images"):
             guider.sample(latent, latent, None, torch.tensor([1.0, 0.0]))
 
 
@@ -100,16 +100,16 @@ def test_smoothing_wider_than_the_latent():
 def test_regions():
     mask = torch.rand(2, 5, 6)
     for shape in ((2, 5, 6), (2, 1, 5, 6)):
-        assert torch.equal(as_mask(mask.reshape(shape)), mask)
-    assert torch.equal(as_mask(mask[0]), mask[:1]) and as_mask(None) is None
+        assert torch.equal(read_region(mask.reshape(shape)), mask)
+    assert torch.equal(read_region(mask[0]), mask[:1]) and read_region(None) is None
     label_map = torch.zeros(1, 5, 6, 3)
     label_map[:, 2, :, 0] = 0.8  # skin
-    assert as_mask(label_map).sum() == 6 and as_mask(label_map).shape == (1, 5, 6)
+    assert read_region(label_map).sum() == 6 and read_region(label_map).shape == (1, 5, 6)
     for broken in (mask[:0], mask.log() * torch.inf):
         with pytest.raises(ValueError, match=r"region: a mask of shape .\d, 5, 6. cannot be read"):
-            as_mask(broken)
+            read_region(broken)
     with pytest.raises(ValueError, match="region: .*far from every entry of the palette"):
-        as_mask(torch.full((1, 5, 6, 3), 0.3))
+        read_region(torch.full((1, 5, 6, 3), 0.3))
 
 
 def test_more_steps_than_the_schedule_has():

@@ -1,4 +1,4 @@
-"""Face-diffuser against the reference's outputs (the set has a README).
+"""Face-diffuser compared with the reference's outputs, which tests/golden/face-diffuser/README.md describes.
 
 Every set of the same layout passes: cases, runs and sizes are read from its files.
 """
@@ -13,10 +13,10 @@ import comfy.samplers
 import comfy.sd1_clip
 from mditface.mdit.face_diffuser.guider import FusionGuider, Prediction
 from mditface.mdit.face_diffuser.marker import MARKER, tokenize
-from mditface.mdit.face_diffuser.saliency import log_saliency, response, smooth
+from mditface.mdit.face_diffuser.saliency import compute_response, log_saliency, smooth
 from mditface.mdit.face_diffuser.stages import Borders, leading_sigmas, step_of
-from mditface.mdit.face_diffuser.subject import normalised, prepare
-from mditface.mdit.face_diffuser.weights import SUBJECT_PARTS, build, load, split
+from mditface.mdit.face_diffuser.subject import normalize, prepare_image, read_config
+from mditface.mdit.face_diffuser.weights import SUBJECT_PARTS, build_subject, load_face_diffuser, split_parts
 from mditface.tests.face_diffuser import tiny, toy
 
 VALUES = dict(rtol=1e-5, atol=1e-5)
@@ -39,14 +39,14 @@ def read(folder, name) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def said(*what):
-    """Puts what was compared before the message."""
+    """Puts the name of the comparison before the message."""
     return lambda message: f"{' '.join(map(str, what))}: {message}"
 
 
 @pytest.fixture(scope="module")
 def snf(folder):
     cases = read(folder, "snf")
-    for case in cases.values():  # `flat_T` has the inputs of `full` but for one
+    for case in cases.values():  # `flat_T` has the inputs of `full` except for one
         if "eps_T_text" not in case:
             full = cases["full"]
             case |= {name: full[name] for name in ("eps_T_null", "eps_S_text", "eps_S_aug", "guidance")}
@@ -57,7 +57,7 @@ def snf(folder):
 
 
 def sides(case, sigma=1.0, x=0.0) -> dict[str, Prediction]:
-    """Both sides' predictions of the clean latent, of which the case holds the noise."""
+    """Both models' predictions of the clean latent, from the noise that the case holds."""
     found = {}
     for side, base, cond in (("T", "null", "text"), ("S", "text", "aug")):
         base, cond = (x - sigma * case[f"eps_{side}_{name}"] for name in (base, cond))
@@ -70,7 +70,7 @@ def test_maps(snf):
         predictions = sides(case)
         for side in SIDES:
             change = predictions[side].change
-            change = response(change, case["guidance"].item(), torch.ones(len(change)))
+            change = compute_response(change, case["guidance"].item(), torch.ones(len(change)))
             smoothed = smooth(change)
             found = {"abs_smoothed": smoothed, "omega": smoothed.mean(1, keepdim=True),
                      "softmax": log_saliency(change).exp()}
@@ -82,23 +82,24 @@ def test_maps(snf):
 
 @pytest.mark.parametrize("sigma", [1.0, 2.5])
 def test_masks_and_fused_noise(snf, sigma):
-    """In the host's space, as the guider has it."""
+    """In the host's space, as in the guider."""
     for name, case in snf.items():
         guider = FusionGuider(tiny.model(), tiny.model(seed=1))
         guider.set_scales(*[case["guidance"].item()] * 2)
         guider.log_prior = 0.0
+        guider.step = 0
         x = torch.randn(case["fused"].shape, generator=torch.Generator().manual_seed(0)) if sigma != 1 else 0.0
         predictions = sides(case, sigma, x)
         if sigma != 1 and not case["mask"].any():
-            continue  # a tie, which rounding would break
-        fused = guider.fuse(predictions["T"], predictions["S"], torch.full((len(case["fused"]),), sigma), 0)
-        mask = guider.record.contests[0].won
+            continue  # rounding would break the tie
+        fused = guider.fuse(predictions["T"], predictions["S"], torch.full((len(case["fused"]),), sigma))
+        mask = guider.record.fused_steps[0].subject_mask
         torch.testing.assert_close(mask.float(), case["mask"], **EXACT, msg=said(name, "mask"))
         torch.testing.assert_close((x - fused.guided) / sigma, case["fused"], **VALUES, msg=said(name, "fused"))
 
 
 def borders(first: int, last: int, steps: int) -> Borders:
-    """Of the reference's inclusive numbers; -1 leaves a stage out, 0 is the first step alone."""
+    """Borders from the reference's inclusive numbers; -1 leaves a stage out, 0 is the first step alone."""
     return Borders(*(max(end, 0.4) / steps if end >= 0 else 0.0 for end in (first, last)))
 
 
@@ -124,7 +125,7 @@ def test_schedule_visits_the_references_time_steps(folder):
 
 
 class Tokenizer:
-    """What of a CLIP only tokenises."""
+    """The part of a CLIP that tokenizes."""
     def __init__(self):
         self.tokenize = comfy.sd1_clip.SD1Tokenizer().tokenize_with_weights
 
@@ -149,7 +150,7 @@ def test_tokens(folder):
             assert (ids, positions) == (expected, flags), name
             assert ids == case["text_only_ids"][0].int().tolist(), name
             read_ones += 1
-        else:  # the reference cuts, the host goes on in a second chunk
+        else:  # the reference cuts, the host continues in a second chunk
             assert ids[:76] == expected[:76] and len(positions) == markers, name
     assert read_ones > 0
 
@@ -160,10 +161,10 @@ def weights(folder):
 
 
 def test_parts(weights):
-    parts = split(weights)
+    parts = split_parts(weights)
     assert {name: len(part) for name, part in parts.items()}["unet."] == 686
     assert len(parts["vae."]) == 248 and set(SUBJECT_PARTS) <= parts.keys()
-    scene = split({key: weight for key, weight in weights.items() if not key.startswith(SUBJECT_PARTS)})
+    scene = split_parts({key: weight for key, weight in weights.items() if not key.startswith(SUBJECT_PARTS)})
     assert scene.keys() == {"unet.", "text_encoder.", "vae."}
 
 
@@ -172,7 +173,7 @@ def test_a_part_that_is_missing(weights, lost, tmp_path):
     kept = {key: weight for key, weight in weights.items() if not key.startswith(lost)}
     save_file(kept, tmp_path / "cut.safetensors")
     with pytest.raises(ValueError, match=rf"weights_name: .*cut.safetensors': it lacks {lost[:-1]}"):
-        load(str(tmp_path / "cut.safetensors"))
+        load_face_diffuser(str(tmp_path / "cut.safetensors"))
 
 
 @pytest.fixture(scope="module")
@@ -182,38 +183,38 @@ def subject(folder):
 
 @pytest.fixture(scope="module")
 def encoder(weights):
-    return build(weights)
+    return build_subject(weights, read_config(weights), "golden file")
 
 
-def pictures(subject):
+def reference_images(subject):
     return [subject[key][0] for key in sorted(key for key in subject if key.endswith(".image"))]
 
 
-def test_picture_preparation(subject, encoder):
-    for i, picture in enumerate(pictures(subject)):
+def test_image_preparation(subject, encoder):
+    for i, image in enumerate(reference_images(subject)):
         expected = subject[f"ref{i}.pixels"]
-        found = prepare(picture, expected.shape[-1])
+        found = prepare_image(image, expected.shape[-1])
         torch.testing.assert_close(found, expected, rtol=0, atol=1 / 255 + 1e-6)
         assert (found - expected).abs().mean() < 1e-4
-        torch.testing.assert_close(normalised(expected[None], encoder.network.image_size),
+        torch.testing.assert_close(normalize(expected[None], encoder.network.image_size),
                                    subject[f"ref{i}.vision_input"], **VALUES)
 
 
-def test_picture_encoder(subject, encoder):
+def test_image_encoder(subject, encoder):
     expected = {}
     for row, order in zip(subject["object_embeds"], subject["object_order"].int().tolist()):
         expected |= {i: vector[0] for i, vector in zip(order, row) if i >= 0}
     for i, vector in expected.items():
         found = encoder.network(subject[f"ref{i}.pixels"][None])[0]
-        torch.testing.assert_close(found, vector, rtol=1e-4, atol=1e-5, msg=said("picture", i))
+        torch.testing.assert_close(found, vector, rtol=1e-4, atol=1e-5, msg=said("image", i))
         pooled = encoder.network.image_encoder.vision_model(subject[f"ref{i}.vision_input"])[2]
         torch.testing.assert_close(pooled, subject[f"ref{i}.vision_pooled_cls"], **VALUES)
 
 
 def test_pictures_to_vectors(subject, encoder):
     resolution = subject["ref0.pixels"].shape[-1]
-    vectors = encoder.encode(pictures(subject), resolution)
-    alone = torch.cat([encoder.encode([picture], resolution) for picture in pictures(subject)])
+    vectors = encoder.encode(reference_images(subject), resolution)
+    alone = torch.cat([encoder.encode([image], resolution) for image in reference_images(subject)])
     torch.testing.assert_close(vectors, alone, **VALUES)
 
 
@@ -244,7 +245,7 @@ def fused(toys, scale: float, borders: Borders) -> FusionGuider:
 
 
 def check_mask(guider, step: int, case: dict, name: str, i: int):
-    torch.testing.assert_close(guider.record.contests[step].won.float(), case[f"step{i:02d}.mask"], **EXACT,
+    torch.testing.assert_close(guider.record.fused_steps[step].subject_mask.float(), case[f"step{i:02d}.mask"], **EXACT,
                                msg=said(name, i, "mask"))
 
 
@@ -256,7 +257,7 @@ def test_trajectories(runs, toys):
         steps, first, last, scale = case["config"].tolist()
         alpha = case.get("alpha_bar", torch.ones(int(steps) + 1)).double()
         sigmas = case["sigmas"] if "sigmas" in case else ((1 - alpha) / alpha).sqrt().float()
-        alpha = alpha.sqrt().float()  # of the latents that DDIM keeps
+        alpha = alpha.sqrt().float()  # scale of DDIM's latents
         guider, seen = fused(toys, scale, borders(first, last, int(steps))), []
         start = case.get("start_latent", case["noise"]) / alpha[0]
         largest = math.isclose(sigmas[0], sampling.sigma_max, rel_tol=1e-5)
@@ -280,7 +281,7 @@ PAST = {1: (1,), 2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24
 
 
 def test_the_published_loop(runs, toys):
-    """PNDM, which the host lacks: a bare loop around the guider, which makes its second step twice."""
+    """PNDM, which the host lacks: a bare loop around the guider that makes its second step twice."""
     cases = {name: case for name, case in runs.items() if "noise" not in case}
     start = next(case["noise"] for case in runs.values() if "alpha_bar" in case and "noise" in case)
     for name, case in cases.items():

@@ -1,4 +1,4 @@
-"""The guider's predictions and runs against single models, and against the formulas written out."""
+"""The guider's predictions and runs, compared with single models and with the formulas written out."""
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ def noisy(family: str = "sd15", batch: int = 1) -> torch.Tensor:
 
 
 def singles(family: str, x: torch.Tensor, sigma: float) -> list[torch.Tensor]:
-    """The four predictions, each by a run of its own: scene's and subject's, first of the condition, then the base."""
+    """The four predictions, each from a run of its own: scene, then subject; for each the condition, then the base."""
     models = [model(family, seed) for seed in (0, 0, 1, 1)]
     return [evaluate(plain(patcher, cond, cond, 1.0), x, sigma) for patcher, cond in zip(models, TEXTS)]
 
@@ -46,19 +46,19 @@ def test_a_fused_prediction(family, scales):
     guider = fusion(model(family), model(family, 1), scales=scales, borders=FUSED)
     found = evaluate(guider, x, sigma)
     won, fused = written_out(singles(family, x, sigma), scales, sigma)
-    assert torch.equal(guider.record.contests[0].won, won) and 0 < won.float().mean() < 1
+    assert torch.equal(guider.record.fused_steps[0].subject_mask, won) and 0 < won.float().mean() < 1
     torch.testing.assert_close(found, fused, rtol=1e-5, atol=1e-5)
 
 
 def test_saliency_is_of_the_predictions_as_the_models_make_them():
-    """Functions before guidance change what is fused, here to the base alone, but not who wins."""
+    """Functions before guidance change what is fused (here to the base alone) but not which model wins."""
     x, sides = noisy(), [model().clone(), model(seed=1).clone()]
     for side in sides:
         side.set_model_sampler_pre_cfg_function(lambda args: [args["conds_out"][1]] * 2)
     guider = fusion(*sides, borders=FUSED)
     found, predictions = evaluate(guider, x, 0.1), singles("sd15", x, 0.1)
     won, _ = written_out(predictions, (3.0, 2.0), 0.1)
-    assert torch.equal(guider.record.contests[0].won, won)
+    assert torch.equal(guider.record.fused_steps[0].subject_mask, won)
     torch.testing.assert_close(found, torch.where(won, predictions[3], predictions[1]), rtol=1e-5, atol=1e-5)
 
 
@@ -67,7 +67,7 @@ def test_a_run_goes_through_three_stages(family):
     guider = fusion(model(family), model(family, 1), borders=Borders(0.2, 0.6))
     out = run(guider, steps=5)
     assert list(guider.record.stages.values()) == [Stage.SCENE] * 2 + [Stage.FUSION] * 2 + [Stage.SUBJECT]
-    assert guider.record.contests.keys() == {2, 3} and out.isfinite().all()
+    assert guider.record.fused_steps.keys() == {2, 3} and out.isfinite().all()
     assert torch.equal(out, run(guider, steps=5))
 
 
@@ -96,7 +96,7 @@ def test_equal_models_are_plain_guidance(sampler):
     for subject in (model(), model().clone()):
         guider = fusion(model(), subject, texts=texts, scales=(3.0, 3.0))
         assert torch.equal(run(guider, sampler=sampler), expected)
-        assert not any(contest.won.any() for contest in guider.record.contests.values())
+        assert not any(maps.subject_mask.any() for maps in guider.record.fused_steps.values())
 
 
 class Adding(Once):
@@ -118,7 +118,7 @@ def test_a_samplers_function_is_called_once_with_the_result(borders):
     sampler = Adding(x, lambda args: seen.append(args) or args["denoised"] / 2)
     guider.sample(torch.zeros_like(x), torch.zeros_like(x), sampler, torch.tensor([1.0, 0.0]), seed=0)
     scene_cond, scene_base, subject_cond, subject_base = singles("sd15", x, 1.0)
-    won = guider.record.contests[0].won if borders is FUSED else torch.tensor(borders is SUBJECT)
+    won = guider.record.fused_steps[0].subject_mask if borders is FUSED else torch.tensor(borders is SUBJECT)
     assert torch.equal(sampler.output, expected / 2) and len(seen) == 1
     torch.testing.assert_close(seen[0]["cond_denoised"], torch.where(won, subject_cond, scene_cond))
     torch.testing.assert_close(seen[0]["uncond_denoised"], torch.where(won, subject_base, scene_base))
@@ -170,7 +170,7 @@ def test_no_steps_leave_the_latent():
 
 def fused_with(prior: Prior):
     guider = fusion(model(), model(seed=1), borders=FUSED, prior=prior)
-    return evaluate(guider, noisy(batch=2), 1.0), guider.record.contests[0].won
+    return evaluate(guider, noisy(batch=2), 1.0), guider.record.fused_steps[0].subject_mask
 
 
 def test_a_full_region_changes_nothing():
@@ -208,7 +208,7 @@ def test_each_picture_has_its_region():
 def test_feathering_fades_the_edge():
     region = torch.zeros(1, 8, 8)
     region[..., 4:] = 1
-    log = Prior(region, feather=2).log(torch.Size((1, 4, 8, 8)), torch.device("cpu"))
+    log = Prior(region, feather=2).log_weight(torch.Size((1, 4, 8, 8)), torch.device("cpu"))
     torch.testing.assert_close(log[0, 0, 0].exp(), torch.tensor([0, 0, 0.2, 0.4, 0.6, 0.8, 1, 1]))
 
 
@@ -226,7 +226,7 @@ def test_bias():
 
 
 def test_a_base_model_makes_the_base_pass():
-    """A reference in the MODEL shifts its prediction; the same conditioning on both then makes a response."""
+    """A reference in the MODEL changes its prediction, so equal conditionings give a response."""
     def shifted(apply_model, args):
         return apply_model(args["input"], args["timestep"], **args["c"]) + 0.3
     subject = model(seed=1).clone()

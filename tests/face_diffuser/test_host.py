@@ -1,4 +1,4 @@
-"""What the host does around a run, on either side: memory, hooks, wrappers, ControlNets, LoRAs, cancelling."""
+"""What the host does around a run, for each model: memory, hooks, wrappers, ControlNets, LoRAs, cancelling."""
 import gc
 import weakref
 
@@ -70,7 +70,7 @@ def test_a_lora_as_a_hook(expected, side):
 @pytest.mark.parametrize("borders", [FUSED, Borders(0.5, 0.5)])
 @pytest.mark.parametrize("side", ["scene", "subject"])
 def test_a_hook_on_one_side_of_a_shared_model(side, borders):
-    """The other side runs without it, though the weights are the same."""
+    """The other model runs without it, although the weights are the same."""
     texts = [hooked(text) if (i < 2) == (side == "scene") else text for i, text in enumerate(TEXTS)]
     scene, subject = own(0), own(0)
     scene, subject = (with_lora(scene), subject) if side == "scene" else (scene, with_lora(subject))
@@ -109,7 +109,7 @@ HOSTS_OWN = {
 
 @pytest.mark.parametrize("node", HOSTS_OWN)
 def test_nodes_of_the_host_that_change_a_model(node):
-    """Each works alone as without fusion, leaves the other model's stage as it is, and has its part in fused steps."""
+    """Each works alone as without fusion, leaves the other model's stage unchanged, and takes effect in fused steps."""
     change, masked = HOSTS_OWN[node], dict(steps=6, denoise_mask=torch.linspace(0, 1, 64).reshape(1, 8, 8))
     for side, borders, texts, scale in ((0, Borders(1, 1), TEXTS[:2], 3.0), (1, Borders(0, 0), TEXTS[2:], 2.0)):
         sides = [model(), model(seed=1)]
@@ -120,7 +120,7 @@ def test_nodes_of_the_host_that_change_a_model(node):
         assert torch.equal(run(fusion(*sides, borders=borders), **masked), changed)
         fused = run(fusion(*sides, borders=FUSED), **masked)
         assert not torch.equal(fused, run(fusion(model(), model(seed=1), borders=FUSED), **masked))
-        if node != "DifferentialDiffusion":  # which one run has, not one model
+        if node != "DifferentialDiffusion":  # belongs to the run, not to a model
             other = Borders(0, 0) if side == 0 else Borders(1, 1)
             expected = run(fusion(model(), model(seed=1), borders=other), **masked)
             assert torch.equal(run(fusion(*sides, borders=other), **masked), expected)
@@ -146,7 +146,7 @@ def test_both_sides_get_each_pictures_noise_mask():
 
 
 class Control(comfy.controlnet.ControlBase):
-    """Adds a constant to the middle block, and has a model to load."""
+    """Adds a constant to the middle block, and needs a model to be loaded."""
 
     def __init__(self, patcher=None, log=None):
         super().__init__()
@@ -183,7 +183,7 @@ def test_a_controlnet_on_either_side(side, loads, expected):
 
 @pytest.fixture
 def loads(monkeypatch):
-    """(models, memory) of each call that loads."""
+    """(models, memory) of each load call."""
     calls, load = [], comfy.model_management.load_models_gpu
 
     def spy(models, memory_required=0, **kwargs):
@@ -203,8 +203,7 @@ def test_both_models_are_in_every_load(loads):
 
 @pytest.fixture
 def card(monkeypatch):
-    """Lets the host take the CPU for a card with some bytes of memory, of which the loaded weights of models take some.
-    """
+    """Makes the host treat the CPU as a card with a few bytes of memory, some of which loaded weights take."""
     management = comfy.model_management
     device = torch.device("cpu", 0)
 
@@ -226,10 +225,10 @@ def card(monkeypatch):
 
 @LOADS
 def test_a_tight_card_keeps_both_usable(room, card):
-    """At each call each model lies on the card or casts the weights that do not."""
+    """At each call, each model is on the card or casts the weights that are not."""
     sides, left = [own(0), own(1)], torch.zeros(1, 8, 8)
     left[..., :4] = 1
-    halves = dict(borders=FUSED, prior=Prior(left, bias=20.0))  # no decision that rounding could turn
+    halves = dict(borders=FUSED, prior=Prior(left, bias=20.0))  # no decision that rounding could change
     expected = run(fusion(*sides, **halves))
     size = sides[0].model_size()
     device = card(room * size, sides)
@@ -271,11 +270,11 @@ def test_maps_leave_the_device_of_a_run(monkeypatch):
     guider = fusion(model(), model(seed=1), borders=FUSED)
     monkeypatch.setattr(comfy.model_management, "intermediate_device", lambda: torch.device("meta"))
     run(guider)
-    assert {part.device.type for contest in guider.record.contests.values() for part in contest} == {"meta"}
+    assert {part.device.type for contest in guider.record.fused_steps.values() for part in contest} == {"meta"}
 
 
 def test_models_go_with_their_guider():
-    """At once, not when Python next looks for cycles: the host could not free them before."""
+    """At once, not at Python's next search for cycles: the host could not free them until then."""
     scene, subject = own(0), own(1)
     guider = fusion(scene, subject)
     run(guider)
@@ -296,7 +295,7 @@ def test_the_models_given_stay_as_they_were():
 
 
 def test_copies_on_other_cards_are_left_out(loads):
-    """The host would take all copies for the scene's own."""
+    """The host would treat all copies as the scene's."""
     scene, subject = model().clone(), model(seed=1).clone()
     for patcher in (scene, subject):
         copy = own(9)

@@ -1,4 +1,4 @@
-"""Loading the published files: by names and shapes at full size, and what is refused."""
+"""Loading the published files by names and shapes at full size, and refused files."""
 import os
 
 import pytest
@@ -59,7 +59,7 @@ def tiny_file(golden):
 
 @pytest.fixture(scope="module")
 def full(tiny_file):
-    """Tensors of the published names and shapes that take no memory: one number each."""
+    """Tensors with the published names and shapes that take no memory: one number each."""
     names = [key.removeprefix(published.VAE) for key in tiny_file if key.startswith(published.VAE)]
     subject = SubjectEncoder(VISION, comfy.ops.disable_weight_init, **META)
     shapes = {**{published.UNET + name: shape for name, shape in unet_shapes().items()},
@@ -76,7 +76,7 @@ def full(tiny_file):
 def test_the_published_file(full, tiny_file, tmp_path):
     assert set(full) <= set(tiny_file) | {key for key in full if ".encoder.layers." in key}
     torch.save({f"module.{key}": weight for key, weight in full.items()}, tmp_path / "pytorch_model.bin")
-    loaded = published.load(str(tmp_path / "pytorch_model.bin"), torch.float16)
+    loaded = published.load_face_diffuser(str(tmp_path / "pytorch_model.bin"), torch.float16)
     model = loaded.model.model
     assert type(model.model_config).__name__ == "SD15" and model.model_type is comfy.model_base.ModelType.EPS
     key = "transformer_blocks.0.attn2.to_k.weight"
@@ -92,7 +92,7 @@ def test_the_published_file(full, tiny_file, tmp_path):
 
 @pytest.fixture
 def stubs(monkeypatch):
-    """Stand for the host's loaders, which take nothing but full sizes."""
+    """Replace the host's loaders, which accept only full sizes."""
     class Model:
         def __init__(self, weights, **options):
             self.options = options
@@ -101,28 +101,28 @@ def stubs(monkeypatch):
     monkeypatch.setattr(comfy.sd, "VAE", lambda sd: type("", (), {"throw_exception_if_invalid": lambda self: None})())
 
 
-def test_which_file_it_is_shows_in_its_keys(stubs, tiny_file, tmp_path):
+def test_the_kind_of_a_file_is_detected_from_its_keys(stubs, tiny_file, tmp_path):
     path = str(tmp_path / "any.safetensors")
     save_file(tiny_file, path)
-    assert published.load(path).subject.network.width == 64
+    assert published.load_face_diffuser(path).subject.network.width == 64
     save_file({key: weight for key, weight in tiny_file.items() if not key.startswith(published.SUBJECT_PARTS)}, path)
-    assert published.load(path).subject is None
+    assert published.load_face_diffuser(path).subject is None
 
 
 def test_the_host_can_load_the_model_again(stubs, tiny_file, tmp_path):
-    """As it does for copies on other devices."""
+    """The host does so for copies on other devices."""
     save_file(tiny_file, tmp_path / "any.safetensors")
-    model = published.load(str(tmp_path / "any.safetensors"), torch.float16).model
+    model = published.load_face_diffuser(str(tmp_path / "any.safetensors"), torch.float16).model
     factory, arguments = model.cached_patcher_init
     assert factory(*arguments, disable_dynamic=True).options == {**model.options, "disable_dynamic": True}
 
 
 @pytest.mark.parametrize("damage, words", [
-    (lambda w: w.pop("postfuse_module.layer_norm.bias"), "Missing key.*postfuse_module.layer_norm.bias"),
-    (lambda w: w.update({"postfuse_module.mlp1.fc2.weight": torch.zeros(3, 3)}), "size mismatch"),
+    (lambda w: w.pop("postfuse_module.layer_norm.bias"), "missing .postfuse_module.layer_norm.bias"),
+    (lambda w: w.update({"postfuse_module.mlp1.fc2.weight": torch.zeros(3, 3)}), r"\(3, 3\), must be \(64, 64\)"),
     (lambda w: w["unet.conv_in.bias"].fill_(torch.nan), "NaN or infinite numbers in unet.conv_in.bias"),
     (lambda w: w.pop("image_encoder.visual_projection.weight"), "visual_projection"),
-    (lambda w: [w.pop(key) for key in list(w) if key.startswith("vae.")], "it lacks vae: it is truncated, or no file"),
+    (lambda w: [w.pop(key) for key in list(w) if key.startswith("vae.")], "it lacks vae: it is truncated, or not"),
 ])
 def test_damaged_files(stubs, tiny_file, tmp_path, damage, words):
     weights = {key: weight.clone() for key, weight in tiny_file.items()}
@@ -130,7 +130,7 @@ def test_damaged_files(stubs, tiny_file, tmp_path, damage, words):
     path = tmp_path / "damaged.safetensors"
     save_file(weights, path)
     with pytest.raises(ValueError, match=f"(?s)^weights_name: '.*damaged.safetensors'.*{words}"):
-        published.load(str(path))
+        published.load_face_diffuser(str(path))
 
 
 class Trap:
@@ -144,7 +144,7 @@ class Trap:
 def test_no_code_in_a_file_is_run(tmp_path):
     torch.save({"unet.conv_in.weight": torch.zeros(1), "x": Trap(tmp_path / "sprung")}, tmp_path / "trap.bin")
     with pytest.raises(ValueError, match="weights_name: .*trap.bin' cannot be read"):
-        published.load(str(tmp_path / "trap.bin"))
+        published.load_face_diffuser(str(tmp_path / "trap.bin"))
     assert not (tmp_path / "sprung").exists()
 
 
@@ -153,4 +153,4 @@ def test_files_of_something_else(content, tmp_path):
     path = tmp_path / "other.bin"
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
     with pytest.raises(ValueError, match="weights_name: '.*other.bin'"):
-        published.load(str(path))
+        published.load_face_diffuser(str(path))

@@ -39,7 +39,7 @@ TEXT_ENCODER = dict(hidden_size=64, num_attention_heads=2, num_hidden_layers=1, 
 
 
 def random_weights(module: torch.nn.Module, seed: int = 0) -> dict[str, Tensor]:
-    """Weights that keep the size of what passes through the layers; norms are near 1."""
+    """Weights that keep the scale of activations; norms are near 1."""
     generator, weights = torch.Generator().manual_seed(seed), {}
     for name, weight in module.state_dict().items():
         drawn = torch.randn(weight.shape, generator=generator)
@@ -85,7 +85,7 @@ def plain(patcher: ModelPatcher, positive: list, negative: list, scale: float) -
 
 def run(guider, steps: int = 4, sampler: str = "euler", latent: Tensor | None = None, seed: int = 0, shape=(1, 8, 8),
         **kwargs) -> Tensor:
-    """The latent that a guider makes; `shape` is batch, height and width."""
+    """The latent that a guider samples; `shape` is batch, height and width."""
     base = guider.model_patcher.model
     batch, *size = shape
     latent = torch.zeros(batch, base.latent_format.latent_channels, *size) if latent is None else latent
@@ -96,7 +96,7 @@ def run(guider, steps: int = 4, sampler: str = "euler", latent: Tensor | None = 
 
 
 class Once:
-    """A sampler that asks for one prediction of x at sigma, and keeps it as it comes."""
+    """A sampler that asks for one prediction of x at sigma and stores it."""
 
     def __init__(self, x: Tensor):
         self.x = x

@@ -1,4 +1,4 @@
-"""The two noise predictors of the golden set (its README, section 6), as models of the host."""
+"""The two noise predictors of tests/golden/face-diffuser/README.md, section 6, as models of the host."""
 from __future__ import annotations
 
 import functools
@@ -62,7 +62,7 @@ def given(value: float) -> list:
 
 
 def patterns(cases, timestep) -> tuple[Tensor, Tensor]:
-    """P_T and P_S, whose constants differ between sets, by the steps that one model took alone in DDIM runs.
+    """P_T and P_S, whose constants differ between sets, from the steps that one model made alone in DDIM runs.
 
     timestep: of a noise level sigma.
     """
@@ -75,7 +75,7 @@ def patterns(cases, timestep) -> tuple[Tensor, Tensor]:
 
 
 def alone(case: dict, stage: int, timestep):
-    """Latent, time (timestep / 1000), guided noise and guidance scale of each step of a stage whose latents are kept,
+    """Latent, time (timestep / 1000), guided noise and guidance scale of each step of a stage whose latents are stored,
     in double precision."""
     latents = {-1: case["noise"]}
     latents |= {int(key[4:6]): latent for key, latent in case.items() if key.endswith(".latent_out")}

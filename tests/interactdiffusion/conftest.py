@@ -1,4 +1,4 @@
-"""The tiny model and weights of the interaction tests."""
+"""The tiny model and weights of InteractDiffusion's tests."""
 import pytest
 
 

@@ -1,4 +1,4 @@
-"""A complete checkpoint of the authors with a small UNet: all else has the published shapes."""
+"""A complete checkpoint of the authors with a small UNet; everything else has the published shapes."""
 from __future__ import annotations
 
 import torch
@@ -8,19 +8,19 @@ import comfy.ops
 import comfy.sd1_clip
 from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from mditface.mdit.interactdiffusion.model import Sizes
+from mditface.mdit.interactdiffusion.model import InteractDiffusionSizes
 from mditface.tests.interactdiffusion import tiny
 
-WIDTH = 320  # the host knows Stable Diffusion 1.x by this and the width of its text
+WIDTH = 320  # the host detects Stable Diffusion 1.x by this and the width of its text
 UNET = {**tiny.UNET, "model_channels": WIDTH, "channel_mult": (1, 1), "context_dim": 768}
-SIZES = Sizes(768, 64, 512, 768, 30, (WIDTH,) * len(tiny.BLOCKS))
+SIZES = InteractDiffusionSizes(768, 64, 512, 768, 30, (WIDTH,) * len(tiny.BLOCKS))
 VAE = dict(double_z=True, z_channels=4, resolution=256, in_channels=3, out_ch=3, ch=128, ch_mult=[1, 2, 4, 4],
            num_res_blocks=2, attn_resolutions=[], dropout=0.0)
 POOL = 2 ** 22
 
 
 def pooled(module: torch.nn.Module, prefix: str = "") -> dict[str, Tensor]:
-    """Weights of a module on the meta device, as views of one pool of random numbers: a file stores the pool alone."""
+    """Weights of a module on the meta device, as views of one pool of random numbers: a file stores only the pool."""
     pool = 0.02 * torch.randn(POOL, generator=torch.Generator().manual_seed(0)).half()
     one, zero = torch.ones(()).half(), torch.zeros(()).half()
     weights = {}
@@ -48,7 +48,7 @@ def plugin() -> dict[str, Tensor]:
 
 
 def complete() -> dict[str, dict]:
-    """The content of `interact-diffusion-v1-2.pth`, as far as it is weights."""
+    """The weights in `interact-diffusion-v1-2.pth`."""
     with torch.device("meta"):
         text_encoder = comfy.sd1_clip.SD1ClipModel(dtype=torch.float16)
         autoencoder = AutoencoderKL(ddconfig=VAE, embed_dim=4)

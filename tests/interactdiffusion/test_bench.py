@@ -1,4 +1,4 @@
-"""The bench of InteractDiffusion: all its forms compute the same, and its output."""
+"""The bench of InteractDiffusion: its forms compute the same, and its output."""
 import json
 
 import pytest
@@ -28,7 +28,7 @@ def test_forms_compute_the_same(case):
 
 
 def test_the_sizes_are_those_of_the_published_file():
-    """Spec section 10: 208,018,272 parameters in the fusers, 2,193,216 in the position net."""
+    """Parameters of fusers and position net: docs/design/interactdiffusion.md, section 10."""
     factory = dict(device="meta", operations=interactdiffusion.comfy.ops.disable_weight_init)
     network = interactdiffusion.InteractDiffusion(interactdiffusion.SIZES, **factory)
     counts = [sum(weight.numel() for weight in part.parameters()) for part in (network.fusers, network.position_net)]
@@ -55,8 +55,8 @@ def test_bench_ends_with_one_json_object(monkeypatch, capsys):
     assert result["error"] < 1e-4
 
 
-@pytest.mark.parametrize("argv, told", [(["--size", "100"], "multiple of 64"), (["--rows", "0"], "at least 1")])
-def test_bad_arguments_are_told(argv, told, capsys):
+@pytest.mark.parametrize("argv, message", [(["--size", "100"], "multiple of 64"), (["--rows", "0"], "at least 1")])
+def test_bad_arguments_are_named(argv, message, capsys):
     with pytest.raises(SystemExit):
         interactdiffusion.main(argv)
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -1,10 +1,10 @@
-"""Phrases and slots, and the preview that shows them."""
+"""Phrases and slots, and the preview of a layout."""
 import pytest
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from mditface.mdit.interactdiffusion.draw import COLOURS, draw
-from mditface.mdit.interactdiffusion.encode import WHOLE, encode, nothing
+from mditface.mdit.interactdiffusion.draw import COLORS, draw_layout
+from mditface.mdit.interactdiffusion.encode import WHOLE_IMAGE, encode_interactions, no_interactions
 from mditface.tests.interactdiffusion import tiny
 
 
@@ -30,46 +30,47 @@ def test_features_are_the_end_of_text_token_after_the_last_norm():
 def test_clip_skip_changes_nothing():
     skipping = tiny.clip().clone()
     skipping.clip_layer(-2)
-    torch.testing.assert_close(encode(skipping, [tiny.FEEDING]).features, tiny.encoded(tiny.FEEDING).features)
+    found = encode_interactions(skipping, [tiny.FEEDING])
+    torch.testing.assert_close(found.features, tiny.encoded(tiny.FEEDING).features)
 
 
 def test_slots():
-    given = tiny.encoded(tiny.FEEDING, tiny.HOLDING).ground(tiny.SIZES)
+    given = tiny.encoded(tiny.FEEDING, tiny.HOLDING).to_grounding(tiny.SIZES)
     assert given.used.tolist() == [[1.0] * 2 + [0.0] * 28]
     torch.testing.assert_close(given.subject_boxes[0, :3], torch.tensor([*(one.subject_box for one in (
         tiny.FEEDING, tiny.HOLDING)), (0.0,) * 4]))
     assert given.subject.shape == given.action.shape == given.object.shape == (1, 30, tiny.FEATURE)
 
 
-def test_within():
+def test_crop():
     given = tiny.encoded(tiny.FEEDING, tiny.HOLDING)
-    assert given.within(WHOLE) is given
-    right = given.within((0.5, 0.0, 1.0, 0.5))
+    assert given.crop_to(WHOLE_IMAGE) is given
+    right = given.crop_to((0.5, 0.0, 1.0, 0.5))
     assert [one.subject for one in right.interactions] == ["man"]
     torch.testing.assert_close(torch.tensor(right.interactions[0].subject_box), torch.tensor((0.0, 0.2, 0.9, 1.0)))
     assert torch.equal(right.features, given.features[:, 1:])
-    assert given.within((0.0, 0.9, 0.1, 1.0)).interactions == ()
-    none = nothing(tiny.SIZES).within((0.5, 0.0, 1.0, 1.0))  # the host gives the negative prompt the positive's area
+    assert given.crop_to((0.0, 0.9, 0.1, 1.0)).interactions == ()
+    none = no_interactions(tiny.SIZES).crop_to((0.5, 0.0, 1.0, 1.0))  # as the host does
     assert none.interactions == () and none.features.shape == (3, 0, tiny.SIZES.feature)
 
 
-@pytest.mark.parametrize("clip, interactions, told", [
-    (None, [tiny.FEEDING], "clip: the loaded file holds no text encoder"), (None, [], "interactions: there are none")])
-def test_nothing_to_encode(clip, interactions, told):
-    with pytest.raises(ValueError, match=told):
-        encode(clip, interactions)
+@pytest.mark.parametrize("clip, interactions, message", [
+    (None, [tiny.FEEDING], "clip: the loaded file has no text encoder"), (None, [], "interactions: there are none")])
+def test_nothing_to_encode(clip, interactions, message):
+    with pytest.raises(ValueError, match=message):
+        encode_interactions(clip, interactions)
 
 
 def test_preview():
-    pictures = torch.full((2, 96, 128, 3), 0.5)
-    drawn = draw(pictures, [tiny.FEEDING._replace(subject="", action="", object="")])
-    assert drawn.shape == pictures.shape
+    images = torch.full((2, 96, 128, 3), 0.5)
+    drawn = draw_layout(images, [tiny.FEEDING._replace(subject="", action="", object="")])
+    assert drawn.shape == images.shape
     changed = (drawn[0] - 0.5).abs().amax(dim=-1) > 0.2
     rows, columns = changed.nonzero().amin(dim=0), changed.nonzero().amax(dim=0)
     assert [*rows, *columns] == pytest.approx([19, 6, 76, 90], abs=1)  # the corners of the two boxes together
     edge = drawn[0, 40, 6]
-    torch.testing.assert_close(edge, torch.tensor(COLOURS[0]) / 255, rtol=0, atol=0.1)
-    inside = drawn[0, 60, 40]  # of the action's box
+    torch.testing.assert_close(edge, torch.tensor(COLORS[0]) / 255, rtol=0, atol=0.1)
+    inside = drawn[0, 60, 40]  # the action's box
     assert inside[0] > 0.55 > inside[1]
-    assert torch.equal(draw(pictures, []), pictures)
-    assert not torch.equal(draw(pictures, [tiny.FEEDING]), drawn)
+    assert torch.equal(draw_layout(images, []), images)
+    assert not torch.equal(draw_layout(images, [tiny.FEEDING]), drawn)

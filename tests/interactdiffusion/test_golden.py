@@ -1,4 +1,4 @@
-"""InteractDiffusion against the reference's outputs (the set has a README).
+"""InteractDiffusion compared with the reference's outputs, which tests/golden/interactdiffusion/README.md describes.
 
 Every set of the same layout passes: sizes and cases are read from its files alone.
 """
@@ -13,10 +13,10 @@ import comfy.ops
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_detection import detect_unet_config
 from mditface.mdit.shared.conds import CarriedCond
-from mditface.mdit.interactdiffusion.model import HEADS, Grounding, between, fourier
+from mditface.mdit.interactdiffusion.model import HEADS, Grounding, between_boxes, embed_boxes
 from mditface.mdit.interactdiffusion.patch import FuserPatch
-from mditface.mdit.interactdiffusion.schedule import BySteps, ByTimestep, Moment
-from mditface.mdit.interactdiffusion.weights import load_weights
+from mditface.mdit.interactdiffusion.schedule import ScheduleBySteps, ScheduleByTimestep, Moment
+from mditface.mdit.interactdiffusion.weights import load_interactdiffusion
 from mditface.tests.interactdiffusion import tiny
 
 TOKENS = BLOCK = dict(rtol=0, atol=1e-5)
@@ -32,7 +32,7 @@ def folder(golden):
 
 @pytest.fixture(scope="module")
 def weights(folder):
-    return load_weights(str(folder / "tiny_ext_interactdiff.safetensors")).weights
+    return load_interactdiffusion(str(folder / "tiny_ext_interactdiff.safetensors")).weights
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def tokens(folder):
 
 
 def said(what):
-    """Puts what was compared before the message."""
+    """Puts the name of the comparison before the message."""
     return lambda message: f"{what}: {message}"
 
 
@@ -51,7 +51,7 @@ def read(folder, name):
 
 def test_between(folder):
     given = read(folder, "between")
-    found = between(given["subject_boxes"], given["object_boxes"])
+    found = between_boxes(given["subject_boxes"], given["object_boxes"])
     names = json.loads(safe_open(folder / "between.safetensors", "pt").metadata()["case_names"])
     for i, expected in enumerate(given["between_boxes"][0]):
         torch.testing.assert_close(found[0, i], expected, **EXACT, msg=said(names[i] if i < len(names) else i))
@@ -59,7 +59,7 @@ def test_between(folder):
 
 def test_fourier(folder):
     given = read(folder, "fourier")
-    found = fourier(given["boxes"], len(given["freq_bands"]))
+    found = embed_boxes(given["boxes"], len(given["freq_bands"]))
     torch.testing.assert_close(found, given["embedding"], rtol=1e-5, atol=1e-6)
 
 
@@ -73,7 +73,7 @@ def test_tokens(tokens, weights):
 
 
 def test_null_tokens(tokens, weights):
-    found = weights.network.position_net(tiny.nothing(weights).ground(weights.network.sizes))
+    found = weights.network.position_net(tiny.nothing(weights).to_grounding(weights.network.sizes))
     torch.testing.assert_close(found.expand_as(tokens["null.objs"]), tokens["null.objs"], **TOKENS)
 
 
@@ -85,29 +85,29 @@ def test_fusers(folder, weights):
             continue
         fuser = weights.network.fusers[weights.blocks.index(name.split(".transformer_blocks")[0])]
         x, scale = given[f"{name}|x"], float(scale[1])
-        found = fuser(x, *fuser.keys(given[f"{name}|objs"]), scale)
+        found = fuser(x, *fuser.project_tokens(given[f"{name}|objs"]), scale)
         torch.testing.assert_close(found, expected, **(BLOCK if scale else EXACT), msg=said(key))
 
 
 def test_attention_residual(folder, weights):
-    """What the first of a fuser's two residuals adds: with the second's gate shut."""
+    """The first of a fuser's two residuals, measured with the second's gate shut."""
     given = read(folder, "informer_io")
     for key in filter(lambda key: key.endswith("|attn_residual"), given):
         name = key.split("|")[0]
         fuser = weights.network.fusers[weights.blocks.index(name.split(".transformer_blocks")[0])]
         shut = torch.func.functional_call(fuser, {"alpha_dense": torch.zeros(())}, (
-            given[f"{name}|x"], *fuser.keys(given[f"{name}|objs"]), 1.0))
+            given[f"{name}|x"], *fuser.project_tokens(given[f"{name}|objs"]), 1.0))
         torch.testing.assert_close(shut - given[f"{name}|x"], given[key], **BLOCK)
 
 
 class Tokens:
-    """Stands for a condition's interactions: knows tokens (B, 3N, T)."""
+    """Replaces a condition's interactions by tokens (B, 3S, E)."""
 
     def __init__(self, fusers, tokens):
         self.fusers, self.tokens = fusers, tokens
 
-    def keys(self, i, area, x):
-        return self.fusers[i].keys(self.tokens)
+    def entry(self, fuser, area, x):
+        return self.fusers[fuser].project_tokens(self.tokens)
 
 
 @pytest.fixture(scope="module")
@@ -149,10 +149,11 @@ def test_schedules(folder):
     for key in given:
         form, name, part = key.split("/")
         if part == "types_percent":
-            check_steps([BySteps(full, fade) for full, fade, _ in fractions(given[key])],
+            check_steps([ScheduleBySteps(full, fade) for full, fade, _ in fractions(given[key])],
                         given[f"{form}/{name}/alphas"])
         elif part == "beta_percent":
-            check_steps([BySteps(*beta) for beta in fractions(given[key])], given[f"{form}/{name}/enabled"].float())
+            check_steps([ScheduleBySteps(*beta) for beta in fractions(given[key])],
+                        given[f"{form}/{name}/enabled"].float())
         elif part == "stage_one_two_strength_percent":
             check_timesteps(fractions(given[key]), given[f"{form}/{name}/timesteps"], given[f"{form}/{name}/alpha"])
 
@@ -164,6 +165,6 @@ def check_steps(schedules, expected):
 
 
 def check_timesteps(settings, timesteps, expected):
-    found = [[strength * ByTimestep(full, end).scale(Moment(0, 1, t)) for t in timesteps.tolist()]
+    found = [[strength * ScheduleByTimestep(full, end).scale(Moment(0, 1, t)) for t in timesteps.tolist()]
              for full, end, strength in settings]
     torch.testing.assert_close(torch.tensor(found), expected, **SCHEDULE)

@@ -1,4 +1,4 @@
-"""Interactions in runs of the host's samplers, against the reference's form of guidance and fuser."""
+"""Interactions in runs of the host's samplers, compared with the reference's guidance and fuser."""
 import pytest
 import torch
 
@@ -16,14 +16,14 @@ from comfy_extras import nodes_custom_sampler
 from mditface.mdit.interactdiffusion.encode import EncodedInteractions
 from mditface.mdit.interactdiffusion.model import Fuser
 from mditface.mdit.interactdiffusion.patch import KEY, Reading, apply_interactions
-from mditface.mdit.interactdiffusion.schedule import BySteps, ByTimestep
+from mditface.mdit.interactdiffusion.schedule import ScheduleBySteps, ScheduleByTimestep
 from mditface.tests.interactdiffusion import tiny
 
-CLOSE = dict(rtol=0, atol=2e-3)  # of values up to 100, after steps that widen each rounding
+CLOSE = dict(rtol=0, atol=2e-3)  # values reach 100, and steps amplify rounding
 EFFECT = 0.1
 LATENT = (1, 4, 8, 12)
 STEPS = 3
-ALWAYS = Reading(schedule=BySteps())
+ALWAYS = Reading(schedule=ScheduleBySteps())
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,9 @@ def run(model, positive=tiny.text(0), negative=tiny.text(1), latent=LATENT, cfg=
 
 
 def reference(model, weights, positive, negative=None):
-    """A clone of the model with the plain fuser in each block. The rows' tokens go by the host's list of halves."""
+    """A clone of the model with the plain fuser in each block. The host's list of halves gives each row its tokens."""
     network, seen = weights.network, []
-    tokens = [network.position_net(one.ground(network.sizes))
+    tokens = [network.position_net(one.to_grounding(network.sizes))
               for one in (positive, negative or tiny.nothing(weights))]
 
     def patch(x, options):
@@ -58,7 +58,7 @@ def reference(model, weights, positive, negative=None):
 @pytest.mark.parametrize("length, halves", [(11, {(1, 0)}), (13, {(0,), (1,)})])
 @pytest.mark.parametrize("batch", [1, 2])
 def test_the_negative_reads_null_tokens(base, weights, given, length, halves, batch):
-    """In one call with the positive, and in a call of its own where the texts cannot be put together."""
+    """In one call with the positive, and in a separate call if the texts cannot be concatenated."""
     latent = (batch, *LATENT[1:])
     plain, seen = reference(base, weights, given)
     expected = run(plain, negative=tiny.text(1, length), latent=latent)
@@ -83,8 +83,8 @@ def test_each_attention_of_the_host(base, weights, given, kernel, monkeypatch):
     torch.testing.assert_close(run(apply_interactions(base, weights, given, ALWAYS)), expected, **CLOSE)
 
 
-@pytest.mark.parametrize("reading", [Reading(strength=0.0), Reading(schedule=BySteps(0.0)),
-                                     Reading(schedule=ByTimestep(0.0, 0.0)), Reading(start=0.999)])
+@pytest.mark.parametrize("reading", [Reading(strength=0.0), Reading(schedule=ScheduleBySteps(0.0)),
+                                     Reading(schedule=ScheduleByTimestep(0.0, 0.0)), Reading(start=0.999)])
 def test_no_strength_is_the_bare_model_bit_for_bit(base, weights, given, reading):
     found = run(apply_interactions(base, weights, given, reading))
     assert torch.equal(found, run(base))
@@ -100,8 +100,12 @@ def effect(model, base, **how) -> float:
 
 def test_keys_are_computed_once_a_run(base, weights, given, monkeypatch):
     calls = []
-    keys = Fuser.keys
-    monkeypatch.setattr(Fuser, "keys", lambda self, tokens: (calls.append(self), keys(self, tokens))[1])
+    project = Fuser.project_tokens
+
+    def spy(self, tokens):
+        calls.append(self)
+        return project(self, tokens)
+    monkeypatch.setattr(Fuser, "project_tokens", spy)
     model = apply_interactions(base, weights, given, ALWAYS)
     run(model)
     assert len(calls) == 2 * len(tiny.BLOCKS)  # the positive's and the null tokens'
@@ -113,10 +117,10 @@ def test_a_fuser_without_strength_is_skipped(base, weights, given, monkeypatch):
     calls = []
     forward = Fuser.forward
     monkeypatch.setattr(Fuser, "forward", lambda self, *args: (calls.append(self), forward(self, *args))[1])
-    run(apply_interactions(base, weights, given, Reading(schedule=BySteps(0.5))), steps=4)
+    run(apply_interactions(base, weights, given, Reading(schedule=ScheduleBySteps(0.5))), steps=4)
     assert len(calls) == 2 * len(tiny.BLOCKS)
     calls.clear()
-    run(apply_interactions(base, weights, given, Reading(end=0.5, schedule=BySteps())), steps=4)
+    run(apply_interactions(base, weights, given, Reading(end=0.5, schedule=ScheduleBySteps())), steps=4)
     assert 0 < len(calls) < 4 * len(tiny.BLOCKS)
 
 
@@ -155,7 +159,7 @@ def test_a_changed_base(base, weights, given):
 
 
 def test_other_middle_patches_go_on(base, weights, given):
-    """GLIGEN's conditioning and other nodes put patches into the same place."""
+    """GLIGEN's conditioning and other nodes add patches at the same point."""
     model, called = base.clone(), []
     model.set_model_patch(lambda x, options: (called.append(1), 0.9 * x)[1], "middle_patch")
     both = apply_interactions(model, weights, given, ALWAYS)
@@ -168,7 +172,7 @@ def own(conditioning, *interactions):
 
 
 def test_a_conditioning_of_its_own(base, weights, given):
-    """It goes before the model's, on a negative prompt, too, and without any of the model's."""
+    """It replaces the model's, also on a negative prompt, and works without any of the model's."""
     alone = run(apply_interactions(base, weights, tiny.encoded(tiny.HOLDING), ALWAYS))
     for shared in (None, tiny.encoded(tiny.FEEDING)):
         model = apply_interactions(base, weights, shared, ALWAYS)
@@ -179,7 +183,7 @@ def test_a_conditioning_of_its_own(base, weights, given):
 
 
 def test_three_prompts_in_one_call(base, weights):
-    """Two halves of the picture by masks, each with its own interaction, against runs of the whole model for each."""
+    """Two halves of the image by masks, each with its own interaction, compared with a run for each."""
     model = apply_interactions(base, weights, None, ALWAYS)
     left = torch.zeros(1, 64, 96)
     left[..., :48] = 1
@@ -198,7 +202,7 @@ def test_three_prompts_in_one_call(base, weights):
 
 
 def test_an_area_sees_its_part_of_the_boxes(base, weights):
-    """The right half of the picture: FEEDING lies left of it for the most part and leaves, HOLDING is moved."""
+    """The right half of the image: most of FEEDING is left of it, so it is dropped; HOLDING is moved."""
     model = apply_interactions(base, weights, None, ALWAYS)
     area = {"area": (8, 6, 0, 6), "strength": 1.0}
     given = own(tiny.text(0), tiny.FEEDING._replace(subject_box=(0.05, 0.2, 0.5, 0.75)), tiny.HOLDING)
@@ -299,7 +303,7 @@ def test_models_that_do_not_fit(base, weights, given):
     with pytest.raises(ValueError, match="has no UNet"):
         device = torch.device("cpu")
         apply_interactions(comfy.model_patcher.ModelPatcher(torch.nn.Linear(1, 1), device, device), weights, given)
-    with pytest.raises(ValueError, match="applied to it already"):
+    with pytest.raises(ValueError, match="already applied to it"):
         apply_interactions(apply_interactions(base, weights, given), weights, given)
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mditface.mdit.interactdiffusion.interactions import Interaction, checked_box, host_boxes
-from mditface.mdit.interactdiffusion.text import FIELDS, parse
+from mditface.mdit.interactdiffusion.interactions import Interaction, read_host_boxes, to_box
+from mditface.mdit.interactdiffusion.text import FIELDS, parse_interactions
 from mditface.tests.interactdiffusion.tiny import FEEDING, HOLDING
 
 WRITTEN = ("person [0.05, 0.2, 0.35, 0.75] = feeding = cat [0.3 0.45 0.7 0.8];\n"
@@ -28,23 +28,23 @@ def as_json(one: Interaction) -> dict:
 
 
 def test_lines():
-    assert parse(WRITTEN) == (FEEDING, HOLDING)
+    assert parse_interactions(WRITTEN) == (FEEDING, HOLDING)
 
 
 @given(st.lists(interactions, max_size=4), st.sampled_from([";", "\n", " ; \n\n"]))
 def test_lines_come_back(given, between):
-    assert parse(between.join(map(as_line, given))) == tuple(given)
+    assert parse_interactions(between.join(map(as_line, given))) == tuple(given)
 
 
 @given(st.lists(interactions, max_size=4))
 def test_json_comes_back(given):
-    assert parse(json.dumps([as_json(one) for one in given])) == tuple(given)
+    assert parse_interactions(json.dumps([as_json(one) for one in given])) == tuple(given)
 
 
 @given(st.text(max_size=40) | st.text("[]=;, .0123abc\n{}\"", max_size=40))
 def test_any_text_is_read_or_refused(text):
     try:
-        found = parse(text)
+        found = parse_interactions(text)
     except ValueError as error:
         assert str(error).startswith(("text: ", "boxes: "))
     else:
@@ -55,62 +55,62 @@ def test_any_text_is_read_or_refused(text):
 
 def test_one_json_object_and_phrases_with_brackets():
     one = FEEDING._replace(subject="a [very] tall person; = walking")
-    assert parse(json.dumps(as_json(one))) == (one,)
+    assert parse_interactions(json.dumps(as_json(one))) == (one,)
 
 
 def test_boxes_from_elsewhere_in_turn():
     taken = [FEEDING.subject_box, FEEDING.object_box, HOLDING.subject_box, HOLDING.object_box]
-    assert parse("person=feeding=cat;man=holding=hair drier", boxes=taken) == (FEEDING, HOLDING)
+    assert parse_interactions("person=feeding=cat;man=holding=hair drier", boxes=taken) == (FEEDING, HOLDING)
     mixed = "person = feeding = cat\n" + as_line(HOLDING)
-    assert parse(mixed, boxes=taken[:2]) == (FEEDING, HOLDING)
+    assert parse_interactions(mixed, boxes=taken[:2]) == (FEEDING, HOLDING)
     for some in ([], taken[:1], taken[:3]):
         with pytest.raises(ValueError, match=f"boxes: {len(some)} boxes for 1 interactions"):
-            parse(mixed, boxes=some)
+            parse_interactions(mixed, boxes=some)
 
 
 def test_pixels():
-    (found,) = parse("a [64, 0, 320, 240] = b = c [0, 0, 640, 480]", (640, 480))
+    (found,) = parse_interactions("a [64, 0, 320, 240] = b = c [0, 0, 640, 480]", (640, 480))
     assert found[3:] == ((0.1, 0.0, 0.5, 0.5), (0.0, 0.0, 1.0, 1.0))
 
 
-@pytest.mark.parametrize("text, told", [
+@pytest.mark.parametrize("text, message", [
     ("person = feeding", "interaction 1, 'person = feeding', has 2 parts"),
     ("a = b = c = d", "has 4 parts"),
     (as_line(FEEDING) + "; x [0 0 1 1] = y = z", "interaction 2, .* has one box"),
-    ("a [0 0 1 1] = b [0 0 1 1] = c [0 0 1 1]", "brackets where none belong"),
-    ("a [0 0 1 1 = b = c [0 0 1 1]", "brackets where none belong"),
+    ("a [0 0 1 1] = b [0 0 1 1] = c [0 0 1 1]", "brackets in the wrong position"),
+    ("a [0 0 1 1 = b = c [0 0 1 1]", "brackets in the wrong position"),
     ("a [0 0 x 1] = b = c [0 0 1 1]", r"the box \[0 0 x 1\], which is not made of numbers"),
-    ("a [0 0 1] = b = c [0 0 1 1]", r"subject_box: \(0, 0, 1\) is no box"),
-    ("a [0 0 nan 1] = b = c [0 0 1 1]", "is no box"),
+    ("a [0 0 1] = b = c [0 0 1 1]", r"subject_box: \(0, 0, 1\) is not a box"),
+    ("a [0 0 nan 1] = b = c [0 0 1 1]", "is not a box"),
     ("a [0 0 1 1] = b = c [0.5 0 0.5 1]", r"object_box: the box \(0.5, 0, 0.5, 1\) has no area"),
     ("a [0.9 0 0.1 1] = b = c [0 0 1 1]", "has no area: give left, top"),
-    ("a [0 0 1.5 1] = b = c [0 0 1 1]", r"outside of the picture \(fractions from 0 to 1\)"),
+    ("a [0 0 1.5 1] = b = c [0 0 1 1]", r"outside of the image \(fractions from 0 to 1\)"),
     ("[{", "begins like JSON"),
     ('[{"subject": "a"}]', "interaction 1 must be a JSON object"),
     ('{"subject": "a", "action": "b", "object": 3}', "must be a JSON object"),
     ("[1]", "must be a JSON object"),
 ])
-def test_refused(text, told):
-    with pytest.raises(ValueError, match=told):
-        parse(text)
+def test_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_interactions(text)
 
 
 def test_boxes_of_the_host():
     box = {"x": 64, "y": 0, "width": 256, "height": 240}
     for value in (box, [box], [[box]], [[box], []]):
-        assert host_boxes(value, (640, 480), "boxes") == [(0.1, 0.0, 0.5, 0.5)]
-    assert host_boxes(None, (640, 480), "boxes") == host_boxes([], (640, 480), "boxes") == []
-    assert host_boxes([[]], (640, 480), "boxes") == []
-    with pytest.raises(ValueError, match=r"boxes: .* outside of the picture \(pixels of 300 x 480\)"):
-        host_boxes([box], (300, 480), "boxes")
+        assert read_host_boxes(value, (640, 480), "boxes") == [(0.1, 0.0, 0.5, 0.5)]
+    assert read_host_boxes(None, (640, 480), "boxes") == read_host_boxes([], (640, 480), "boxes") == []
+    assert read_host_boxes([[]], (640, 480), "boxes") == []
+    with pytest.raises(ValueError, match=r"boxes: .* outside of the image \(pixels of 300 x 480\)"):
+        read_host_boxes([box], (300, 480), "boxes")
     with pytest.raises(ValueError, match="has no area"):
-        host_boxes({**box, "width": 0}, (640, 480), "boxes")
+        read_host_boxes({**box, "width": 0}, (640, 480), "boxes")
 
 
 @given(st.lists(st.floats(), max_size=5))
-def test_a_box_lies_in_the_picture(numbers):
+def test_a_box_lies_in_the_image(numbers):
     try:
-        box = checked_box(numbers, (512, 768), "box")
+        box = to_box(numbers, (512, 768), "box")
     except ValueError as error:
         assert str(error).startswith("box: ")
     else:

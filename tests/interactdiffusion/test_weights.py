@@ -1,4 +1,4 @@
-"""Files of weights: every published form gives the same network, and what is none is refused with its reason."""
+"""Weight files: every published form gives the same network, and other files are refused with a reason."""
 import collections
 import pickle
 import sys
@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mditface.mdit.interactdiffusion.weights import load_weights
+from mditface.mdit.interactdiffusion.weights import load_interactdiffusion
 from mditface.tests.interactdiffusion import tiny
 
 LEVELS = {"input_blocks.1.1": "down_blocks.0.attentions.0", "input_blocks.5.1": "down_blocks.1.attentions.1",
@@ -34,7 +34,7 @@ def in_diffusers(plugin, prefix=""):
 
 
 class Configuration:
-    """Makes what a checkpoint's configuration is made of, under the names of the package that wrote it."""
+    """Makes the objects of a checkpoint's configuration, under the names of the package that wrote it."""
 
     def __init__(self, monkeypatch):
         self.classes = {}
@@ -85,7 +85,7 @@ def same(found, plugin):
 @pytest.mark.parametrize("name", ["plugin.safetensors", "plugin.pth", "plugin.pt"])
 @pytest.mark.parametrize("prefix", ["", "model.", "model.diffusion_model.", "unet."])
 def test_plugin_file(plugin, tmp_path, name, prefix):
-    loaded = load_weights(write(tmp_path, name, {prefix + key: weight for key, weight in plugin.items()}))
+    loaded = load_interactdiffusion(write(tmp_path, name, {prefix + key: weight for key, weight in plugin.items()}))
     same(loaded.weights, plugin)
     assert loaded.base == {}
     assert loaded.weights.network.sizes == SIZES
@@ -93,19 +93,19 @@ def test_plugin_file(plugin, tmp_path, name, prefix):
 
 def test_half_precision(plugin, tmp_path):
     half = {key: weight.half() for key, weight in plugin.items()}
-    network = load_weights(write(tmp_path, "half.safetensors", half)).weights.network
+    network = load_interactdiffusion(write(tmp_path, "half.safetensors", half)).weights.network
     assert {weight.dtype for weight in network.state_dict().values()} == {torch.float16}
-    given = tiny.encoded(tiny.FEEDING).ground(SIZES)
-    exact = load_weights(write(tmp_path, "full.safetensors", plugin)).weights.network
+    given = tiny.encoded(tiny.FEEDING).to_grounding(SIZES)
+    exact = load_interactdiffusion(write(tmp_path, "full.safetensors", plugin)).weights.network
     torch.testing.assert_close(network.position_net(given), exact.position_net(given), rtol=0, atol=0.02)
     x = torch.randn(1, 12, 16)
-    read = [net.fusers[0](x, *net.fusers[0].keys(net.position_net(given)), 1.0) for net in (network, exact)]
+    read = [net.fusers[0](x, *net.fusers[0].project_tokens(net.position_net(given)), 1.0) for net in (network, exact)]
     torch.testing.assert_close(*read, rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize("prefix", ["", "unet."])
 def test_diffusers_unet(plugin, tmp_path, prefix):
-    loaded = load_weights(write(tmp_path, "diffusers.safetensors", in_diffusers(plugin, prefix)))
+    loaded = load_interactdiffusion(write(tmp_path, "diffusers.safetensors", in_diffusers(plugin, prefix)))
     same(loaded.weights, plugin)
     assert list(loaded.base) == ["conv_in.weight"]
 
@@ -116,7 +116,7 @@ def test_complete_checkpoint_with_its_configuration(plugin, tmp_path, monkeypatc
         torch.load(path, weights_only=True)  # the form that the host's own loader uses
     for name in [name for name in sys.modules if name.startswith("omegaconf")]:
         monkeypatch.delitem(sys.modules, name)
-    loaded = load_weights(path)
+    loaded = load_interactdiffusion(path)
     same(loaded.weights, plugin)
     assert set(loaded.base) == {"model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.quant_conv.bias",
                                 "cond_stage_model.transformer.text_model.embeddings.position_ids"}
@@ -132,7 +132,7 @@ def test_a_file_that_runs_code_is_refused(plugin, tmp_path, legacy):
     path = str(tmp_path / "attack.pth")
     torch.save({**plugin, "extra": Attack()}, path, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(ValueError, match="weights_name: .*attack.pth.* (holds more than weights|cannot be read)"):
-        load_weights(path)
+        load_interactdiffusion(path)
     assert not hasattr(sys, "attacked")
 
 
@@ -149,7 +149,7 @@ REFUSED = {
     "lora": (lambda p: {"lora_unet_x.lora_up.weight": torch.ones(2)}, "holds no InteractDiffusion weights"),
     "xl": (lambda p: p | {"input_blocks.4.1.transformer_blocks.1.fuser.alpha_attn": torch.ones(())}, "for SDXL"),
     "no leaf": (lambda p: without(p, "middle_block.1.transformer_blocks.0.fuser.norm2.bias"),
-                "lacks .middle_block.1.transformer_blocks.0.fuser.norm2.bias."),
+                "missing .middle_block.1.transformer_blocks.0.fuser.norm2.bias."),
     "no null": (lambda p: without(p, "null_position_feature"), "lacks the key position_net.null_position_feature"),
     "no fusers": (lambda p: {key: p[key] for key in p if key.startswith("position_net.")}, "holds no fusers"),
     "unknown": (lambda p: changed(p, position_net__more=torch.ones(2)), "unknown .position_net.more."),
@@ -165,7 +165,7 @@ def test_refused(plugin, tmp_path, name, ending):
     edit, message = REFUSED[name]
     path = write(tmp_path, f"file.{ending}", edit(plugin))
     with pytest.raises(ValueError, match=f"weights_name: '.*file.{ending}'.*{message}"):
-        load_weights(path)
+        load_interactdiffusion(path)
 
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
@@ -174,10 +174,10 @@ def test_damaged_files(plugin, tmp_path, ending):
     with open(path, "r+b") as file:
         file.truncate(3000)
     with pytest.raises(ValueError, match="weights_name: .*cut.* is truncated"):
-        load_weights(path)
+        load_interactdiffusion(path)
     (tmp_path / f"page.{ending}").write_bytes(b"<html>404 Not Found</html>" * 10)
     with pytest.raises(ValueError, match="weights_name: "):
-        load_weights(str(tmp_path / f"page.{ending}"))
+        load_interactdiffusion(str(tmp_path / f"page.{ending}"))
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(ValueError, match="holds a list, not weights"):
-        load_weights(str(tmp_path / "list.pth"))
+        load_interactdiffusion(str(tmp_path / "list.pth"))

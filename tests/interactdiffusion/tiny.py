@@ -16,8 +16,8 @@ import comfy.supported_models
 from comfy.supported_models_base import ClipTarget
 from mditface.mdit.interactdiffusion import encode
 from mditface.mdit.interactdiffusion.interactions import Interaction
-from mditface.mdit.interactdiffusion.model import InteractDiffusion, Sizes
-from mditface.mdit.interactdiffusion.weights import Loaded, load_weights
+from mditface.mdit.interactdiffusion.model import InteractDiffusion, InteractDiffusionSizes
+from mditface.mdit.interactdiffusion.weights import InteractDiffusionFile, load_interactdiffusion
 
 CONTEXT, FEATURE = 48, 40
 UNET = dict(image_size=8, in_channels=4, out_channels=4, model_channels=32, num_res_blocks=[1, 1], channel_mult=(1, 2),
@@ -25,14 +25,14 @@ UNET = dict(image_size=8, in_channels=4, out_channels=4, model_channels=32, num_
             transformer_depth_middle=1, transformer_depth_output=[1, 1, 0, 0], context_dim=CONTEXT,
             use_linear_in_transformer=False, legacy=False)
 BLOCKS = {"input_blocks.1.1": 32, "middle_block.1": 64, "output_blocks.2.1": 32, "output_blocks.3.1": 32}
-SIZES = Sizes(FEATURE, 64, 56, CONTEXT, 30, tuple(BLOCKS.values()))
+SIZES = InteractDiffusionSizes(FEATURE, 64, 56, CONTEXT, 30, tuple(BLOCKS.values()))
 TEXT_ENCODER = dict(hidden_size=FEATURE, num_attention_heads=4, num_hidden_layers=2, intermediate_size=64)
 FEEDING = Interaction("person", "feeding", "cat", (0.05, 0.2, 0.35, 0.75), (0.3, 0.45, 0.7, 0.8))
 HOLDING = Interaction("man", "holding", "hair drier", (0.5, 0.1, 0.95, 0.9), (0.55, 0.2, 0.7, 0.35))
 
 
 def random_weights(module: torch.nn.Module, seed: int = 0) -> dict[str, Tensor]:
-    """Weights that keep the size of what passes through the layers; norms are near 1, gates wide open."""
+    """Weights that keep the scale of activations; norms are near 1, gates wide open."""
     generator, weights = torch.Generator().manual_seed(seed), {}
     for name, weight in module.state_dict().items():
         drawn = torch.randn(weight.shape, generator=generator)
@@ -62,7 +62,7 @@ def clip(width: int = FEATURE) -> comfy.sd.CLIP:
     return encoder
 
 
-def plugin(sizes: Sizes = SIZES, blocks=tuple(BLOCKS), seed: int = 1) -> dict[str, Tensor]:
+def plugin(sizes: InteractDiffusionSizes = SIZES, blocks=tuple(BLOCKS), seed: int = 1) -> dict[str, Tensor]:
     """Random weights under the keys of the published plug-in file."""
     network = InteractDiffusion(sizes, torch.float32, "cpu", comfy.ops.disable_weight_init)
     return {in_file(name, blocks): weight for name, weight in random_weights(network, seed).items()}
@@ -75,18 +75,18 @@ def in_file(name: str, blocks) -> str:
     return f"{blocks[int(index)]}.transformer_blocks.0.fuser.{leaf}"
 
 
-def load(folder, weights: dict[str, Tensor] | None = None) -> Loaded:
-    """The weights, by way of a file."""
+def load(folder, weights: dict[str, Tensor] | None = None) -> InteractDiffusionFile:
+    """The weights, saved to a file and loaded."""
     save_file(weights or plugin(), folder / "plugin.safetensors")
-    return load_weights(str(folder / "plugin.safetensors"))
+    return load_interactdiffusion(str(folder / "plugin.safetensors"))
 
 
 def encoded(*interactions: Interaction) -> encode.EncodedInteractions:
-    return encode.encode(clip(), interactions)
+    return encode.encode_interactions(clip(), interactions)
 
 
 def nothing(weights):
-    return encode.nothing(weights.network.sizes)
+    return encode.no_interactions(weights.network.sizes)
 
 
 def text(seed: int, length: int = 11, **values) -> list:

@@ -21,8 +21,8 @@ def label_maps(draw, least=1):
     return coarse.repeat_interleave(block, 1).repeat_interleave(block, 2)[:, :h, :w]
 
 
-def picture_of(indices, palette, order):
-    """The picture that someone would save of these indices in a palette and a class order."""
+def image_of(indices, palette, order):
+    """The image that someone would save of these indices in a palette and a class order."""
     rows = torch.tensor(ORDERS[order].classes).argsort()[indices.long()]
     return torch.tensor(PALETTES[palette].colors, dtype=torch.float32)[rows] / 255
 
@@ -65,7 +65,7 @@ def test_bad_class_lists_are_refused(text, said):
 # Pictures to indices and back
 
 @given(label_maps())
-def test_a_label_map_survives_the_way_to_a_picture_and_back(indices):
+def test_a_label_map_survives_the_way_to_an_image_and_back(indices):
     image = to_image(indices)
     assert image.dtype == torch.float32 and image.shape == (*indices.shape, 3)
     back = to_indices(image)
@@ -76,13 +76,13 @@ def test_a_label_map_survives_the_way_to_a_picture_and_back(indices):
 @pytest.mark.parametrize("palette", PALETTES)
 @given(indices=label_maps())
 def test_every_palette_and_order_is_read(palette, order, indices):
-    assert torch.equal(to_indices(picture_of(indices, palette, order), palette, order), indices)
+    assert torch.equal(to_indices(image_of(indices, palette, order), palette, order), indices)
 
 
 @given(label_maps(), st.integers(0, 2**31))
-def test_colours_a_little_off_snap_to_the_nearest_entry(indices, seed):
+def test_colors_a_little_off_snap_to_the_nearest_entry(indices, seed):
     noise = torch.rand(*indices.shape, 3, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-    # The closest two colours are 51 apart: 24 in any direction and the rounding stay below the middle.
+    # The closest two colors are 51 apart: 24 in any direction and the rounding stay below the middle.
     noise = noise / noise.norm(dim=-1, keepdim=True).clamp(min=1) * 24 / 255
     assert torch.equal(to_indices(to_image(indices) + noise), indices)
 
@@ -111,7 +111,7 @@ def test_a_fourth_channel_is_ignored():
     assert torch.equal(to_indices(image), indices)
 
 
-def test_far_colours_are_refused_with_share_samples_and_remedy():
+def test_far_colors_are_refused_with_share_samples_and_remedy():
     image = to_image(on_skin())
     image[:, :, :10] = 1.0
     image[:, :4, :10] = torch.tensor([128, 128, 128]) / 255
@@ -124,7 +124,7 @@ def test_far_colours_are_refused_with_share_samples_and_remedy():
 
 
 @pytest.mark.parametrize("share, refused", [(0.08, False), (0.12, True)])
-def test_far_colours_are_refused_above_a_tenth_of_one_picture(share, refused):
+def test_far_colors_are_refused_above_a_tenth_of_one_image(share, refused):
     image = to_image(torch.full((3, 10, 50), SKIN))
     image[1].view(-1, 3)[:int(500 * share)] = 1.0
     if refused:
@@ -140,13 +140,13 @@ def test_far_colours_are_refused_above_a_tenth_of_one_picture(share, refused):
 def test_a_map_read_in_a_wrong_palette_is_refused(saved, read):
     indices = torch.arange(1, 19, dtype=torch.uint8).reshape(1, 3, 6)
     with pytest.raises(ValueError, match="Choose the palette"):
-        to_indices(picture_of(indices, saved, "CelebAMask-HQ"), read)
+        to_indices(image_of(indices, saved, "CelebAMask-HQ"), read)
 
 
 @pytest.mark.parametrize("image, said", [
     (torch.zeros(0, 8, 8, 3), "batch is empty"), (torch.zeros(8, 8, 3), r"got \(8, 8, 3\)"),
     (torch.zeros(1, 8, 8, 1), r"got \(1, 8, 8, 1\)"), (torch.full((1, 8, 8, 3), float("nan")), "NaN or infinite")])
-def test_pictures_of_a_wrong_kind_are_refused(image, said):
+def test_images_of_a_wrong_kind_are_refused(image, said):
     with pytest.raises(ValueError, match=f"^label_map: .*{said}"):
         to_indices(image)
 
@@ -230,13 +230,13 @@ def test_edits_touch_the_class_alone(edit, indices, k):
     assert torch.equal(indices, before), "the input was written to"
     untouched = (before != k) & (after != k)
     assert torch.equal(after[untouched], before[untouched])
-    for picture, edited in zip(before, after):
-        new = set(edited.unique().tolist()) - set(picture.unique().tolist())
-        assert new <= ({0, HAIR} if (picture == k).all() else {HAIR})
+    for image, edited in zip(before, after):
+        new = set(edited.unique().tolist()) - set(image.unique().tolist())
+        assert new <= ({0, HAIR} if (image == k).all() else {HAIR})
 
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
-def test_pictures_of_a_batch_are_edited_apart_and_pass_without_the_class(edit):
+def test_images_of_a_batch_are_edited_apart_and_pass_without_the_class(edit):
     indices = torch.cat([on_skin(), torch.full((1, 40, 40), SKIN, dtype=torch.uint8)])
     after = edit(indices, L_EYE)
     assert torch.equal(after[:1], edit(on_skin(), L_EYE)) and not torch.equal(after[0], indices[0])
@@ -245,7 +245,7 @@ def test_pictures_of_a_batch_are_edited_apart_and_pass_without_the_class(edit):
 
 @settings(deadline=None)
 @given(st.integers(-12, 12), st.integers(-15, 15))
-def test_moving_there_and_back_inside_the_picture_restores_the_class(dx, dy):
+def test_moving_there_and_back_inside_the_image_restores_the_class(dx, dy):
     there = move(on_skin(), L_EYE, dx, dy)
     assert torch.equal(there == L_EYE, (on_skin() == L_EYE).roll((dy, dx), (1, 2)))
     assert torch.equal(move(there, L_EYE, -dx, -dy), on_skin())
@@ -280,7 +280,7 @@ def test_growing_contains_and_adds_up_to_the_radius(indices, k, small, more):
             assert torch.equal(new, distance[:, old].amin(dim=1) <= small + 1e-9)
 
 
-def test_shrinking_leaves_the_picture_border_alone():
+def test_shrinking_leaves_the_image_border_alone():
     indices = torch.full((1, 20, 20), SKIN, dtype=torch.uint8)
     indices[:, 10:] = CLOTH
     after = grow(indices, CLOTH, -3)

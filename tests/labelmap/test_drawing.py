@@ -107,10 +107,10 @@ def test_another_version():
 def test_templates_are_small_label_maps(path):
     import numpy as np
     from PIL import Image
-    picture = np.array(Image.open(path))
-    assert picture.shape == (512, 512) and picture.max() < len(CLASSES)
-    assert {1, 2, 4, 5, 6, 7, 11, 12, 17, 18} <= set(picture.ravel().tolist())
-    assert len(encode_drawing(torch.from_numpy(picture))) < 8000
+    image = np.array(Image.open(path))
+    assert image.shape == (512, 512) and image.max() < len(CLASSES)
+    assert {1, 2, 4, 5, 6, 7, 11, 12, 17, 18} <= set(image.ravel().tolist())
+    assert len(encode_drawing(torch.from_numpy(image))) < 8000
 
 
 def test_a_new_node_has_a_face():

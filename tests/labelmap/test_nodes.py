@@ -64,7 +64,7 @@ def test_an_empty_mask_batch_is_refused():
 
 # Split
 
-def test_masks_come_one_a_class_and_picture_with_their_union():
+def test_masks_come_one_a_class_and_image_with_their_union():
     image = torch.cat([face(1), to_image(torch.zeros(1, 12, 16, dtype=torch.uint8))])
     masks, union = run(LabelMapToMasks, label_map=image, classes="hair, skin", palette="colours",
                        order="CelebAMask-HQ")
@@ -85,7 +85,7 @@ def test_all_classes_and_the_parsers_order():
 @pytest.mark.parametrize("image, said", [
     (torch.zeros(0, 8, 8, 3), "label_map: the batch is empty"), (torch.zeros(1, 8, 8), "label_map: expected"),
     (torch.ones(1, 8, 8, 3), r"label_map: 100% .* \(255, 255, 255\)")])
-def test_bad_pictures_are_refused(image, said):
+def test_bad_images_are_refused(image, said):
     with pytest.raises(ValueError, match=said):
         run(LabelMapToMasks, label_map=image, classes="all", palette="colours", order="CelebAMask-HQ")
     with pytest.raises(ValueError, match=said):

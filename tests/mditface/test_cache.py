@@ -1,4 +1,4 @@
-"""The contract of the static cache (spec section 6): exact, counted, never stale, never leaking."""
+"""The contract of the static cache (docs/design/mditface.md, section 6): exact, counted, never stale, never leaking."""
 import copy
 import gc
 import pickle
@@ -151,19 +151,19 @@ def test_a_flat_maps_keys_become_one_for_each_leaf(loaded, texts):
 
 
 def test_merged_keys_are_as_long_as_the_keys_they_stand_for():
-    """Equal keys at different places differ by their rotation only, and so must their mean."""
-    places = torch.cartesian_prod(torch.arange(16.0), torch.arange(16.0))
+    """Equal keys at different positions differ by their rotation only, and so must their mean."""
+    positions = torch.cartesian_prod(torch.arange(16.0), torch.arange(16.0))
     tokens = MaskTokens(torch.zeros(1, 256, 1), (16, 16), torch.arange(16.0), torch.arange(16.0), (16, 16),
                         torch.ones(1, 256, dtype=torch.int16))
     net = tiny.network()
 
-    def rotation(places):
-        return net.encode_positions(places, {})[1]
+    def rotation(positions):
+        return net.encode_positions(positions, {})[1]
     key = torch.randn(1, 2, 1, 16, generator=torch.Generator().manual_seed(0))
-    keys = apply_rope1(key.expand(-1, -1, 256, -1), rotation(places))
+    keys = apply_rope1(key.expand(-1, -1, 256, -1), rotation(positions))
     entry = merge_entry(iter([(keys, keys)]), tokens, rotation, eight_bit=False)
-    leaves = find_flat_regions(tokens.classes, 16, 16)
-    expected = apply_rope1(key.expand(-1, -1, 64, -1), rotation(merge_leaves(places, leaves)))
+    leaves = find_flat_regions(tokens.classes, (16, 16))
+    expected = apply_rope1(key.expand(-1, -1, 64, -1), rotation(merge_leaves(positions, leaves)))
     torch.testing.assert_close(entry[0][0], expected, rtol=0, atol=1e-5)
     assert not torch.allclose(entry[0][1], expected, atol=0.1)  # as a plain mean of the keys would be
 
@@ -174,7 +174,7 @@ def test_leaves_are_flat_rectangles_that_cover_the_grid(data, h, w, maps):
     seed, classes = data.draw(st.integers(0, 99)), data.draw(st.integers(1, 4))
     blocks = torch.randint(-1, classes, (maps, -(-h // 5), -(-w // 5)), generator=torch.Generator().manual_seed(seed))
     grid = blocks.repeat_interleave(5, 1).repeat_interleave(5, 2)[:, :h, :w]
-    leaves = find_flat_regions(grid.flatten(1), h, w)
+    leaves = find_flat_regions(grid.flatten(1), (h, w))
     assert leaves.unique().tolist() == list(range(int(leaves.max()) + 1))
     side = max(1, min(h, w) // 8)
     for leaf in leaves.unique():
@@ -186,7 +186,7 @@ def test_leaves_are_flat_rectangles_that_cover_the_grid(data, h, w, maps):
 
 
 def test_a_flat_region_is_cut_into_few_leaves():
-    assert find_flat_regions(torch.ones(1, 32 * 32, dtype=torch.int16), 32, 32).max() + 1 == 64
+    assert find_flat_regions(torch.ones(1, 32 * 32, dtype=torch.int16), (32, 32)).max() + 1 == 64
 
 
 def test_half_reduction_keeps_a_quarter_of_the_tokens(loaded, texts):

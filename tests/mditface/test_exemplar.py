@@ -1,4 +1,4 @@
-"""An exemplar's look inside a stand-alone MDiT (experimental; DynaST spec section 13)."""
+"""An exemplar's appearance in a stand-alone MDiT (experimental; docs/design/dynast.md, section 13)."""
 import json
 import math
 
@@ -23,8 +23,8 @@ READING = dict(exemplar_blocks=(0, 2), exemplar_candidates=2)
 
 def side(features, grid, batch=1, seed=1):
     generator = torch.Generator().manual_seed(seed)
-    places = torch.cartesian_prod(*((torch.arange(n) + 0.5) / n for n in grid))
-    return MatchSide(torch.rand(batch, math.prod(grid), features, generator=generator), places, grid)
+    positions = torch.cartesian_prod(*((torch.arange(n) + 0.5) / n for n in grid))
+    return MatchSide(torch.rand(batch, math.prod(grid), features, generator=generator), positions, grid)
 
 
 def exemplar_tokens(cfg, grid=(3, 4), target_grid=(3, 4), batch=1):
@@ -93,7 +93,7 @@ def test_a_read_is_the_sum_over_the_candidates_that_pass_the_test():
 
 @pytest.mark.parametrize("grid", [(8, 8), (7, 9), (40, 36), (2, 3)])
 def test_equal_maps_correspond_place_by_place(grid):
-    """Smooth features, all different, as those of places are."""
+    """Smooth features, all different, as those of positions are."""
     rows, cols = (torch.arange(n) / n for n in grid)
     place = torch.cartesian_prod(rows, cols)
     x = torch.cat([(place * f).cos() for f in (1, 2)] + [(place * f).sin() for f in (1, 2)], -1)[None]

@@ -13,7 +13,7 @@ import nodes
 from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
 from mditface.mdit.mditface import host
 from mditface.mdit.mditface.cache import CachePatcher
-from mditface.mdit.mditface.guidance import DualGuider
+from mditface.mdit.mditface.guidance import DualGuider, Guidance
 from mditface.mdit.mditface.mask import CONDITIONING_KEY, BoundMask, MaskReference
 from mditface.mdit.mditface.sample import sample
 from mditface.mdit.mditface.reader import CacheOptions, MaskCond
@@ -145,7 +145,7 @@ def test_stock_samplers_run_and_repeat(loaded, texts, sampler):
 def test_the_custom_sampler_runs_our_guider_and_the_stock_one(loaded, texts, kind):
     guider = kind(loaded.model)
     guider.set_conds(masked(texts[0], tiny.mask()), texts[1])
-    guider.set_scales(2.0, 1.0) if kind is DualGuider else guider.set_cfg(2.0)
+    guider.set_guidance(Guidance(2.0, 1.0)) if kind is DualGuider else guider.set_cfg(2.0)
     sigmas = comfy.samplers.calculate_sigmas(loaded.model.get_model_object("model_sampling"), "simple", 2)
     out = SamplerCustomAdvanced.execute(Noise_RandomNoise(0), guider, comfy.samplers.sampler_object("euler"), sigmas,
                                         {"samples": torch.zeros(1, 3, SIDE, SIDE)})
@@ -284,7 +284,7 @@ def test_dual_guidance_is_its_formula(loaded, texts, text_scale, mask_scale, row
         masked(texts[0], mask), masked(texts[1], mask), texts[1]))
     guider = DualGuider(model)
     guider.set_conds(masked(texts[0], mask), texts[1])
-    guider.set_scales(text_scale, mask_scale)
+    guider.set_guidance(Guidance(text_scale, mask_scale))
     out = evaluate(guider, x)
     expected = none + mask_scale * (mask_only - none) + text_scale * (full - mask_only)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-5)
@@ -298,7 +298,7 @@ def test_without_a_mask_dual_guidance_is_the_stock_one(loaded, texts, text_scale
     guider, stock = DualGuider(model), comfy.samplers.CFGGuider(loaded.model)
     for one in (guider, stock):
         one.set_conds(*texts)
-    guider.set_scales(text_scale, 4.0)
+    guider.set_guidance(Guidance(text_scale, 4.0))
     stock.set_cfg(text_scale)
     torch.testing.assert_close(evaluate(guider, x), evaluate(stock, x), **TOLERANCE)
     assert seen == [rows]
@@ -310,13 +310,13 @@ def test_a_mask_on_the_negative_is_not_read_by_dual_guidance(loaded, texts):
     for negative in (texts[1], masked(texts[1], tiny.mask(seed=3))):
         guider = DualGuider(loaded.model)
         guider.set_conds(masked(texts[0], tiny.mask()), negative)
-        guider.set_scales(3.0, 2.0)
+        guider.set_guidance(Guidance(3.0, 2.0))
         outs.append(evaluate(guider, x))
     torch.testing.assert_close(*outs, **TOLERANCE)
 
 
 def our_sampler(loaded, texts, latent, mask=None, cache=CacheOptions(), model=None, **changes):
-    settings = dict(seed=0, steps=2, text_scale=2.0, mask_scale=1.5, sampler_name="euler", scheduler="simple")
+    settings = dict(seed=0, steps=2, guidance=Guidance(2.0, 1.5), sampler_name="euler", scheduler="simple")
     return sample(model or loaded.model, **{**settings, **changes}, positive=masked(texts[0], mask or tiny.mask()),
                   negative=texts[1], latent=latent, denoise=1.0, cache=cache)
 

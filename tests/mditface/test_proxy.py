@@ -49,15 +49,15 @@ def test_a_window_over_the_whole_picture_is_plain_self_attention(pos):
     stream.mod.bias[2 * width:3 * width] = 1  # the gate of the windows that are not shifted
     img = torch.randn(2, 12, width, generator=torch.Generator().manual_seed(3))
 
-    def rotation(places):
-        return net.encode_positions(places, {})[1]
-    near = make_proxy_grid(5, (3, 4), img, given.places, rotation)
+    def rotation(positions):
+        return net.encode_positions(positions, {})[1]
+    near = make_proxy_grid(5, (3, 4), img, given.positions, rotation)
     found = stream.read_windows(img, torch.zeros(2, width), near)
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2)
                for x in stream.plain.qkv(torch.nn.functional.layer_norm(img, (width,), eps=1e-6)).chunk(3, -1))
     if pos == "rope2d":
         def turned(x):
-            return torch.einsum("bhtdij,bhtdj->bhtdi", rotation(given.places).expand(2, heads, -1, -1, -1, -1),
+            return torch.einsum("bhtdij,bhtdj->bhtdi", rotation(given.positions).expand(2, heads, -1, -1, -1, -1),
                                 x.unflatten(-1, (-1, 2))).flatten(-2)
         q, k = turned(q), turned(k)
     weights = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(net.config.head_dim), -1)
@@ -113,7 +113,7 @@ def test_training_starts_neutral_and_reaches_every_weight(monkeypatch):
     net.requires_grad_(True)
     initialize_model(net)
     img = torch.randn(1, 12, net.config.width)
-    near = make_proxy_grid(2, (3, 4), img, given.places, lambda places: net.encode_positions(places, {})[1])
+    near = make_proxy_grid(2, (3, 4), img, given.positions, lambda positions: net.encode_positions(positions, {})[1])
     assert torch.equal(net.blocks[0].proxy.query.bias, net.blocks[0].img.qkv.bias[:net.config.width])
     assert torch.equal(net.blocks[0].proxy.read_windows(img, torch.ones(1, net.config.width), near), img)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""From label maps to mask tokens (spec 3.2)."""
+"""From label maps to mask tokens (docs/design/mditface.md, section 3.2)."""
 from types import SimpleNamespace
 
 import pytest

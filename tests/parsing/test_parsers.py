@@ -1,4 +1,4 @@
-"""Face parsers: what is in a file, how pictures reach the network, and what comes back."""
+"""Face parsers: what is in a file, how images reach the network, and what comes back."""
 import json
 import pickle
 
@@ -33,13 +33,13 @@ def echo(order=(0, 1, 2), normalization=((0.0,) * 3, (1.0,) * 3)) -> host.Patche
 
 
 def checkers(h: int, w: int) -> torch.Tensor:
-    """The class, 0 to 2, of each pixel of a picture whose quarters have pure colours."""
+    """The class, 0 to 2, of each pixel of an image whose quarters have pure colors."""
     classes = torch.zeros(h, w, dtype=torch.uint8)
     classes[h // 2:], classes[:h // 2, w // 2:] = 1, 2
     return classes
 
 
-def coloured(classes: torch.Tensor) -> torch.Tensor:
+def colored(classes: torch.Tensor) -> torch.Tensor:
     return nn.functional.one_hot(classes.long(), 3).float()
 
 
@@ -84,10 +84,10 @@ def test_a_segformers_own_class_order_is_kept(tmp_path):
 
 
 def test_the_bundled_parser_is_the_judge():
-    picture = nn.functional.interpolate(torch.rand(1, 3, 9, 9), (96, 96), mode="bicubic").clamp(0, 1)
-    picture = (picture[0].movedim(0, -1) * 255).round()
-    labels, _ = host.load_patched_parser().parse(picture[None] / 255)
-    judged = torch.from_numpy(load_parser().parse(picture.byte().numpy()))
+    image = nn.functional.interpolate(torch.rand(1, 3, 9, 9), (96, 96), mode="bicubic").clamp(0, 1)
+    image = (image[0].movedim(0, -1) * 255).round()
+    labels, _ = host.load_patched_parser().parse(image[None] / 255)
+    judged = torch.from_numpy(load_parser().parse(image.byte().numpy()))
     assert judged.unique().numel() > 1
     assert (labels[0] == judged).float().mean() > 0.99
 
@@ -168,23 +168,23 @@ def test_a_pickle_is_never_executed(tmp_path):
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 2))
-def test_a_picture_of_any_size_keeps_it(h, w, batch):
+def test_a_image_of_any_size_keeps_it(h, w, batch):
     labels, confidence = echo().parse(torch.rand(batch, h, w, 3))
     assert labels.shape == confidence.shape == (batch, h, w)
 
 
 @pytest.mark.parametrize("h, w", [(64, 64), (200, 80), (60, 240), (128, 129)])
-def test_labels_lie_where_the_picture_has_them(h, w):
+def test_labels_lie_where_the_image_has_them(h, w):
     classes = checkers(h, w)
-    labels, _ = echo().parse(coloured(classes)[None])
+    labels, _ = echo().parse(colored(classes)[None])
     assert (labels[0] == classes).float().mean() > 0.95
 
 
-def test_the_network_sees_the_picture_undistorted_and_normalised():
-    picture = torch.zeros(1, 32, 96, 3)
-    picture[:, 8:24, 40:56] = 1  # a square of a sixth of the width
+def test_the_network_sees_the_image_undistorted_and_normalized():
+    image = torch.zeros(1, 32, 96, 3)
+    image[:, 8:24, 40:56] = 1  # a square of a sixth of the width
     parser = echo(normalization=((0.25, 0.5, 0.75), (0.5, 0.5, 0.5)))
-    parser.parse(picture)
+    parser.parse(image)
     seen = parser.patcher.model.seen[0]  # (3, 64, 64)
     white = seen > torch.tensor([1.0, 0.5, 0.0])[:, None, None]
     assert torch.equal(white.any(1).sum(1), white.any(2).sum(1)) and (white.any(1).sum(1) - 64 / 6).abs().max() < 1
@@ -193,7 +193,7 @@ def test_the_network_sees_the_picture_undistorted_and_normalised():
 
 
 def test_the_networks_order_becomes_ours():
-    labels, _ = echo(order=(4, 13, 18)).parse(coloured(checkers(64, 64))[None])
+    labels, _ = echo(order=(4, 13, 18)).parse(colored(checkers(64, 64))[None])
     assert labels.unique().tolist() == [4, 13, 18] and labels[0, 60, 5] == 13
 
 
@@ -208,8 +208,8 @@ def test_the_likeliest_class_and_its_probability_are_those_of_softmax(classes, s
 
 
 def test_a_fourth_channel_is_ignored_and_an_empty_batch_refused():
-    picture = torch.rand(1, 20, 20, 4)
-    assert torch.equal(echo().parse(picture)[0], echo().parse(picture[..., :3])[0])
+    image = torch.rand(1, 20, 20, 4)
+    assert torch.equal(echo().parse(image)[0], echo().parse(image[..., :3])[0])
     with pytest.raises(ValueError, match="image: the batch is empty"):
         echo().parse(torch.zeros(0, 20, 20, 3))
 

@@ -1,4 +1,4 @@
-"""Rectangles of pictures."""
+"""Rectangles of images."""
 import pytest
 import torch
 from hypothesis import given
@@ -20,23 +20,23 @@ def numbered(h: int, w: int) -> torch.Tensor:
 
 @given(regions, sizes)
 def test_a_cut_continues_the_edges(place, size):
-    picture = numbered(*size)
-    found = region.crop(picture, place)
+    image = numbered(*size)
+    found = region.crop(image, place)
     assert found.shape == (place.height, place.width, 1)
     for row, column in ((0, 0), (place.height - 1, place.width - 1)):
         y, x = (min(max(at, 0), n - 1) for at, n in zip((place.y + row, place.x + column), size))
-        assert found[row, column] == picture[y, x]
+        assert found[row, column] == image[y, x]
 
 
 @given(regions, sizes)
 def test_what_was_cut_goes_back_where_it_was(place, size):
-    picture = numbered(*size)
-    patch = region.crop(picture, place)
-    restored = torch.full_like(picture, -1)
+    image = numbered(*size)
+    patch = region.crop(image, place)
+    restored = torch.full_like(image, -1)
     region.paste(restored, patch, place, torch.ones(place.height, place.width))
     inside = torch.zeros(size, dtype=torch.bool)
     inside[max(0, place.y):max(0, place.y + place.height), max(0, place.x):max(0, place.x + place.width)] = True
-    assert torch.equal(restored[inside], picture[inside]) and (restored[~inside] == -1).all()
+    assert torch.equal(restored[inside], image[inside]) and (restored[~inside] == -1).all()
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.floats(0, 0.5))
@@ -61,7 +61,7 @@ def test_boxes_come_in_every_form_of_the_hosts(bboxes, expected):
     assert region.list_boxes(bboxes, 2, "bboxes") == expected
 
 
-def test_boxes_of_other_pictures_are_refused():
+def test_boxes_of_other_images_are_refused():
     with pytest.raises(ValueError, match="regions: the boxes are of 3 images, but there are 2"):
         region.list_boxes([[BOX]] * 3, 2, "regions")
 

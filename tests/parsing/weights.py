@@ -51,13 +51,13 @@ def known_face() -> dict:
 
 
 def face_landmarker() -> dict[str, Tensor]:
-    """Weights for the host's MediaPipe detector that find the known face in any 512 x 512 picture.
+    """Weights for the host's MediaPipe detector that find the known face in any 512 x 512 image.
 
     What they leave out may be as the host initialises it.
     """
     known = known_face()
     places = torch.tensor(known["landmarks"])  # (478, 2)
-    box = 8  # of the only box, in sides of the picture: so large that the suppression leaves one of all positions
+    box = 8  # of the only box, in sides of the image: so large that the suppression leaves one of all positions
     canonical = (places - 256) * 192 / (1.5 * box * 512) + 96
     depth = torch.linspace(-1, 1, 478)[:, None] ** 2
     weights = {

@@ -1,4 +1,4 @@
-/** Everything that a key or a button of the editor does. */
+/** The commands of the editor. */
 
 import { HISTORY, PANEL, SIZE, ZOOM, canvasKey, commandKey, tool } from "../shared/commands.js";
 
@@ -22,7 +22,7 @@ export const COMMANDS = [
     ...PANEL,
 ];
 
-/** Does what a key stands for; false when it is none of ours. `target` is the element with the focus. */
+/** Runs the command of a key; false for a key without a command. `target` is the element with the focus. */
 export function handleKey(event, panel, target) {
     return (target === panel.canvas && canvasKey(event, panel)) || commandKey(event, panel);
 }

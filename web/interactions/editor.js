@@ -1,16 +1,16 @@
-/** State of one editor of interactions and what can be done with it. */
+/** State and operations of one editor of interactions. */
 
 import { Editor } from "../shared/editor.js";
-import { holds } from "../shared/tools.js";
+import { contains } from "../shared/tools.js";
 import { BOXES, Layout } from "./model.js";
 import { makeTools } from "./tools.js";
 
 const UNNAMED = { subject: "", action: "", object: "" };
-const COPY_SHIFT = 0.03; // of the picture, from a box to its copy
+const COPY_SHIFT = 0.03; // of the image, from a box to its copy
 
 const area = ({ left, top, right, bottom }) => (right - left) * (bottom - top);
 
-/** Beside the events of every editor: "rename" when the chosen interaction wants words, "full" when none fits in. */
+/** Events in addition to those of every editor: "rename" asks for the words of an interaction, "full" is the limit. */
 export class LayoutEditor extends Editor {
     content = new Layout(512, 512);
     chosen = null; // { index, box: "subject_box" or "object_box" }, null while there is no interaction
@@ -37,7 +37,7 @@ export class LayoutEditor extends Editor {
         this.set({ chosen });
     }
 
-    /** The next box in the order of the list, or the one before: direction -1. */
+    /** Chooses the next box in the order of the list, or with direction -1 the previous box. */
     step(direction) {
         const count = BOXES.length * this.content.interactions.length;
         if (count) {
@@ -47,10 +47,10 @@ export class LayoutEditor extends Editor {
         }
     }
 
-    /** The boxes at a point, smaller ones first. */
+    /** The boxes at a point, smaller boxes first. */
     boxesAt(point) {
         return this.content.interactions.flatMap((one, index) => BOXES.map((box) => ({ index, box })))
-            .filter((found) => holds(this.#pixels(found), point))
+            .filter((found) => contains(this.#pixels(found), point))
             .sort((a, b) => area(this.#pixels(a)) - area(this.#pixels(b)));
     }
 
@@ -58,7 +58,7 @@ export class LayoutEditor extends Editor {
         return index === this.chosen?.index && box === this.chosen.box;
     }
 
-    /** Chooses the box under the pointer, the one below it the next time. */
+    /** Chooses the box under the pointer; the next call chooses the box below. */
     pick() {
         const found = this.pointer ? this.boxesAt(this.pointer) : [];
         if (found.length) {
@@ -68,7 +68,7 @@ export class LayoutEditor extends Editor {
 
     // Edits
 
-    /** Starts afresh with interactions, without a history. */
+    /** Starts with interactions and an empty history. */
     reset(interactions) {
         const { width, height } = this.content;
         this.cancel();
@@ -76,7 +76,7 @@ export class LayoutEditor extends Editor {
         this.set({ tool: interactions.length ? "move" : "draw", chosen: null });
     }
 
-    /** Takes another size of the picture; the boxes keep their places in it. */
+    /** Changes the size of the image; the boxes keep their fractions. */
     resize(width, height) {
         if (width !== this.content.width || height !== this.content.height) {
             this.cancel();
@@ -89,7 +89,7 @@ export class LayoutEditor extends Editor {
     setTool(tool) {
         if (tool === "draw" && this.content.isFull) {
             this.dispatchEvent(new Event("full"));
-            this.changed("state"); // the button goes back
+            this.changed("state"); // releases the tool's button
         } else {
             super.setTool(tool);
         }
@@ -115,20 +115,20 @@ export class LayoutEditor extends Editor {
         }
     }
 
-    /** Writes a phrase of which more may come; `commit` makes a step of it. */
+    /** Writes a phrase while the user types; `commit` makes the step. */
     type(index, phrase, text) {
         this.content.begin();
         this.content.change(index, { [phrase]: text });
         this.changed("typed");
     }
 
-    /** Puts the chosen box elsewhere, in pixels, within an edit. */
+    /** Places the chosen box, in pixels, within an edit. */
     place(box) {
         this.content.change(this.chosen.index, { [this.chosen.box]: this.content.inFractions(box) });
         this.changed("state");
     }
 
-    /** Subject and object change places, with words and boxes. */
+    /** Swaps subject and object, words and boxes. */
     swap() {
         if (this.one) {
             const { subject, object, subject_box, object_box } = this.one;
@@ -145,7 +145,7 @@ export class LayoutEditor extends Editor {
             this.dispatchEvent(new Event("full"));
         } else if (this.one) {
             const next = this.chosen.index + 1;
-            this.#edit(interactions.toSpliced(next, 0, shifted(this.one)), next);
+            this.#edit(interactions.toSpliced(next, 0, shiftCopy(this.one)), next);
         }
     }
 
@@ -169,7 +169,7 @@ export class LayoutEditor extends Editor {
         this.setTool("draw");
     }
 
-    /** What has been drawn of an interaction goes first. */
+    /** Cancels an unfinished interaction first. */
     undo() {
         if (this.activeTool.busy) {
             this.cancel();
@@ -198,13 +198,13 @@ export class LayoutEditor extends Editor {
     }
 }
 
-/** A copy beside its original: both boxes go the same way, as far as they stay in the picture. */
-function shifted(one) {
+/** A copy next to its original: both boxes move by the same distance and stay in the image. */
+function shiftCopy(one) {
     const [x, y] = [0, 1].map((axis) => {
         const highest = Math.max(...BOXES.map((box) => one[box][axis + 2]));
         const lowest = Math.min(...BOXES.map((box) => one[box][axis]));
         return highest + COPY_SHIFT <= 1 ? COPY_SHIFT : -Math.min(COPY_SHIFT, lowest);
     });
     const by = [x, y, x, y];
-    return { ...one, ...Object.fromEntries(BOXES.map((box) => [box, one[box].map((place, k) => place + by[k])])) };
+    return { ...one, ...Object.fromEntries(BOXES.map((box) => [box, one[box].map((side, k) => side + by[k])])) };
 }

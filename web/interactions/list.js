@@ -1,7 +1,7 @@
 /** The interactions as rows of words: subject, action, object. */
 
 import { element } from "../shared/elements.js";
-import { COLOURS, PHRASES } from "./model.js";
+import { COLORS, PHRASES } from "./model.js";
 
 const NEIGHBOURS = { ArrowUp: -1, ArrowDown: 1 };
 
@@ -45,7 +45,7 @@ export class List {
         const radio = element("input", { type: "radio", name: "interaction", value: index, "aria-label": name });
         radio.addEventListener("change", () => choose(), { signal });
         const swatch = element("span", { className: "swatch" }, `${number}`);
-        swatch.style.background = `rgb(${COLOURS[index % COLOURS.length]})`;
+        swatch.style.background = `rgb(${COLORS[index % COLORS.length]})`;
         const fields = Object.fromEntries(PHRASES.map((phrase) => [phrase, this.#field(index, phrase, choose)]));
         return { radio, fields, element: element("div", { className: "row", role: "group", "aria-label": name },
             element("label", { title: name }, radio, swatch), ...Object.values(fields)) };
@@ -64,7 +64,7 @@ export class List {
         return field;
     }
 
-    /** Enter goes to the next phrase, after the last to the canvas; up and down to the neighbours. */
+    /** Enter goes to the next phrase, and from the last phrase to the canvas; up and down go to the neighbours. */
     #key(event, index, phrase) {
         const { canvas } = this.panel;
         const after = PHRASES[PHRASES.indexOf(phrase) + 1];
@@ -85,7 +85,7 @@ export class List {
     }
 }
 
-/** The caret stays where it is in a field that says so already. */
+/** Leaves a field with the same text alone: its caret stays. */
 function write(field, text) {
     if (field.value !== text) {
         field.value = text;

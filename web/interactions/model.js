@@ -1,20 +1,20 @@
-/** Interactions that are being edited, with their history, and the text that holds them in a graph. No DOM. */
+/** Interactions with the history of their edits, and their text in a graph. No DOM. */
 
 export const MAX_STEPS = 200;
-export const LIMIT = 30; // interactions that the published weights have room for
+export const LIMIT = 30; // most interactions that the published weights read
 export const PHRASES = ["subject", "action", "object"];
 export const BOXES = ["subject_box", "object_box"];
 
-const DIGITS = 1e4; // a box is kept to a ten-thousandth of the picture
+const DIGITS = 1e4; // boxes are rounded to a ten-thousandth of the image
 
-/** One colour an interaction, in turn, as in `mdit/interactdiffusion/draw.py`. */
-export const COLOURS = [[214, 39, 40], [148, 150, 20], [31, 119, 180], [44, 160, 44], [255, 127, 14], [140, 86, 75],
+/** One color an interaction, in turn, as in `mdit/interactdiffusion/draw.py`. */
+export const COLORS = [[214, 39, 40], [148, 150, 20], [31, 119, 180], [44, 160, 44], [255, 127, 14], [140, 86, 75],
     [23, 190, 207], [148, 103, 189]];
 
-/** The text of interactions, which `mdit/interactdiffusion/text.py` reads: a JSON list with one of them a line. */
+/** The text of interactions, which `mdit/interactdiffusion/text.py` reads: a JSON list, one interaction a line. */
 export const toText = (interactions) => `[${interactions.map((one) => JSON.stringify(one)).join(",\n ")}]`;
 
-/** The interactions of such a text; throws for anything else, the node's other way of writing them included. */
+/** The interactions of such a text; throws for any other text, also for the node's other notation. */
 export function fromText(text) {
     const found = text.trim() ? JSON.parse(text) : [];
     if (!Array.isArray(found) || !found.every(isInteraction)) {
@@ -31,20 +31,20 @@ function isBox(box) {
     return 0 <= x0 && x0 < x1 && x1 <= 1 && 0 <= y0 && y0 < y1 && y1 <= 1;
 }
 
-/** The action's box: on each axis the second and the third of the four coordinates. */
+/** The action's box: on each axis the second and third of the four sorted coordinates. */
 export function between(one, other) {
     const [[x0, x1], [y0, y1]] = [0, 1].map(
         (axis) => [one[axis], one[axis + 2], other[axis], other[axis + 2]].sort((a, b) => a - b).slice(1, 3));
     return [x0, y0, x1, y1];
 }
 
-/** Interactions over a picture of a size in pixels. Their boxes are [x0, y0, x1, y1], fractions of the picture. */
+/** Interactions over an image of a size in pixels. Their boxes are [x0, y0, x1, y1], fractions of the image. */
 export class Layout {
     #before = null;
     #undo = [];
     #redo = [];
 
-    /** Neither the list nor what it holds is ever written to: an edit puts another in its place. */
+    /** The list and its entries are never changed: an edit replaces the list. */
     constructor(width, height, interactions = []) {
         Object.assign(this, { width, height, interactions });
     }
@@ -68,12 +68,12 @@ export class Layout {
     }
 
     inFractions({ left, top, right, bottom }) {
-        const fraction = (place, side) => Math.min(1, Math.max(0, Math.round(place / side * DIGITS) / DIGITS));
+        const fraction = (pixels, side) => Math.min(1, Math.max(0, Math.round(pixels / side * DIGITS) / DIGITS));
         return [fraction(left, this.width), fraction(top, this.height), fraction(right, this.width),
             fraction(bottom, this.height)];
     }
 
-    /** Starts an edit, unless one goes on: `interactions` may be replaced until `commit` or `cancel`. */
+    /** Starts an edit, unless one is open: `interactions` may be replaced until `commit` or `cancel`. */
     begin() {
         this.#before ??= this.interactions;
     }

@@ -35,7 +35,7 @@ export class LayoutPanel extends Panel {
         return handleKey(event, this, target);
     }
 
-    /** What to do with a size that was asked for. */
+    /** Applies the size that the user entered. */
     onResize(width, height) {
         this.editor.resize(width, height);
     }
@@ -66,7 +66,7 @@ export class LayoutPanel extends Panel {
         return element("div", { className: "status" }, this.sizeButton(), hint, ...this.zoomButtons());
     }
 
-    /** What comes next, or which box is chosen and where it lies. */
+    /** The next action, or the chosen box and its position. */
     #hint() {
         const { editor, words } = this, { one, chosen } = editor;
         if (editor.tool === "draw") {
@@ -75,8 +75,8 @@ export class LayoutPanel extends Panel {
         if (!one) {
             return words("empty");
         }
-        const [left, top, right, bottom] = one[chosen.box].map((place) => Math.round(100 * place));
+        const [left, top, right, bottom] = one[chosen.box].map((fraction) => Math.round(100 * fraction));
         const phrase = chosen.box === "subject_box" ? "subject" : "object";
-        return words("place", { number: chosen.index + 1, phrase: one[phrase] || words(phrase), left, top, right, bottom });
+        return words("position", { number: chosen.index + 1, phrase: one[phrase] || words(phrase), left, top, right, bottom });
     }
 }

@@ -1,13 +1,13 @@
-/** The tools. They write boxes of `editor.content`, in pixels of the picture. */
+/** The tools. They write boxes of `editor.content`, in pixels of the image. */
 
-import { Hand, drawHandles, handleAt, moved, pulled } from "../shared/tools.js";
-import { COLOURS, between } from "./model.js";
+import { Drag, Hand, moveSides } from "../shared/tools.js";
+import { COLORS, between } from "./model.js";
 
-const LEAST_DRAWN = 5; // CSS pixels; a shorter way is a click, not a box
-const LEAST_SHARE = 0.01; // of the picture's shorter side, for the side of a box
+const LEAST_DRAWN = 5; // CSS pixels; a shorter drag is a click, not a box
+const LEAST_FRACTION = 0.01; // of the image's shorter side, for the sides of a box
 
 const clamp = (low, number, high) => Math.min(high, Math.max(low, number));
-const least = ({ width, height }) => LEAST_SHARE * Math.min(width, height);
+const least = ({ width, height }) => LEAST_FRACTION * Math.min(width, height);
 
 /** Two boxes, the subject's and the object's, make an interaction. */
 class Draw {
@@ -51,7 +51,7 @@ class Draw {
         }
     }
 
-    /** Takes the subject's box back. */
+    /** Discards the subject's box. */
     back() {
         this.cancel();
         this.editor.changed("state");
@@ -64,20 +64,20 @@ class Draw {
 
     draw(overlay) {
         const { content, pending } = this.editor;
-        const colour = COLOURS[content.interactions.length % COLOURS.length];
+        const color = COLORS[content.interactions.length % COLORS.length];
         const box = this.held ? this.#box() : null;
         if (pending && box) {
-            overlay.action(content.inPixels(between(content.inFractions(pending), content.inFractions(box))), colour);
+            overlay.action(content.inPixels(between(content.inFractions(pending), content.inFractions(box))), color);
         }
         if (pending) {
-            overlay.box(pending, colour);
+            overlay.box(pending, color);
         }
         if (box) {
-            overlay.box(box, colour, Boolean(pending));
+            overlay.box(box, color, Boolean(pending));
         }
     }
 
-    /** What has been drawn, null while that is no box. */
+    /** The drawn box; null while it is too small. */
     #box() {
         const [a, b] = [this.#start, this.#end];
         const box = { left: Math.min(a.x, b.x), top: Math.min(a.y, b.y), right: Math.max(a.x, b.x),
@@ -93,84 +93,43 @@ class Draw {
 }
 
 /** Chooses, moves and resizes boxes. */
-class Move {
-    #drag = null;
-    dragged = true;
+class Move extends Drag {
+    #grabbed = null; // the chosen box at the start of the edit
 
-    constructor(editor) {
-        this.editor = editor;
+    get box() {
+        return this.editor.chosenBox;
     }
 
-    get busy() {
-        return this.#drag !== null;
-    }
-
-    down(point) {
+    /** Chooses the box at a point; the chosen box comes first, then the smallest. */
+    takes(point) {
         const { editor } = this;
-        const handle = editor.one && handleAt(editor, editor.chosenBox, point);
         const found = editor.boxesAt(point);
-        if (!handle && !found.length) {
-            return;
-        }
-        if (!handle) {
+        if (found.length) {
             editor.choose(found.find((one) => editor.isChosen(one)) ?? found[0]);
         }
-        editor.content.begin();
-        this.#drag = { start: point, handle, box: editor.chosenBox };
+        return found.length > 0;
     }
 
-    move(point) {
-        if (this.busy) {
-            const { start, handle, box } = this.#drag;
-            const dx = point.x - start.x, dy = point.y - start.y;
-            this.#place(box, handle ? pulled(handle, dx, dy) : { left: dx, right: dx, top: dy, bottom: dy });
-        }
+    grab() {
+        this.editor.content.begin();
+        this.#grabbed = this.editor.chosenBox;
     }
 
-    up() {
-        if (this.busy) {
-            this.#drag = null;
-            this.editor.commit();
-        }
-    }
-
-    cancel() {
-        if (this.busy) {
-            this.#drag = null;
-            this.editor.content.cancel();
-        }
-    }
-
-    /** Moves the sides of the chosen box by so many pixels, in one step. */
-    nudge(edges) {
-        const { editor } = this;
-        if (editor.one) {
-            editor.content.begin();
-            this.#place(editor.chosenBox, edges);
-            editor.commit();
-        }
+    place({ left, right, top, bottom }) {
+        const { content } = this.editor;
+        const box = this.#grabbed;
+        [left, right] = limit(box.left, box.right, left, right, content.width);
+        [top, bottom] = limit(box.top, box.bottom, top, bottom, content.height);
+        this.editor.place(moveSides(box, { left, right, top, bottom }, least(content)));
     }
 
     finish() {
         this.editor.rename();
     }
-
-    draw(overlay) {
-        if (this.editor.one) {
-            drawHandles(overlay, this.editor.chosenBox);
-        }
-    }
-
-    #place(box, { left, right, top, bottom }) {
-        const { content } = this.editor;
-        [left, right] = kept(box.left, box.right, left, right, content.width);
-        [top, bottom] = kept(box.top, box.bottom, top, bottom, content.height);
-        this.editor.place(moved(box, { left, right, top, bottom }, least(content)));
-    }
 }
 
-/** How far two sides may go: a box that moves keeps its size, and none leaves the picture. */
-function kept(low, high, lowBy, highBy, end) {
+/** Distances of two sides, limited to the image: a box that moves as a whole keeps its size. */
+function limit(low, high, lowBy, highBy, end) {
     if (lowBy === highBy) {
         const by = clamp(-low, lowBy, end - high);
         return [by, by];

@@ -18,7 +18,7 @@ export function layoutWidget(node, name, [, { default: text }]) {
     return { widget, minWidth: 520, minHeight: 700 };
 }
 
-/** Keeps the picture's size that of the node's widgets, or of the last run where it comes from other nodes. */
+/** Sets the image's size from the node's widgets, or from the last run if other nodes give the size. */
 function followSize(node, panel) {
     const widgets = SIDES.map((side) => node.widgets.find(({ name }) => name === side));
     const isConnected = (side) => node.isInputConnected(node.inputs.findIndex(({ name }) => name === side));

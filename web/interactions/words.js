@@ -1,4 +1,4 @@
-/** What the editor says, in English and Chinese. */
+/** The words of the editor of interactions, in English and Chinese. */
 
 import { translator, withShared } from "../shared/words.js";
 
@@ -11,30 +11,30 @@ const en = {
     action: "action",
     object: "object",
     canvas: "Layout, {width} by {height} pixels, {count} interactions",
-    canvasKeys: "Arrow keys move the chosen box, or lead the cursor while a box is drawn, Shift makes steps of 10. Space "
-        + "begins and ends a box, Enter goes to the words, Escape gives up. Question mark lists all keys.",
+    canvasKeys: "Arrow keys move the chosen box, or the cursor while a box is drawn, with Shift in steps of 10. Space "
+        + "begins and ends a box, Enter goes to the words, Escape cancels. Question mark lists all keys.",
     draw: "New interaction: draw the subject's box, then the object's",
     move: "Choose, move and resize boxes",
     previous: "Previous box",
     next: "Next box",
-    pick: "Choose the box under the cursor, again for the one below (or Alt+click)",
-    rename: "Write the words (or double-click)",
+    pick: "Choose the box under the cursor; again: the box below (or Alt+click)",
+    rename: "Edit the words (or double-click)",
     swap: "Swap subject and object",
     duplicate: "Duplicate",
     earlier: "Move up the list",
     later: "Move down the list",
     remove: "Delete the interaction",
-    size: "Size of the picture",
+    size: "Size of the image",
     drawSubject: "Draw the subject's box",
     drawObject: "Now draw the object's box",
     empty: "No interactions yet: press N and draw",
-    place: "{number} {phrase}: x {left} to {right}, y {top} to {bottom} %",
-    full: "There are {limit} interactions, and no more can be read. Delete one first.",
-    damaged: "The saved text is no list that can be shown here. It stays until you draw.",
-    moveKeysHelp: "move the chosen box; Shift: steps of 10; Alt: resize; while drawing: lead the cursor",
+    position: "{number} {phrase}: x {left} to {right}, y {top} to {bottom} %",
+    full: "There are already {limit} interactions, which is the limit. Delete one first.",
+    damaged: "The editor cannot show the saved text. The text stays until you draw.",
+    moveKeysHelp: "move the chosen box; Shift: steps of 10; Alt: resize; while drawing: move the cursor",
     spaceKeyHelp: "begin and end a box",
     enterKey: "Enter",
-    enterKeyHelp: "to the words, and on from word to word",
+    enterKeyHelp: "go to the words, then from word to word",
     wheelHelp: "zoom",
 };
 
@@ -48,7 +48,7 @@ const zh = {
     object: "客体",
     canvas: "布局，{width} x {height} 像素，{count} 个交互",
     canvasKeys: "方向键移动所选的框，绘制时移动光标，按住 Shift 每次 10 像素。空格键开始和结束一个框，回车键编辑词语，"
-        + "Esc 键放弃。问号键列出全部按键。",
+        + "Esc 键取消。问号键列出全部按键。",
     draw: "新交互：先画主体的框，再画客体的框",
     move: "选择、移动和缩放框",
     previous: "上一个框",
@@ -64,9 +64,9 @@ const zh = {
     drawSubject: "请画主体的框",
     drawObject: "请画客体的框",
     empty: "还没有交互：按 N 开始绘制",
-    place: "{number} {phrase}：x {left} 到 {right}，y {top} 到 {bottom} %",
-    full: "已有 {limit} 个交互，无法读取更多。请先删除一个。",
-    damaged: "已保存的文本不是可以在此显示的列表。在您绘制之前它保持不变。",
+    position: "{number} {phrase}：x {left} 到 {right}，y {top} 到 {bottom} %",
+    full: "已有 {limit} 个交互，达到上限。请先删除一个。",
+    damaged: "编辑器无法显示已保存的文本。在您绘制之前该文本保持不变。",
     moveKeysHelp: "移动所选的框；Shift：每次 10 像素；Alt：缩放；绘制时：移动光标",
     spaceKeyHelp: "开始和结束一个框",
     enterKey: "回车键",

@@ -1,22 +1,17 @@
-/** The 19 classes of a face label map in CelebAMask-HQ order, as in `mdit/labelmap/classes.py`. */
+/** The classes of a face label map in CelebAMask-HQ order, their colors, and their sides. */
 
-export const CLASSES = [
-    "background", "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear",
-    "mouth", "u_lip", "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth",
-];
+import { CLASSES, DEFAULT_PALETTE, PALETTES } from "./tables.js";
+
+export { CLASSES, PALETTES };
 
 /** 8-bit RGB of each class. */
-export const PALETTE = [
-    [0, 0, 0], [204, 0, 0], [76, 153, 0], [204, 204, 0], [51, 51, 255], [204, 0, 204], [0, 255, 255],
-    [255, 204, 204], [102, 51, 0], [255, 0, 0], [102, 204, 0], [255, 255, 0], [0, 0, 153], [0, 0, 204],
-    [255, 51, 153], [0, 204, 204], [0, 51, 0], [255, 153, 51], [0, 204, 0],
-];
+export const PALETTE = PALETTES[DEFAULT_PALETTE];
 
 const PAIRS = [["l_eye", "r_eye"], ["l_brow", "r_brow"], ["l_ear", "r_ear"]].map(
     (pair) => pair.map((name) => CLASSES.indexOf(name)));
 
 /** MIRRORED[k] is the class that class k is on the other side of the face. */
 export const MIRRORED = CLASSES.map((_, k) => {
-    const pair = PAIRS.find((ids) => ids.includes(k));
+    const pair = PAIRS.find((classes) => classes.includes(k));
     return pair ? pair[0] + pair[1] - k : k;
 });

@@ -1,4 +1,4 @@
-/** Everything that a key or a button of the painter does. */
+/** The commands of the painter. */
 
 import { HISTORY, PANEL, SIZE, ZOOM, canvasKey, commandKey, tool } from "../shared/commands.js";
 
@@ -23,7 +23,7 @@ export const COMMANDS = [
     SIZE,
     { id: "import", keys: ["I"], run: (panel) => panel.chooseFiles() },
     { id: "export", keys: ["X"], run: (panel) => panel.export() },
-    { id: "remove", keys: ["Delete"], run: ({ editor }) => editor.removePart() },
+    { id: "remove", keys: ["Delete"], run: ({ editor }) => editor.removeClass() },
     { id: "clear", keys: ["Shift+Delete"], run: ({ editor }) => editor.clear() },
     ...PANEL,
 ];
@@ -35,10 +35,10 @@ export function digitClass({ code, shiftKey, ctrlKey, metaKey, altKey }) {
     return digit && !ctrlKey && !metaKey && !altKey && value < 19 ? value : null;
 }
 
-/** The key that chooses a class, as shown. */
+/** The key that chooses a class, in its displayed form. */
 export const classKey = (value) => value < 10 ? `${value}` : `\u21e7${value - 10}`;
 
-/** Does what a key stands for; false when it is none of ours. `target` is the element with the focus. */
+/** Runs the command of a key; false for a key without a command. `target` is the element with the focus. */
 export function handleKey(event, panel, target) {
     if (target === panel.canvas && canvasKey(event, panel)) {
         return true;

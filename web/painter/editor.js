@@ -1,4 +1,4 @@
-/** State of one painter and what can be done with it. */
+/** State and operations of one painter. */
 
 import { Editor } from "../shared/editor.js";
 import { MIRRORED } from "./classes.js";
@@ -43,7 +43,7 @@ export class LabelEditor extends Editor {
         this.set({ radius: between(RADIUS.min, Math.round(radius * 2) / 2, RADIUS.max) });
     }
 
-    /** The next brush size up (1) or down (-1): steps that look even. */
+    /** The next brush size up (1) or down (-1): in steps that look equal. */
     stepRadius(direction) {
         this.setRadius(this.radius + direction * Math.max(0.5, this.radius * 0.12));
     }
@@ -59,7 +59,7 @@ export class LabelEditor extends Editor {
 
     // Edits
 
-    /** Puts another label map in place of this one, as a step of the history. */
+    /** Replaces the label map, as a step of the history. */
     replace({ width, height, labels }) {
         this.activeTool.cancel?.();
         this.map.replace(width, height, labels);
@@ -67,7 +67,7 @@ export class LabelEditor extends Editor {
         this.changed("edit");
     }
 
-    /** Starts afresh with a label map, without a history. */
+    /** Starts with a label map and an empty history. */
     reset({ width, height, labels }) {
         this.activeTool.cancel?.();
         this.map = new LabelMap(width, height, labels);
@@ -80,8 +80,8 @@ export class LabelEditor extends Editor {
         this.replace({ width, height, labels: new Uint8Array(width * height) });
     }
 
-    /** Takes the chosen class off the map, filled from its neighbours. */
-    removePart() {
+    /** Removes the chosen class; its pixels take the nearest other class. */
+    removeClass() {
         this.cancel();
         this.map.begin();
         liftClass(this.map, this.value);

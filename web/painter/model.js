@@ -1,4 +1,4 @@
-/** A label map that is being edited, with its history. No DOM. */
+/** A label map with the history of its edits. No DOM. */
 
 export const MAX_STEPS = 200;
 export const LONGEST_SIDE = 4096;
@@ -71,7 +71,7 @@ export class LabelMap {
         };
     }
 
-    /** Says that pixels inside a box have changed, for the next `takeDirty`. */
+    /** Marks the pixels inside a box as changed, for the next `takeDirty`. */
     touch(box) {
         this.dirty = union(this.dirty, box);
     }
@@ -107,7 +107,7 @@ export class LabelMap {
         }
     }
 
-    /** Puts another map in the place of this one, as one step. */
+    /** Replaces size and labels, as one step. */
     replace(width, height, labels) {
         this.cancel();
         this.#remember(this.#step(this.all));

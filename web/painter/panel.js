@@ -6,7 +6,7 @@ import { readStyle } from "../shared/style.js";
 import { CLASSES, PALETTE } from "./classes.js";
 import { COMMANDS, classKey, handleKey } from "./commands.js";
 import { LabelEditor, RADIUS } from "./editor.js";
-import { PictureError, readFiles, toPng } from "./pictures.js";
+import { ImageError, readFiles, toPng } from "./images.js";
 import { painterPopups } from "./popups.js";
 import { LabelView } from "./view.js";
 
@@ -39,13 +39,13 @@ export class PainterPanel extends Panel {
         this.files.click();
     }
 
-    /** Takes over what the promise of a label map brings, or says why not. */
+    /** Replaces the drawing by the promised label map, or shows the error. */
     async take(promise) {
         try {
             this.editor.replace(await promise);
             this.canvas.focus();
         } catch (error) {
-            if (!(error instanceof PictureError)) throw error;
+            if (!(error instanceof ImageError)) throw error;
             this.say(this.words(error.word, error.values));
         }
     }
@@ -95,7 +95,7 @@ export class PainterPanel extends Panel {
         this.onState(() => {
             const { width, height } = editor.map;
             this.canvas.setAttribute("aria-label", words("canvas", { width, height }));
-            opacity.hidden = !editor.picture;
+            opacity.hidden = !editor.image;
         });
         return element("div", { className: "status" }, this.sizeButton(), this.under, opacity, ...this.zoomButtons());
     }

@@ -9,8 +9,8 @@ const SMALLEST_SIDE = 64;
 
 function facesPopup(panel) {
     const { words, signal } = panel;
-    const card = (name, picture, choose) => {
-        const button = element("button", { type: "button", className: "card" }, picture, words(`template_${name}`));
+    const card = (name, image, choose) => {
+        const button = element("button", { type: "button", className: "card" }, image, words(`template_${name}`));
         button.dataset.template = name;
         button.addEventListener("click", () => {
             panel.popups.faces.hidePopover();

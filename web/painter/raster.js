@@ -1,6 +1,6 @@
-/** What the tools do to the pixels of a LabelMap. Points are in pixels, a pixel's centre is at + 0.5. No DOM. */
+/** Pixel operations of the tools on a LabelMap. Points are in pixels, a pixel's center is at + 0.5. No DOM. */
 
-/** Paints every pixel whose centre lies within `radius` of the segment between two points. */
+/** Paints every pixel whose center lies within `radius` of the segment between two points. */
 export function paintSegment(map, from, to, radius, value) {
     const dx = to.x - from.x, dy = to.y - from.y;
     const length2 = dx * dx + dy * dy || 1;
@@ -50,7 +50,7 @@ export function fillRegion(map, point, value) {
     map.touch(map.all);
 }
 
-/** Paints the pixels whose centres lie inside a polygon (even-odd rule). */
+/** Paints the pixels whose centers lie inside a polygon (even-odd rule). */
 export function paintPolygon(map, points, value) {
     const box = map.clip({
         left: Math.min(...points.map(({ x }) => x)), top: Math.min(...points.map(({ y }) => y)),
@@ -97,7 +97,7 @@ export function boxOf({ width, height, labels }, value) {
     return right < 0 ? null : { left, top, right: right + 1, bottom: bottom + 1 };
 }
 
-/** Takes a class off the map and gives each of its pixels the class of the nearest other pixel. */
+/** Removes a class from the map; its pixels take the class of the nearest other pixel. */
 export function liftClass(map, value) {
     const box = boxOf(map, value);
     if (!box) {
@@ -115,7 +115,7 @@ export function liftClass(map, value) {
     return { value, box, pixels };
 }
 
-/** Lays a lifted class into a box of any size, by the pixel under each centre. */
+/** Paints a lifted class into a box of any size, by the pixel under each center. */
 export function placeClass(map, { value, box, pixels }, target) {
     const width = box.right - box.left, height = box.bottom - box.top;
     const scaleX = width / (target.right - target.left), scaleY = height / (target.bottom - target.top);
@@ -133,7 +133,7 @@ export function placeClass(map, { value, box, pixels }, target) {
     map.touch(cut);
 }
 
-/** Sequential distance transform (Danielsson 1980): two sweeps hand each pixel the nearest source of its neighbours. */
+/** Sequential distance transform (Danielsson 1980): two sweeps give each pixel the nearest source of its neighbours. */
 function fillFromOthers(map, value, box) {
     const { left, top, right, bottom } = map.clip(
         { left: box.left - 1, top: box.top - 1, right: box.right + 1, bottom: box.bottom + 1 });
@@ -180,7 +180,7 @@ function fillFromOthers(map, value, box) {
     }
 }
 
-/** A label map resampled to another size, by the pixel under each centre. */
+/** A label map resampled to another size, by the pixel under each center. */
 export function resample({ width, height, labels }, newWidth, newHeight) {
     const resampled = new Uint8Array(newWidth * newHeight);
     for (let y = 0, i = 0; y < newHeight; y++) {

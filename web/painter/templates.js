@@ -1,6 +1,6 @@
-/** The faces to start from; `devtools/templates.py` draws them. */
+/** Template faces; `devtools/templates.py` draws them. */
 
-import { readFiles } from "./pictures.js";
+import { readFiles } from "./images.js";
 
 export const TEMPLATES = ["long-hair", "short-hair", "curly", "round", "bald", "glasses", "hat"];
 

@@ -1,11 +1,11 @@
 /** The tools. Each edits `editor.map` between `begin` and `commit`. With the mirror on, the other side follows. */
 
-import { CLOSE, Hand, corner, drawHandles, handleAt, holds, moved, pulled } from "../shared/tools.js";
+import { CLOSE, Drag, Hand, corner, moveSides } from "../shared/tools.js";
 import { MIRRORED } from "./classes.js";
 import { boxOf, fillRegion, liftClass, paintPolygon, paintSegment, placeClass } from "./raster.js";
 
 const BACKGROUND = 0;
-const SMALLEST = 2; // pixels of a scaled part
+const SMALLEST = 2; // pixels a side of a scaled class
 
 class Brush {
     #last = null;
@@ -136,87 +136,45 @@ class Polygon {
     }
 }
 
-/** Moves and scales every pixel of one class; what it leaves takes the nearest other class. */
-class Move {
-    #drag = null;
-    dragged = true;
+/** Moves and scales every pixel of one class; pixels that the class leaves take the nearest other class. */
+class Move extends Drag {
+    #lifted = null; // { parts, bare, box }: the lifted classes, the map without them, and the first class's box
 
-    constructor(editor) {
-        this.editor = editor;
+    get box() {
+        return this.busy ? this.#lifted.box : boxOf(this.editor.map, this.editor.value);
     }
 
-    get busy() {
-        return this.#drag !== null;
+    snap(distance) {
+        return Math.round(distance);
     }
 
-    down(point) {
-        const { editor } = this;
-        const box = boxOf(editor.map, editor.value);
-        const handle = box && handleAt(editor, box, point);
-        if (handle || (box && holds(box, point))) {
-            this.#lift();
-            Object.assign(this.#drag, { start: point, handle });
-        }
-    }
-
-    move(point) {
-        if (!this.busy) {
-            return;
-        }
-        const { start, handle } = this.#drag;
-        const dx = point.x - start.x, dy = point.y - start.y;
-        const x = Math.round(dx), y = Math.round(dy);
-        this.#place(handle ? pulled(handle, dx, dy) : { left: x, right: x, top: y, bottom: y });
-    }
-
-    up() {
-        if (this.busy) {
-            this.#drag = null;
-            this.editor.commit();
-        }
-    }
-
-    cancel() {
-        this.#drag = null;
-        this.editor.map.cancel();
-    }
-
-    /** Moves the sides of the part's box by so many pixels, in one step. */
-    nudge(edges) {
-        if (boxOf(this.editor.map, this.editor.value)) {
-            this.#lift();
-            this.#place(edges);
-            this.up();
-        }
-    }
-
-    draw(overlay) {
-        const box = this.#drag?.box ?? boxOf(this.editor.map, this.editor.value);
-        if (box) {
-            overlay.path([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]].map(([u, v]) => corner(box, u, v)));
-            drawHandles(overlay, box);
-        }
-    }
-
-    #lift() {
+    grab() {
         const { map, value, mirror } = this.editor;
         map.begin();
         const values = mirror ? [...new Set([value, MIRRORED[value]])] : [value];
         const parts = values.map((part) => liftClass(map, part)).filter(Boolean);
-        this.#drag = { parts, bare: map.labels.slice(), box: parts[0].box };
+        this.#lifted = { parts, bare: map.labels.slice(), box: parts[0].box };
     }
 
-    #place({ left, top, right, bottom }) {
-        const { parts, bare } = this.#drag;
+    place({ left, top, right, bottom }) {
+        const { parts, bare } = this.#lifted;
         const { map } = this.editor;
         map.labels.set(bare);
         map.touch(map.all);
         parts.forEach((part, k) => {
             const sides = k === 0 ? { left, right } : { left: -right, right: -left };
-            const target = moved(part.box, { ...sides, top, bottom }, SMALLEST);
+            const target = moveSides(part.box, { ...sides, top, bottom }, SMALLEST);
             placeClass(map, part, target);
-            this.#drag.box = k === 0 ? target : this.#drag.box;
+            this.#lifted.box = k === 0 ? target : this.#lifted.box;
         });
+    }
+
+    draw(overlay) {
+        const { box } = this;
+        if (box) {
+            overlay.path([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]].map(([u, v]) => corner(box, u, v)));
+        }
+        super.draw(overlay);
     }
 }
 

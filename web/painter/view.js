@@ -1,18 +1,18 @@
-/** Shows a label map over a picture, with the mirror's axis. */
+/** Shows a label map over an image, with the mirror's axis. */
 
 import { View } from "../shared/view.js";
 import { PALETTE } from "./classes.js";
 
 export class LabelView extends View {
-    #shown = document.createElement("canvas"); // the map in colours, one pixel each
+    #shown = document.createElement("canvas"); // the map in colors, one pixel each
     #pixels = null;
 
     paint(context) {
-        const { map, picture, opacity, mirrorX } = this.editor;
-        this.#colour(map, Boolean(picture));
+        const { map, image, opacity, mirrorX } = this.editor;
+        this.#color(map, Boolean(image));
         context.imageSmoothingEnabled = true;
-        if (picture) {
-            context.drawImage(picture, 0, 0, map.width, map.height);
+        if (image) {
+            context.drawImage(image, 0, 0, map.width, map.height);
             context.globalAlpha = opacity;
         }
         context.imageSmoothingEnabled = this.scale < 1;
@@ -23,10 +23,10 @@ export class LabelView extends View {
         }
     }
 
-    /** Brings the coloured copy up to date; over a picture the background class is clear. */
-    #colour(map, overPicture) {
+    /** Brings the colored copy up to date; over an image the background class is clear. */
+    #color(map, overImage) {
         const fresh = !this.#pixels || this.#pixels.width !== map.width || this.#pixels.height !== map.height
-            || this.overPicture !== overPicture;
+            || this.overImage !== overImage;
         const dirty = map.takeDirty();
         const box = fresh ? map.all : dirty;
         if (!box) {
@@ -35,13 +35,13 @@ export class LabelView extends View {
         if (fresh) {
             Object.assign(this.#shown, { width: map.width, height: map.height });
             this.#pixels = new ImageData(map.width, map.height);
-            this.colours = packedPalette(overPicture);
-            this.overPicture = overPicture;
+            this.colors = packedPalette(overImage);
+            this.overImage = overImage;
         }
         const packed = new Uint32Array(this.#pixels.data.buffer);
         for (let y = box.top; y < box.bottom; y++) {
             for (let i = y * map.width + box.left, end = y * map.width + box.right; i < end; i++) {
-                packed[i] = this.colours[map.labels[i]];
+                packed[i] = this.colors[map.labels[i]];
             }
         }
         this.#shown.getContext("2d").putImageData(

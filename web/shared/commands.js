@@ -1,6 +1,6 @@
 /**
- * What keys and buttons of an editor do. A command has an id (also its word), keys, of which the first is shown, and
- * an action on the panel.
+ * Commands of an editor, for keys and buttons. A command has an id, which is also the key of its word; keys, of which
+ * the first is shown; and run(panel).
  */
 
 export const tool = (id, key) => ({ id, keys: [key], run: ({ editor }) => editor.setTool(id) });
@@ -23,11 +23,11 @@ export const PANEL = [
     { id: "help", keys: ["?"], run: (panel) => panel.toggle("help") },
 ];
 
-/** "Ctrl+Shift+Z" for a key event; Shift counts with letters and named keys only, for others it makes the sign. */
+/** "Ctrl+Shift+Z" for a key event; Shift counts only with letters and named keys. */
 export function combination(event) {
     const named = event.key.length > 1;
     const letter = /^[a-z]$/i.test(event.key);
-    const typed = event.getModifierState("AltGraph"); // how some keyboards type a bracket
+    const typed = event.getModifierState("AltGraph"); // some keyboards type a bracket so
     return [
         !typed && (event.ctrlKey || event.metaKey) ? "Ctrl" : null,
         !typed && event.altKey ? "Alt" : null,
@@ -45,7 +45,7 @@ export function commandKey(event, panel) {
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-/** Keys of the canvas: arrows lead a cursor (or what the tool moves), Space presses, Enter ends, Escape gives up. */
+/** Keys of the canvas: arrows move the cursor or the box, Space presses, Enter ends, Escape cancels. */
 export function canvasKey(event, panel) {
     const { editor } = panel, { activeTool } = editor;
     const arrow = ARROWS[event.key];
@@ -91,7 +91,7 @@ function steer(editor, [dx, dy], { shiftKey, altKey }) {
     }
 }
 
-/** Space: a tool that is held, such as a brush, goes down or up, others click. */
+/** Space: lowers or raises a tool that is held, such as a brush; other tools click. */
 function press(editor) {
     const { activeTool, content } = editor;
     if (activeTool.dragged) {

@@ -1,19 +1,20 @@
 /**
- * State of an editor on a canvas and what can be done with it. Events tell what changed: "edit" after a step, "typed"
- * for letters of a step that goes on, "state" for all else.
+ * State and operations of an editor on a canvas. Events: "edit" after a step of the history, "typed" for letters within
+ * a step, "state" for every other change.
  */
 
 /**
- * A subclass has `tools` by name, the name of the active one in `tool`, and in `content` what is edited: of a width
- * and height in pixels, with a history (commit, undo, redo).
+ * A subclass has `tools` by name, the name of the active tool in `tool`, and the edited object in `content`, which has
+ * a width and a height in pixels and a history (commit, undo, redo).
  *
- * A tool takes the pointer's way in pixels of the content: down, move, up, cancel, all but the first optional. `held`
- * is true between down and up, `busy` while there is something to give up, `dragged` for a tool that needs a pointer.
- * It may `draw` over the content, `finish` with Enter or a double click, go `back` a step, and `nudge` with arrows.
+ * A tool gets the pointer's positions in pixels of the content: down, and optionally move, up and cancel. `held` is
+ * true between down and up, `busy` while the tool can be cancelled, `dragged` for a tool that needs a pointer. Also
+ * optional: draw(overlay, pointer), finish() for Enter or a double click, back() for one step back, and nudge(edges)
+ * for arrow keys.
  */
 export class Editor extends EventTarget {
-    picture = null; // shown under the content
-    pointer = null; // where the pointer or the keyboard's cursor is, in pixels of the content
+    image = null; // shown under the content
+    pointer = null; // position of the pointer or the keyboard's cursor, in pixels of the content
     keyboardCursor = false;
     view = null;
 
@@ -36,16 +37,16 @@ export class Editor extends EventTarget {
         this.set({ tool });
     }
 
-    setPicture(picture) {
-        this.set({ picture });
+    setImage(image) {
+        this.set({ image });
     }
 
-    /** Ends the tool's edit and tells the world, if it changed something. */
+    /** Ends the tool's edit; sends "edit" if the content changed. */
     commit() {
         this.changed(this.content.commit() ? "edit" : "state");
     }
 
-    /** Gives up what the tool has begun. */
+    /** Cancels what the tool has begun. */
     cancel() {
         this.activeTool.cancel?.();
         this.changed("state");

@@ -31,14 +31,14 @@ export function commandButton(panel, found) {
     return button;
 }
 
-/** A button that stays down while `isOn()`. */
+/** A button that looks pressed while `isOn()`. */
 export function commandToggle(panel, found, isOn) {
     const button = commandButton(panel, found);
     panel.onState(() => button.setAttribute("aria-pressed", isOn()));
     return button;
 }
 
-/** One of several: a native radio button, so that arrow keys and screen readers know it. */
+/** One choice of a group: a native radio button, which arrow keys and screen readers support. */
 export function radio(panel, { group, value, label, title, isOn, choose }, ...children) {
     const input = element("input", { type: "radio", name: group, value, "aria-label": label });
     input.addEventListener("change", choose, { signal: panel.signal });
@@ -56,7 +56,7 @@ export function toolRadio(panel, found) {
     return made;
 }
 
-/** A slider over a setting; `read` and `write` go between 0..1 and the setting. */
+/** A slider over a setting; `read` and `write` convert between 0..1 and the setting. */
 export function slider(panel, label, read, write) {
     const input = element("input", { type: "range", min: 0, max: 1, step: 0.005, "aria-label": label, title: label });
     input.addEventListener("input", () => write(Number(input.value)), { signal: panel.signal });

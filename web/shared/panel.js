@@ -5,18 +5,18 @@ import { followPointers } from "./pointer.js";
 import { readStyle } from "./style.js";
 
 const STYLE = await readStyle("panel.css", import.meta.url);
-const FIELDS = "input[type=number], input[type=text]"; // take their keys and their clipboard themselves
+const FIELDS = "input[type=number], input[type=text]"; // these handle their keys and clipboard themselves
 
 /**
- * A subclass makes the parts and calls `assemble`. `handleKey(event, target)` does what a key stands for where
- * `target` has the focus, false for none of its keys.
+ * A subclass makes the parts and calls `assemble`. handleKey(event, target) runs the command of a key while `target`
+ * has the focus; it returns false for a key without a command.
  */
 export class Panel {
     #watchers = [];
     #closing = new AbortController();
     popups = {};
 
-    /** host: an empty element; words: see `translator`; forward(event): gets the wheel while the focus is elsewhere. */
+    /** host: an empty element; words: see `translator`; forward(event) gets the wheel while the focus is elsewhere. */
     constructor(host, words, forward, editor, commands) {
         Object.assign(this, { host, words, forward, editor, commands });
         this.root = host.attachShadow({ mode: "open" });
@@ -48,7 +48,7 @@ export class Panel {
         const popup = this.popups[name];
         popup.togglePopover();
         if (popup.matches(":popover-open")) {
-            place(popup, this.root.querySelector(`[data-command="${name}"]`));
+            placePopup(popup, this.root.querySelector(`[data-command="${name}"]`));
             popup.querySelector("button, input")?.focus();
         }
     }
@@ -63,7 +63,7 @@ export class Panel {
         }
     }
 
-    /** Closes what is open, a pop-up first; else gives the keys back to the graph. */
+    /** Closes an open pop-up, else the full screen; without either, gives the keys back to the graph. */
     leave() {
         const popup = Object.values(this.popups).find((found) => found.matches(":popover-open"));
         if (popup) {
@@ -75,7 +75,7 @@ export class Panel {
         }
     }
 
-    /** At once: the dialog's own event comes later, when a pop-up may be open again. */
+    /** Does not wait for the dialog's own event: a pop-up may be open again by then. */
     #leaveFullscreen() {
         this.dialog.close();
         this.root.append(this.body);
@@ -182,7 +182,7 @@ export class Panel {
         }
     }
 
-    /** Keys of a field are the field's own, but for those that leave it, and for Ctrl+Enter, which runs the graph. */
+    /** A field keeps its keys, except keys that leave the field, and Ctrl+Enter, which runs the graph. */
     #fieldKey(event) {
         const runs = event.key === "Enter" && (event.ctrlKey || event.metaKey);
         if (event.key !== "Escape" && event.key !== "Tab" && !runs) {
@@ -196,7 +196,7 @@ export class Panel {
 }
 
 /** Puts a pop-up under its button, inside the window. */
-function place(popup, button) {
+function placePopup(popup, button) {
     const below = button.getBoundingClientRect();
     const { width, height } = popup.getBoundingClientRect();
     const left = Math.max(4, Math.min(below.left, window.innerWidth - width - 4));

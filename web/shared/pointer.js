@@ -1,14 +1,14 @@
 /** Mouse, pen and touch on the canvas: one pointer works, two fingers zoom and pan. */
 
 const WHEEL_ZOOM = 1.0015;
-const LIGHTEST = 0.25; // of the brush's size, for a pen that barely touches
+const LIGHTEST = 0.25; // of the brush's size, for the lightest touch of a pen
 const PEN_ERASER = 32; // PointerEvent.buttons
 
 export function followPointers(canvas, editor, signal) {
     const { view } = editor;
     const fingers = new Map();
-    let drawing = null; // id of the pointer that works
-    let panning = null; // last place of the middle button
+    let drawing = null; // id of the pointer that uses the tool
+    let panning = null; // last position of the middle button
 
     const details = (event) => ({
         screen: view.toScreen(event),
@@ -24,22 +24,22 @@ export function followPointers(canvas, editor, signal) {
     const down = (event) => {
         canvas.focus({ preventScroll: true });
         canvas.setPointerCapture(event.pointerId);
-        const place = details(event);
+        const position = details(event);
         if (event.pointerType === "touch") {
-            fingers.set(event.pointerId, place.screen);
+            fingers.set(event.pointerId, position.screen);
         }
-        show(place);
+        show(position);
         if (fingers.size > 1) {
             drawing = null;
             editor.cancel();
         } else if (event.button === 1) {
             event.preventDefault();
-            panning = place.screen;
+            panning = position.screen;
         } else if (event.altKey) {
             editor.pick();
-        } else if (event.button === 0 || place.eraser) {
+        } else if (event.button === 0 || position.eraser) {
             drawing = event.pointerId;
-            editor.activeTool.down(editor.pointer, place);
+            editor.activeTool.down(editor.pointer, position);
         }
         view.refresh();
     };
@@ -58,11 +58,11 @@ export function followPointers(canvas, editor, signal) {
             if (fingers.has(event.pointerId)) pinch(event);
             return;
         }
-        const place = details(event);
-        show(place);
+        const position = details(event);
+        show(position);
         if (panning) {
-            view.pan(place.screen.x - panning.x, place.screen.y - panning.y);
-            panning = place.screen;
+            view.pan(position.screen.x - panning.x, position.screen.y - panning.y);
+            panning = position.screen;
         } else if (drawing === event.pointerId) {
             const steps = event.getCoalescedEvents?.() ?? [];
             for (const step of steps.length ? steps : [event]) {

@@ -1,4 +1,4 @@
-/** Pop-ups that editors share: size, list of keys. */
+/** Pop-ups of all editors: size, list of keys. */
 
 import { element, numberField } from "./elements.js";
 
@@ -12,16 +12,16 @@ export function sizePopup(panel, { min, max, step = 1 }, apply) {
     const { words, signal, editor } = panel;
     const limits = { min, max, step, required: true };
     const width = numberField(words("width"), limits), height = numberField(words("height"), limits);
-    const likePicture = element("button", { type: "button", className: "text" }, words("likePicture"));
-    const form = element("form", {}, width.field, height.field, likePicture,
+    const likeImage = element("button", { type: "button", className: "text" }, words("likeImage"));
+    const form = element("form", {}, width.field, height.field, likeImage,
         element("button", { className: "text" }, words("apply")));
     panel.onState(() => {
         width.input.value = editor.content.width;
         height.input.value = editor.content.height;
-        likePicture.hidden = !editor.picture;
+        likeImage.hidden = !editor.image;
     });
-    likePicture.addEventListener("click", () => {
-        const { naturalWidth, naturalHeight } = editor.picture;
+    likeImage.addEventListener("click", () => {
+        const { naturalWidth, naturalHeight } = editor.image;
         const shrink = Math.min(1, max / Math.max(naturalWidth, naturalHeight)) / step;
         width.input.value = step * Math.round(naturalWidth * shrink);
         height.input.value = step * Math.round(naturalHeight * shrink);
@@ -34,7 +34,7 @@ export function sizePopup(panel, { min, max, step = 1 }, apply) {
     return popup(words("size"), "resize", form);
 }
 
-/** The keys of all commands; `first` and `others` are more rows: [keys, what they do]. */
+/** The keys of all commands; `first` and `others` are more rows: [keys, text]. */
 export function helpPopup({ words, commands }, first, others) {
     const rows = commands.map(({ id, keys }) => [keys, words(id)]);
     const list = [...first, ...rows, ...others].map(([keys, what]) => element("div", {},

@@ -1,8 +1,8 @@
-/** Style sheets that are there before what they dress. */
+/** Style sheets that are loaded before the panel. */
 
 /**
- * The text of the style sheet `name` beside the module at `base`. A panel whose style came later, as that of a link does,
- * would be laid out without it: its canvas stretches the node, and Nodes 2.0 keep that height.
+ * The text of the style sheet `name` next to the module at `base`. A linked style sheet would arrive after the first
+ * layout: without style the canvas stretches the node, and Nodes 2.0 keep that height.
  */
 export async function readStyle(name, base) {
     const response = await fetch(new URL(name, base));

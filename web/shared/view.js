@@ -1,7 +1,7 @@
-/** A canvas that can be zoomed and panned, and what tools draw on it. */
+/** A canvas with zoom and pan, and the drawing functions of the tools. */
 
 const ZOOM = { min: 0.01, max: 32 };
-const LINE = ["rgba(0, 0, 0, 0.85)", "rgba(255, 255, 255, 0.95)"]; // seen on any colour
+const LINE = ["rgba(0, 0, 0, 0.85)", "rgba(255, 255, 255, 0.95)"]; // visible on any color
 
 /** A subclass paints `editor.content`: `paint(context)` draws in its pixels, under the overlay of the tool. */
 export class View {
@@ -29,12 +29,12 @@ export class View {
         });
     }
 
-    /** Backing-store pixels of the canvas per CSS pixel on the screen, whatever the graph's own zoom. */
+    /** Backing-store pixels of the canvas per CSS pixel on the screen, at any zoom of the graph. */
     get density() {
         return this.canvas.width / (this.canvas.getBoundingClientRect().width || 1);
     }
 
-    /** What one CSS pixel of the unscaled screen is in the content. */
+    /** Size of one CSS pixel of the unscaled screen in pixels of the content. */
     get pixel() {
         return window.devicePixelRatio / this.scale;
     }
@@ -79,7 +79,7 @@ export class View {
     #resize() {
         const { clientWidth, clientHeight } = this.canvas;
         if (!clientWidth || !clientHeight) {
-            return; // hidden; the size comes back with it
+            return; // hidden: the observer runs again when the canvas is shown
         }
         const density = window.devicePixelRatio;
         const width = Math.round(clientWidth * density), height = Math.round(clientHeight * density);
@@ -90,7 +90,7 @@ export class View {
         } else {
             this.pan(dx, dy);
         }
-        this.#draw(); // at once: a canvas is blank after its size was set
+        this.#draw(); // now: setting the size has cleared the canvas
     }
 
     #draw() {
@@ -106,12 +106,12 @@ export class View {
         this.onDrawn();
     }
 
-    // What tools draw, in pixels of the content; lines keep their width on the screen.
+    // Drawing functions of the tools, in pixels of the content; lines keep their width on the screen.
 
-    circle(centre, radius) {
-        if (centre) {
+    circle(center, radius) {
+        if (center) {
             const circle = new Path2D();
-            circle.arc(centre.x, centre.y, Math.max(radius, 0.71), 0, 2 * Math.PI);
+            circle.arc(center.x, center.y, Math.max(radius, 0.71), 0, 2 * Math.PI);
             this.#stroke(circle);
         }
     }

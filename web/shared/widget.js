@@ -1,4 +1,4 @@
-/** An editor as a widget of a node: its value, the picture underneath, its end. */
+/** An editor as a widget of a node: value, background image, removal. */
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
@@ -6,7 +6,7 @@ import { app } from "../../../scripts/app.js";
 const MIN_HEIGHT = 300;
 const BACKGROUND = "background";
 
-/** Calls `after` when a method of this one object has run. */
+/** Calls `after` each time after a method of this object. */
 export function chain(object, name, after) {
     const before = object[name];
     object[name] = function (...values) {
@@ -16,7 +16,7 @@ export function chain(object, name, after) {
     };
 }
 
-/** The text of what is edited, kept beside the panel that shows it. */
+/** The text of the edited content, next to the panel that shows the content. */
 class Value {
     #revision = 0;
     settled = Promise.resolve();
@@ -29,7 +29,7 @@ class Value {
         editor.addEventListener("typed", () => { this.settled = this.#save(() => {}); }, { signal });
     }
 
-    /** Shows a text; one that cannot be read stays as it is until something is edited. */
+    /** Shows a text. A text that cannot be read stays as it is until the first edit. */
     load(text) {
         this.text = text;
         this.settled = this.#show(text, ++this.#revision);
@@ -38,7 +38,7 @@ class Value {
     async #show(text, revision) {
         const content = await this.codec.decode(text).catch(() => null);
         if (revision !== this.#revision) {
-            return; // something newer came in between
+            return; // a newer text has arrived
         }
         this.panel.say(content ? "" : this.panel.words("damaged"));
         if (content) {
@@ -57,19 +57,19 @@ class Value {
 }
 
 /**
- * A widget of a node, `name` and `type`, that starts with a text. `Panel` is its kind of panel, wordsFor(locale) the
- * panel's words, `codec` reads and writes the text.
+ * A widget of a node, by name and type, that starts with a text. Panel is the class of its panel, wordsFor(locale) gives
+ * the panel's words, codec reads and writes the text.
  */
 export function editorWidget(node, name, type, text, { Panel, wordsFor, codec }) {
     const host = document.createElement("div");
-    // The host's undo leaves the keys to an element with the focus whose type is that of a text area.
+    // The host's undo ignores keys while an element with this type has the focus.
     host.type = "textarea";
-    host.dataset.captureWheel = "true"; // Nodes 2.0 leave the wheel to such an element while it has the focus
+    host.dataset.captureWheel = "true"; // Nodes 2.0 then leave the wheel to the focused element
     const words = wordsFor(app.extensionManager.setting.get("Comfy.Locale"));
     const panel = new Panel(host, words, (event) => app.canvas.processMouseWheel(event));
     const value = new Value(panel, codec, (saved) => {
         widget.callback?.(saved);
-        app.canvas.emitBeforeChange(); // the two ask for an entry in the host's own history
+        app.canvas.emitBeforeChange(); // together: an entry in the host's own history
         app.canvas.emitAfterChange();
     });
     const widget = node.addDOMWidget(name, type, host, {
@@ -89,19 +89,19 @@ export function editorWidget(node, name, type, text, { Panel, wordsFor, codec })
     return { widget, panel };
 }
 
-/** Shows the connected picture: what the node before shows, or what the last run brought. */
+/** Shows the connected image: the preview of the connected node, or the image of the last run. */
 function followBackground(node, { editor, host, signal }) {
     const input = () => node.inputs.findIndex(({ name }) => name === BACKGROUND);
     const show = (src) => {
-        const picture = new Image();
-        picture.addEventListener("load", () => editor.setPicture(picture), { signal });
-        picture.src = src;
+        const image = new Image();
+        image.addEventListener("load", () => editor.setImage(image), { signal });
+        image.src = src;
     };
     const refresh = () => {
         const shown = node.getInputNode(input())?.imgs?.[0]?.src;
         if (!node.isInputConnected(input())) {
-            editor.setPicture(null);
-        } else if (shown && !editor.picture) {
+            editor.setImage(null);
+        } else if (shown && !editor.image) {
             show(shown);
         }
     };

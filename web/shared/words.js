@@ -1,4 +1,4 @@
-/** Words that editors share, in English and Chinese. {name} stands for a value. */
+/** Words of all editors, in English and Chinese. {name} stands for a value. */
 
 const en = {
     tools: "Tools",
@@ -14,7 +14,7 @@ const en = {
     width: "Width",
     height: "Height",
     apply: "Apply",
-    likePicture: "As the picture",
+    likeImage: "Match the image",
     wheel: "Wheel",
     touch: "Two fingers",
     touchHelp: "zoom and move the view",
@@ -36,7 +36,7 @@ const zh = {
     width: "宽度",
     height: "高度",
     apply: "应用",
-    likePicture: "与底图相同",
+    likeImage: "与底图相同",
     wheel: "滚轮",
     touch: "双指",
     touchHelp: "缩放和移动视图",
@@ -44,7 +44,7 @@ const zh = {
     spaceKey: "空格键",
 };
 
-/** The words of an editor, by language, with those that all share. */
+/** The words of an editor and of all editors, by language. */
 export const withShared = (own) => ({ en: { ...en, ...own.en }, zh: { ...zh, ...own.zh } });
 
 /** A function that looks words up in the language of a locale such as "zh-TW", else in English. */

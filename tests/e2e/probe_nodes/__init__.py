@@ -14,8 +14,8 @@ def with_static(model, wrap):
     """A clone of an MDiT MODEL; in block i, `wrap(i, static)` stands for the static path."""
     model = model.clone()
     for i, block in enumerate(model.model.diffusion_model.blocks):
-        static = functools.partial(type(block).static, block)
-        model.add_object_patch(f"diffusion_model.blocks.{i}.static", wrap(i, static))
+        static = functools.partial(type(block).run_static, block)
+        model.add_object_patch(f"diffusion_model.blocks.{i}.run_static", wrap(i, static))
     return model
 
 
@@ -123,6 +123,49 @@ class Interactions:
         return {"ui": {"text": [json.dumps(interactions)]}}
 
 
+class WordClip:
+    """A CLIP whose tokens are the words of a text; its output is zeros."""
+    start = (49406, 1.0)
+    end = (49407, 1.0)
+
+    def tokenize(self, text):
+        words = [(number, 1.0) for number, _ in enumerate(text.split())]
+        return {"l": [[self.start, *words, *[self.end] * (76 - len(words))]]}
+
+    def encode_from_tokens_scheduled(self, tokens):
+        return [[torch.zeros(1, 77, 1), {}]]
+
+
+class MeanEncoder:
+    """A subject's encoder that writes an image's mean to its noun."""
+
+    def encode(self, images, resolution):
+        return torch.stack([image.mean() for image in images])[:, None]
+
+    def fuse(self, text, positions, vectors):
+        fused = text.clone()
+        fused[:, positions] = vectors
+        return fused
+
+
+class SubjectParts:
+    """What Load Face-diffuser gives to Encode Subject."""
+    INPUT_TYPES = classmethod(lambda cls: {"required": {}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("CLIP", "FACE_DIFFUSER_SUBJECT"), "make", "probe"
+
+    def make(self):
+        return WordClip(), MeanEncoder()
+
+
+class Conditioning:
+    """The first channel of a CONDITIONING's tokens as JSON."""
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"conditioning": ("CONDITIONING",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "probe", True
+
+    def look(self, conditioning):
+        return {"ui": {"text": [json.dumps(conditioning[0][0][0, :, 0].tolist())]}}
+
+
 NODE_CLASS_MAPPINGS = {f"Probe_{node.__name__}": node
                        for node in (SlowStatic, FailOnce, OtherModel, OtherVAE, RandomText, Keypoints, EmptyBatch,
-                                    Inspect, Interactions)}
+                                    Inspect, Interactions, SubjectParts, Conditioning)}

@@ -1,0 +1,41 @@
+"""The table of palettes and class orders, and what follows from it."""
+import pytest
+
+from devtools import painter_tables
+from mditface.mdit.labelmap import CLASSES, DEFAULT_ORDER, DEFAULT_PALETTE, ORDERS, PALETTES, find_entries
+from mditface.nodes.labelmap import palette_inputs
+
+
+@pytest.mark.parametrize("palette", PALETTES.values(), ids=PALETTES)
+def test_a_palette_has_one_color_a_class(palette):
+    assert len(set(palette.colors)) == len(CLASSES)
+    assert all(len(color) == 3 and 0 <= min(color) and max(color) <= 255 for color in palette.colors)
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+def test_an_order_has_every_class_once(order):
+    assert sorted(order.classes) == list(range(len(CLASSES)))
+
+
+def test_nodes_offer_and_explain_every_palette_and_order():
+    palette, order = palette_inputs()
+    assert (palette.options, palette.default) == (list(PALETTES), DEFAULT_PALETTE)
+    assert (order.options, order.default) == (list(ORDERS), DEFAULT_ORDER)
+    for name, entry in (PALETTES | ORDERS).items():
+        assert f"{name}: {entry.description}" in palette.tooltip + order.tooltip
+
+
+def test_the_users_page_describes_every_palette_and_order():
+    page = (painter_tables.FILE.parents[2] / "docs" / "systems" / "label-maps.md").read_text("utf-8")
+    assert [name for name in (*PALETTES, *ORDERS) if f"\n| `{name}`" not in page] == []
+
+
+def test_the_painter_has_the_same_tables():
+    """Where it fails: python dev.py renew."""
+    assert painter_tables.FILE.read_text("utf-8") == painter_tables.tables()
+
+
+def test_exact_colors_are_found_in_a_palette():
+    assert find_entries([(204, 0, 0), (0, 0, 0)]) == [1, 0]
+    assert find_entries([(204, 0, 0), (1, 0, 0)]) is None
+    assert find_entries([(255, 255, 255)], "index picture") == [18]
