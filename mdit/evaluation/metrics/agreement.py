@@ -34,7 +34,10 @@ def open_parser(name: str = str(WEIGHTS)) -> Parser:
 
 def mean_of(scores: list[dict[str, float]]) -> dict[str, float]:
     """The mean of each score."""
-    return {name: float(np.mean([row[name] for row in scores])) for name in scores[0]}
+    means = {}
+    for name in scores[0]:
+        means[name] = float(np.mean([row[name] for row in scores]))
+    return means
 
 
 class LabelAgreement:
