@@ -34,7 +34,7 @@ PREVIEW_PIXELS = 1024
 WARMUP = 20  # steps, for runs of any length: a run may resume with another number of steps
 
 
-def file_of(model: ModelPatcher) -> Path:
+def find_file(model: ModelPatcher) -> Path:
     """The file that a MODEL of the host was loaded from; the trainer loads its own copy from it.
 
     Raises ValueError for a model that cannot be trained on.
@@ -54,7 +54,7 @@ def file_of(model: ModelPatcher) -> Path:
     return Path(model.cached_patcher_init[1][0])
 
 
-def samples_of(model: ModelPatcher, latents: list[dict], conditioning: list[list], label_maps: list[Tensor]
+def make_samples(model: ModelPatcher, latents: list[dict], conditioning: list[list], label_maps: list[Tensor]
                ) -> list[dict[str, Tensor]]:
     """The samples of an AdapterTarget, still without the encoded masks.
 
@@ -64,7 +64,7 @@ def samples_of(model: ModelPatcher, latents: list[dict], conditioning: list[list
     Raises ValueError where they do not fit each other or the model.
     """
     images = [image for latent in latents for image in latent["samples"]]  # each (C, h, w)
-    texts = [text_of(model, entry) for entries in conditioning for entry in entries]
+    texts = [read_text(model, entry) for entries in conditioning for entry in entries]
     maps = [labels for batch in label_maps for labels in batch]
     if len(maps) != len(images):
         raise ValueError(f"label_maps: {len(maps)} for {len(images)} latents: give one for each, in the same order")
@@ -78,7 +78,7 @@ def samples_of(model: ModelPatcher, latents: list[dict], conditioning: list[list
     return samples
 
 
-def text_of(model: ModelPatcher, entry: tuple[Tensor, dict]) -> dict[str, Tensor]:
+def read_text(model: ModelPatcher, entry: tuple[Tensor, dict]) -> dict[str, Tensor]:
     """context (L, D) and, where the model reads it, pooled (P,) of a CONDITIONING's entry."""
     tensors = {"context": entry[0], "pooled": entry[1].get("pooled_output")}
     network = model.model.diffusion_model
@@ -107,7 +107,7 @@ def fit_labels(model: ModelPatcher, latent: Tensor, labels: Tensor, number: int)
     return resize_nearest(labels[None], h, w)[0]
 
 
-def settings_of(chosen: dict, base: Path, output: Path, weights: Path, precision: str) -> AdapterSettings:
+def make_settings(chosen: dict, base: Path, output: Path, weights: Path, precision: str) -> AdapterSettings:
     """The trainer's settings for the values of the node's inputs."""
     steps = chosen["steps"]
     rank = chosen["rank"]
@@ -123,7 +123,7 @@ def settings_of(chosen: dict, base: Path, output: Path, weights: Path, precision
         drop={"text": chosen["drop_text"], "mask": chosen["drop_mask"]})
 
 
-def run_name(settings: AdapterSettings, model: ModelPatcher, samples: list[dict[str, Tensor]]) -> str:
+def name_run(settings: AdapterSettings, model: ModelPatcher, samples: list[dict[str, Tensor]]) -> str:
     """Tells runs of other settings, models or data apart; the number of steps is not among them."""
     state = [settings.recipe(), str(model.patches_uuid) if model.patches else ""]
     digest = hashlib.blake2b(json.dumps(state).encode(), digest_size=6)
@@ -198,7 +198,7 @@ def train(model: ModelPatcher, settings: AdapterSettings, samples: list[dict[str
     if len(samples) < settings.batch:
         raise ValueError(f"batch_size: it is {settings.batch} but there are {len(samples)} latents: lower it, or add "
                          "images")
-    settings = settings.model_copy(update={"output": settings.output / run_name(settings, model, samples)})
+    settings = settings.model_copy(update={"output": settings.output / name_run(settings, model, samples)})
     encode_masks(samples, vae)
     base = model.clone(disable_dynamic=True, force_deepcopy=True)
     base.set_model_compute_dtype(DTYPES[settings.precision])
