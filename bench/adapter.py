@@ -7,7 +7,8 @@ The configuration is the one by which the adapter was trained. `--half` and `--w
 `reduction=half` and `window=N text_reads_mask=false`. Each held-out label map is drawn with the same noise by the base
 alone and by each form. The bundled judge measures how well the image follows the map. `difference` is the mean absolute
 difference between the pixels and the exact form's, in per cent of that between the exact form and the base alone.
-`keys` is the fraction of the mask's keys that an image token reads. The last line printed is one JSON object.
+`keys` is the fraction of the mask's keys that an image token reads. The table's mean IoU is over the classes of the
+asked map, `mean_iou_present` of the JSON object. The last line printed is one JSON object.
 """
 from __future__ import annotations
 

@@ -179,11 +179,11 @@ class Check:
     def draw(self, server: Server) -> None:
         graph = json.loads((self.pack / TEMPLATES / "api" / f"{PACK}.json").read_text())
         try:
-            picture = server.image(server.run(graph))
+            image = server.image(server.run(graph))
         except NodeError as error:
             raise Failed(str(error)) from error
-        if picture.convert("L").getextrema()[1] == 0:
-            raise Failed("the demo graph drew a black picture")
+        if image.convert("L").getextrema()[1] == 0:
+            raise Failed("the demo graph drew a black image")
 
     def draw_on(self, host: Path) -> None:
         base = self.scratch / host.name

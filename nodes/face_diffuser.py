@@ -51,14 +51,14 @@ class SaliencyFusionGuider(io.ComfyNode):
             node_id="MDiT_SaliencyFusionGuider",
             display_name="Guide by Saliency Fusion",
             category=CATEGORY,
-            description="Runs two models in one sampling run, for SamplerCustomAdvanced. The scene model starts "
+            description="Runs two models in one sampling run, for 'SamplerCustomAdvanced'. The scene model starts "
                         "alone, then both models are fused by saliency, then the subject model finishes alone. Works "
                         "with any two models that share a latent space.",
             search_aliases=["Face-diffuser", "saliency-adaptive noise fusion", "SNF", "two models", "mix models",
                             "cfg guider"],
             inputs=[
                 io.Model.Input("scene", tooltip="Model that draws the scene."),
-                io.Model.Input("subject", tooltip="Model that draws the person. It must use the same latent space: "
+                io.Model.Input("subject", tooltip="Model that draws the person. Both models must share a latent space: "
                                                   "both SD1.5, both SDXL, both SD3 or both FLUX."),
                 io.Conditioning.Input("scene_positive", tooltip="Prompt for the scene model."),
                 io.Conditioning.Input("scene_negative", tooltip="Negative prompt for the scene model. Empty in the "
@@ -68,10 +68,10 @@ class SaliencyFusionGuider(io.ComfyNode):
                 io.Conditioning.Input("subject_base", tooltip="Conditioning that subject_positive is compared with. "
                                                               "For Face-diffuser: the text without the images; for "
                                                               "other models: a negative prompt."),
-                io.Float.Input("scene_cfg", tooltip="Guidance scale of the scene model. It also scales the model's "
-                                                    "saliency.", **SCALE),
-                io.Float.Input("subject_cfg", tooltip="Guidance scale of the subject model. It also scales the model's "
-                                                      "saliency.", **SCALE),
+                io.Float.Input("scene_cfg", tooltip="Guidance scale of the scene model, which also scales the saliency "
+                                                    "of the model.", **SCALE),
+                io.Float.Input("subject_cfg", tooltip="Guidance scale of the subject model, which also scales the "
+                                                      "saliency of the model.", **SCALE),
                 io.Float.Input("scene_end", default=0.3, min=0.0, max=1.0, step=0.01,
                                tooltip="Fraction of the steps at which fusion starts. 0 skips the steps of the scene "
                                        "model alone."),
@@ -83,7 +83,8 @@ class SaliencyFusionGuider(io.ComfyNode):
                                      "published code."),
                 io.MultiType.Input("region", types=[io.Mask, io.Image], optional=True,
                                    tooltip="Region where the subject model may win during fusion: a mask, or a label "
-                                           "map (everything except background). It is stretched to the latent."),
+                                           "map (everything except background). The region is stretched to the "
+                                           "latent."),
                 io.Int.Input("feather", default=0, min=0, max=64, optional=True, advanced=True,
                              tooltip="Width over which the edge of the region fades on each side, in latent cells."),
                 io.Float.Input("bias", default=0.0, min=-20.0, max=20.0, step=0.05, optional=True, advanced=True,
@@ -91,10 +92,10 @@ class SaliencyFusionGuider(io.ComfyNode):
                                        "model wins more cells, below 0 fewer."),
                 io.Model.Input("subject_base_model", optional=True,
                                tooltip="Subject model without the reference, for nodes that add a reference to the "
-                                       "MODEL. Connect the model from before that node."),
+                                       "MODEL. Connect the model from before the node that adds the reference."),
             ],
-            outputs=[io.Guider.Output(display_name="guider", tooltip="Guider for SamplerCustomAdvanced and Preview "
-                                                                     "Saliency.")],
+            outputs=[io.Guider.Output(display_name="guider", tooltip="Guider for 'SamplerCustomAdvanced' and 'Preview "
+                                                                     "Saliency'.")],
         )
 
     @classmethod
@@ -123,9 +124,9 @@ class PreviewSaliency(io.ComfyNode):
             search_aliases=["saliency map", "win mask", "Face-diffuser", "SNF", "view fusion"],
             is_output_node=True,
             inputs=[
-                io.Guider.Input("guider", tooltip="Guider from Guide by Saliency Fusion."),
-                io.Latent.Input("latent", tooltip="Latent that SamplerCustomAdvanced produced with this guider. It "
-                                                  "makes this node wait for the run."),
+                io.Guider.Input("guider", tooltip="Guider from 'Guide by Saliency Fusion'."),
+                io.Latent.Input("latent", tooltip="Latent that 'SamplerCustomAdvanced' produced with this guider. The "
+                                                  "connection makes this node wait for the run."),
             ],
             outputs=[
                 io.Image.Output(display_name="strip", tooltip="Image with a column for each fused step; one image for "
@@ -165,13 +166,13 @@ class LoadFaceDiffuser(io.ComfyNode):
                                tooltip="File in models/face_diffuser. Both published files have the same name: keep "
                                        "their folders SDM and TDM."),
                 io.Combo.Input("weight_dtype", options=list(DTYPES), default="default", advanced=True,
-                               tooltip="Data type of the UNet weights. 'default' lets ComfyUI choose."),
+                               tooltip="Data type of the UNet weights. default: ComfyUI chooses."),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="Stable Diffusion 1.5 UNet of the file."),
                 io.Clip.Output(display_name="clip", tooltip="Text encoder of the file."),
                 io.Vae.Output(display_name="vae", tooltip="VAE of the file."),
-                FaceDiffuserSubject.Output(display_name="subject", tooltip="Image encoder for Encode Subject. Empty "
+                FaceDiffuserSubject.Output(display_name="subject", tooltip="Image encoder for 'Encode Subject'. Empty "
                                                                            "for the scene model's file."),
             ],
         )
@@ -203,7 +204,7 @@ class SubjectConditioning(io.ComfyNode):
             search_aliases=["Face-diffuser", "reference image", "person", "identity", "FastComposer"],
             inputs=[
                 io.Clip.Input("clip", tooltip="CLIP from the subject model's file."),
-                FaceDiffuserSubject.Input("subject", tooltip="Image encoder from Load Face-diffuser, of the subject "
+                FaceDiffuserSubject.Input("subject", tooltip="Image encoder from 'Load Face-diffuser', of the subject "
                                                              "model's file."),
                 io.String.Input("text", multiline=True, dynamic_prompts=True, default=f"a man {MARKER} in a garden",
                                 tooltip=f"Prompt with {MARKER} after each noun that has an image."),
@@ -214,9 +215,9 @@ class SubjectConditioning(io.ComfyNode):
             ],
             outputs=[
                 io.Conditioning.Output(display_name="subject", tooltip="Text with the images, for subject_positive of "
-                                                                       "Guide by Saliency Fusion."),
+                                                                       "'Guide by Saliency Fusion'."),
                 io.Conditioning.Output(display_name="text", tooltip="Text alone, for subject_base and scene_positive "
-                                                                    "of Guide by Saliency Fusion."),
+                                                                    "of 'Guide by Saliency Fusion'."),
             ],
         )
 
@@ -231,7 +232,7 @@ class SubjectConditioning(io.ComfyNode):
             raise ValueError(f"images: {len(given)} images for {len(positions)} {MARKER} in the text: connect one "
                              f"image for each marker, {MAX_IMAGES} at most")
         plain = clip.encode_from_tokens_scheduled(tokens)
-        vectors = subject.encode(given, object_resolution)  # (N, E); last, to keep the text encoder from evicting it
+        vectors = subject.encode(given, object_resolution)  # (n, E); last, to keep the text encoder from evicting it
         fused = [[subject.fuse(encoded, positions, vectors), extra.copy()] for encoded, extra in plain]
         return io.NodeOutput(fused, plain)
 
@@ -247,14 +248,16 @@ class FaceDiffuserScheduler(io.ComfyNode):
                         "ComfyUI's ddim_uniform gives the same only if the number of steps divides 1000.",
             search_aliases=["sigmas", "DDIM", "PNDM", "leading", "scheduler"],
             inputs=[
-                io.Model.Input("model", tooltip="Scene or subject model. Its noise schedule is read."),
+                io.Model.Input("model", tooltip="Scene or subject model. The node reads the noise schedule of the "
+                                                "model."),
                 io.Int.Input("steps", default=50, min=1, max=999, tooltip="Number of steps."),
                 io.Boolean.Input("to_clean", default=True, optional=True, advanced=True,
-                                 tooltip="On: the schedule ends without noise, as ComfyUI's schedules do. Off: it ends "
-                                         "at time step 0, as in the published code, with a little noise left."),
+                                 tooltip="On: the schedule ends without noise, as ComfyUI's schedules do. Off: the "
+                                         "schedule ends at time step 0, as in the published code, with a little noise "
+                                         "left."),
             ],
-            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="Noise levels for SamplerCustomAdvanced. Use the "
-                                                                     "sampler 'euler' for DDIM, or 'ipndm' to come "
+            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="Noise levels for 'SamplerCustomAdvanced'. Use "
+                                                                     "the sampler 'euler' for DDIM, or 'ipndm' to come "
                                                                      "closest to the published code.")],
         )
 

@@ -52,8 +52,8 @@ def previous_input() -> io.Input:
 
 def interactions_output() -> io.Output:
     return Interactions.Output(display_name="interactions",
-                               tooltip="Interactions for Apply InteractDiffusion, Set Interactions and Preview "
-                                       "Interactions.")
+                               tooltip="Interactions for 'Apply InteractDiffusion', 'Set Interactions' and 'Preview "
+                                       "Interactions'.")
 
 
 def read_box(value, source: str, units: str, size: tuple[int, int]) -> Box:
@@ -83,7 +83,7 @@ class LoadInteractDiffusion(io.ComfyNode):
                                tooltip="File in models/interactdiffusion or models/gligen."),
             ],
             outputs=[
-                InteractionWeights.Output(display_name="weights", tooltip="Weights for Apply InteractDiffusion."),
+                InteractionWeights.Output(display_name="weights", tooltip="Weights for 'Apply InteractDiffusion'."),
                 io.Model.Output(display_name="model", tooltip="Stable Diffusion 1.x model of the file, without "
                                                               "interactions. Empty for a plug-in file."),
                 io.Clip.Output(display_name="clip", tooltip="Text encoder of a complete checkpoint; otherwise empty."),
@@ -178,19 +178,20 @@ class DrawInteractions(io.ComfyNode):
             node_id="MDiT_DrawInteractions",
             display_name="Draw Interactions",
             category=CATEGORY,
-            description="Editor for interactions: draw the subject's box, then the object's, then type the words. "
-                        "Move, resize, rename and reorder them. The layout is saved with the graph.",
+            description="Editor for interactions: draw the box of the subject, draw the box of the object, type the "
+                        "words. Interactions can be moved, resized, renamed and reordered. The layout is saved with "
+                        "the graph.",
             search_aliases=["box editor", "bounding boxes", "HOI", "layout", "regions", "InteractDiffusion"],
             inputs=[
                 io.Int.Input("width", default=512, min=16, max=16384, step=8,
-                             tooltip="Width of the image to draw on. Boxes are kept as fractions of it."),
+                             tooltip="Width of the image to draw on. Boxes are kept as fractions of the width."),
                 io.Int.Input("height", default=512, min=16, max=16384, step=8,
                              tooltip="Height of the image to draw on."),
                 io.String.Input(
                     "text", default=FIRST_LAYOUT, socketless=True, dynamic_prompts=False,
                     extra_dict={"widgetType": "MDIT_LAYOUT"},
-                    tooltip="Interactions as text, in the form that Read Interactions from Text reads, with boxes as "
-                            "fractions of the image. The editor writes it."),
+                    tooltip="Interactions as text, in the form that 'Read Interactions from Text' reads, with boxes as "
+                            "fractions of the image. The editor writes the text."),
                 background_input("The interactions do not contain the image."),
                 previous_input(),
             ],
@@ -216,8 +217,8 @@ def schedule_options() -> list[io.DynamicCombo.Option]:
     return [
         io.DynamicCombo.Option("timestep", [
             io.Float.Input("full", default=0.8, min=0.0, max=1.0, step=0.05,
-                           tooltip="Fraction of the noise levels, from pure noise on, at full strength. 0.3 is "
-                                   "recommended with a LoRA."),
+                           tooltip="Fraction of the noise levels, from pure noise on, at full strength. Recommended "
+                                   "with a LoRA: 0.3."),
             io.Float.Input("fade_until", default=0.0, min=0.0, max=1.0, step=0.05,
                            tooltip="Fraction of the noise levels at which a linear fade ends. At or below 'full' there "
                                    "is no fade."),
@@ -253,13 +254,13 @@ class ApplyInteractDiffusion(io.ComfyNode):
             node_id="MDiT_ApplyInteractDiffusion",
             display_name="Apply InteractDiffusion",
             category=CATEGORY,
-            description="Makes a Stable Diffusion 1.x model follow interactions: subject, action and object, each "
-                        "in its box. The negative prompt reads none. LoRAs, ControlNets and other patches may come "
-                        "before or after this node.",
+            description="Makes a Stable Diffusion 1.x model follow interactions: subject, action and object, each in "
+                        "its box. The negative prompt reads no interactions. LoRAs, ControlNets and other patches may "
+                        "come before or after this node.",
             search_aliases=["InteractDiffusion", "HOI", "interaction control", "scheduled sampling"],
             inputs=[
                 io.Model.Input("model", tooltip="Stable Diffusion 1.x model; fine-tuned models and LoRAs work too."),
-                InteractionWeights.Input("weights", tooltip="Weights from Load InteractDiffusion."),
+                InteractionWeights.Input("weights", tooltip="Weights from 'Load InteractDiffusion'."),
                 io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.05,
                                tooltip="Strength of the interactions: 1 as in training, 0 for none."),
                 io.DynamicCombo.Input("schedule", options=schedule_options(),
@@ -269,8 +270,8 @@ class ApplyInteractDiffusion(io.ComfyNode):
                 io.Clip.Input("clip", optional=True, tooltip="CLIP of the model, to encode the phrases. Not needed "
                                                              "without interactions here."),
                 Interactions.Input("interactions", optional=True,
-                                   tooltip="Interactions for every positive prompt that has none from Set "
-                                           "Interactions."),
+                                   tooltip="Interactions for every positive prompt that has none from 'Set "
+                                           "Interactions'."),
                 io.Float.Input("start", default=0.0, min=0.0, max=1.0, step=0.001, optional=True, advanced=True,
                                tooltip="Fraction of the noise schedule before which nothing is read; 0 is pure noise."),
                 io.Float.Input("end", default=1.0, min=0.0, max=1.0, step=0.001, optional=True, advanced=True,
@@ -298,7 +299,7 @@ class SetInteractions(io.ComfyNode):
             display_name="Set Interactions",
             category=CATEGORY,
             description="Gives one conditioning its own interactions, so that regional prompts can have different "
-                        "ones. Boxes stay fractions of the whole image.",
+                        "interactions. Boxes stay fractions of the whole image.",
             search_aliases=["regional interactions", "InteractDiffusion conditioning", "HOI"],
             inputs=[
                 io.Conditioning.Input("conditioning", tooltip="Prompt that gets the interactions."),
@@ -308,8 +309,8 @@ class SetInteractions(io.ComfyNode):
             ],
             outputs=[
                 io.Conditioning.Output(display_name="conditioning",
-                                       tooltip="Prompt with its interactions, for a model from Apply "
-                                               "InteractDiffusion."),
+                                       tooltip="Prompt with its interactions, for a model from 'Apply "
+                                               "InteractDiffusion'."),
             ],
         )
 

@@ -80,7 +80,8 @@ class PTDiTText(io.ComfyNode):
             display_name="Encode Text for PT-DiT",
             category=CATEGORY,
             description="Encodes a prompt as in the training of PT-DiT: lower case, without URLs and special "
-                        "characters, at most 200 tokens. 'CLIP Text Encode' also works but does not clean the prompt.",
+                        "characters, at most 200 tokens. 'CLIP Text Encode (Prompt)' also works but does not clean the "
+                        "prompt.",
             search_aliases=["T5 prompt", "Qihoo-T2X prompt", "text encode PT-DiT"],
             inputs=[
                 io.Clip.Input("clip", tooltip="T5-XXL from 'Load CLIP' with type 'pixart'."),

@@ -1,8 +1,8 @@
-"""What every test may rely on.
+"""Rules and fixtures for every test.
 
 * The pack is the package `mditface`, as a host loads it under a name of its own choosing: write
   `from mditface.mdit.labelmap import ...` and `from mditface.nodes import ...`. The host's modules (`comfy`,
-  `folder_paths`, `nodes`) are importable beside it. `import mdit` works too, but makes other classes than
+  `folder_paths`, `nodes`) are importable, too. `import mdit` works as well, but its classes are not those of
   `mditface.mdit`: do not mix the two.
 * Without an accelerator everything runs on the CPU. The host's base folder is a temporary one.
 * Run through `python dev.py test` or `python dev.py run -- pytest ...`, which set COMFYUI_PATH.

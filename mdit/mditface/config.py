@@ -145,7 +145,7 @@ class MDiTConfig:
         metadata = metadata or {}
         if metadata.get(FORMAT_KEY) != FORMAT or CONFIG_KEY not in metadata:
             raise ValueError(f"the file's header has no '{CONFIG_KEY}' of format {FORMAT}: it is not a stand-alone "
-                             "MDiT model; load other diffusion models with the host's own loaders")
+                             "MDiT model; load other diffusion models with 'Load Diffusion Model'")
         try:
             fields = json.loads(metadata[CONFIG_KEY])
         except json.JSONDecodeError as error:

@@ -138,6 +138,6 @@ def load_vae(weights: dict, config: MDiTConfig) -> comfy.sd.VAE | None:
     if config.latent_format == "pixel":
         weights = {"pixel_space_vae": torch.tensor(1.0)}
     if not weights:
-        logging.info("MDiT file without a VAE: load the %s VAE with the host's VAE loader", config.latent_format)
+        logging.info("The MDiT file contains no VAE: load the %s VAE with 'Load VAE'", config.latent_format)
         return None
     return comfy.sd.VAE(sd=weights)

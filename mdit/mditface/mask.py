@@ -129,8 +129,8 @@ class BoundMask:
         self.pixels = model.latent_format.spacial_downscale_ratio
         mask = reference.mask
         if mask.labels.shape[0] not in (1, latents[0]):
-            raise ValueError(f"latent_image holds {latents[0]} latents but the mask {mask.labels.shape[0]} label maps: "
-                             "give one label map, or one for each latent")
+            raise ValueError(f"latent_image: {latents[0]} latents, but the mask has {mask.labels.shape[0]} label maps: "
+                             "use one label map, or one for each latent")
         self.regions: dict[tuple, tuple[MaskTokens, bytes]] = {}
         self.size = (layout.condition,) * 2 if layout.condition else tuple(side * self.pixels for side in latents[-2:])
         self.labels = resize_nearest(mask.labels, *self.size)  # (b, height, width)
@@ -204,7 +204,8 @@ class BoundExemplar:
         count = mask.latents[0]
         images = len(self.exemplar.images)
         if images not in (1, count):
-            raise ValueError(f"exemplar: {images} images for {count} latents: give one, or one for each latent")
+            raise ValueError(f"exemplar: {images} images for {count} latents: connect one image, or one for each "
+                             "latent")
         latent = self.exemplar.encode_images(*mask.size)
         if latent.shape[1:] != mask.latents[1:]:
             raise ValueError(f"vae: the one at 'Apply MDiT Exemplar' makes latents {tuple(latent.shape[1:])} where the "

@@ -115,7 +115,7 @@ class MaskReader:
         layout = self.layout(patcher.model)
         if not layout.exemplar and any(reference.exemplar for reference in references if reference):
             raise ValueError(f"model: {name_model(patcher)} has no branch that reads an exemplar (exemplar_blocks in "
-                             "its configuration): take a model trained with one, or remove 'Apply MDiT Exemplar'")
+                             "its configuration): load a model with such a branch, or remove 'Apply MDiT Exemplar'")
         bound = {reference: BoundMask(reference, noise.shape, patcher.model, layout)
                  for reference in references if reference}
         report = options.setdefault(REPORT_KEY, RunReport())

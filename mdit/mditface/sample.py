@@ -17,8 +17,8 @@ from .reader import OPTIONS_KEY, CacheOptions, reads_masks
 def require_mdit(model):
     """Raises ValueError for a MODEL that cannot read a mask."""
     if not reads_masks(model):
-        raise ValueError(f"model: this is a {type(model.model).__name__}, which cannot read a mask: "
-                         "connect the MODEL of 'Load MDiT Model', or of 'Apply MDiT Adapter' for SD3 and FLUX")
+        raise ValueError(f"model: a {type(model.model).__name__} cannot read a mask: "
+                         "connect the model of 'Load MDiT Model' or 'Apply MDiT Adapter'")
 
 
 def check_latent(model, latent: dict):

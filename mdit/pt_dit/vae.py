@@ -16,8 +16,8 @@ from comfy.ldm.models.autoencoder import AutoencoderKL
 
 from ..shared.weight_files import check_finite, check_layout, read_state_dict, shapes_of
 
-SOURCE = "vae_name"
-MARKS = ("decoder.conv_in.conv.weight", "encoder.conv_in.weight", "post_quant_conv.conv.weight")
+VAE_SOURCE = "vae_name"
+VAE_MARKS = ("decoder.conv_in.conv.weight", "encoder.conv_in.weight", "post_quant_conv.conv.weight")
 PREFIXES = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 BILINEAR_LEVELS = (2, 3)
 
@@ -38,17 +38,17 @@ def load_vae(path: str) -> comfy.sd.VAE:
 
     Raises ValueError, naming the file and what is wrong, for any other layout.
     """
-    weights = read_state_dict(path, SOURCE)
-    if absent := [mark for mark in MARKS if mark not in weights]:
-        raise ValueError(f"{SOURCE}: '{path}' is not the VAE of PT-DiT (no {absent[0]}): take checkpoint.ckpt of "
+    weights = read_state_dict(path, VAE_SOURCE)
+    if absent := [mark for mark in VAE_MARKS if mark not in weights]:
+        raise ValueError(f"{VAE_SOURCE}: '{path}' is not the VAE of PT-DiT (no {absent[0]}): take checkpoint.ckpt of "
                          "Open-Sora-Plan v1.2. VAEs of other families, such as Stable Diffusion, do not fit the "
                          "latents of PT-DiT")
     weights = collapse_time(weights)
     params = read_params(weights)
     with torch.device("meta"):
         shapes = shapes_of(AutoencoderKL(**params))
-    check_layout(weights, shapes, path, SOURCE, allow_unknown=True)
-    check_finite(weights, path, SOURCE)
+    check_layout(weights, shapes, path, VAE_SOURCE, allow_unknown=True)
+    check_finite(weights, path, VAE_SOURCE)
     vae = comfy.sd.VAE(sd=weights, config={"params": params})
     for level in BILINEAR_LEVELS:
         up = vae.first_stage_model.decoder.up[level]

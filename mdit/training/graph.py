@@ -41,16 +41,16 @@ def find_file(model: ModelPatcher) -> Path:
     """
     check_model(model)
     if reads_masks(model):
-        raise ValueError("model: it reads masks by an adapter already: connect it without 'Apply MDiT Adapter'")
+        raise ValueError("model: it already has an adapter: connect the model without 'Apply MDiT Adapter'")
     if model.cached_patcher_init is None:
-        raise ValueError("model: the trainer loads a copy of its own, but this model's loader left no file to load it "
-                         "from: take 'Load Diffusion Model' or 'Load Checkpoint'")
+        raise ValueError("model: the trainer loads a copy, but the loader of this model does not name the file: "
+                         "use 'Load Diffusion Model' or 'Load Checkpoint'")
     management = comfy.model_management
     for option, enabled in (("--use-sage-attention", management.sage_attention_enabled()),
                             ("--use-flash-attention", management.flash_attention_enabled())):
         if enabled:
-            raise ValueError(f"model: the host runs with {option}, whose attention has no gradients: start it without "
-                             "that option to train")
+            raise ValueError(f"model: ComfyUI runs with {option}, whose attention has no gradients: start ComfyUI "
+                             "without that option to train")
     return Path(model.cached_patcher_init[1][0])
 
 
@@ -67,10 +67,10 @@ def make_samples(model: ModelPatcher, latents: list[dict], conditioning: list[li
     texts = [read_text(model, entry) for entries in conditioning for entry in entries]
     maps = [labels for batch in label_maps for labels in batch]
     if len(maps) != len(images):
-        raise ValueError(f"label_maps: {len(maps)} for {len(images)} latents: give one for each, in the same order")
+        raise ValueError(f"label_maps: {len(maps)} label maps for {len(images)} latents: connect one for each latent")
     if len(texts) not in (1, len(images)):
-        raise ValueError(f"conditioning: {len(texts)} for {len(images)} latents: give one for each in the same "
-                         "order, or one for all")
+        raise ValueError(f"conditioning: {len(texts)} captions for {len(images)} latents: connect one for each "
+                         "latent, or one for all")
     texts = texts * len(images) if len(texts) == 1 else texts
     samples = []
     for number, (image, text, labels) in enumerate(zip(images, texts, maps), 1):
@@ -88,7 +88,7 @@ def read_text(model: ModelPatcher, entry: tuple[Tensor, dict]) -> dict[str, Tens
     if found != expected:
         widths = " and ".join(WIDTHS[name].format(width or "missing") for name, width in found.items())
         needed = " and ".join(str(width) for width in expected.values())
-        raise ValueError(f"conditioning: {widths}, the model needs {needed}: encode it with the model's text encoders")
+        raise ValueError(f"conditioning: {widths}, the model needs {needed}: encode captions with the model's CLIP")
     return {name: tensors[name][0] for name in layers}
 
 
@@ -102,8 +102,8 @@ def fit_labels(model: ModelPatcher, latent: Tensor, labels: Tensor, number: int)
     height, width = labels.shape
     h, w = (side * pixels for side in latent.shape[1:])
     if not math.isclose(height / width, h / w, rel_tol=ASPECT):
-        raise ValueError(f"label_maps: number {number} is {width} x {height} pixels, its image {w} x {h}: give each "
-                         "image the label map of the same area")
+        raise ValueError(f"label_maps: number {number} is {width} x {height} pixels, its image {w} x {h}: crop label "
+                         "maps and images alike")
     return resize_nearest(labels[None], h, w)[0]
 
 
@@ -156,8 +156,8 @@ class GraphTarget(AdapterTarget):
 
     def report(self, step: int, loss: float) -> None:
         if not math.isfinite(loss):
-            raise ValueError(f"learning_rate: the loss of step {step} is not finite: lower it, or set precision to "
-                             "fp32")
+            raise ValueError(f"learning_rate: the loss of step {step} is not finite: lower the rate, or set precision "
+                             "to fp32")
         self.progress.update_absolute(step)
 
     def sheet(self):
@@ -181,8 +181,8 @@ def encode_masks(samples: list[dict[str, Tensor]], vae) -> None:
         sample["mask_latent"] = vae.encode(to_image(sample["labels"][None]))[0]
         shapes = [tuple(sample[name].shape) for name in ("mask_latent", "latent")]
         if shapes[0] != shapes[1]:
-            raise ValueError(f"vae: it makes latents {shapes[0]} where the data set has {shapes[1]}: connect the VAE "
-                             "that made these")
+            raise ValueError(f"vae: it makes latents {shapes[0]}, but the data set has latents {shapes[1]}: connect "
+                             "the VAE that encoded the images")
         progress.update(1)
 
 
@@ -196,8 +196,8 @@ def train(model: ModelPatcher, settings: AdapterSettings, samples: list[dict[str
     checkpoint. The model does not change.
     """
     if len(samples) < settings.batch:
-        raise ValueError(f"batch_size: it is {settings.batch} but there are {len(samples)} latents: lower it, or add "
-                         "images")
+        raise ValueError(f"batch_size: {settings.batch} is more than the {len(samples)} latents: lower the size, or "
+                         "add images")
     settings = settings.model_copy(update={"output": settings.output / name_run(settings, model, samples)})
     encode_masks(samples, vae)
     base = model.clone(disable_dynamic=True, force_deepcopy=True)

@@ -100,12 +100,12 @@ def read_settings(path: Path, changes: list[str], kinds: dict[str, type[Settings
         raise FileNotFoundError(f"no configuration at {path}: copy one of mdit/recipes/configs")
     values = yaml.safe_load(path.read_text())
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: it must hold keys and values, see mdit/recipes/configs")
+        raise ValueError(f"{path}: the file must contain keys and values, as in mdit/recipes/configs")
     for change in changes:
         apply_change(values, change)
     target = values.get("target")
     if target not in kinds:
-        raise ValueError(f"{path}: target: it is {target!r}, must be one of {', '.join(kinds)}")
+        raise ValueError(f"{path}: target: {target!r} must be one of {', '.join(kinds)}")
     try:
         return kinds[target](**values)
     except ValidationError as error:
@@ -116,11 +116,12 @@ def apply_change(values: dict, change: str) -> None:
     name, equals, text = change.partition("=")
     *sections, key = name.split(".")
     if not equals or not key:
-        raise ValueError(f"'{change}': a change of the configuration reads key=value, such as optimiser.adamw=1e-4")
+        raise ValueError(f"'{change}': a change of the configuration has the form key=value, such as "
+                         "optimiser.adamw=1e-4")
     for section in sections:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
-            raise ValueError(f"'{change}': {section} is no section of the configuration")
+            raise ValueError(f"'{change}': {section} is not a section of the configuration")
     values[key] = yaml.safe_load(text)
 
 

@@ -67,7 +67,7 @@ class Trainer:
         self.step = 0
         self.average = None
         if accelerator.distributed_type == DistributedType.FSDP and self.settings.ema:
-            raise ValueError("ema: it is not kept where FSDP cuts the weights into shards; set ema: 0")
+            raise ValueError("ema: the average cannot be kept when FSDP shards the weights; set ema: 0")
 
     @property
     def checkpoints(self) -> list[Path]:
@@ -226,7 +226,7 @@ class Trainer:
         recipe = self.settings.recipe()
         if changed := [key for key in recipe if recipe[key] != state["recipe"].get(key)]:
             raise ValueError(f"output: {self.settings.output} holds a run with other values of {', '.join(changed)}: "
-                             "take another folder, or the old values to resume that run")
+                             "use another folder, or the old values to resume that run")
         self.accelerator.load_state(folder, strict=False)  # without the frozen weights
         self.average.load(folder / AVERAGE)
         self.step = state["step"]

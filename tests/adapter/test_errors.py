@@ -146,17 +146,17 @@ FILES = {
     a_web_page: ("cannot be read as a safetensors file", "download it again"),
     a_pickle: ("cannot be read as a safetensors file", "download it again"),
     with_nan: ("NaN or infinite numbers in double.1.proj.up", "download it again"),
-    without_header: ("its header has no 'mdit.adapter'", "take the original file"),
-    unreadable_header: ("'mdit.adapter' header is not sound", "take the original file"),
-    unknown_field: ("windows", "take the original file"),
-    unknown_family: ("family is 'sdxl', must be one of sd3, flux", "take the original file"),
-    fewer_blocks: ("the layer single.1.", "outside its depth (2, 1)", "take the original file"),
+    without_header: ("no 'mdit.adapter' in its header", "use the original file"),
+    unreadable_header: ("'mdit.adapter' header is damaged", "use the original file"),
+    unknown_field: ("windows", "use the original file"),
+    unknown_family: ("family is 'sdxl', must be one of sd3, flux", "use the original file"),
+    fewer_blocks: ("the layer single.1.", "outside the depth (2, 1)", "use the original file"),
     another_width: ("(2, 256)", "width 320", "download it again"),
     no_layers: ("no layers", "download it again"),
-    renamed: ("unknown key double.0.out", "take the original file"),
-    a_layer_of_the_other_kind: ("unknown key single.0.proj", "take the original file"),
+    renamed: ("unknown key double.0.out", "use the original file"),
+    a_layer_of_the_other_kind: ("unknown key single.0.proj", "use the original file"),
     half_a_layer: ("single.2.linear2 has no 'up' half", "download it again"),
-    ordinary_lora: ("neither an MDiTFace adapter", "EasyControl", "the host's LoRA loader"),
+    ordinary_lora: ("neither an MDiTFace adapter", "EasyControl", "'Load LoRA'"),
     unknown_weights: ("neither an MDiTFace adapter", "EasyControl"),
     easycontrol_without_a_layer: ("double.1.qkv_k", "single.1.linear1_k", "download it again"),
     easycontrol_with_two_conditions: ("loras.1", "only adapters with a single condition"),
@@ -180,39 +180,39 @@ def test_a_file_that_is_not_there():
 
 
 def test_an_adapter_for_another_width(flux, adapter):
-    refuses(ValueError, ("adapter: ", "width 128 and 2 + 3 blocks", "width 256 and 2 + 3 blocks", "take an adapter"),
+    refuses(ValueError, ("adapter: ", "width 128 and 2 + 3 blocks", "width 256 and 2 + 3 blocks", "load an adapter"),
             ApplyAdapter.execute, flux, adapter("flux", width=128))
 
 
 def test_an_adapter_for_another_depth(sd3, flux, adapter):
-    refuses(ValueError, ("adapter: ", "width 192 and 24 blocks", "width 192 and 3 blocks", "take an adapter"),
+    refuses(ValueError, ("adapter: ", "width 192 and 24 blocks", "width 192 and 3 blocks", "load an adapter"),
             apply_adapter, sd3, adapter("sd3", depth=(24, 0)))
     refuses(ValueError, ("2 + 4 blocks", "2 + 3 blocks", "belongs to FLUX.1-dev"),
             apply_adapter, flux, adapter("flux", depth=(2, 4), base_hint="FLUX.1-dev"))
 
 
 def test_an_adapter_for_another_family(sd3, flux, adapter):
-    refuses(ValueError, ("adapter: ", "made for family sd3, but the model is of family flux", "made for this model"),
+    refuses(ValueError, ("adapter: ", "made for family sd3, but the model has family flux", "made for this model"),
             apply_adapter, flux, adapter("sd3"))
-    refuses(ValueError, ("made for family flux, but the model is of family sd3",), apply_adapter, sd3, adapter("flux"))
+    refuses(ValueError, ("made for family flux, but the model has family sd3",), apply_adapter, sd3, adapter("flux"))
 
 
 def test_a_model_that_no_adapter_serves(adapter, tmp_path):
     standalone = host.load(tiny.write(tmp_path / "tiny.safetensors")).model
-    refuses(ValueError, ("model: a MDiTBaseModel", "SD3, SD3.5 (family sd3) and FLUX.1 (family flux)", "load such"),
+    refuses(ValueError, ("model: a MDiTBaseModel", "Load a model of SD3, SD3.5 (family sd3) and FLUX.1 (family flux)"),
             apply_adapter, standalone, adapter("flux"))
 
 
 def test_a_flux_whose_input_holds_more_than_the_latent(adapter):
     fill = Flux(**bases.FLUX | {"in_channels": 96}, device="meta", operations=comfy.ops.disable_weight_init)
     patcher = SimpleNamespace(model=SimpleNamespace(diffusion_model=fill))
-    refuses(ValueError, ("model: ", "384 features", "64 of output", "load FLUX.1-dev"),
+    refuses(ValueError, ("model: ", "384 features", "the output 64", "load FLUX.1-dev"),
             apply_adapter, patcher, adapter("flux"))
 
 
 def test_an_adapter_applied_twice(flux, adapter):
     one = adapter("flux")
-    refuses(ValueError, ("adapter: it is applied to this model already", "use one node, and its weight"),
+    refuses(ValueError, ("adapter: the model already has this adapter", "set 'weight'"),
             apply_adapter, apply_adapter(flux, one), one, 0.5)
 
 

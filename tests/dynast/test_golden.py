@@ -142,7 +142,7 @@ def outputs_of(network):
     found = {}
 
     def keep(name, out):
-        found.setdefault(name, out)  # and returns None, for a hook's answer would take the output's place
+        found.setdefault(name, out)  # and returns None, because the result of a hook replaces the output
     for name, module in network.named_modules():
         module.register_forward_hook(lambda _, __, out, name=name: keep(name, out))
     return found

@@ -17,46 +17,47 @@ def model():
     return tiny.patched()
 
 
-def alike(found, expected):
+def assert_close(found, expected):
     for one, other in zip(found, expected):
         torch.testing.assert_close(one, other)
 
 
-def test_pictures(model):
-    found = model.synthesize(tiny.label(), tiny.picture(), tiny.label(seed=1))
+def test_images(model):
+    found = model.synthesize(tiny.label(), tiny.image(), tiny.label(seed=1))
     assert found.image.shape == found.warped.shape == (1, 32, 32, 3) and found.confidence.shape == (1, 32, 32)
     assert all(part.min() >= 0 and part.max() <= 1 and part.std() > 0 for part in found)
 
 
-def test_chunks_change_no_picture(model, monkeypatch):
-    arguments = tiny.label(), tiny.picture(), tiny.label(seed=1)
+def test_chunks_change_no_image(model, monkeypatch):
+    arguments = tiny.label(), tiny.image(), tiny.label(seed=1)
     expected = model.synthesize(*arguments)
     cut = []
     gathered = sparse_attention.gather_keys
     monkeypatch.setattr(sparse_attention, "gather_keys",
                         lambda *parts: (cut.append(chunk) or chunk for chunk in gathered(*parts)))
     monkeypatch.setattr(sparse_attention, "CHUNK", 1000)
-    alike(model.synthesize(*arguments), expected)
+    assert_close(model.synthesize(*arguments), expected)
     assert len(cut) > 100
 
 
-def test_each_picture_of_a_batch_is_its_own(model):
-    labels, exemplars, given = tiny.label(2), tiny.picture(2), tiny.label(2, seed=1)
+def test_each_image_of_a_batch_is_independent(model):
+    labels, exemplars, given = tiny.label(2), tiny.image(2), tiny.label(2, seed=1)
     both = model.synthesize(labels, exemplars, given)
     for i in range(2):
         one = model.synthesize(Label(labels.channels[i:i + 1]), exemplars[i:i + 1], Label(given.channels[i:i + 1]))
-        alike([part[i:i + 1] for part in both], one)
+        assert_close([part[i:i + 1] for part in both], one)
 
 
 def test_one_exemplar_serves_all_labels(model):
-    labels, exemplar, given = tiny.label(2), tiny.picture(), tiny.label(seed=1)
+    labels, exemplar, given = tiny.label(2), tiny.image(), tiny.label(seed=1)
     found = model.synthesize(labels, exemplar, given)
-    alike(found, model.synthesize(labels, exemplar.expand(2, -1, -1, -1), Label(given.channels.expand(2, -1, -1, -1))))
+    both_given = Label(given.channels.expand(2, -1, -1, -1))
+    assert_close(found, model.synthesize(labels, exemplar.expand(2, -1, -1, -1), both_given))
 
 
 @pytest.mark.parametrize("size", [16, 48])
 def test_other_sizes_than_the_trained(model, size):
-    found = model.synthesize(tiny.label(size=size), tiny.picture(), tiny.label(size=size, seed=1))
+    found = model.synthesize(tiny.label(size=size), tiny.image(), tiny.label(size=size, seed=1))
     assert found.image.shape == (1, size, size, 3)
 
 
@@ -69,14 +70,14 @@ def test_a_picture_that_is_not_square():
 
 
 def test_kept_and_rejected_places_warp_otherwise(model):
-    arguments = tiny.label(), tiny.picture(), tiny.label(seed=1)
+    arguments = tiny.label(), tiny.image(), tiny.label(seed=1)
     rejected, kept = (model.synthesize(*arguments, warp_kept=side) for side in (False, True))
     assert torch.equal(rejected.image, kept.image) and (rejected.warped - kept.warped).abs().max() > 1e-3
 
 
 def test_weights_are_float32_and_the_hosts(model):
     assert {weight.dtype for weight in model.network.parameters()} == {torch.float32}
-    model.synthesize(tiny.label(), tiny.picture(), tiny.label())
+    model.synthesize(tiny.label(), tiny.image(), tiny.label())
     assert model.patcher.model in [loaded.real_model() for loaded in comfy.model_management.current_loaded_models]
 
 
@@ -85,7 +86,7 @@ def test_the_memory_asked_for_grows_with_the_size(model, monkeypatch):
     monkeypatch.setattr(comfy.model_management, "load_models_gpu", lambda models, memory_required: asked.append(
         memory_required))
     for size in (16, 32):
-        model.synthesize(tiny.label(size=size), tiny.picture(), tiny.label(size=size))
+        model.synthesize(tiny.label(size=size), tiny.image(), tiny.label(size=size))
     assert asked[1] == 4 * asked[0] == 0.5e9 * (32 / 256) ** 2
 
 
@@ -108,14 +109,14 @@ def test_progress_and_cancelling_between_chunks(monkeypatch):
 
 
 @pytest.mark.parametrize("label, exemplar, given, message", [
-    (tiny.label(nc=20), tiny.picture(), tiny.label(),
+    (tiny.label(nc=20), tiny.image(), tiny.label(),
      "label: this label has 20 channels, but the model reads 15: .*'Build Face Edge Label'"),
-    (tiny.label(), tiny.picture(), tiny.label(nc=20), "exemplar_label: this label has 20 channels"),
-    (tiny.label(), tiny.picture(), tiny.label(size=48),
+    (tiny.label(), tiny.image(), tiny.label(nc=20), "exemplar_label: this label has 20 channels"),
+    (tiny.label(), tiny.image(), tiny.label(size=48),
      "exemplar_label: its side is 48 pixels, that of the label is 32"),
-    (tiny.label(size=8), tiny.picture(), tiny.label(size=8), "size: 8 pixels, .* a multiple of 8 and at least 16"),
-    (tiny.label(2), tiny.picture(3), tiny.label(), "exemplar: 3 images for 2 labels and 1 exemplar labels"),
-    (tiny.label(), tiny.picture()[:0], tiny.label(), "exemplar: 0 images"),
+    (tiny.label(size=8), tiny.image(), tiny.label(size=8), "size: 8 pixels, .* a multiple of 8 and at least 16"),
+    (tiny.label(2), tiny.image(3), tiny.label(), "exemplar: 3 images for 2 labels and 1 exemplar labels"),
+    (tiny.label(), tiny.image()[:0], tiny.label(), "exemplar: 0 images"),
 ])
 def test_refusals(model, monkeypatch, label, exemplar, given, message):
     monkeypatch.setattr(model.network, "forward", None)  # nothing has begun
@@ -125,10 +126,10 @@ def test_refusals(model, monkeypatch, label, exemplar, given, message):
 
 def test_a_person_model_names_its_node():
     with pytest.raises(ValueError, match="label: .* trained for a pose .*'Build Pose Label'"):
-        tiny.patched(tiny.PERSON).synthesize(tiny.label(), tiny.picture(), tiny.label())
+        tiny.patched(tiny.PERSON).synthesize(tiny.label(), tiny.image(), tiny.label())
 
 
 def test_a_size_without_room_for_the_candidates():
     model = tiny.patched(replace(tiny.CONFIG, top_k=5))
     with pytest.raises(ValueError, match="label: its side of 16 pixels has fewer than top_k = 5 positions"):
-        model.synthesize(tiny.label(size=16), tiny.picture(), tiny.label(size=16))
+        model.synthesize(tiny.label(size=16), tiny.image(), tiny.label(size=16))

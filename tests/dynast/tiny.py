@@ -56,7 +56,7 @@ def write(path, config: DynaSTConfig = CONFIG, edit=lambda weights: weights) -> 
 
 
 def smooth(*shape: int, seed: int = 0) -> torch.Tensor:
-    """Random pictures in 0..1 without noise, (..., H, W)."""
+    """Random smooth images in 0..1, (..., H, W)."""
     coarse = torch.rand(*shape[:-2], shape[-2] // 8, shape[-1] // 8, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.interpolate(coarse, shape[-2:], mode="bicubic").clamp(0, 1)
 
@@ -65,6 +65,6 @@ def label(batch: int = 1, size: int = 32, nc: int = 15, seed: int = 0) -> Label:
     return Label((smooth(batch, nc, size, size, seed=seed) * 255).byte())
 
 
-def picture(batch: int = 1, size: int = 40, seed: int = 9) -> torch.Tensor:
+def image(batch: int = 1, size: int = 40, seed: int = 9) -> torch.Tensor:
     """(B, H, W, 3)."""
     return smooth(batch, 3, size, size, seed=seed).movedim(1, -1)

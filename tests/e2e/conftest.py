@@ -11,7 +11,7 @@ from devtools.server import NodeError, Server
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """One host for the whole session; a test leaves it idle. `probe_nodes` stands beside the pack in it."""
+    """One host for the whole session, with the pack and `probe_nodes`. Each test leaves it idle."""
     base = tmp_path_factory.mktemp("host")
     write_settings(base, NO_WELCOME)
     with Server(base, "--preview-method", "auto", packs=[Path(__file__).parent / "probe_nodes"]) as running:
@@ -54,8 +54,8 @@ def label_map_file(server, tmp_path_factory):
     folder = tmp_path_factory.mktemp("label_maps")
 
     def upload(name, width, height, seed=0) -> str:
-        picture = to_image(resize_nearest(tiny.labels(seed=seed), height, width))[0] * 255
-        Image.fromarray(picture.round().byte().numpy()).save(folder / f"{name}.png")
+        image = to_image(resize_nearest(tiny.labels(seed=seed), height, width))[0] * 255
+        Image.fromarray(image.round().byte().numpy()).save(folder / f"{name}.png")
         return server.upload(folder / f"{name}.png")
     return upload
 
@@ -75,7 +75,7 @@ def refused(server, healthy):
 
 @pytest.fixture(scope="session")
 def artefacts(root) -> Path:
-    """Where tests leave what a person may want to look at."""
+    """The folder for images that a person may want to look at."""
     folder = root / "artefacts"
     folder.mkdir(exist_ok=True)
     return folder
@@ -83,8 +83,8 @@ def artefacts(root) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(server):
-    """Chromium, and the server's settings as at first. Of one module only: while playwright is open, no other event
-    loop runs in this thread."""
+    """Chromium, and the default settings of the front end. It closes after each module: while playwright is open, no
+    other event loop can run in this thread."""
     write_settings(server.base, NO_WELCOME)
     if not chromium():
         pytest.skip("no chromium on this machine")
@@ -97,7 +97,7 @@ def browser(server):
 
 @contextmanager
 def front_end(browser, server):
-    """The front end, loaded; `page.our_errors` grows with each console error that our files cause."""
+    """The loaded front end. Each console error that our files cause is added to `page.our_errors`."""
     context = browser.new_context(viewport={"width": 1600, "height": 1000})
     context.set_default_timeout(300_000)  # the first load is slow on a busy machine
     page = context.new_page()
@@ -119,7 +119,7 @@ def page(browser, server):
 
 @pytest.fixture(scope="module")
 def shared_page(browser, server):
-    """One page for the tests of a module, where loading it for each would take too long."""
+    """One page for all tests of a module: loading it takes long."""
     with front_end(browser, server) as loaded:
         yield loaded
 

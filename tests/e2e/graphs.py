@@ -18,7 +18,7 @@ def node(class_type: str, **inputs) -> dict:
 
 def face(model_name: str, label_map: str, *, seed: int = 0, text: str = "young woman, blond hair", width: int = 64,
          height: int = 64, batch: int = 1, **nodes: dict) -> dict:
-    """A picture from a label map and a text; `nodes` are added or take the place of the graph's own."""
+    """An image from a label map and a text; `nodes` are added or replace the graph's own."""
     return {
         "model": loader(model_name),
         "map": node("LoadImage", image=label_map),
@@ -36,7 +36,7 @@ def face(model_name: str, label_map: str, *, seed: int = 0, text: str = "young w
 
 def adapted(unet_name: str, adapter_name: str, label_map: str, *, text: int = 0, condition_size: int = 0,
             seed: int = 0, **nodes: dict) -> dict:
-    """A picture from a host model with an adapter and a label map; `nodes` are added or replace the graph's own."""
+    """An image from a host model with an adapter and a label map; `nodes` are added or replace the graph's own."""
     from mditface.tests.adapter.bases import CONTEXT, POOLED
     return {
         "base": node("UNETLoader", unet_name=unet_name, weight_dtype="default"),
@@ -104,10 +104,11 @@ def text_of(entry: dict, node_id: str) -> str:
 def cancelled(server: Server, graph: dict, due: Callable[[dict], bool]) -> tuple[str, float]:
     """Runs a graph and presses Cancel at the first progress event whose data is `due`.
 
-    Returns the node that was stopped, and how long the host went on: in seconds of its computing time, which other
-    work on the machine does not stretch.
+    Returns the node that was stopped, and how long the host kept running: in seconds of its own CPU time, so that other
+    work on the machine does not count.
     """
-    host, times = psutil.Process(server.process.pid), []
+    host = psutil.Process(server.process.pid)
+    times = []
 
     def press():
         server.interrupt()

@@ -128,40 +128,57 @@ SWAPS = {  # by a sign in the names of the model files: what stands in for each 
 
 
 def swaps_for(graph: dict) -> dict:
-    """What stands in for the nodes of a graph; nothing where the bundled models do."""
+    """What stands in for the nodes of a graph; nothing if the bundled models are enough."""
     inputs = str([made["inputs"] for made in graph.values()])
     return next((swaps for sign, swaps in SWAPS.items() if sign in inputs), {})
 
 
 def runnable(graph: dict) -> dict:
-    """A copy of a graph in API form, on tiny models and small pictures."""
-    graph, swaps = copy.deepcopy(graph), swaps_for(graph)
-    if not swaps:
-        return graph
-    made = {}
+    """A copy of a graph in API form, with tiny models and small images."""
+    swaps = swaps_for(graph)
+    graph = copy.deepcopy(graph)
+    return Swapping(graph, swaps).run() if swaps else graph
 
-    def stands(key: str) -> list[Stand] | None:
-        found = swaps.get(graph[key]["class_type"])
-        return found(graph[key]["inputs"]) if callable(found) else found
 
-    def resolved(value):
-        if not isinstance(value, list) or stands(value[0]) is None:
+class Swapping:
+    """One graph whose nodes of full-size models are replaced."""
+
+    def __init__(self, graph: dict, swaps: dict):
+        self.graph = graph
+        self.swaps = swaps
+        self.made = {}  # the new graph
+
+    def run(self) -> dict:
+        for key, one in self.graph.items():
+            if self.stands(key) is None:
+                self.made[key] = {**one, "inputs": self.inputs(one)}
+        return self.made
+
+    def stands(self, key: str) -> list[Stand] | None:
+        """What stands in for each output of a node; None for a node that stays."""
+        found = self.swaps.get(self.graph[key]["class_type"])
+        return found(self.graph[key]["inputs"]) if callable(found) else found
+
+    def inputs(self, one: dict) -> dict:
+        """The inputs of a node that stays, in small sizes."""
+        values = {name: self.resolve(value) for name, value in one["inputs"].items()}
+        for name, number in SMALL.items():
+            if isinstance(values.get(name), int) and values[name] != 1:  # 1: a fraction, the whole
+                values[name] = number
+        return {name: value for name, value in values.items() if value is not None}
+
+    def resolve(self, value):
+        """A value of an input; a link to a replaced node leads to its stand-in, which is added to the graph."""
+        if not isinstance(value, list) or self.stands(value[0]) is None:
             return value
         key, slot = value
-        stand = stands(key)[slot]
+        stand = self.stands(key)[slot]
         if isinstance(stand, str):
-            return resolved(graph[key]["inputs"][stand])
+            return self.resolve(self.graph[key]["inputs"][stand])
         if stand is None:
             return None
-        one, output = stand if isinstance(stand, tuple) else (stand, 0)
-        name = f"{key}: {one['class_type']}" + ("" if isinstance(stand, tuple) else f", {slot}")
-        made[name] = one
+        shared = isinstance(stand, tuple)  # one node with several outputs, made once
+        one, output = stand if shared else (stand, 0)
+        name = f"{key}: {one['class_type']}" + ("" if shared else f", {slot}")
+        self.made[name] = one
         return [name, output]
-
-    for key, one in graph.items():
-        if stands(key) is None:
-            links = {name: resolved(value) for name, value in one["inputs"].items()}
-            small = {name: number for name, number in SMALL.items()
-                     if isinstance(links.get(name), int) and links[name] != 1}  # 1: all of it, where it is a share
-            made[key] = {**one, "inputs": {name: value for name, value in (links | small).items() if value is not None}}
-    return made

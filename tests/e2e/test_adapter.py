@@ -129,7 +129,7 @@ def healthy(graph):
 def test_adapters_that_do_not_fit(files, adapter_file, graph, refused):
     def loaded(name):
         return graph("sd3", adapter=node("MDiT_LoadAdapter", adapter_name=name))
-    refused(loaded(files["flux"][1]), "model", "adapter: ", "family flux", "family sd3", "take an adapter")
+    refused(loaded(files["flux"][1]), "model", "adapter: ", "family flux", "family sd3", "load an adapter")
     refused(loaded(adapter_file("wide", "sd3", width=128)), "model", "width 128 and 3", "width 192 and 3")
     refused(loaded(adapter_file("deep", "sd3", depth=(4, 0))), "model", "192 and 4 blocks", "192 and 3 blocks")
 
@@ -137,11 +137,11 @@ def test_adapters_that_do_not_fit(files, adapter_file, graph, refused):
 def test_a_file_that_is_no_adapter(weights_file, graph, refused):
     name = weights_file("loras", "plain", {"lora_unet_blocks_0.lora_up.weight": torch.zeros(4, 4)})
     refused(graph("sd3", adapter=node("MDiT_LoadAdapter", adapter_name=name)), "adapter", "adapter_name: ", name,
-            "neither an MDiTFace adapter", "the host's LoRA loader")
+            "neither an MDiTFace adapter", "'Load LoRA'")
 
 
 def test_a_model_without_an_adapter(graph, refused):
-    refused(graph("sd3", sampler=sampler("base")), "sampler", "model: this is a SD3", "'Apply MDiT Adapter'")
+    refused(graph("sd3", sampler=sampler("base")), "sampler", "model: a SD3", "'Apply MDiT Adapter'")
 
 
 def test_a_mask_of_another_vae_or_of_none(graph, refused):

@@ -197,6 +197,7 @@ def test_headless_values(server):
         "probe": node("Probe_Interactions", interactions=["second", 0]),
     })
     assert [one[0] for one in json.loads(text_of(entry, "probe"))] == ["man", "person"]
+    assert entry["outputs"]["first"]["size"] == [512, 768]  # what the editor shows after a run
 
 
 def test_nothing_drawn_is_no_interaction(server):

@@ -57,6 +57,6 @@ def test_the_action_lies_where_the_model_puts_it(page):
     boxes = torch.rand(50, 2, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = page.evaluate(f"""async pairs => {{
         const {{ between }} = {MODEL};
-        return pairs.map(([one, other]) => between_boxes(one, other));
+        return pairs.map(([one, other]) => between(one, other));
     }}""", boxes.tolist())
     assert torch.equal(torch.tensor(found, dtype=torch.float64), between_boxes(boxes[:, 0], boxes[:, 1]))

@@ -36,7 +36,7 @@ def shown(source: str, output: int = 0) -> dict:
 
 
 def graph(weights_name, **nodes):
-    """A person in the pose of one figure with the looks of a picture; `nodes` are added or replace the graph's own."""
+    """A person in the pose of one figure with the appearance of an image; `nodes` extend or replace the graph."""
     moved = [(256 - x, y) for x, y in STANDING]
     return {
         "model": node("MDiT_LoadDynaST", weights_name=weights_name),
@@ -97,9 +97,9 @@ def with_face_label(nodes):
      ("label_map: label map 0 shows no face",)),
     ({"keypoints": keypoints(people=0)}, "label", ("keypoints: frame 0 shows 0 people",)),
     ({"label": node("MDiT_PoseLabel", keypoints=["keypoints", 0], size=20)}, "label",
-     ("size: 20 pixels", "multiple of 8, of at least 16")),
+     ("size: 20 pixels", "multiple of 8 and at least 16")),
     ({"label": node("MDiT_PoseLabel", keypoints=["keypoints", 0], size=128)}, "run",
-     ("exemplar_label: its side is 64 pixels, the label's 128",)),
+     ("exemplar_label: its side is 64 pixels, that of the label is 128",)),
 ])
 def test_refusals(refused, files, nodes, at, parts):
     refused(graph(files["person"], **nodes), at, *parts)

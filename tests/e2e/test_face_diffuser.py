@@ -149,7 +149,7 @@ def test_an_image_for_each_marker(server):
     values = json.loads(text_of(server.run(graph), "shown"))
     assert {i: value for i, value in enumerate(values) if value} == {2: pytest.approx(0.2), 6: 1.0}
     del encode["inputs"]["images.image_1"]
-    with pytest.raises(NodeError, match="images.image_1"):
+    with pytest.raises(NodeError, match="Required input is missing: image_1"):
         server.run(graph)
 
 

@@ -24,7 +24,7 @@ def files(server, weights_file, golden):
 
 @pytest.fixture(scope="module")
 def graph(files):
-    """A picture from noise and random text; `nodes` are added or take the place of the graph's own."""
+    """An image from noise and random text; `nodes` are added or replace those of the graph."""
     def make(width=64, height=64, batch=1, model="model", **nodes) -> dict:
         return {
             "model": node("MDiT_LoadPTDiT", model_name=files[0], weight_dtype="default"),
@@ -35,7 +35,7 @@ def graph(files):
                             latent_image=["latent", 0], seed=0, steps=3, cfg=4.0, sampler_name="euler",
                             scheduler="simple", denoise=1.0),
             "decode": node("VAEDecode", samples=["sampler", 0], vae=["vae", 0]),
-            "picture": node("PreviewImage", images=["decode", 0]), **nodes}
+            "image": node("PreviewImage", images=["decode", 0]), **nodes}
     return make
 
 
@@ -53,20 +53,20 @@ def windows(**inputs) -> dict:
                 **{"rows": 4, "columns": 4, "proxy_rows": 1, "proxy_columns": 1, **inputs})
 
 
-def test_the_stock_sampler_draws_with_previews(server, graph):
+def test_the_stock_sampler_runs_with_previews(server, graph):
     previews = []
     entry = server.watch(graph(), lambda kind, data: previews.append(data) if kind == "preview" else None)
-    picture = server.image(entry)
-    assert picture.size == (64, 64) and np.asarray(picture).std() > 1
+    image = server.image(entry)
+    assert image.size == (64, 64) and np.asarray(image).std() > 1
     assert len(previews) >= 1
 
 
 def test_any_size_and_batch(server, graph):
-    pictures = server.images(server.run(graph(width=88, height=104, batch=2)))
-    assert [picture.size for picture in pictures] == [(88, 104)] * 2
+    images = server.images(server.run(graph(width=88, height=104, batch=2)))
+    assert [image.size for image in images] == [(88, 104)] * 2
 
 
-def test_every_setting_changes_the_picture(server, graph, files):
+def test_every_setting_changes_the_image(server, graph, files):
     size = dict(width=96, height=64)
     plain = pixels(server, graph(**size))
     changes = {
@@ -81,7 +81,7 @@ def test_every_setting_changes_the_picture(server, graph, files):
     assert (pixels(server, graph(**size, model="changed", changed=windows())) == plain).all()
 
 
-def test_exact_sigmas_draw_what_the_stock_schedule_draws(server, graph):
+def test_exact_sigmas_agree_with_the_stock_schedule(server, graph):
     plain = graph(shifted=node("MDiT_PTDiTShift", model=["model", 0], width=64, height=64), model="shifted")
     plain["sampler"]["inputs"]["steps"] = 4
     exact = graph(shifted=plain["shifted"],

@@ -127,7 +127,7 @@ def test_cancel_and_go_on(server, graph):
 def test_bad_data_is_named_on_the_node(graph, refused):
     fewer = graph()
     fewer["train"]["inputs"]["label_maps"] = ["map", 0]
-    refused(fewer, "train", "label_maps: 1 for 3 latents")
+    refused(fewer, "train", "label_maps: 1 label maps for 3 latents")
 
 
 @pytest.fixture

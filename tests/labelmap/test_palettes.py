@@ -1,9 +1,13 @@
 """The table of palettes and class orders, and what follows from it."""
+import json
+
 import pytest
 
 from devtools import painter_tables
 from mditface.mdit.labelmap import CLASSES, DEFAULT_ORDER, DEFAULT_PALETTE, ORDERS, PALETTES, find_entries
 from mditface.nodes.labelmap import palette_inputs
+
+ROOT = painter_tables.FILE.parents[2]
 
 
 @pytest.mark.parametrize("palette", PALETTES.values(), ids=PALETTES)
@@ -25,8 +29,17 @@ def test_nodes_offer_and_explain_every_palette_and_order():
         assert f"{name}: {entry.description}" in palette.tooltip + order.tooltip
 
 
+def test_one_translation_explains_every_palette_and_order():
+    """The tooltips of all nodes with these inputs; where they differ, one of them is outdated."""
+    texts = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text("utf-8"))
+    inputs = [node["inputs"] for node in texts.values() if {"palette", "order"} <= node["inputs"].keys()]
+    for name, table in {"palette": PALETTES, "order": ORDERS}.items():
+        (tooltip,) = {slots[name]["tooltip"] for slots in inputs}
+        assert [key for key in table if f"{key}\uff1a" not in tooltip] == []
+
+
 def test_the_users_page_describes_every_palette_and_order():
-    page = (painter_tables.FILE.parents[2] / "docs" / "systems" / "label-maps.md").read_text("utf-8")
+    page = (ROOT / "docs" / "systems" / "label-maps.md").read_text("utf-8")
     assert [name for name in (*PALETTES, *ORDERS) if f"\n| `{name}`" not in page] == []
 
 

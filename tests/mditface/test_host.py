@@ -200,7 +200,7 @@ def test_a_batch_equals_its_rows(loaded, texts, maps):
 
 
 def test_maps_must_be_one_or_as_many_as_latents(loaded, texts):
-    with pytest.raises(ValueError, match="3 latents but the mask 2 label maps"):
+    with pytest.raises(ValueError, match="3 latents, but the mask has 2 label maps"):
         run(loaded.model, masked(texts[0], tiny.mask(2)), texts[1], latent=(3, 3, SIDE, SIDE))
 
 

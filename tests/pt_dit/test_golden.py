@@ -208,8 +208,8 @@ def test_vae(folder):
     torch.testing.assert_close(latent * 0.18215, tensors["encode.latent_mode"][:, :, 0], **vae_close)
     latent = tensors["decode.latent"][:, :, 0] / 0.18215
     torch.testing.assert_close(network.decode(latent), tensors["decode.image"][:, :, 0], **vae_close)
-    picture = ((tensors["decode.image"][:, :, 0] + 1) / 2).clamp(0, 1).movedim(1, -1)
-    torch.testing.assert_close(vae.decode(latent), picture, **vae_close)
+    image = ((tensors["decode.image"][:, :, 0] + 1) / 2).clamp(0, 1).movedim(1, -1)
+    torch.testing.assert_close(vae.decode(latent), image, **vae_close)
 
 
 def test_published_keys(folder):

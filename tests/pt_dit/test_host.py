@@ -335,13 +335,13 @@ def vae_file(golden):
 
 def test_the_vae_is_one_of_the_hosts(vae_file, tmp_path):
     torch.save({"state_dict": load_file(vae_file) | {"loss.logvar": torch.ones(1)}, "epoch": 3}, tmp_path / "vae.ckpt")
-    picture = torch.rand(1, 40, 56, 3)
-    found = [nodes.VAEEncode().encode(load_vae(str(path)), picture)[0]["samples"]
+    image = torch.rand(1, 40, 56, 3)
+    found = [nodes.VAEEncode().encode(load_vae(str(path)), image)[0]["samples"]
              for path in (vae_file, tmp_path / "vae.ckpt")]
     assert found[0].shape == (1, 4, 5, 7)
     torch.testing.assert_close(*found)
     (decoded,) = nodes.VAEDecode().decode(load_vae(str(vae_file)), {"samples": found[0]})
-    assert decoded.shape == picture.shape
+    assert decoded.shape == image.shape
 
 
 @pytest.mark.parametrize("edit, message", [

@@ -226,9 +226,10 @@ def narrow_text(**changes):
 
 
 WRONG = {
-    "maps": (lambda base: (base, changed(label_maps=data(3)["label_maps"]), {}), "label_maps: 3 for 4 latents"),
+    "maps": (lambda base: (base, changed(label_maps=data(3)["label_maps"]), {}),
+             "label_maps: 3 label maps for 4 latents"),
     "captions": (lambda base: (base, changed(conditioning=data(3)["conditioning"]), {}),
-                 "conditioning: 3 for 4 latents"),
+                 "conditioning: 3 captions for 4 latents"),
     "aspect": (lambda base: (base, wide(), {}), "label_maps: number 1 is 128 x 64 pixels, its image 64 x 64"),
     "photo": (lambda base: (base, changed(label_maps=[torch.full((4, 64, 64, 3), 0.4)]), {}), "label_map: 100%"),
     "channels": (lambda base: (base, changed(latents=[{"samples": torch.zeros(4, 4, 8, 8)}]), {}),
@@ -236,11 +237,11 @@ WRONG = {
     "text": (lambda base: (base, narrow_text(), {}), "7 wide and its pooled text 20, the model needs 24 and 20"),
     "pooled": (lambda base: (base, narrow_text(pooled_output=None), {}), "its pooled text missing"),
     "vae": (lambda base: (base, None, dict(vae=OtherVAE())), r"vae: it makes latents \(4, 8, 8\)"),
-    "batch": (lambda base: (base, None, dict(batch_size=9)), "batch_size: it is 9 but there are 8 latents"),
+    "batch": (lambda base: (base, None, dict(batch_size=9)), "batch_size: 9 is more than the 8 latents"),
     "prefix": (lambda base: (base, None, dict(filename_prefix="../faces")), "filename_prefix: '../faces'"),
     "no prefix": (lambda base: (base, None, dict(filename_prefix="")), "filename_prefix: ''"),
     "family": (lambda base: (SimpleNamespace(model=torch.nn.Linear(1, 1)), None, {}), "model: a Linear"),
-    "adapter": (lambda base: (adapted(base), None, {}), "model: it reads masks by an adapter already"),
+    "adapter": (lambda base: (adapted(base), None, {}), "model: it already has an adapter"),
     "file": (lambda base: (without_file(base), None, {}), "'Load Diffusion Model'"),
 }
 

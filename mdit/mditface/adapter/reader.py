@@ -38,7 +38,7 @@ def apply_adapter(patcher, adapter: Adapter, weight: float = 1.0, condition: int
     check_base(patcher, adapter)
     reader = AdapterReader(adapter, weight, adapter.config.condition if condition is None else condition)
     if any(reader.key in keys for keys in patcher.wrappers.values()):
-        raise ValueError("adapter: it is applied to this model already; use one node, and its weight")
+        raise ValueError("adapter: the model already has this adapter: remove one 'Apply MDiT Adapter', set 'weight'")
     patcher = patcher.clone()
     reader.install(patcher)
     return patcher
@@ -49,8 +49,8 @@ def check_model(patcher) -> Family:
     network = getattr(patcher.model, "diffusion_model", None)
     family = family_of(network)
     if family is None:
-        raise ValueError(f"model: a {type(patcher.model).__name__} cannot read masks by an adapter, which serves "
-                         f"{family_titles()}; load such a model, or a stand-alone one with 'Load MDiT Model'")
+        raise ValueError(f"model: a {type(patcher.model).__name__} cannot read masks with an adapter. Load a model of "
+                         f"{family_titles()}, or a stand-alone model with 'Load MDiT Model'")
     family.check(network)
     return family
 
@@ -59,12 +59,12 @@ def check_base(patcher, adapter: Adapter) -> None:
     family = check_model(patcher)
     config = adapter.config
     if family.key != config.family:
-        raise ValueError(f"adapter: it is made for family {config.family}, but the model is of family {family.key}: "
-                         "take an adapter made for this model")
+        raise ValueError(f"adapter: it was made for family {config.family}, but the model has family {family.key}: "
+                         "load an adapter made for this model")
     width, depth = family.size(patcher.model.diffusion_model)
     if (width, depth) != (config.width, config.depth):
-        raise ValueError(f"adapter: it is made for width {config.width} and {blocks(config.depth)} blocks, but the "
-                         f"model has width {width} and {blocks(depth)} blocks: take an adapter made for this model"
+        raise ValueError(f"adapter: it was made for width {config.width} and {blocks(config.depth)} blocks, but the "
+                         f"model has width {width} and {blocks(depth)} blocks: load an adapter made for this model"
                          + (f" (this one belongs to {config.base_hint})" if config.base_hint else ""))
 
 

@@ -34,8 +34,8 @@ def load_adapter(path: str) -> Adapter:
         elif any(EASYCONTROL_KEY.fullmatch(key) for key in weights):
             config, terms = read_easycontrol(weights)
         else:
-            raise ValueError("it is neither an MDiTFace adapter ('mdit.adapter' in its header) nor an EasyControl "
-                             "condition adapter for FLUX; load an ordinary LoRA with the host's LoRA loader")
+            raise ValueError("the file is neither an MDiTFace adapter ('mdit.adapter' in its header) nor an "
+                             "EasyControl condition adapter for FLUX; load an ordinary LoRA with 'Load LoRA'")
         check_terms(config, terms)
     except ValueError as error:
         raise ValueError(f"{SOURCE}: '{path}': {error}") from error
@@ -48,7 +48,7 @@ def read_header(metadata: dict[str, str]) -> AdapterConfig:
         config = AdapterConfig(**json.loads(metadata[METADATA_KEY]))
         check_family(config)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"the file's '{METADATA_KEY}' header is not sound ({error}): take the original file"
+        raise ValueError(f"the file's '{METADATA_KEY}' header is damaged ({error}): use the original file"
                          ) from error
     return config
 
@@ -64,16 +64,16 @@ def check_family(config: AdapterConfig) -> None:
 
 def read_own(weights: dict, metadata: dict) -> tuple[AdapterConfig, Terms]:
     if METADATA_KEY not in metadata:
-        raise ValueError(f"its keys are those of an MDiTFace adapter but its header has no '{METADATA_KEY}': it was "
-                         "converted by a tool that drops the header; take the original file")
+        raise ValueError(f"the file has the keys of an MDiTFace adapter but no '{METADATA_KEY}' in its header: it was "
+                         "converted by a tool that drops the header; use the original file")
     config = read_header(metadata)
     family = FAMILIES[config.family]
     terms: Terms = {}
     for key, weight in weights.items():
         match = OWN_KEY.fullmatch(key)
         if match is None or family.layer(match[1], match[3]) is None:
-            raise ValueError(f"it holds the unknown key {key}: it was renamed or made for a newer version of this "
-                             "pack; take the original file, or update the pack")
+            raise ValueError(f"the file has the unknown key {key}: it was renamed or made for a newer version of this "
+                             "pack; use the original file, or update the pack")
         kind, block, layer, half = match.groups()
         terms.setdefault(f"{kind}.{block}.{layer}", {})[half] = weight
     return config, terms
@@ -86,7 +86,7 @@ def read_easycontrol(weights: dict) -> tuple[AdapterConfig, Terms]:
     for key, weight in weights.items():
         match = EASYCONTROL_KEY.fullmatch(key)
         if match is None or match[4] != "0":
-            raise ValueError(f"it holds the key {key}: only adapters with a single condition can be read")
+            raise ValueError(f"the file has the key {key}: only adapters with a single condition are supported")
         single, block, layer, _, half = match.groups()
         kind = "single" if single else "double"
         if layer != "proj":
@@ -95,10 +95,10 @@ def read_easycontrol(weights: dict) -> tuple[AdapterConfig, Terms]:
         index = KINDS.index(kind)
         depth[index] = max(depth[index], int(block) + 1)
     if missing := sorted(easycontrol_layers(depth) - set(terms)):
-        raise ValueError(f"it lacks the layers {join_names(missing)}: it is truncated; download it again")
+        raise ValueError(f"the file lacks the layers {join_names(missing)}: it is truncated; download it again")
     first = next(iter(terms.values())).get("down")
     if first is None or first.ndim != 2:
-        raise ValueError("it lacks the 'down' half of a layer: it is truncated; download it again")
+        raise ValueError("the file lacks the 'down' half of a layer: it is truncated; download it again")
     rank, width = first.shape
     config = AdapterConfig("flux", width, tuple(depth), rank, rank, mask_vec=PROMPT_POOLED, condition=EASYCONTROL_SIZE,
                            corner=True, proj_after=True, base_hint="FLUX.1-dev")
@@ -115,18 +115,18 @@ def easycontrol_layers(depth: list[int]) -> set[str]:
 def check_terms(config: AdapterConfig, terms: Terms) -> None:
     """Raises ValueError unless each layer has both halves of the rank, and the shapes that the width demands."""
     if not terms:
-        raise ValueError("it holds no layers: it is truncated; download it again")
+        raise ValueError("the file has no layers: it is truncated; download it again")
     for name, halves in terms.items():
         kind, block, layer = name.split(".")
         if set(halves) != HALVES:
-            raise ValueError(f"the layer {name} has no '{'up' if 'down' in halves else 'down'}' half: it is truncated; "
-                             "download it again")
+            raise ValueError(f"the layer {name} has no '{'up' if 'down' in halves else 'down'}' half: the file is "
+                             "truncated; download it again")
         if int(block) >= config.depth[KINDS.index(kind)]:
-            raise ValueError(f"the layer {name} lies outside its depth {config.depth}: its header belongs to another "
-                             "file; take the original file")
+            raise ValueError(f"the layer {name} lies outside the depth {config.depth} of the header, which belongs to "
+                             "another file; use the original file")
         if not fits(config, kind, layer, halves["down"], halves["up"]):
             raise ValueError(f"the layer {name} is {tuple(halves['down'].shape)} and {tuple(halves['up'].shape)}, "
-                             f"which does not fit rank {config.rank} and width {config.width}: it is damaged; "
+                             f"which does not fit rank {config.rank} and width {config.width}: the file is damaged; "
                              "download it again")
 
 

@@ -103,7 +103,7 @@ class AdapterTarget:
         if missing := {"latent", *self.family.text_layers} - set(sample):
             raise ValueError(f"data: the samples lack {', '.join(sorted(missing))}")
         if "mask_latent" not in sample and ("labels" not in sample or self.vae is None):
-            raise ValueError("data: the samples have no mask_latent: give it, or labels together with a VAE")
+            raise ValueError("data: the samples have no mask_latent: add mask_latent, or labels and a VAE")
         drop = self.settings.drop
         if (drop.mask or drop.classes) and ("labels" not in sample or self.vae is None):
             raise ValueError("drop: hidden classes need the samples' labels and a VAE; set drop.mask and drop.classes "

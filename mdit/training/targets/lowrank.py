@@ -16,7 +16,7 @@ def base_family(base: ModelPatcher) -> Family:
     """The family of a base model. Raises ValueError for a model that has no adapters."""
     family = family_of(base.model.diffusion_model)
     if family is None:
-        raise ValueError(f"base: a {type(base.model).__name__} cannot read masks by an adapter, which serves "
+        raise ValueError(f"base: a {type(base.model).__name__} cannot read masks with an adapter. Use a model of "
                          f"{family_titles()}")
     return family
 

@@ -32,7 +32,7 @@ class MaskedBase(nn.Module):
                  shift: float):
         super().__init__()
         if reduction not in REDUCTIONS:
-            raise ValueError(f"reduction: it is '{reduction}', must be one of {', '.join(REDUCTIONS)}")
+            raise ValueError(f"reduction: '{reduction}' must be one of {', '.join(REDUCTIONS)}")
         self.base = base
         self.reduction = REDUCTIONS[reduction]
         self.guidance = guidance

@@ -111,31 +111,31 @@ def clamp_half(x: Tensor) -> Tensor:
     return x
 
 
-def matches(network: nn.Module) -> bool:
+def is_flux(network: nn.Module) -> bool:
     """FLUX.1: later models of the class share one modulation among their blocks, or have no pooled text."""
     return type(network) is Flux and not network.params.global_modulation and network.params.vec_in_dim is not None
 
 
-def size(network: nn.Module) -> tuple[int, tuple[int, int]]:
+def size_of_flux(network: nn.Module) -> tuple[int, tuple[int, int]]:
     return network.hidden_size, (len(network.double_blocks), len(network.single_blocks))
 
 
-def prompt_inputs(network: nn.Module) -> tuple[str, ...]:
+def prompt_inputs_of_flux(network: nn.Module) -> tuple[str, ...]:
     return ("y", "guidance") if network.params.guidance_embed else ("y",)
 
 
 def check(network: nn.Module) -> None:
     if network.in_channels != network.out_channels:
-        raise ValueError(f"model: its input has {network.in_channels} features a token for {network.out_channels} of "
-                         "output (a Fill, Depth or Canny model), where the mask tokens do not fit: load FLUX.1-dev or "
+        raise ValueError(f"model: the input has {network.in_channels} features, the output {network.out_channels} "
+                         "(a Fill, Depth or Canny model), so mask tokens do not fit: load FLUX.1-dev or "
                          "FLUX.1-schnell")
 
 
 FAMILY = Family(
     key="flux",
     title="FLUX.1",
-    matches=matches,
-    size=size,
+    matches=is_flux,
+    size=size_of_flux,
     blocks={
         "double": Blocks("double_blocks.{}", {
             "qkv": Layer("img_attn.qkv", 1, (3,)),
@@ -152,7 +152,7 @@ FAMILY = Family(
     },
     stream=FluxStream,
     text_layers={"context": "txt_in", "pooled": "vector_in.in_layer"},
-    prompt_inputs=prompt_inputs,
+    prompt_inputs=prompt_inputs_of_flux,
     clip_type="FLUX",
     conditioned=True,
     copied_norms=("img_norm1", "img_norm2", "txt_norm1", "txt_norm2", "pre_norm"),

@@ -96,23 +96,23 @@ def interpolate(table: Tensor, positions: Tensor, dim: int) -> Tensor:
     return torch.lerp(low, high, fraction.view(shape))
 
 
-def matches(network: nn.Module) -> bool:
+def is_sd3(network: nn.Module) -> bool:
     return isinstance(network, MMDiT)
 
 
-def size(network: nn.Module) -> tuple[int, tuple[int, int]]:
+def size_of_sd3(network: nn.Module) -> tuple[int, tuple[int, int]]:
     return network.hidden_size, (len(network.joint_blocks), 0)
 
 
-def prompt_inputs(network: nn.Module) -> tuple[str, ...]:
+def prompt_inputs_of_sd3(network: nn.Module) -> tuple[str, ...]:
     return ("y",)
 
 
 FAMILY = Family(
     key="sd3",
     title="SD3, SD3.5",
-    matches=matches,
-    size=size,
+    matches=is_sd3,
+    size=size_of_sd3,
     blocks={
         "double": Blocks("joint_blocks.{}.x_block", {
             "qkv": Layer("attn.qkv", 1, (3,)),
@@ -124,6 +124,6 @@ FAMILY = Family(
     },
     stream=SD3Stream,
     text_layers={"context": "context_embedder", "pooled": "y_embedder.mlp.0"},
-    prompt_inputs=prompt_inputs,
+    prompt_inputs=prompt_inputs_of_sd3,
     clip_type="SD3",
 )

@@ -10,7 +10,7 @@ from mditface.mdit.shared.sparse_attention import Projections, SparseOptions, at
 SIDES = st.integers(1, 5)
 
 
-def drawn(batch, count, k, keys, seed):
+def random_candidates(batch, count, k, keys, seed):
     return torch.randint(0, keys, (batch, count, k), generator=torch.Generator().manual_seed(seed))
 
 
@@ -21,7 +21,7 @@ def normal(*shape, seed):
 @settings(deadline=None, max_examples=40)
 @given(rows=SIDES, columns=SIDES, k=st.integers(1, 4), seed=st.integers(0, 99))
 def test_each_child_has_its_candidate_as_parent(rows, columns, k, seed):
-    parents = drawn(2, 3, k, rows * columns, seed)
+    parents = random_candidates(2, 3, k, rows * columns, seed)
     found = candidates.expand_to_children(parents, columns).unflatten(-1, (k, 4))
     y, x = found // (2 * columns), found % (2 * columns)
     assert ((y // 2 * columns + x // 2) == parents[..., None]).all()
@@ -50,7 +50,7 @@ def propagate_one_by_one(own, queries, keys):
 @settings(deadline=None, max_examples=40)
 @given(queries=st.tuples(SIDES, SIDES), keys=st.tuples(SIDES, SIDES), k=st.integers(1, 3), seed=st.integers(0, 99))
 def test_propagation(queries, keys, k, seed):
-    own = drawn(2, queries[0] * queries[1], k, keys[0] * keys[1], seed)
+    own = random_candidates(2, queries[0] * queries[1], k, keys[0] * keys[1], seed)
     found = candidates.propagate_candidates(own, queries, keys)
     assert torch.equal(found, propagate_one_by_one(own, queries, keys))
 
@@ -75,7 +75,7 @@ def test_chunks_change_nothing(batch, lists, shared, count, dense, chunk, warp_k
     key = Projections(normal(batch, m, 5, seed=seed + 1), normal(batch, m, 2, seed=seed + 3))
     value = normal(batch, m, 4, seed=seed + 7)
     image = normal(batch, m, 3, seed=seed + 8)
-    listed = None if dense else drawn(batch, lists, count, m, seed)
+    listed = None if dense else random_candidates(batch, lists, count, m, seed)
     options = SparseOptions(0.1, 3, warp_kept)
 
     def found(numbers):
@@ -105,7 +105,7 @@ def test_attention_is_its_formula(shared):
     n, m = 3 * shared, 10
     query = Projections(normal(2, n, 5, seed=0), normal(2, n, 3, seed=1))
     key = Projections(normal(2, m, 5, seed=2), normal(2, m, 3, seed=3))
-    value, listed = normal(2, m, 4, seed=4), drawn(2, 3, 6, m, 5)
+    value, listed = normal(2, m, 4, seed=4), random_candidates(2, 3, 6, m, 5)
     found = attend_sparsely(query, key, value, listed, SparseOptions(0.5, 6))
     output, conf, chosen = attend_one_by_one(query, key, value, listed, 0.5)
     torch.testing.assert_close(found.output, output)
