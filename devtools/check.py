@@ -203,7 +203,7 @@ def for_comfy_test(graph: dict, twin: dict, info: dict) -> dict:
         inputs = info[node["type"]]["input"]
         given = twin[str(node["id"])]["inputs"]
         known = inputs.get("required", {}) | inputs.get("optional", {})
-        names = [name for name, spec in known.items() if spec[0] in WIDGETS or isinstance(spec[0], list)]
+        names = [name for name, declared in known.items() if declared[0] in WIDGETS or isinstance(declared[0], list)]
         node["widgets_values"] = [known[name][-1].get("default", "") if isinstance(given[name], list) else given[name]
                                   for name in names if name in given]
     return graph | {"nodes": nodes}

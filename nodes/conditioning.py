@@ -75,13 +75,13 @@ class MaskTokenizer(io.ComfyNode):
             node_id="MDiT_MaskTokenizer",
             display_name="Encode Label Map as MDiT Mask",
             category="MDiTFace",
-            description="Prepares a face label map (an image with one color for each class) as a mask for MDiT models. "
-                        "A model computes the keys and values of the mask once for each image size and stores them "
-                        "with this output. Other seeds, prompts and guidance scales reuse the stored values.",
+            description="Prepares a face label map (an image with one colour for each class) as a mask for MDiT "
+                        "models. A model computes the keys and values of the mask once for each image size and stores "
+                        "them with this output. Other seeds, prompts and guidance scales reuse the stored values.",
             search_aliases=["semantic mask", "segmentation map", "face parsing", "mask tokens"],
             inputs=[
                 io.Image.Input("label_map", tooltip="Label map. Each pixel takes the class of the nearest palette "
-                                                    "color."),
+                                                    "colour."),
                 *palette_inputs(),
                 io.Vae.Input("vae", optional=True, tooltip="VAE of the model, for models that read the mask as an "
                                                            "encoded image. The bundled model needs no VAE."),
@@ -176,9 +176,9 @@ class ApplyExemplar(io.ComfyNode):
             display_name="Apply MDiT Exemplar",
             category="MDiTFace",
             is_experimental=True,
-            description="Attaches an exemplar to the masks of a conditioning. The generated face takes over colors and "
-                        "texture of the exemplar, class by class: hair from hair, skin from skin. Only models trained "
-                        "with an exemplar branch read exemplars. The bundled model has no exemplar branch.",
+            description="Attaches an exemplar to the masks of a conditioning. The generated face takes over colours "
+                        "and texture of the exemplar, class by class: hair from hair, skin from skin. Only models "
+                        "trained with an exemplar branch read exemplars. The bundled model has no exemplar branch.",
             search_aliases=["exemplar", "reference face", "style reference", "DynaST", "colour transfer"],
             inputs=[
                 io.Conditioning.Input("conditioning", tooltip="Conditioning with a mask. The exemplar acts in the "

@@ -65,7 +65,7 @@ def test_a_file_of_an_extra_folder_is_found(listed):
     assert path == str(extra / "mdit" / "far.safetensors")
 
 
-def test_the_bundled_models_are_listed_beside(listed):
+def test_the_bundled_models_are_listed_too(listed):
     found, _, _ = listed
     assert "mditface-demo.safetensors" in found["MDiT_LoadModel"]
     assert "face-parser.safetensors" in found["MDiT_LoadFaceParser"]

@@ -1,5 +1,6 @@
 """A node that a message names exists: its title is quoted 'Like This', as the front end shows it."""
 import ast
+import json
 import os
 import re
 from pathlib import Path
@@ -10,6 +11,8 @@ SMALL = "a|after|and|as|at|by|for|from|in|of|on|or|the|to|with"
 WORD = r"[A-Z][\w.-]*"
 PHRASE = rf"{WORD}(?: (?:{SMALL}|{WORD}))* (?:{WORD}|\({WORD}\))"
 QUOTED = re.compile(rf"'({PHRASE})'")
+ITALIC = re.compile(rf"(?<!\*)\*({PHRASE})\*(?!\*)")
+MENUS = {"Unload Models", "Unload Models and Execution Cache"}
 VAGUE = re.compile(r"\b(?:mdit|mask|text|host's|face)(?: (?:or )?(?:mask|text|lora|conditioning|clip|vae))*"
                    r" (?:loader|tokenizer|sampler|node)\b", re.IGNORECASE)  # a node by what it does
 
@@ -48,6 +51,8 @@ def host_titles() -> set[str]:
     for path in (host / "nodes.py", *sorted((host / "comfy_extras").glob("nodes_*.py"))):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.keyword) and node.arg == "display_name":
+                titles.add(getattr(node.value, "value", None))
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "NodeName":  # of hooks
                 titles.add(getattr(node.value, "value", None))
             if isinstance(node, ast.Dict):  # NODE_DISPLAY_NAME_MAPPINGS
                 titles.update(getattr(value, "value", None) for value in node.values)
@@ -97,6 +102,27 @@ def test_errors_name_nodes_by_their_titles(trees):
     vague = [f"{name}:{line}: {text}" for name, tree in trees.items() for line, text in raised(tree)
              if VAGUE.search(text)]
     assert not vague, "\n".join(vague)
+
+
+def test_titles_in_tooltips_and_descriptions_are_quoted(trees, titles):
+    bare = []
+    for name, tree in trees.items():
+        if name.startswith("nodes/"):
+            texts = [(line, text) for line, text in strings(tree) if text not in titles]
+            bare += [f"{name}:{line}: {found}" for line, text in texts for found in unquoted(text, titles)]
+    assert not bare, "\n".join(bare)
+
+
+def test_titles_in_help_pages_and_notes_exist(root, titles):
+    """They stand in italics; the part of a title in brackets may be left out."""
+    short = {title.partition(" (")[0] for title in titles}
+    pages = {path.stem: path.read_text("utf-8") for path in (root / "web" / "docs").glob("*.md")}
+    for path in (root / "example_workflows").glob("*.json"):
+        nodes = json.loads(path.read_text("utf-8"))["nodes"]
+        pages[path.stem] = "\n".join(node["widgets_values"][0] for node in nodes if node["type"] == "MarkdownNote")
+    wrong = [f"{name}: {phrase}" for name, page in pages.items() for phrase in ITALIC.findall(page)
+             if phrase not in titles | short | MENUS]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_titles_in_errors_are_quoted(trees, titles):

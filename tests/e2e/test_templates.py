@@ -23,8 +23,8 @@ def known(server) -> dict:
 def host_inputs(info: dict) -> dict:
     """Type of each input, but for texts without a socket; a list of choices is a COMBO."""
     groups = info["input"].get("required", {}) | info["input"].get("optional", {})
-    return {name: "COMBO" if isinstance(spec[0], list) else spec[0] for name, spec in groups.items()
-            if not (spec[0] == "STRING" and spec[1].get("socketless"))}
+    return {name: "COMBO" if isinstance(declared[0], list) else declared[0] for name, declared in groups.items()
+            if not (declared[0] == "STRING" and declared[1].get("socketless"))}
 
 
 def test_nodes_and_slots_are_the_hosts(template, known):
