@@ -30,9 +30,9 @@ from mditface.mdit.dynast.host import PatchedDynaST, load
 from mditface.mdit.dynast.label import Label
 from mditface.mdit.evaluation.colors import PARTS, ColorRule
 from mditface.mdit.datasets import open_faces
-from mditface.mdit.recipes.dynast.heldout import HeldOut, Synthesise
+from mditface.mdit.recipes.dynast.heldout import HeldOut, Synthesize
 from mditface.mdit.evaluation.evaluate import read_appearances
-from mditface.mdit.training.sampling import sheet_picture
+from mditface.mdit.training.sampling import make_sheet
 
 SHEET_COUNT = 12
 SHEET_SCALE = 2
@@ -40,7 +40,7 @@ SHEET_SCALE = 2
 Appearances = list[dict[str, str]]
 
 
-def wrap_model(model: PatchedDynaST) -> Synthesise:
+def wrap_model(model: PatchedDynaST) -> Synthesize:
     """The call of the node, on bytes."""
     def synthesize(seg: Tensor, ref_image: Tensor, ref_seg: Tensor) -> tuple[Tensor, Tensor]:
         made = model.synthesize(Label(seg), ref_image.movedim(1, -1) / 255, Label(ref_seg))
@@ -99,7 +99,7 @@ def format_table(results: dict[str, dict[str, float]]) -> str:
 def save_sheet(path: Path, held: HeldOut, exemplars: list[int], warped: Tensor, images: Tensor) -> None:
     """Label maps, exemplars, warped exemplars and results, one below the other."""
     chosen = held.images[exemplars[:SHEET_COUNT]].movedim(1, -1)
-    sheet = Image.fromarray(sheet_picture(held.labels[:SHEET_COUNT], chosen, warped[:SHEET_COUNT],
+    sheet = Image.fromarray(make_sheet(held.labels[:SHEET_COUNT], chosen, warped[:SHEET_COUNT],
                                           images[:SHEET_COUNT]))
     sheet.resize([SHEET_SCALE * side for side in sheet.size], Image.Resampling.BICUBIC).save(path, quality=92)
 
@@ -119,13 +119,13 @@ def main(argv: list[str] | None = None) -> None:
     try:
         model = load(str(options.weights))
         size = model.network.config.size
-        held = HeldOut.of(open_faces(options.heldout, size), options.count)
+        held = HeldOut.first_of(open_faces(options.heldout, size), options.count)
         rules = fit_rules(options.fit, size)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f"{error}\n")
     comfy.utils.set_progress_bar_enabled(False)
     exemplars = held.next(len(held.images))
-    images, warped = held.after(exemplars, wrap_model(model))
+    images, warped = held.draw(exemplars, wrap_model(model))
     if options.sheet:
         save_sheet(options.sheet, held, exemplars, warped, images)
     results = measure(held, read_appearances(options.heldout), rules, images, exemplars)

@@ -109,12 +109,12 @@ class TrainAdapter(io.ComfyNode):
         chosen = DEFAULTS | {name: values[0] for name, values in single.items()}
         model = chosen["model"]
         labels = [to_indices(maps, chosen["palette"], chosen["order"]) for maps in label_maps]
-        base = graph.file_of(model)
-        samples = graph.samples_of(model, latents, conditioning, labels)
-        empty = graph.text_of(model, empty_text[0][0]) if empty_text else None
+        base = graph.find_file(model)
+        samples = graph.make_samples(model, latents, conditioning, labels)
+        empty = graph.read_text(model, empty_text[0][0]) if empty_text else None
         path = choose_path(chosen["filename_prefix"])
         runs = Path(folder_paths.get_output_directory(), "mdit_training")
-        settings = graph.settings_of(chosen, base, runs, path, PRECISIONS[chosen["precision"]])
+        settings = graph.make_settings(chosen, base, runs, path, PRECISIONS[chosen["precision"]])
         losses = graph.train(model, settings, samples, chosen["vae"], empty)
         curve = torch.from_numpy(np.asarray(loss_curve(losses)) / np.float32(255))[None]
         return io.NodeOutput(load_adapter(str(path)), curve, len(losses), ui=ui.PreviewImage(curve, cls=cls))

@@ -38,21 +38,27 @@ CUDA_ROUNDS = 5
 MIB = 2 ** 20
 
 
+def image_tokens(size: int) -> int:
+    """Number of image tokens of a square image of so many pixels a side."""
+    return (size // CELL // PATCH) ** 2
+
+
 def predicted(case: Case, rows: int) -> dict[str, int]:
     """FLOPs by the formulas of a step in exact mode, and of its static pass, without the adapter's terms."""
-    sizes, N = case.sizes, (case.size // CELL // PATCH) ** 2
+    sizes = case.sizes
+    N = image_tokens(case.size)
     return run_costs(sizes.width, sizes.blocks, N, case.text_tokens, N, rows, sizes.second, sizes.text_ends)
 
 
 def calls_of(case: Case, outputs: dict[str, Tensor]) -> dict[str, Callable]:
-    """What is measured on the backbone. The outputs of the latest calls are kept by name."""
-    def keeping(name: str, call: Callable):
+    """The calls that are measured on the backbone. `outputs` holds each call's latest output by name."""
+    def store(name: str, call: Callable):
         outputs[name] = call()
 
-    calls = {"base": partial(keeping, "base", case.base), "naive": case.joint}
+    calls = {"base": partial(store, "base", case.base), "naive": case.joint}
     for mode in MODES:
         calls["static " + mode] = partial(case.static, mode)
-        calls[mode] = partial(keeping, mode, partial(case.cached, mode))
+        calls[mode] = partial(store, mode, partial(case.cached, mode))
     if case.sizes.reference_latents:
         calls["reference"] = case.reference_latents
     return calls
@@ -63,18 +69,23 @@ def measured(case: Case, control: Control, budget: float) -> tuple[dict, dict, d
 
     The first round counts FLOPs, too. On CUDA it only warms up.
     """
-    outputs, start, cuda = {}, time.perf_counter(), case.device.type == "cuda"
-    meters = dict.fromkeys(calls := calls_of(case, outputs), case.meter)
+    outputs = {}
+    start = time.perf_counter()
+    calls = calls_of(case, outputs)
+    meters = dict.fromkeys(calls, case.meter)
     calls["control"] = partial(case.controlled, control)
     meters["control"] = Meter(control.counts)
-    tokens = torch.zeros(case.rows, *case.tokens("exact").tokens.shape[1:2], case.sizes.width).to(case.x)
-    calls["add"], meters["add"] = partial(tokens.add_, tokens.clone()), Meter({})
+    tokens = torch.zeros(case.rows, image_tokens(case.size), case.sizes.width).to(case.x)
+    calls["add"] = partial(tokens.add_, tokens.clone())
+    meters["add"] = Meter({})
 
-    counted = {name: meters[name].seconds_and_flops(call) for name, call in calls.items()}
-    first, flops = ({name: pair[i] for name, pair in counted.items()} for i in range(2))
+    first = {}
+    flops = {}
+    for name, call in calls.items():
+        first[name], flops[name] = meters[name].seconds_and_flops(call)
     round_s = time.perf_counter() - start
 
-    if cuda:
+    if case.device.type == "cuda":
         times, rounds = in_turn(calls, lambda _, call: seconds(call, case.device), median, CUDA_ROUNDS, budget)
     else:
         times, rounds = in_turn(calls, lambda name, call: meters[name].seconds(call), fastest, LEAST_ROUNDS,
@@ -85,12 +96,14 @@ def measured(case: Case, control: Control, budget: float) -> tuple[dict, dict, d
 def errors(case: Case, outputs: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, float]]:
     """Exact mode against one masked attention over all three streams, the others against exact mode: the largest
     difference, and the RMS of the difference over that of the mask's own effect."""
-    exact, base = outputs["exact"], outputs["base"]
+    exact = outputs["exact"]
+    base = outputs["base"]
     expected = dict.fromkeys(MODES, exact) | {"exact": case.joint(rows=1, decoupled=True)}
     differences = {mode: outputs[mode][:other.shape[0]] - other for mode, other in expected.items()}
     effect = (exact - base).square().mean().sqrt()
-    return ({mode: diff.abs().max().item() for mode, diff in differences.items()},
-            {mode: (diff.square().mean().sqrt() / effect).item() for mode, diff in differences.items()})
+    largest = {mode: diff.abs().max().item() for mode, diff in differences.items()}
+    relative = {mode: (diff.square().mean().sqrt() / effect).item() for mode, diff in differences.items()}
+    return largest, relative
 
 
 def of_all_rows(costs: dict[str, float], times: float) -> dict[str, float]:
@@ -120,11 +133,15 @@ def result_of(case: Case, rows: int, steps: int, budget: float, exactness: Case)
     """The JSON object. `exactness` is a case in fp32; where it is `case` itself, no call runs twice."""
     control = case.sizes.controlnet(case.size, case.whole, case.dtype, case.device)
     cost, flops, outputs, rounds = measured(case, control, budget)
-    cost, flops = (of_all_rows(x, rows / case.rows) for x in (cost, flops))
+    cost = of_all_rows(cost, rows / case.rows)
+    flops = of_all_rows(flops, rows / case.rows)
     if exactness is not case:
-        calls = calls_of(exactness, outputs := {})
-        for name in ["base", *(part for mode in MODES for part in ("static " + mode, mode))]:
-            calls[name]()
+        outputs = {}
+        calls = calls_of(exactness, outputs)
+        calls["base"]()
+        for mode in MODES:
+            calls["static " + mode]()
+            calls[mode]()
     error, relative = errors(exactness, outputs)
     modes = {mode: mode_result(cost, flops, mode, steps) | {
         "cache_bytes": case.cache_bytes(mode), "error": error[mode], "error_relative": relative[mode],
@@ -142,8 +159,9 @@ def result_of(case: Case, rows: int, steps: int, budget: float, exactness: Case)
 
 
 def table(result: dict) -> str:
-    """R in per cent by mode, then the extra costs beside those of ControlNet and of reference latents."""
-    modes, control = result["modes"], result["controlnet_extra_s"]
+    """R in per cent by mode, then the extra costs next to those of ControlNet and of reference latents."""
+    modes = result["modes"]
+    control = result["controlnet_extra_s"]
     lines = [f"{'':12}{'R cold':^14}{'R warm':^14}",
              f"{'mode':12}" + f"{'time':>7}{'FLOPs':>7}" * 2
              + "  ms/step  static ms  cache MiB    error  of the mask's effect"]
@@ -168,7 +186,8 @@ def table(result: dict) -> str:
 
 def describe(case: Case, options: Namespace) -> str:
     """What was measured, and how."""
-    sizes, N = case.sizes, (options.size // CELL // PATCH) ** 2
+    sizes = case.sizes
+    N = image_tokens(options.size)
     depth = "full depth" if case.whole else f"{len(case.counts)} blocks that stand for {case.counts} of their kind"
     reference = ("the host's own path, one latent of the picture's size" if sizes.reference_latents else
                  "the host has none for this model: the naive form stands for it")

@@ -32,13 +32,15 @@ BF16 = 2  # bytes
 
 
 class Model:
-    """What of the host's base model an adapter's reader asks for; as the reader's executor it is the model call.
+    """What an adapter's reader needs of the host's base model; as the reader's executor it is the model call.
 
-    `conds` are those of all rows; a call with fewer takes the first.
+    conds: of all rows; a call with fewer rows takes the first ones.
     """
 
     def __init__(self, network, latent_format, conds: dict):
-        self.diffusion_model, self.latent_format, self.conds = network, latent_format, conds
+        self.diffusion_model = network
+        self.latent_format = latent_format
+        self.conds = conds
 
     @property
     def class_obj(self) -> Model:
@@ -57,12 +59,12 @@ class Model:
 
 
 class PictureVAE:
-    """Stands for a VAE: equal pixels become equal cells."""
+    """Replaces a VAE: equal pixels become equal cells."""
 
-    def encode(self, picture: Tensor) -> Tensor:
+    def encode(self, image: Tensor) -> Tensor:
         """(b, H, W, 3) -> (b, C, h, w)."""
         mix = torch.randn(3, CHANNELS, generator=torch.Generator().manual_seed(1))
-        return F.avg_pool2d((2 * picture - 1).matmul(mix).movedim(-1, 1), CELL)
+        return F.avg_pool2d((2 * image - 1).matmul(mix).movedim(-1, 1), CELL)
 
 
 class MeteredReader(AdapterReader):
@@ -70,7 +72,8 @@ class MeteredReader(AdapterReader):
 
     def __init__(self, adapter: Adapter, meter: Meter, counts: list[int]):
         super().__init__(adapter, weight=1.0, condition=0)
-        self.meter, self.counts = meter, counts
+        self.meter = meter
+        self.counts = counts
 
     def stream(self, model):
         stream = super().stream(model)
@@ -113,12 +116,18 @@ class Case:
     def __init__(self, name: str, size: int, rows: int, text_tokens: int | None, whole: bool, dtype: torch.dtype,
                  device: torch.device):
         torch.manual_seed(0)
-        self.sizes, self.size, self.rows, self.dtype, self.device = BACKBONES[name], size, rows, dtype, device
-        self.text_tokens, self.whole = text_tokens or self.sizes.text_tokens, whole
+        self.sizes = BACKBONES[name]
+        self.size = size
+        self.rows = rows
+        self.dtype = dtype
+        self.device = device
+        self.text_tokens = text_tokens or self.sizes.text_tokens
+        self.whole = whole
         self.counts, self.doubles = self.sizes.counts(whole)
         network = self.sizes.network(size, whole, dtype, device)
         self.meter = Meter(dict(zip(self.sizes.modules(network), self.counts)))
-        self.x, self.t = self.normal(CHANNELS, size // CELL, size // CELL), self.normal().sigmoid()
+        self.x = self.normal(CHANNELS, size // CELL, size // CELL)  # (B, C, h, w)
+        self.t = self.normal().sigmoid()
         self.context = self.normal(self.text_tokens, TEXT_WIDTH)
         values = {"y": self.normal(self.sizes.pooled),
                   "guidance": torch.full((rows,), 3.5, dtype=dtype, device=device)}

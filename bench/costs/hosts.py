@@ -18,7 +18,9 @@ from comfy.ldm.flux.controlnet import ControlNetFlux
 from comfy.ldm.flux.model import Flux
 from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper, get_2d_sincos_pos_embed_torch
 
-CHANNELS, PATCH, CELL = 16, 2, 8  # of a latent; cells a token's side, pixels a cell's
+CHANNELS = 16  # of a latent
+PATCH = 2  # latent cells of a token's side
+CELL = 8  # pixels of a latent cell's side
 TEXT_WIDTH = 4096
 UNION_MODES = 10
 
@@ -107,15 +109,18 @@ class SD3Sizes:
         return list(network.joint_blocks)
 
     def controlnet(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> Control:
-        built, each = (self.control, 1) if whole else (1, self.control)
+        built = self.control if whole else 1
+        each = 1 if whole else self.control
         if self.image_only:
             module = ControlNetEmbedder(None, PATCH, CHANNELS, self.head, self.heads, self.pooled, built, self.depth,
                                         True, device, dtype, operations=comfy.ops.disable_weight_init)
-            blocks, adds = module.transformer_blocks, self.depth
+            blocks = module.transformer_blocks
+            adds = self.depth
         else:
             module = ControlNet(**self.arguments(size, num_blocks=built, x_block_self_attn=bool(self.second)),
                                 **factory(dtype, device))
-            blocks, adds = module.joint_blocks, self.depth // self.control * self.control - 1
+            blocks = module.joint_blocks
+            adds = self.depth // self.control * self.control - 1
         counts = dict.fromkeys([*blocks, *module.controlnet_blocks], each)
         return Control(random_weights(module), counts, adds, {})
 
@@ -164,7 +169,8 @@ class FluxSizes:
         return [*network.double_blocks, *network.single_blocks]
 
     def controlnet(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> Control:
-        built, each = (self.control, (1, 1)) if whole else ((1, 1), self.control)
+        built = self.control if whole else (1, 1)
+        each = (1, 1) if whole else self.control
         module = ControlNetFlux(latent_input=True, num_union_modes=UNION_MODES, **self.arguments(*built),
                                 **factory(dtype, device))
         doubles = dict.fromkeys([*module.double_blocks, *module.controlnet_blocks], each[0])

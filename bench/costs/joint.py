@@ -13,15 +13,18 @@ from mditface.mdit.mditface.tokens import MaskTokens
 
 
 class Joint:
-    """Stands in for every block of a host's network, through `patches_replace`.
+    """Replaces every block of a host's network, through `patches_replace`.
 
-    All queries read all keys, and the mask stream follows the image's vector: the naive form. `decoupled` hides text
-    and image keys from the mask queries and modulates the mask stream by the constant vector: the function that the
-    static cache computes, without its code. The last block's mask queries are left out, as nobody reads them.
+    All queries read all keys, and the image's vector modulates the mask stream: the naive form. `decoupled` hides text
+    and image keys from the mask queries and modulates the mask stream by the constant vector. That is the function
+    that the static cache computes, without its code. The last block has no mask queries, because their output is not
+    read.
     """
 
     def __init__(self, stream: MaskStream, tokens: MaskTokens, decoupled: bool = False):
-        self.stream, self.tokens, self.decoupled = stream, tokens, decoupled
+        self.stream = stream
+        self.tokens = tokens
+        self.decoupled = decoupled
         blocks = {name: partial(self.block, i) for i, name in enumerate(stream.names)}
         self.options = {"patches_replace": {"dit": blocks}}
 
@@ -45,10 +48,12 @@ class Joint:
             return function(q, k, v, heads, mask=mask, skip_reshape=skip_reshape, **kwargs)
         if not skip_reshape:
             q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))  # (B, H, T, D)
-        own, last = self.stream.inputs(i, self.msk, vec, self.pe), i + 1 == self.stream.blocks
+        own = self.stream.inputs(i, self.msk, vec, self.pe)
+        last = i + 1 == self.stream.blocks
         if not last:
             q = torch.cat((q, own.q), dim=2)
-        k, v = torch.cat((k, own.k), dim=2), torch.cat((v, own.v), dim=2)
+        k = torch.cat((k, own.k), dim=2)
+        v = torch.cat((v, own.v), dim=2)
         hidden = self.hidden(q, k) if self.decoupled else None
         out = function(q, k, v, heads, mask=hidden, skip_reshape=True, **kwargs)  # (B, T or T + M, d)
         if not last:

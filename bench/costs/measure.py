@@ -42,15 +42,20 @@ def seconds(call: Callable, device: torch.device) -> float:
 
 def in_turn(calls: dict[str, Callable], measure: Callable, combine: Callable, least: int, budget: float,
             first: dict | None = None, round_s: float = 0.0) -> tuple[dict[str, float], int]:
-    """What `combine` makes of `measure(name, call)` over rounds that run all calls in turn.
+    """Measures calls in rounds that run all calls in turn, so that a slow phase of the machine meets all calls.
 
-    So a slow phase of the machine meets all calls. `first` holds what a round before has measured. There are `least`
-    rounds, and then more while one of `round_s` seconds fits into what is left of `budget`. The number of rounds is
-    returned, too.
+    measure: of a call and its name.
+    combine: of a call's measurements over all rounds.
+    least: number of rounds; more follow while another one of `round_s` seconds fits into `budget` seconds.
+    first: measurements of an earlier round.
+    Returns the combined measurements by call, and the number of rounds.
     """
-    samples, start, count = {name: [] for name in calls}, time.perf_counter(), 0
+    samples = {name: [] for name in calls}
+    start = time.perf_counter()
+    count = 0
     if first is not None:
-        samples, count = {name: [taken] for name, taken in first.items()}, 1
+        samples = {name: [taken] for name, taken in first.items()}
+        count = 1
     while count < least or time.perf_counter() - start + round_s < budget:
         for name, call in calls.items():
             samples[name].append(measure(name, call))
@@ -69,14 +74,15 @@ def removed(base: float, naive: float, cached: float) -> float:
 
 
 class Meter:
-    """What a call costs where each of some modules stands for several alike, `counts[module]`, that would follow it.
+    """The cost of a call in which some modules stand for `counts[module]` modules of their kind.
 
-    The cost of such a module's forward counts that many times, everything else once. Costs come in parts, which begin
-    and end with the modules and with the layers inside them.
+    The cost of such a module's forward counts that many times, everything else once. Costs are measured in parts,
+    which begin and end with the modules and with the layers inside them.
     """
 
     def __init__(self, counts: dict[nn.Module, int]):
-        self.read, self.count = None, 1
+        self.read = None
+        self.count = 1
         for module, count in counts.items():
             module.register_forward_pre_hook(lambda *_, count=count: self.standing_for(count))
             module.register_forward_hook(lambda *_: self.standing_for(1))
@@ -89,11 +95,15 @@ class Meter:
         if self.read is not None:
             now = self.read()
             self.parts.append(self.count * (now - self.last))
-            self.last, self.count = now, count
+            self.last = now
+            self.count = count
 
     def gauge(self, call: Callable, read: Callable) -> np.ndarray:
         """The differences of `read()` over the parts of the call, each as often as it counts."""
-        self.read, self.parts, self.last, self.count = read, [], read(), 1
+        self.read = read
+        self.parts = []
+        self.last = read()
+        self.count = 1
         call()
         self.standing_for(1)
         self.read = None

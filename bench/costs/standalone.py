@@ -40,8 +40,10 @@ class Size(NamedTuple):
 SIZES = {"Ti": Size(192, 6, 3), "S": Size(384, 12, 6), "B": Size(768, 12, 12)}
 TEXT_TOKENS = 77
 HALVES = 2
-CELL, PATCH = 8, 2  # pixels a latent cell, latent cells a token
-CHANNELS, TEXT_WIDTH = 16, 768
+CELL = 8  # pixels of a latent cell
+PATCH = 2  # latent cells of a token
+CHANNELS = 16
+TEXT_WIDTH = 768
 ROUNDS_S = 3.0  # small models get more rounds than asked for, until this time has passed
 KINDS = ("R_cold", "R_warm", "R_cold_half")
 EXPECTED = {  # docs/design/mditface.md, section 7.3, in per cent, in the order of KINDS
@@ -90,8 +92,11 @@ class Joint:
     """
 
     def __init__(self, model: MDiT, tokens: MaskTokens, decoupled: bool = False):
-        self.model, self.tokens, self.decoupled = model, tokens, decoupled
-        self.options = {"patches_replace": {"dit": {("double_block", i): self for i in range(len(model.blocks))}}}
+        self.model = model
+        self.tokens = tokens
+        self.decoupled = decoupled
+        blocks = {("double_block", i): self for i in range(len(model.blocks))}
+        self.options = {"patches_replace": {"dit": blocks}}
 
     def __call__(self, args: dict, extra: dict) -> dict:
         index = args["transformer_options"]["block_index"]
@@ -104,11 +109,13 @@ class Joint:
         return {"img": img, "txt": txt}
 
     def start(self, img: Tensor, txt: Tensor, vec: Tensor, **_):
-        tokens, self.bias = self.model.mask_embed(self.tokens.tokens), None
+        tokens = self.model.mask_embed(self.tokens.tokens)
+        self.bias = None
         msk, self.pe = self.model.add_positions(tokens, self.tokens.positions(), {})
         self.mask = [msk.expand(img.shape[0], -1, -1)]  # (B, M, d)
         if self.decoupled:
-            own, M = txt.shape[1] + img.shape[1], tokens.shape[1]
+            own = txt.shape[1] + img.shape[1]
+            M = tokens.shape[1]
             self.vec = self.model.make_vector(vec.new_zeros(1), vec.new_zeros(1, self.model.config.pooled_dim))
             self.bias = img.new_zeros(1, 1, own + M, own + M)
             self.bias[..., own:, :own] = torch.finfo(img.dtype).min

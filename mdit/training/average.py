@@ -1,4 +1,4 @@
-"""The exponential moving average of what a run trains."""
+"""The exponential moving average of the weights that a run trains."""
 from __future__ import annotations
 
 import contextlib
@@ -16,12 +16,15 @@ def trained_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Parameters, and floating buffers such as a norm's statistics, of the layers that are not frozen."""
     for prefix, layer in module.named_modules():
         if any(w.requires_grad for w in layer.parameters(recurse=False)):
-            for tensors in (layer.named_parameters(prefix, recurse=False), layer.named_buffers(prefix, recurse=False)):
-                yield from ((name, w) for name, w in tensors if w.is_floating_point())
+            tensors = [*layer.named_parameters(prefix, recurse=False), *layer.named_buffers(prefix, recurse=False)]
+            yield from ((name, w) for name, w in tensors if w.is_floating_point())
 
 
 class Average:
-    """Of a module's trained tensors, with a decay that rises to `decay` as (k + 1) / (k + 10); 0 keeps none."""
+    """The average of a module's trained tensors; its decay rises to `decay` as (k + 1) / (k + 10).
+
+    A `decay` of 0 makes no average.
+    """
 
     def __init__(self, module: nn.Module, decay: float):
         self.decay = decay
@@ -36,7 +39,7 @@ class Average:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the module has the averages as its weights."""
+        """Within it, the module has the averages as its weights."""
         self.exchange()
         try:
             yield
@@ -45,7 +48,9 @@ class Average:
 
     def exchange(self) -> None:
         for name, w in self.live.items():
-            w.data, self.mean[name].data = self.mean[name].data, w.data
+            live = w.data
+            w.data = self.mean[name].data
+            self.mean[name].data = live
 
     def save(self, path: Path) -> None:
         save_file({name: w.contiguous() for name, w in self.mean.items()}, path)

@@ -10,8 +10,10 @@ from torch import Tensor
 
 
 def step_rng(*seed: int) -> np.random.Generator:
-    """The random numbers of one step: a function of the run's seed, the step and the process alone, so that a run
-    that was interrupted goes on exactly as it would have."""
+    """The random numbers of one step: a function of the run's seed, the step and the process alone.
+
+    So a run that was interrupted resumes exactly as it would have continued.
+    """
     return np.random.default_rng(seed)
 
 
@@ -20,10 +22,10 @@ def torch_rng(rng: np.random.Generator, device: torch.device | str = "cpu") -> t
 
 
 class BatchOrder:
-    """Which samples make each step's batch: a function of seed and step.
+    """The samples of each step's batch: a function of seed and step.
 
-    Samples of equal `keys` share a batch. Each epoch shows every sample, in an order of its own; a key's last batch is
-    filled up with samples of the same key.
+    Only samples of equal `keys` share a batch. Each epoch shows every sample, in an order of its own. The last batch
+    of a key is filled up with samples of the same key.
     """
 
     def __init__(self, keys: Sequence[Hashable], batch: int, seed: int):
@@ -33,30 +35,42 @@ class BatchOrder:
         groups: dict[Hashable, list[int]] = {}
         for i, key in enumerate(keys):
             groups.setdefault(key, []).append(i)
-        self.groups, self.batch, self.seed = [np.array(group) for group in groups.values()], batch, seed
-        self.epoch, self.batches = -1, np.empty(0)
+        self.groups = [np.array(group) for group in groups.values()]
+        self.batch = batch
+        self.seed = seed
+        self.epoch = -1
+        self.batches = np.empty(0)
 
     def __call__(self, step: int) -> Tensor:
         """Indices (batch,) of step `step`."""
-        per_epoch = sum(-(-len(group) // self.batch) for group in self.groups)
-        epoch, place = divmod(step, per_epoch)
+        epoch, position = divmod(step, sum(map(self.count, self.groups)))
         if epoch != self.epoch:
-            self.epoch, self.batches = epoch, self.shuffled(epoch)
-        return torch.from_numpy(self.batches[place])
+            self.epoch = epoch
+            self.batches = self.shuffle(epoch)
+        return torch.from_numpy(self.batches[position])
 
-    def shuffled(self, epoch: int) -> np.ndarray:
+    def count(self, group: np.ndarray) -> int:
+        """Number of batches of a group in an epoch."""
+        return -(-len(group) // self.batch)
+
+    def shuffle(self, epoch: int) -> np.ndarray:
         """All batches of an epoch, (batches, batch)."""
         rng = step_rng(self.seed, epoch)
-        parts = [np.resize(rng.permutation(group), (-(-len(group) // self.batch), self.batch)) for group in self.groups]
+        parts = [np.resize(rng.permutation(group), (self.count(group), self.batch)) for group in self.groups]
         return rng.permutation(np.concatenate(parts))
 
 
-def of_length(x: Tensor, length: int) -> Tensor:
+def fit_length(x: Tensor, length: int) -> Tensor:
     """Tokens (L, D) cut or padded with zeros to (length, D)."""
     return F.pad(x, (0, 0, 0, length - x.shape[0]))
+
+
+def stack_tensors(samples: Sequence[dict[str, Tensor]], names: Sequence[str]) -> dict[str, Tensor]:
+    """Batches of the named tensors, as far as the samples have them."""
+    return {name: torch.stack([sample[name] for sample in samples]) for name in names if name in samples[0]}
 
 
 def stack_text(samples: Sequence[dict[str, Tensor]]) -> Tensor:
     """The samples' `context` (L, D), padded to the longest, (B, L, D)."""
     length = max(len(sample["context"]) for sample in samples)
-    return torch.stack([of_length(sample["context"], length) for sample in samples])
+    return torch.stack([fit_length(sample["context"], length) for sample in samples])

@@ -1,4 +1,4 @@
-"""Training an adapter inside the host: data as its graphs hold them, its progress bar, previews and Cancel button."""
+"""Training an adapter inside the host, on the data of a graph, with its progress bar, previews and Cancel button."""
 from __future__ import annotations
 
 import gc
@@ -28,14 +28,14 @@ from .trainer import Trainer
 
 DTYPES = {"bf16": torch.bfloat16, "no": torch.float32}
 WIDTHS = {"context": "its text is {} wide", "pooled": "its pooled text {}"}
-ASPECT = 0.05  # how far a label map's sides may be from its latent's: a VAE crops pictures to whole cells
+ASPECT = 0.05  # relative difference of aspects that is allowed: a VAE crops images to whole cells
 ALL_MEMORY = 1e20
 PREVIEW_PIXELS = 1024
-WARMUP = 20  # steps, for runs of any length: a run may go on with another number of steps
+WARMUP = 20  # steps, for runs of any length: a run may resume with another number of steps
 
 
-def file_of(model: ModelPatcher) -> Path:
-    """The file that a host's MODEL was loaded from, from which the trainer loads a copy to itself.
+def find_file(model: ModelPatcher) -> Path:
+    """The file that a MODEL of the host was loaded from; the trainer loads its own copy from it.
 
     Raises ValueError for a model that cannot be trained on.
     """
@@ -54,28 +54,31 @@ def file_of(model: ModelPatcher) -> Path:
     return Path(model.cached_patcher_init[1][0])
 
 
-def samples_of(model: ModelPatcher, latents: list[dict], conditioning: list[list], label_maps: list[Tensor]
+def make_samples(model: ModelPatcher, latents: list[dict], conditioning: list[list], label_maps: list[Tensor]
                ) -> list[dict[str, Tensor]]:
     """The samples of an AdapterTarget, still without the encoded masks.
 
-    latents: the host's LATENTs of (b, C, h, w); conditioning: its CONDITIONINGs, with as many entries in all, or one
-    for all; label_maps: (b, H, W) class indices, as many in all. Raises ValueError where they do not fit each other or
-    the model.
+    latents: the host's LATENTs of (b, C, h, w).
+    conditioning: the host's CONDITIONINGs, with one entry for each latent, or one for all.
+    label_maps: (b, H, W) class indices, one for each latent.
+    Raises ValueError where they do not fit each other or the model.
     """
-    pictures = [picture for latent in latents for picture in latent["samples"]]
-    texts = [text_of(model, entry) for entries in conditioning for entry in entries]
+    images = [image for latent in latents for image in latent["samples"]]  # each (C, h, w)
+    texts = [read_text(model, entry) for entries in conditioning for entry in entries]
     maps = [labels for batch in label_maps for labels in batch]
-    if len(maps) != len(pictures):
-        raise ValueError(f"label_maps: {len(maps)} label maps for {len(pictures)} latents: connect one for each latent")
-    if len(texts) not in (1, len(pictures)):
-        raise ValueError(f"conditioning: {len(texts)} captions for {len(pictures)} latents: connect one for each "
+    if len(maps) != len(images):
+        raise ValueError(f"label_maps: {len(maps)} label maps for {len(images)} latents: connect one for each latent")
+    if len(texts) not in (1, len(images)):
+        raise ValueError(f"conditioning: {len(texts)} captions for {len(images)} latents: connect one for each "
                          "latent, or one for all")
-    texts = texts * len(pictures) if len(texts) == 1 else texts
-    return [{"latent": picture, "labels": fitted(model, picture, labels, number), **text}
-            for number, (picture, text, labels) in enumerate(zip(pictures, texts, maps), 1)]
+    texts = texts * len(images) if len(texts) == 1 else texts
+    samples = []
+    for number, (image, text, labels) in enumerate(zip(images, texts, maps), 1):
+        samples.append({"latent": image, "labels": fit_labels(model, image, labels, number), **text})
+    return samples
 
 
-def text_of(model: ModelPatcher, entry: tuple[Tensor, dict]) -> dict[str, Tensor]:
+def read_text(model: ModelPatcher, entry: tuple[Tensor, dict]) -> dict[str, Tensor]:
     """context (L, D) and, where the model reads it, pooled (P,) of a CONDITIONING's entry."""
     tensors = {"context": entry[0], "pooled": entry[1].get("pooled_output")}
     network = model.model.diffusion_model
@@ -89,22 +92,26 @@ def text_of(model: ModelPatcher, entry: tuple[Tensor, dict]) -> dict[str, Tensor
     return {name: tensors[name][0] for name in layers}
 
 
-def fitted(model: ModelPatcher, latent: Tensor, labels: Tensor, number: int) -> Tensor:
-    """A label map (H, W) in the size of the picture of a latent (C, h, w)."""
-    channels, pixels = model.model.latent_format.latent_channels, model.model.latent_format.spacial_downscale_ratio
+def fit_labels(model: ModelPatcher, latent: Tensor, labels: Tensor, number: int) -> Tensor:
+    """A label map (H, W) in the size of the image of a latent (C, h, w)."""
+    channels = model.model.latent_format.latent_channels
+    pixels = model.model.latent_format.spacial_downscale_ratio
     if latent.ndim != 3 or latent.shape[0] != channels:
         raise ValueError(f"latents: number {number} has shape {tuple(latent.shape)}, the model works on ({channels}, "
                          "height, width): encode the images with the model's VAE")
-    (height, width), (h, w) = labels.shape, (side * pixels for side in latent.shape[1:])
+    height, width = labels.shape
+    h, w = (side * pixels for side in latent.shape[1:])
     if not math.isclose(height / width, h / w, rel_tol=ASPECT):
         raise ValueError(f"label_maps: number {number} is {width} x {height} pixels, its image {w} x {h}: crop label "
                          "maps and images alike")
     return resize_nearest(labels[None], h, w)[0]
 
 
-def settings_of(chosen: dict, base: Path, output: Path, weights: Path, precision: str) -> AdapterSettings:
+def make_settings(chosen: dict, base: Path, output: Path, weights: Path, precision: str) -> AdapterSettings:
     """The trainer's settings for the values of the node's inputs."""
-    steps, rank, window = chosen["steps"], chosen["rank"], chosen["window"]
+    steps = chosen["steps"]
+    rank = chosen["rank"]
+    window = chosen["window"]
     every = {"log": 1, "checkpoint": chosen["checkpoint_steps"], "sheet": chosen["preview_steps"] or steps + 1,
              "metrics": steps}
     return AdapterSettings(
@@ -116,7 +123,7 @@ def settings_of(chosen: dict, base: Path, output: Path, weights: Path, precision
         drop={"text": chosen["drop_text"], "mask": chosen["drop_mask"]})
 
 
-def run_name(settings: AdapterSettings, model: ModelPatcher, samples: list[dict[str, Tensor]]) -> str:
+def name_run(settings: AdapterSettings, model: ModelPatcher, samples: list[dict[str, Tensor]]) -> str:
     """Tells runs of other settings, models or data apart; the number of steps is not among them."""
     state = [settings.recipe(), str(model.patches_uuid) if model.patches else ""]
     digest = hashlib.blake2b(json.dumps(state).encode(), digest_size=6)
@@ -127,8 +134,10 @@ def run_name(settings: AdapterSettings, model: ModelPatcher, samples: list[dict[
 
 
 class GraphTarget(AdapterTarget):
-    """Shows its progress and its sheets on the node that runs; has the VAE at work only before training and for
-    sheets, for which the first samples stand in."""
+    """Shows its progress and its sheets on the running node.
+
+    The sheets show the first samples. The VAE works only before training and for the sheets.
+    """
 
     def __init__(self, settings: AdapterSettings, base: ModelPatcher, samples: list[dict[str, Tensor]], vae,
                  empty: dict[str, Tensor] | None):
@@ -138,11 +147,11 @@ class GraphTarget(AdapterTarget):
         super().__init__(settings, base, samples, heldout=shown if settings.every.sheet <= settings.steps else (),
                          sizes=sizes, vae=vae, empty=empty)
         for labels in {size: sample["labels"] for size, sample in zip(sizes, samples)}.values():
-            self.encoded(torch.zeros_like(labels[None]))  # kept for the maps that are hidden
+            self.encode(torch.zeros_like(labels[None]))  # before training, for maps whose classes are hidden
         self.load()
 
     def load(self) -> None:
-        """Gives the base all of the device's memory: nobody knows what its activations need."""
+        """Gives the base all of the device's memory: the need of its activations is not known."""
         comfy.model_management.load_models_gpu([self.module.base], ALL_MEMORY, force_full_load=True)
 
     def report(self, step: int, loss: float) -> None:
@@ -152,12 +161,12 @@ class GraphTarget(AdapterTarget):
         self.progress.update_absolute(step)
 
     def sheet(self):
-        picture = super().sheet()
-        if picture is not None:
-            preview = ("JPEG", Image.fromarray(picture), PREVIEW_PIXELS)
+        image = super().sheet()
+        if image is not None:
+            preview = ("JPEG", Image.fromarray(image), PREVIEW_PIXELS)
             self.progress.update_absolute(self.progress.current, preview=preview)
             self.load()
-        return picture
+        return image
 
     def metrics(self) -> dict[str, float]:
         return {}
@@ -182,14 +191,14 @@ def train(model: ModelPatcher, settings: AdapterSettings, samples: list[dict[str
           empty: dict[str, Tensor] | None) -> list[float]:
     """Trains an adapter and writes its file; returns the loss of each step.
 
-    A folder of the run's own below `settings.output` holds its checkpoints until the file is written. A run that was
-    cancelled, or whose process ended, goes on from its last checkpoint when it is started again; Cancel writes one.
-    The model stays as it is.
+    The run's own folder in `settings.output` holds its checkpoints until the file is written. A run that was
+    cancelled, or whose process ended, resumes from its last checkpoint when it is started again. Cancel writes a
+    checkpoint. The model does not change.
     """
     if len(samples) < settings.batch:
         raise ValueError(f"batch_size: {settings.batch} is more than the {len(samples)} latents: lower the size, or "
                          "add images")
-    settings = settings.model_copy(update={"output": settings.output / run_name(settings, model, samples)})
+    settings = settings.model_copy(update={"output": settings.output / name_run(settings, model, samples)})
     encode_masks(samples, vae)
     base = model.clone(disable_dynamic=True, force_deepcopy=True)
     base.set_model_compute_dtype(DTYPES[settings.precision])

@@ -17,7 +17,7 @@ from ..mditface.tokens import average_classes
 
 
 def mask_inputs(labels: Tensor, model: MDiT) -> tuple[Tensor, Tensor]:
-    """Mask tokens (B, M, features) of label maps (B, S, S), and their places (M, 2)."""
+    """Mask tokens (B, M, features) of label maps (B, S, S), and their positions (M, 2)."""
     axis = torch.arange(float(labels.shape[-1] // model.config.patch), device=labels.device)
     visible = torch.ones(len(CLASSES), device=labels.device)
     tokens = average_classes(labels, visible, model.config.mask_cells, model.config.patch)
@@ -31,22 +31,24 @@ def sample(model: MDiT, encoder: TextEncoder, labels: Tensor, ids: Tensor, seed:
 
     The formula is DualGuider's; m is read with the exemplar, if there is one.
     """
-    batch, size = labels.shape[0], labels.shape[1]
-    kv = list(model.static_path(*mask_inputs(labels, model)))
-    masks = [MaskRows(slice(0, 2 * batch), kv, exemplar=exemplar), MaskRows(slice(2 * batch, None), None)]
+    batch = labels.shape[0]
+    size = labels.shape[1]
+    tokens, positions = mask_inputs(labels, model)
+    kv = list(model.static_path(tokens, positions))
+    mask_rows = [MaskRows(slice(0, 2 * batch), kv, exemplar=exemplar), MaskRows(slice(2 * batch, None), None)]
     context, y = encoder(torch.cat([ids, torch.full_like(ids, PAD).repeat(2, 1)]))
     x = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed)).to(labels.device)
     sigmas = torch.linspace(1, 0, steps + 1, device=labels.device)
     for sigma, after in zip(sigmas, sigmas[1:]):
-        v = model(x.repeat(3, 1, 1, 1), sigma.expand(3 * batch), context, y, masks)
+        v = model(x.repeat(3, 1, 1, 1), sigma.expand(3 * batch), context, y, mask_rows)
         v_mt, v_m, v_0 = v.chunk(3)
         guided = add_mask_guidance(v_m + guidance.text * (v_mt - v_m), v_m, v_0, guidance.mask)
         x = x + (after - sigma) * guided
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def sheet_picture(labels: Tensor, *rows: Tensor, columns: int = 12) -> np.ndarray:
-    """A picture (H, W, 3) uint8 of label maps above each of `rows` of images, all (B, S, S[, 3]) uint8."""
+def make_sheet(labels: Tensor, *rows: Tensor, columns: int = 12) -> np.ndarray:
+    """An image (H, W, 3) uint8 of label maps (B, S, S) above each of `rows` of images (B, S, S, 3), all uint8."""
     bands = [(to_image(labels) * 255).round().to(torch.uint8), *rows]
     columns = min(columns, len(labels))
     lines = [np.concatenate(list(band[i:i + columns].numpy()), axis=1)
@@ -55,5 +57,5 @@ def sheet_picture(labels: Tensor, *rows: Tensor, columns: int = 12) -> np.ndarra
 
 
 def save_sheet(path: Path, labels: Tensor, *rows: Tensor) -> None:
-    """Writes such a picture."""
-    Image.fromarray(sheet_picture(labels, *rows)).save(path)
+    """Writes the image that `make_sheet` makes."""
+    Image.fromarray(make_sheet(labels, *rows)).save(path)

@@ -1,4 +1,4 @@
-"""The YAML configuration of a run: what every target shares, and how a file is read and checked."""
+"""The configuration of a run: what all targets share, and how a YAML file is read and checked."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(gt=0)]
@@ -15,29 +15,31 @@ MESSAGES = {"extra_forbidden": "unknown key", "missing": "missing key"}
 
 
 class Section(BaseModel):
-    """Keys that no field has are errors."""
+    """Refuses keys that are no field."""
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Optimiser(Section):
-    """Learning rates of AdamW and, where given, of Muon for the matrices inside the blocks; `clip` is the largest norm
-    of the gradient."""
+class Optimizer(Section):
+    """Learning rates of AdamW and, where given, of Muon for the matrices inside the blocks.
+
+    clip: largest norm of the gradient.
+    """
     adamw: Positive
     muon: Positive | None = None
-    betas: tuple[Share, Share] = (0.9, 0.95)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip: Positive = 1.0
 
 
 class Schedule(Section):
-    """A ramp over `warmup` steps, a plateau, and over the last share `decay` of the run a fall to zero."""
+    """A ramp over `warmup` steps, a plateau, and a fall to zero over the last fraction `decay` of the run."""
     warmup: Count = 100
     decay: Annotated[float, Field(gt=0, le=1)] = 0.4
     shape: Literal["linear", "cosine"] = "linear"
 
 
 class Every(Section):
-    """Numbers of steps between two lines of the log, checkpoints, sample sheets and measurements."""
+    """Numbers of steps from one line of the log, checkpoint, sample sheet or measurement to the next."""
     log: Count = 20
     checkpoint: Count = 200
     sheet: Count = 400
@@ -45,7 +47,13 @@ class Every(Section):
 
 
 class Settings(Section):
-    """What every target has. `output` is the folder of checkpoints, log and sheets, `weights` the finished file."""
+    """What all targets have.
+
+    data, heldout: folders or shards of samples.
+    output: folder of checkpoints, log and sheets.
+    weights: the finished file.
+    ema: decay of the moving average of the weights; 0 makes no average.
+    """
     target: str
     data: Path
     heldout: Path | None = None
@@ -53,9 +61,9 @@ class Settings(Section):
     weights: Path
     steps: Count
     batch: Count
-    optimiser: Optimiser
+    optimiser: Optimizer
     schedule: Schedule = Schedule()
-    ema: Share = 0.0
+    ema: Fraction = 0.0
     seed: Annotated[int, Field(ge=0)] = 0
     precision: Literal["no", "bf16", "fp16"] = "bf16"
     gradient_checkpointing: bool = False
@@ -63,7 +71,7 @@ class Settings(Section):
     every: Every = Every()
 
     def recipe(self) -> dict:
-        """What decides the weights: all but lengths, paths and intervals."""
+        """What the weights depend on: all but lengths, paths and intervals."""
         return self.model_dump(mode="json", exclude={"data", "heldout", "output", "weights", "steps", "workers",
                                                      "every"})
 
@@ -84,9 +92,9 @@ class EncodedSettings(Settings):
 
 
 def read_settings(path: Path, changes: list[str], kinds: dict[str, type[Settings]]) -> Settings:
-    """The settings of a YAML file after `changes` of the form key=value, where a dot leads into a section.
+    """The settings of a YAML file after `changes` of the form key=value; a dot separates a section from its key.
 
-    Raises FileNotFoundError, or ValueError that names every unknown, missing and unfit key.
+    Raises FileNotFoundError, or ValueError that names every unknown, missing and invalid key.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no configuration at {path}: copy one of mdit/recipes/configs")
@@ -118,6 +126,6 @@ def apply_change(values: dict, change: str) -> None:
 
 
 def describe(error: dict) -> str:
-    """`key: what is wrong` of one of pydantic's errors."""
+    """`key: message` for one of pydantic's errors."""
     name = ".".join(map(str, error["loc"]))
     return f"{name}: {MESSAGES.get(error['type'], error['msg'])}"

@@ -1,4 +1,4 @@
-"""The loop: steps, log, sheets, measurements, checkpoints; the same on one core and on many machines."""
+"""The training loop: steps, log, sheets, measurements, checkpoints; the same on one core and on many machines."""
 from __future__ import annotations
 
 import contextlib
@@ -25,41 +25,47 @@ from .data import step_rng, torch_rng
 from .settings import Schedule, Settings
 from .targets.base import Target
 
-KEPT = 2  # checkpoints
-STATE, AVERAGE = "state.json", "average.safetensors"
-NOISE = 1  # beside the step's batch, the loss has random numbers of its own
+CHECKPOINTS = 2  # that a run leaves
+STATE = "state.json"
+AVERAGE = "average.safetensors"
+NOISE = 1  # tells the random numbers of the loss from those of the step's batch
 
 
-def rate(step: int, steps: int, schedule: Schedule) -> float:
-    """Share of the learning rates at a step of a run: a ramp, a plateau, and a fall to zero."""
+def scale_rate(step: int, steps: int, schedule: Schedule) -> float:
+    """Factor of the learning rates at a step of a run: a ramp, a plateau, and a fall to zero."""
     left = min(1.0, (1 - step / steps) / schedule.decay)
     fall = left if schedule.shape == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
     return min((step + 1) / schedule.warmup, fall)
 
 
 def make_accelerator(settings: Settings) -> Accelerator:
-    """Where and how precisely the run computes; `accelerate launch` says on how many devices."""
-    unread = DistributedDataParallelKwargs(find_unused_parameters=True)  # nobody reads text and mask after the blocks
+    """Device and precision of a run; `accelerate launch` decides the number of devices."""
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # after the blocks text and mask are not read
     return Accelerator(mixed_precision=settings.precision, log_with="tensorboard", project_dir=settings.output,
-                       kwargs_handlers=[unread])
+                       kwargs_handlers=[unused])
 
 
 class Steps(Dataset):
-    """Batches by step."""
+    """The batches of one process, by step."""
 
     def __init__(self, target: Target, process: int, processes: int):
-        self.target, self.place = target, (process, processes)
+        self.target = target
+        self.process = process
+        self.processes = processes
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
-        return self.target.batch(step, *self.place)
+        return self.target.batch(step, self.process, self.processes)
 
 
 class Trainer:
-    """One run of a target. A second one with the same settings goes on from the first one's last checkpoint."""
+    """One run of a target. A second run with the same settings resumes from the last checkpoint of the first."""
 
     def __init__(self, target: Target, accelerator: Accelerator):
-        self.target, self.settings, self.accelerator = target, target.settings, accelerator
-        self.step, self.average = 0, None
+        self.target = target
+        self.settings = target.settings
+        self.accelerator = accelerator
+        self.step = 0
+        self.average = None
         if accelerator.distributed_type == DistributedType.FSDP and self.settings.ema:
             raise ValueError("ema: the average cannot be kept when FSDP shards the weights; set ema: 0")
 
@@ -70,15 +76,16 @@ class Trainer:
         return sorted((path for path in found if path.suffix != ".part"), key=lambda path: int(path.name[5:]))
 
     def prepare(self) -> None:
-        """Readies the first step, or the one after the last checkpoint."""
+        """Prepares the first step, or the step after the last checkpoint."""
         self.settings.output.mkdir(parents=True, exist_ok=True)
         if not self.checkpoints:
             self.target.start()
-        module, accelerator = self.target.module, self.accelerator
+        module = self.target.module
+        accelerator = self.accelerator
         self.frozen = [name for name, w in module.named_parameters() if not w.requires_grad]
         self.trained = [w for w in module.parameters() if w.requires_grad]
-        self.module, *self.optimisers = accelerator.prepare(module, *self.target.optimisers())
-        self.base_rates = [[group["lr"] for group in optimiser.param_groups] for optimiser in self.optimisers]
+        self.module, *self.optimizers = accelerator.prepare(module, *self.target.optimizers())
+        self.base_rates = [learning_rates(optimizer) for optimizer in self.optimizers]
         self.average = Average(module, self.settings.ema)
         accelerator.register_save_state_pre_hook(self.drop_frozen)
         if self.checkpoints:
@@ -86,24 +93,25 @@ class Trainer:
         accelerator.init_trackers("log")
 
     def fit(self, report: Callable[[int, float], None] | None = None) -> None:
-        """Runs to the end, then writes the finished file. Stops early, with a checkpoint, after `stop`.
+        """Runs to the end, then writes the finished file. After `stop` it ends early, with a checkpoint.
 
         `report(step, loss)` is called after each step of the main process.
         """
         with training():
             self.prepare()
-            start, steps = self.step, self.settings.steps
+            start = self.step
+            steps = self.settings.steps
             losses = []
             for batch in tqdm(self.batches(), initial=start, total=steps, mininterval=5,
                               disable=not self.accelerator.is_main_process):
                 terms = self.advance(batch)
                 losses.append(terms)
                 if self.step % self.settings.every.log == 0:
-                    self.log({name: torch.stack([step[name] for step in losses]).mean().item() for name in losses[0]})
+                    self.log(means(losses))
                     losses.clear()
                 if report:
                     report(self.step, terms["loss"].item())
-                self.look()
+                self.inspect()
                 if self.accelerator.check_trigger():
                     break
             if self.step > start:
@@ -117,35 +125,38 @@ class Trainer:
         self.accelerator.set_trigger()
 
     def batches(self) -> DataLoader:
-        """Of the steps to come."""
+        """The batches of the steps that are left."""
         steps = Steps(self.target, self.accelerator.process_index, self.accelerator.num_processes)
         return DataLoader(steps, batch_size=None, sampler=range(self.step, self.settings.steps),
                           num_workers=self.settings.workers, generator=torch.Generator())
 
     def advance(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """One optimisation step; returns its loss and, where the module names them, the loss's terms."""
-        accelerator, settings = self.accelerator, self.settings
-        scale = rate(self.step, settings.steps, settings.schedule)
-        for optimiser, rates in zip(self.optimisers, self.base_rates):
-            for group, lr in zip(optimiser.param_groups, rates):
-                group["lr"] = lr * scale
+        """One step of the optimizers; returns its loss and, where the module names them, the terms of the loss."""
+        accelerator = self.accelerator
+        settings = self.settings
+        self.set_rates(scale_rate(self.step, settings.steps, settings.schedule))
         rng = torch_rng(step_rng(settings.seed, self.step, accelerator.process_index, NOISE), accelerator.device)
-        with kernels(accelerator.device):
-            made = self.module(**send_to_device(batch, accelerator.device), rng=rng)
-        terms = made if isinstance(made, dict) else {"loss": made}
+        with choose_attention(accelerator.device):
+            result = self.module(**send_to_device(batch, accelerator.device), rng=rng)
+        terms = result if isinstance(result, dict) else {"loss": result}
         loss = sum(terms.values())
         accelerator.backward(loss)
         if settings.optimiser.clip:
             accelerator.clip_grad_norm_(self.trained, settings.optimiser.clip)
-        for optimiser in self.optimisers:
-            optimiser.step()
-            optimiser.zero_grad()
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         self.average.update(self.step)
         self.step += 1
         return {name: x.detach() for name, x in {**terms, "loss": loss}.items()}
 
-    def look(self) -> None:
-        """What is due after this step."""
+    def set_rates(self, scale: float) -> None:
+        for optimizer, rates in zip(self.optimizers, self.base_rates):
+            for group, rate in zip(optimizer.param_groups, rates):
+                group["lr"] = rate * scale
+
+    def inspect(self) -> None:
+        """Writes what is due after this step: checkpoint, sheet, measurements."""
         every = self.settings.every
         if self.step % every.checkpoint == 0:
             self.save_checkpoint()
@@ -155,26 +166,26 @@ class Trainer:
     def show(self, sheet: bool, metrics: bool) -> None:
         """Writes a sample sheet and measurements of the averaged weights."""
         with self.average.applied(), torch.no_grad():
-            picture = self.target.sheet() if sheet else None
+            image = self.target.sheet() if sheet else None
             measured = self.target.metrics() if metrics else {}
-        if picture is not None:
+        if image is not None:
             folder = self.settings.output / "sheets"
             folder.mkdir(exist_ok=True)
-            Image.fromarray(picture).save(folder / f"{self.step:06d}.png")
+            Image.fromarray(image).save(folder / f"{self.step:06d}.png")
             for tracker in self.accelerator.trackers:
-                tracker.log_images({"sheet": picture[None]}, self.step, dataformats="NHWC")
+                tracker.log_images({"sheet": image[None]}, self.step, dataformats="NHWC")
         if measured:
             self.log(measured)
 
     def log(self, values: dict[str, float]) -> None:
-        """To tensorboard, and as a line of log.jsonl."""
+        """Writes values to tensorboard, and as a line to log.jsonl."""
         self.accelerator.log(values, self.step)
         if self.accelerator.is_main_process:
             with open(self.settings.output / "log.jsonl", "a") as file:
                 file.write(json.dumps({"step": self.step} | values) + "\n")
 
     def finish(self) -> None:
-        """The last sheet and measurements, and the finished file."""
+        """Writes the finished file, the last sheet and the last measurements."""
         with self.average.applied():
             weights = self.accelerator.get_state_dict(self.module)
             if self.accelerator.is_main_process:
@@ -184,13 +195,13 @@ class Trainer:
             logging.info("wrote %s", self.settings.weights)
 
     def drop_frozen(self, modules: list, weights: list[dict[str, Tensor]], folder: str) -> None:
-        """Keeps the base model out of the checkpoint."""
+        """Takes frozen weights out of the checkpoint."""
         for state in weights:
             for name in self.frozen:
                 state.pop(name, None)
 
     def save_checkpoint(self) -> None:
-        """Writes a folder that appears under its name only when it is whole, and removes all but the last ones."""
+        """Writes a folder, which gets its name when it is whole, and removes all but the last folders."""
         folder = self.settings.output / "checkpoints" / f"step-{self.step:06d}"
         part = folder.with_suffix(".part")
         if folder.exists():
@@ -205,13 +216,14 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             part.rename(folder)
-            for old in self.checkpoints[:-KEPT]:
+            for old in self.checkpoints[:-CHECKPOINTS]:
                 shutil.rmtree(old)
         self.accelerator.wait_for_everyone()
 
     def load_checkpoint(self, folder: Path) -> None:
         """Raises ValueError where the checkpoint belongs to a run of another recipe."""
-        state, recipe = json.loads((folder / STATE).read_text()), self.settings.recipe()
+        state = json.loads((folder / STATE).read_text())
+        recipe = self.settings.recipe()
         if changed := [key for key in recipe if recipe[key] != state["recipe"].get(key)]:
             raise ValueError(f"output: {self.settings.output} holds a run with other values of {', '.join(changed)}: "
                              "use another folder, or the old values to resume that run")
@@ -222,7 +234,7 @@ class Trainer:
 
 @contextlib.contextmanager
 def training() -> Iterator[None]:
-    """Inside, the host takes operations with a gradient."""
+    """Within it, the host takes operations with a gradient."""
     before = comfy.model_management.in_training
     comfy.model_management.in_training = True
     try:
@@ -231,6 +243,15 @@ def training() -> Iterator[None]:
         comfy.model_management.in_training = before
 
 
-def kernels(device: torch.device) -> contextlib.AbstractContextManager:
-    """The attention to train with: on a CPU the fused one's backward is slow."""
+def choose_attention(device: torch.device) -> contextlib.AbstractContextManager:
+    """The kernel to train with: on a CPU the backward pass of the fused kernel is slow."""
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
+
+
+def learning_rates(optimizer: torch.optim.Optimizer) -> list[float]:
+    return [group["lr"] for group in optimizer.param_groups]
+
+
+def means(losses: list[dict[str, Tensor]]) -> dict[str, float]:
+    """The mean of each term over several steps."""
+    return {name: torch.stack([step[name] for step in losses]).mean().item() for name in losses[0]}

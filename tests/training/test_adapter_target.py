@@ -66,7 +66,7 @@ def test_adapter_gradient_is_the_slope_of_its_loss(family, checkpointing, paths)
 
 def test_adapter_samples_in_the_latents_shape(paths):
     target = adapter(paths)
-    batch = target.held(0, 2)
+    batch = target.heldout_batch(0, 2)
     out = target.module.sample(**batch, sigmas=torch.linspace(1, 0, 3), seed=0)
     assert out.shape == batch["latent"].shape and out.isfinite().all()
 

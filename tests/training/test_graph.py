@@ -161,7 +161,7 @@ def test_cancel_does_not_wait_for_the_step(base, monkeypatch):
     assert len(seen) == 1 and files("mdit_training") == [] and files("mdit_adapters") == []
 
 
-def test_previews_show_maps_samples_and_pictures(base, monkeypatch):
+def test_previews_show_maps_samples_and_images(base, monkeypatch):
     shown = []
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK",
                         lambda value, total, preview, **_: preview and shown.append((value, preview[1].size)))

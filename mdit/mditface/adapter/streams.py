@@ -63,11 +63,14 @@ class MaskStream:
         raise NotImplementedError
 
     def vector(self, t: Tensor, prompt: Prompt | None, dtype: torch.dtype) -> Tensor:
-        """The modulation vector (b, d) at time t (1,); `prompt` is None where it does not modulate the mask."""
+        """What modulates the blocks, such as a vector (b, d), at time t (1,).
+
+        `prompt` is None where it does not modulate the mask.
+        """
         raise NotImplementedError
 
     def inputs(self, i: int, msk: Tensor, vec: Tensor, pe: Tensor | None) -> Inputs:
-        """Of block i, for mask tokens (b, M, d), the vector (b, d) and the rotation of `start`."""
+        """The inputs of block i's attention, for mask tokens (b, M, d), `vector`'s result and `start`'s rotation."""
         raise NotImplementedError
 
     def run_block(self, i: int, args: dict) -> dict:

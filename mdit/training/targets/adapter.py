@@ -22,32 +22,39 @@ from ...mditface.adapter.families import LAYER_NAMES, TRAINED_LAYERS, Family
 from ...mditface.adapter.terms import Adapter
 from ...mditface.adapter.weights import check_family
 from ...mditface.reductions import REDUCTIONS
-from ..data import of_length, stack_text, step_rng, torch_rng
-from ..sampling import sheet_picture
-from ..settings import EncodedSettings, Positive, Section, Share
-from .base import Batches, make_optimisers
+from ..data import fit_length, stack_tensors, stack_text, step_rng, torch_rng
+from ..sampling import make_sheet
+from ..settings import EncodedSettings, Positive, Section, Fraction
+from .base import Batches, make_optimizers
 from .lowrank import base_family, new_terms
 from .masked import MaskedBase
 
-SHEET_COUNT, SHEET_STEPS = 4, 20
+SHEET_COUNT = 4
+SHEET_STEPS = 20
 METRIC_BATCHES = 4
 PREFIX = "terms."
 
 
 class Drop(Section):
-    """Shares of the samples that are shown without text and without any class; chance of each class to be hidden.
+    """What is hidden from the model. Hidden classes are painted as background.
 
-    Independent of each other. What is hidden is painted as background.
+    text: fraction of the samples without text.
+    mask: fraction of the samples without any class, independent of `text`.
+    classes: chance of each class of the other samples to be hidden.
     """
-    text: Share = 0.1
-    mask: Share = 0.1
-    classes: Share = 0.0
+    text: Fraction = 0.1
+    mask: Fraction = 0.1
+    classes: Fraction = 0.0
 
 
 class AdapterSettings(EncodedSettings):
-    """`base` is a file of the host's; it holds VAE and text encoders where `vae` and `clip` are not given.
+    """Settings of an adapter.
 
-    `window`, `mask_vec` and `text_reads_mask` as in AdapterConfig, `reduction` as in MaskInput. `guidance` is FLUX's.
+    base: file of the host; it holds VAE and text encoders where `vae` and `clip` are not given.
+    layers: which layers of the blocks have terms.
+    window, mask_vec, text_reads_mask: as in AdapterConfig.
+    reduction: as in MaskInput.
+    guidance: what the model is told on families that embed a guidance value.
     """
     base: Path
     rank: Annotated[int, Field(gt=0)] = 16
@@ -64,17 +71,21 @@ class AdapterSettings(EncodedSettings):
 class AdapterTarget:
     """See base.Target.
 
-    `samples` are dicts of tensors: latent (C, h, w) as the host's VAE makes them, context (L, D), pooled (P,), and of
-    the mask labels (H, W) or mask_latent (C, h, w), the encoded palette picture, or both. `sizes` tells equal latents;
-    without it all must be. `vae` encodes label maps with hidden classes, and those without a mask_latent, and decodes
-    the sheets. `empty` holds context and pooled of the empty prompt; zeros without.
+    samples, heldout: dicts of tensors: `latent` (C, h, w) as the host's VAE makes it, `context` (L, D), `pooled` (P,)
+        where the family reads it, and of the mask `labels` (H, W), or `mask_latent` (C, h, w), the encoded label map.
+    sizes: of the samples; samples of equal sizes share a batch. Without it all latents must have one size.
+    vae: encodes label maps with hidden classes, and those without a mask_latent; decodes the sheets.
+    empty: `context` and `pooled` of the empty prompt; zeros without it.
     """
 
     def __init__(self, settings: AdapterSettings, base: ModelPatcher, samples: Sequence[dict[str, Tensor]], *,
                  heldout: Sequence[dict[str, Tensor]] = (), sizes: Sequence | None = None, vae=None,
                  empty: dict[str, Tensor] | None = None):
-        self.settings, self.samples, self.heldout = settings, samples, heldout
-        self.vae, self.empty = vae, empty
+        self.settings = settings
+        self.samples = samples
+        self.heldout = heldout
+        self.vae = vae
+        self.empty = empty
         comfy.model_management.load_models_gpu([base], force_full_load=True)
         self.family = base_family(base)
         network = base.model.diffusion_model
@@ -98,26 +109,25 @@ class AdapterTarget:
             raise ValueError("drop: hidden classes need the samples' labels and a VAE; set drop.mask and drop.classes "
                              "to 0 to train without")
         if (drop.mask or drop.classes) and self.settings.workers:
-            raise ValueError("workers: maps with hidden classes are encoded in the main process; set workers: 0")
+            raise ValueError("workers: label maps with hidden classes are encoded in the main process; set workers: 0")
         if REDUCTIONS[self.settings.reduction].merge and "labels" not in sample:
             raise ValueError("reduction: merging needs the samples' labels")
 
     def start(self) -> None:
         pass
 
-    def optimisers(self) -> list[torch.optim.Optimizer]:
-        return make_optimisers(self.settings.optimiser, list(self.module.terms.parameters()), [])
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        return make_optimizers(self.settings.optimiser, list(self.module.terms.parameters()), [])
 
     def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
         settings = self.settings
         index = self.batches(step, process, processes)
         samples = [self.samples[i] for i in index.tolist()]
-        return self.prepared(samples, torch_rng(step_rng(settings.seed, step, process)), settings.drop)
+        return self.prepare(samples, torch_rng(step_rng(settings.seed, step, process)), settings.drop)
 
-    def prepared(self, samples: list[dict[str, Tensor]], rng: torch.Generator, drop: Drop) -> dict[str, Tensor]:
+    def prepare(self, samples: list[dict[str, Tensor]], rng: torch.Generator, drop: Drop) -> dict[str, Tensor]:
         """A batch of samples, with text and classes hidden at random."""
-        batch = {name: torch.stack([sample[name] for sample in samples])
-                 for name in ("latent", "pooled", "labels", "mask_latent") if name in samples[0]}
+        batch = stack_tensors(samples, ("latent", "pooled", "labels", "mask_latent"))
         batch["context"] = stack_text(samples)
         silent = torch.rand(len(samples), generator=rng) < drop.text
         for name in self.family.text_layers:
@@ -130,24 +140,26 @@ class AdapterTarget:
         if self.empty is None:
             return torch.zeros_like(like[0])
         empty = self.empty[name].to(like)
-        return of_length(empty, like.shape[1]) if name == "context" else empty
+        return fit_length(empty, like.shape[1]) if name == "context" else empty
 
     def hide(self, batch: dict[str, Tensor], rng: torch.Generator, drop: Drop) -> None:
-        """Paints classes as background, and encodes the pictures of the maps that this changed."""
+        """Paints classes as background, and encodes the label maps that this changed."""
         labels = batch["labels"]
         hidden = torch.rand(len(labels), 256, generator=rng) < drop.classes
         hidden |= torch.rand(len(labels), 1, generator=rng) < drop.mask
         batch["labels"] = labels.masked_fill(hidden.gather(1, labels.flatten(1).long()).view_as(labels), 0)
         stale = (batch["labels"] != labels).flatten(1).any(1)
         if "mask_latent" not in batch:
-            batch["mask_latent"], stale = torch.empty_like(batch["latent"]), torch.ones_like(stale)
+            batch["mask_latent"] = torch.empty_like(batch["latent"])
+            stale = torch.ones_like(stale)
         if stale.any():
-            batch["mask_latent"][stale] = self.encoded(batch["labels"][stale]).to(batch["mask_latent"])
+            batch["mask_latent"][stale] = self.encode(batch["labels"][stale]).to(batch["mask_latent"])
 
     @torch.no_grad()
-    def encoded(self, labels: Tensor) -> Tensor:
-        """The pictures of label maps (B, H, W), encoded; the one without any class is kept."""
-        size, painted = labels.shape[1:], labels.flatten(1).any(1)
+    def encode(self, labels: Tensor) -> Tensor:
+        """Latents of label maps (B, H, W); the latent of a map without any class is computed once a size."""
+        size = labels.shape[1:]
+        painted = labels.flatten(1).any(1)
         if size not in self.blank:
             self.blank[size] = self.vae.encode(to_image(torch.zeros_like(labels[:1])))
         latents = self.blank[size].repeat(len(labels), 1, 1, 1)
@@ -155,35 +167,40 @@ class AdapterTarget:
             latents[painted] = self.vae.encode(to_image(labels[painted])).to(latents)
         return latents
 
-    def held(self, start: int, count: int) -> dict[str, Tensor]:
-        """Held-out samples on the module's device, whole."""
+    def heldout_batch(self, start: int, count: int) -> dict[str, Tensor]:
+        """Held-out samples on the module's device, with nothing hidden."""
         samples = [self.heldout[i] for i in range(start, min(start + count, len(self.heldout)))]
-        batch = self.prepared(samples, torch.Generator(), Drop(text=0, mask=0, classes=0))
+        batch = self.prepare(samples, torch.Generator(), Drop(text=0, mask=0, classes=0))
         return {name: x.to(self.module.device) for name, x in batch.items()}
 
     def sheet(self) -> np.ndarray | None:
-        """Label maps, samples and true pictures of the first held-out samples; None without these or a VAE."""
+        """Label maps, generated and true images of the first held-out samples; None without samples or VAE."""
         if not self.heldout or self.vae is None or "labels" not in self.heldout[0]:
             return None
-        batch = self.held(0, SHEET_COUNT)
+        batch = self.heldout_batch(0, SHEET_COUNT)
         model = self.module.base.model
         sigmas = comfy.samplers.calculate_sigmas(model.model_sampling, "simple", SHEET_STEPS)
-        made = model.process_latent_out(self.module.sample(**batch, sigmas=sigmas, seed=0))
-        rows = [(self.vae.decode(latent.cpu()).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-                for latent in (made, batch["latent"])]
-        return sheet_picture(batch["labels"].cpu(), *rows)
+        sampled = model.process_latent_out(self.module.sample(**batch, sigmas=sigmas, seed=0))
+        return make_sheet(batch["labels"].cpu(), self.decode(sampled), self.decode(batch["latent"]))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images (B, H, W, 3) uint8."""
+        images = self.vae.decode(latents.cpu()).clamp(0, 1)
+        return (images * 255).round().to(torch.uint8).cpu()
 
     def metrics(self) -> dict[str, float]:
         """The loss on held-out samples with the same noise each time, with the mask and without."""
-        size, losses = self.settings.batch, {"heldout_loss": [], "heldout_loss_without_mask": []}
+        size = self.settings.batch
+        losses = {"heldout_loss": [], "heldout_loss_without_mask": []}
         for start in range(0, min(len(self.heldout), METRIC_BATCHES * size), size):
             for name, masked in zip(losses, (True, False)):
                 rng = torch_rng(step_rng(self.settings.seed, start), self.module.device)
-                losses[name].append(self.module(**self.held(start, size), rng=rng, masked=masked).item())
+                batch = self.heldout_batch(start, size)
+                losses[name].append(self.module(**batch, rng=rng, masked=masked).item())
         return {name: float(np.mean(values)) for name, values in losses.items() if values}
 
     def save(self, path: Path, weights: dict[str, Tensor]) -> None:
-        """The format that `load_adapter` reads; the file appears when it is whole."""
+        """Writes the format that `load_adapter` reads; the file gets its name when it is whole."""
         path.parent.mkdir(parents=True, exist_ok=True)
         named = {name: w for name, w in weights.items() if name.startswith(PREFIX)}
         part = path.with_suffix(".part")

@@ -1,6 +1,7 @@
 """FLUX.1 (docs/design/adapters.md, section 5.1)."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -59,11 +60,21 @@ class FluxStream(MaskStream):
         kind, index = self.kinds[i]
         name = f"{kind}.{index}"
         if kind == "double":
-            return self.double_inputs(self.network.double_blocks[index], name, msk, vec, pe)
-        return self.single_inputs(self.network.single_blocks[index], name, msk, vec, pe)
+            block = self.network.double_blocks[index]
+            return self.double_inputs(block, name, msk, self.double_modulation(index, vec), pe)
+        block = self.network.single_blocks[index]
+        return self.single_inputs(block, name, msk, self.single_modulation(index, vec), pe)
 
-    def double_inputs(self, block: nn.Module, name: str, msk: Tensor, vec: Tensor, pe: Tensor) -> Inputs:
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(block.img_mod.lin, f"{name}.mod", vec, 6)
+    def double_modulation(self, index: int, vec: Tensor) -> Sequence[Tensor]:
+        """Shift, scale and gate of the attention, then of the MLP, each (b, 1, d)."""
+        return self.modulation(self.network.double_blocks[index].img_mod.lin, f"double.{index}.mod", vec, 6)
+
+    def single_modulation(self, index: int, vec: Tensor) -> Sequence[Tensor]:
+        """Shift, scale and gate, each (b, 1, d)."""
+        return self.modulation(self.network.single_blocks[index].modulation.lin, f"single.{index}.mod", vec, 3)
+
+    def double_inputs(self, block: nn.Module, name: str, msk: Tensor, mod: Sequence[Tensor], pe: Tensor) -> Inputs:
+        shift1, scale1, gate1, shift2, scale2, gate2 = mod
         hidden = torch.addcmul(shift1, block.img_norm1(msk), 1 + scale1)
         q, k, v = self.split_heads(block.img_attn.norm, self.layer(block.img_attn.qkv, f"{name}.qkv", hidden), pe)
 
@@ -73,9 +84,9 @@ class FluxStream(MaskStream):
             return clamp_half(out + gate2 * self.mlp(block.img_mlp, name, hidden))
         return Inputs(q, k, v, finish)
 
-    def single_inputs(self, block: nn.Module, name: str, msk: Tensor, vec: Tensor, pe: Tensor) -> Inputs:
+    def single_inputs(self, block: nn.Module, name: str, msk: Tensor, mod: Sequence[Tensor], pe: Tensor) -> Inputs:
         """The single blocks compute attention and MLP in parallel, by one layer before and one after both."""
-        shift, scale, gate = self.modulation(block.modulation.lin, f"{name}.mod", vec, 3)
+        shift, scale, gate = mod
         before = torch.addcmul(shift, block.pre_norm(msk), 1 + scale)
         fused = self.layer(block.linear1, f"{name}.linear1", before)
         qkv, hidden = fused.split((3 * block.hidden_size, block.mlp_hidden_dim_first), dim=-1)

@@ -16,7 +16,8 @@ from mditface.mdit.training.settings import read_settings
 from mditface.mdit.recipes.targets.kinds import SETTINGS, DemoSettings, DemoTarget
 from mditface.mdit.recipes.targets.demo import Demo
 from mditface.tests.mditface.tiny import PixelVAE
-from mditface.tests.training.tiny_targets import DEMO, MODEL, SIDE, fitted, loss_on_fixed_batch
+from mditface.tests.recipes.tiny_targets import DEMO, MODEL, SIDE
+from mditface.tests.training.tiny_targets import fitted, loss_on_fixed_batch
 
 pytestmark = pytest.mark.usefixtures("in_training")
 READING = {"model": MODEL | {"exemplar_blocks": (0, 1)}, "text_steps": 0, "drop": {"text": 1.0, "exemplar": 0.0}}
@@ -101,11 +102,11 @@ def test_it_learns_to_look(target):
     """Every picture has colours of its own, and neither text nor mask tells which."""
     torch.manual_seed(0)
     target.faces.images = torch.randint(0, 256, (16, 1, 1, 3), dtype=torch.uint8).expand(-1, SIDE, SIDE, -1).clone()
-    optimisers = target.optimisers()
+    optimizers = target.optimizers()
     for step in range(60):
         loss = target.module(**target.batch(step, 0, 1), rng=torch.Generator().manual_seed(step))
         loss.backward()
-        for optimiser in optimisers:
+        for optimiser in optimizers:
             optimiser.step()
             optimiser.zero_grad()
     seeing = loss_on_fixed_batch(target)
