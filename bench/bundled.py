@@ -2,10 +2,10 @@
 
     python dev.py bench bundled [--count 400] [--steps 20] [--sheet FILE.png]
 
-Renders are made by the pack's renderer with a seed that training does not use and asked for by their short captions.
-The judge parses each picture. Its agreement with the asked map is divided by the ceiling, its agreement on the true
-renders. Colours and looks are read by rules fitted on other renders; their ceilings are printed too.
-The last line printed is one JSON object: fractions, and seconds of one thread.
+The renders have a seed that training does not use. Images are drawn from their label maps and short captions. The judge
+parses each image. Its agreement with the asked map is divided by the ceiling, its agreement on the true renders. Rules
+fitted on other renders read the attributes; their ceilings are printed, too. The last line printed is one JSON object:
+fractions, and seconds of one thread.
 """
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from mditface.mdit.training.sampling import save_sheet
 from .quality import measure
 
 WEIGHTS = Path(measure.ROOT, "mdit", "mditface", "weights", "mditface-demo.safetensors")
-HELD_OUT_SEED, FIT_SEED = 2, 3
+HELD_OUT_SEED = 2
+FIT_SEED = 3
 BATCH = 16
-GATES = {  # what must be reached, and the aim
+GATES = {  # the value to reach, and the aim
     "pixel_accuracy_of_ceiling": (0.98, 1.0), "miou_of_ceiling": (0.96, 1.0),
     "hair_color": (0.75, 0.92), "clothes_color": (0.75, 0.92), "background_color": (0.75, 0.92),
     "glasses": (0.95, 0.98), "sex": (0.82, 0.9), "lipstick": (0.95, 0.97),
@@ -40,13 +41,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--count", type=int, default=400, help="held-out renders (default: 400)")
     add("--steps", type=int, default=defaults.steps, help=f"default: {defaults.steps}")
-    add("--cfg", type=float, default=defaults.cfg, help=f"guidance by the text (default: {defaults.cfg})")
-    add("--mask-cfg", type=float, default=defaults.mask_cfg, help=f"by the mask (default: {defaults.mask_cfg})")
-    add("--fit", type=int, default=1500, help="renders that the rules are fitted on (default: 1500)")
+    add("--cfg", type=float, default=defaults.cfg, help=f"guidance of the text (default: {defaults.cfg})")
+    add("--mask-cfg", type=float, default=defaults.mask_cfg, help=f"and of the mask (default: {defaults.mask_cfg})")
+    add("--fit", type=int, default=1500, help="renders on which the rules are fitted (default: 1500)")
     add("--workers", type=int, default=os.cpu_count(), help="processes that render (default: one a core)")
     add("--model", type=Path, default=WEIGHTS, help="default: the bundled weights")
     add("--parser", default=str(PARSER_WEIGHTS), help="the judge's weights (default: the bundled ones)")
-    add("--sheet", type=Path, help="picture of the painted masks to write")
+    add("--sheet", type=Path, help="write an image of the painted masks into this file")
     options = parser.parse_args(argv)
     for name in ("count", "steps", "fit", "workers"):
         if getattr(options, name) < 1:
@@ -57,29 +58,32 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     comfy.utils.set_progress_bar_enabled(False)
-    judge, models = open_parser(args.parser), load_models(args.model)
+    judge = open_parser(args.parser)
+    models = load_models(args.model)
     generator = Generator(models, Options(steps=args.steps, cfg=args.cfg, mask_cfg=args.mask_cfg), models.size)
-    heldout, fitted = (measure.renders(seed, models.size, count, args.workers)
-                       for seed, count in ((HELD_OUT_SEED, args.count), (FIT_SEED, args.fit)))
-    rules, captions = AttributeRules(fitted, judge), measure.short_captions(heldout)
+    heldout = measure.renders(HELD_OUT_SEED, models.size, args.count, args.workers)
+    fitted = measure.renders(FIT_SEED, models.size, args.fit, args.workers)
+    rules = AttributeRules(fitted, judge)
+    captions = measure.short_captions(heldout)
     seconds = measure.seconds_per_image(generator, heldout.labels[0], captions[0])
-    pictures = measure.draw(generator, heldout.labels, captions, BATCH, "held-out renders")
-    labels, looks = measure.held_out(pictures, heldout, judge, rules)
-    ceiling, true_looks = measure.held_out(heldout.images.numpy(), heldout, judge, rules)
-    maps, painted, painted_scores = measure.painted(generator, judge, BATCH)
+    images = measure.draw(generator, heldout.labels, captions, BATCH, "held-out renders")
+    labels, attributes = measure.score_heldout(images, heldout, judge, rules)
+    ceiling, true_attributes = measure.score_heldout(heldout.images.numpy(), heldout, judge, rules)
+    maps, painted, painted_scores = measure.score_painted(generator, judge, BATCH)
     if args.sheet:
-        save_sheet(args.sheet, maps[:10], *(painted[i:i + 10] for i in range(0, len(painted), 10)))
+        save_sheet(args.sheet, maps[:10], *painted.split(10))
     values = {"pixel_accuracy_of_ceiling": labels["pixel_accuracy"] / ceiling["pixel_accuracy"],
               "miou_of_ceiling": labels["mean_iou_present"] / ceiling["mean_iou_present"],
-              **{name: row["accuracy"] for name, row in looks.items()},
+              **{name: row["accuracy"] for name, row in attributes.items()},
               "painted_pixel_accuracy": painted_scores["pixel_accuracy"], "seconds_per_image": seconds}
-    show(values, ceiling, true_looks)
+    show(values, ceiling, true_attributes)
     print(json.dumps({"bench": "bundled", "count": len(heldout), "steps": args.steps, "cfg": args.cfg,
                       "mask_cfg": args.mask_cfg, "size": models.size, **values,
-                      "generated": labels, "ceiling": ceiling, "looks": looks, "looks_ceiling": true_looks}))
+                      "generated": labels, "ceiling": ceiling, "attributes": attributes,
+                      "attributes_ceiling": true_attributes}))
 
 
-def show(values: dict[str, float], ceiling: dict, true_looks: dict) -> None:
+def show(values: dict[str, float], ceiling: dict, true_attributes: dict) -> None:
     """A line for each value, its gate and aim, and whether the gate holds."""
     print(f"judge on the true renders: pixel accuracy {ceiling['pixel_accuracy']:.4f}, "
           f"mean IoU of the asked classes {ceiling['mean_iou_present']:.4f}")
@@ -87,7 +91,7 @@ def show(values: dict[str, float], ceiling: dict, true_looks: dict) -> None:
     for name, value in values.items():
         gate, aim = GATES.get(name, (None, None))
         limits = " ".join(f"{'' if limit is None else limit:>6}" for limit in (gate, aim))
-        top = f"{true_looks[name]['accuracy']:8.3f}" if name in true_looks else " " * 8
+        top = f"{true_attributes[name]['accuracy']:8.3f}" if name in true_attributes else " " * 8
         print(f"{name:28s} {value:7.3f} {limits} {top} {verdict(name, value)}")
 
 

@@ -30,7 +30,7 @@ from mditface.mdit.dynast.host import PatchedDynaST, load
 from mditface.mdit.dynast.label import Label
 from mditface.mdit.evaluation.colors import PARTS, ColorRule
 from mditface.mdit.datasets import open_faces
-from mditface.mdit.recipes.dynast.heldout import HeldOut, Synthesise
+from mditface.mdit.recipes.dynast.heldout import HeldOut, Synthesize
 from mditface.mdit.evaluation.evaluate import read_appearances
 from mditface.mdit.training.sampling import make_sheet
 
@@ -40,7 +40,7 @@ SHEET_SCALE = 2
 Appearances = list[dict[str, str]]
 
 
-def wrap_model(model: PatchedDynaST) -> Synthesise:
+def wrap_model(model: PatchedDynaST) -> Synthesize:
     """The call of the node, on bytes."""
     def synthesize(seg: Tensor, ref_image: Tensor, ref_seg: Tensor) -> tuple[Tensor, Tensor]:
         made = model.synthesize(Label(seg), ref_image.movedim(1, -1) / 255, Label(ref_seg))
@@ -119,13 +119,13 @@ def main(argv: list[str] | None = None) -> None:
     try:
         model = load(str(options.weights))
         size = model.network.config.size
-        held = HeldOut.of(open_faces(options.heldout, size), options.count)
+        held = HeldOut.first_of(open_faces(options.heldout, size), options.count)
         rules = fit_rules(options.fit, size)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f"{error}\n")
     comfy.utils.set_progress_bar_enabled(False)
     exemplars = held.next(len(held.images))
-    images, warped = held.after(exemplars, wrap_model(model))
+    images, warped = held.draw(exemplars, wrap_model(model))
     if options.sheet:
         save_sheet(options.sheet, held, exemplars, warped, images)
     results = measure(held, read_appearances(options.heldout), rules, images, exemplars)

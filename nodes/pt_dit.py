@@ -195,8 +195,8 @@ class PTDiTCost(io.ComfyNode):
             node_id="MDiT_PTDiTCost",
             display_name="Count PT-DiT Operations",
             category=CATEGORY,
-            description="Counts the operations of the model with its windows, compares them with full attention of the "
-                        "same width, and reports the image size from which PT-DiT is cheaper.",
+            description="Counts the operations of the model with its windows and of full attention with the same "
+                        "width. Reports the image size from which PT-DiT is cheaper.",
             search_aliases=["FLOPs", "cost", "multiply-adds", "proxy tokens"],
             is_output_node=True,
             inputs=[

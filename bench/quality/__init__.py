@@ -1,1 +1,1 @@
-"""What the bundled model is measured on and by."""
+"""Data and measures of the bundled model's quality."""

@@ -1,4 +1,4 @@
-"""The measures of the bundled model (bundled-model spec, section 3)."""
+"""The measures of the bundled model (docs/design/bundled-model.md, section 3.8)."""
 from __future__ import annotations
 
 import hashlib
@@ -26,13 +26,13 @@ from mditface.mdit.render.caption import Caption
 from .painted import painted_masks
 
 RENDERER = ROOT / "mdit" / "render"
-SHARD = 50  # renders in a file: what an interrupted run loses at most
-PAINTED_SEEDS = 4  # pictures of each painted mask
+SHARD = 50  # renders in a file; an interrupted run loses at most one file
+PAINTED_SEEDS = 4  # images of each painted mask
 ROUNDS = 7
 
 
 def renders(seed: int, size: int, count: int, workers: int) -> Renders:
-    """Samples by the pack's renderer, kept in the system's temporary folder until the renderer changes."""
+    """Samples of the pack's renderer. The system's temporary folder keeps them until the renderer changes."""
     version = hashlib.blake2b(digest_size=6)
     for path in sorted(path for path in RENDERER.rglob("*") if path.suffix in (".py", ".npz")):
         version.update(path.read_bytes())
@@ -42,37 +42,41 @@ def renders(seed: int, size: int, count: int, workers: int) -> Renders:
     return Renders(folder)
 
 
-def draw(generator: Generator, labels: Tensor, captions: list[str], batch: int, what: str) -> np.ndarray:
-    """Pictures (N, S, S, 3) uint8 of label maps (N, H, W)."""
-    starts = tqdm(range(0, len(captions), batch), unit_scale=batch, desc=what)
-    return torch.cat([generator(labels[i:i + batch], captions[i:i + batch], range(i, min(i + batch, len(captions))))
-                      for i in starts]).numpy()
+def draw(generator: Generator, labels: Tensor, captions: list[str], batch: int, title: str) -> np.ndarray:
+    """Images (N, S, S, 3) uint8 of label maps (N, H, W)."""
+    images = []
+    for start in tqdm(range(0, len(captions), batch), unit_scale=batch, desc=title):
+        end = min(start + batch, len(captions))
+        images.append(generator(labels[start:end], captions[start:end], range(start, end)))
+    return torch.cat(images).numpy()
 
 
-def held_out(pictures: np.ndarray, heldout: Renders, parser: Parser, rules: AttributeRules) -> tuple[dict, dict]:
-    """Label agreement and the looks' accuracies of pictures of the held-out maps, in their order."""
-    labels, looks = LabelAgreement(parser), AttributeAccuracy(rules)
-    for picture, asked, look in zip(pictures, heldout.labels.numpy(), heldout.attributes):
-        looks.update(picture, asked, labels.update(picture, asked), look)
-    return labels.compute(), looks.compute()
+def score_heldout(images: np.ndarray, heldout: Renders, parser: Parser, rules: AttributeRules) -> tuple[dict, dict]:
+    """Label agreement and the attributes' accuracies of images of the held-out maps, in their order."""
+    agreement = LabelAgreement(parser)
+    accuracy = AttributeAccuracy(rules)
+    for image, asked, appearance in zip(images, heldout.labels.numpy(), heldout.attributes):
+        parsed = agreement.update(image, asked)
+        accuracy.update(image, asked, parsed, appearance)
+    return agreement.compute(), accuracy.compute()
 
 
-def painted(generator: Generator, parser: Parser, batch: int) -> tuple[Tensor, Tensor, dict]:
-    """Label maps (N, S, S), pictures (N, S, S, 3) and label agreement of the painted masks."""
+def score_painted(generator: Generator, parser: Parser, batch: int) -> tuple[Tensor, Tensor, dict]:
+    """Label maps (N, S, S), images (N, S, S, 3) and label agreement of the painted masks."""
     masks = painted_masks() * PAINTED_SEEDS
     labels = torch.from_numpy(np.stack([mask.labels for mask in masks]))  # (N, 512, 512)
-    pictures = draw(generator, labels, [mask.caption for mask in masks], batch, "painted masks")
+    images = draw(generator, labels, [mask.caption for mask in masks], batch, "painted masks")
     labels = resize_nearest(labels, generator.size, generator.size)
     scores = LabelAgreement(parser)
-    for mask, asked, picture in zip(masks, labels, pictures):
-        scores.update(picture, (swap_sides(asked) if mask.swapped else asked).numpy())
-    return labels, torch.from_numpy(pictures), scores.compute()
+    for mask, asked, image in zip(masks, labels, images):
+        scores.update(image, (swap_sides(asked) if mask.swapped else asked).numpy())
+    return labels, torch.from_numpy(images), scores.compute()
 
 
 def seconds_per_image(generator: Generator, labels: Tensor, caption: str) -> float:
-    """CPU seconds of one picture on one thread, which other programs on the machine disturb least; the median.
+    """Median of the CPU seconds of one image on one thread, which other programs on the machine disturb least.
 
-    Where the host works on a GPU these are seconds of wall clock.
+    If the host works on a GPU, seconds of wall clock.
     """
     clock = time.perf_counter if torch.cuda.is_available() else time.process_time
     threads = torch.get_num_threads()
@@ -87,4 +91,4 @@ def seconds_per_image(generator: Generator, labels: Tensor, caption: str) -> flo
 
 
 def short_captions(faces: Renders) -> list[str]:
-    return [Caption.short(look) for look in faces.attributes]
+    return list(map(Caption.short, faces.attributes))

@@ -1,6 +1,6 @@
-"""The ten crude label maps of painted.json: polygons, ellipses and lines in class colours, as a hand paints them.
+"""The ten crude label maps of painted.json: polygons, ellipses and lines in class colours, like hand-painted maps.
 
-    python -m bench.quality.painted SHEET.png
+    python dev.py run -- python -m bench.quality.painted SHEET.png
 """
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ from PIL import Image, ImageDraw
 from mditface.mdit.labelmap import PALETTE, find_class
 
 MASKS = Path(__file__).with_name("painted.json")
-CANVAS = 512  # pixels, in which the shapes are given
+CANVAS = 512  # pixels; the unit of the shapes
 
 
 class Painted(NamedTuple):
-    """A label map (512, 512) uint8 and what it should show. `swapped`: its left is the left of the picture, not the
-    person's own."""
+    """A painted mask.
+
+    labels: (512, 512) uint8.
+    caption: what the image should show.
+    swapped: left in the map is left in the image, not the person's left.
+    """
     name: str
     caption: str
     labels: np.ndarray

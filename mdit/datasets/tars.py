@@ -18,7 +18,7 @@ from .faces import split_captions
 from .images import encode_png, fit_to_size, read_image, read_labels
 from .survey import survey
 
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png")
+IMAGE_KEYS = ("jpg", "jpeg", "png")
 
 
 class Member(NamedTuple):
@@ -58,7 +58,7 @@ class TarDataset(IterableDataset):
 
     def decode(self, raw: dict[str, Any]) -> dict[str, Any]:
         try:
-            image = read_image(io.BytesIO(next(raw[suffix] for suffix in IMAGE_SUFFIXES if suffix in raw)))
+            image = read_image(io.BytesIO(next(raw[suffix] for suffix in IMAGE_KEYS if suffix in raw)))
             labels = self.labels(raw)
         except Exception as error:  # each decoder raises errors of its own
             raise ValueError(f"{raw['__url__']}: sample {raw['__key__']} cannot be used ({error})") from error
@@ -70,7 +70,7 @@ class TarDataset(IterableDataset):
     def tar_samples(self, start: int) -> Iterator[dict[str, Any]]:
         """Samples from number `start` on, as webdataset writes them into a tar shard."""
         for raw in itertools.islice(self.raw_samples(), start, None):
-            copied = {key: raw[key] for key in ("__key__", *IMAGE_SUFFIXES, "txt") if key in raw}
+            copied = {key: raw[key] for key in ("__key__", *IMAGE_KEYS, "txt") if key in raw}
             yield copied | {"mask.png": encode_png(self.labels(raw))}
 
 
@@ -100,7 +100,7 @@ def read_members(shard: Path) -> list[Member]:
 
 def check_member(member: Member) -> str:
     """The sample's name. Raises ValueError for a missing file."""
-    if member.suffixes.isdisjoint(IMAGE_SUFFIXES):
+    if member.suffixes.isdisjoint(IMAGE_KEYS):
         raise ValueError(f"{member.shard}: {member.name} has no image")
     if "mask.png" not in member.suffixes:
         raise ValueError(f"{member.shard}: {member.name} has no {member.name}.mask.png")

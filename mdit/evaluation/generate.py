@@ -121,8 +121,11 @@ def join_encoded(encoded: list[tuple[Tensor, dict]]) -> tuple[Tensor, dict]:
     """Encoded captions as one batch: tokens (b, L, d), and the tensors among the other outputs."""
     tokens = torch.cat([tokens for tokens, _ in encoded])
     extras = [extra for _, extra in encoded]
-    tensors = [name for name, value in extras[0].items() if isinstance(value, Tensor)]
-    return tokens, {name: torch.cat([extra[name] for extra in extras]) for name in tensors}
+    joined = {}
+    for name, value in extras[0].items():
+        if isinstance(value, Tensor):
+            joined[name] = torch.cat([extra[name] for extra in extras])
+    return tokens, joined
 
 
 def image_folder(out: Path, files: Iterable[Path], source: str, size: int, options: Options) -> Path:

@@ -79,7 +79,7 @@ def load_parser(path: Path = WEIGHTS) -> FaceParser:
     """The parser with the weights of a safetensors file, by default the bundled file, in evaluation mode."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no face parser at {path}: restore the pack's file, or train a parser with "
-                                "python -m mdit.recipes.train mdit/recipes/configs/judge.yaml")
+                                "python dev.py train mdit/recipes/configs/judge.yaml")
     parser = FaceParser()
     parser.load_state_dict(load_file(path))
     return parser.eval().requires_grad_(False)

@@ -1,1 +1,1 @@
-"""What makes the bundled weights: targets, settings and commands of the laboratory, which is not packed."""
+"""Targets, configurations and commands that make the bundled weights. The laboratory is not packed."""

@@ -1,6 +1,7 @@
-"""Encoded samples of a data set, through the host's own VAE and text encoders."""
+"""Samples of a data set, encoded by the host's own VAE and text encoders."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -27,12 +28,13 @@ class Encoder:
     """sample -> dict(latent, mask_latent, labels, context, pooled), with the sample's first caption."""
 
     def __init__(self, vae: comfy.sd.VAE, clip: comfy.sd.CLIP):
-        self.vae, self.clip = vae, clip
+        self.vae = vae
+        self.clip = clip
 
     def __call__(self, sample: dict) -> dict[str, Tensor]:
         labels = sample["labels"]
-        picture = sample["image"].movedim(0, -1)[None] / 255  # (1, H, W, 3)
-        return {"latent": self.vae.encode(picture)[0], "mask_latent": self.vae.encode(to_image(labels[None]))[0],
+        image = sample["image"].movedim(0, -1)[None] / 255  # (1, H, W, 3)
+        return {"latent": self.vae.encode(image)[0], "mask_latent": self.vae.encode(to_image(labels[None]))[0],
                 "labels": labels, **self.text((sample["captions"] or [""])[0])}
 
     @torch.no_grad()
@@ -42,10 +44,11 @@ class Encoder:
 
 
 def load_base(settings: AdapterSettings) -> tuple[ModelPatcher, comfy.sd.VAE, comfy.sd.CLIP]:
-    """The base with its VAE and text encoder, each from its file or from the base's."""
-    check_files(settings.base, *settings.clip, *filter(None, [settings.vae]))
+    """The base with its VAE and text encoder, each from its own file or from the base's file."""
+    check_files([settings.base, *settings.clip, *filter(None, [settings.vae])])
     if settings.vae and settings.clip:
-        base, clip, vae = comfy.sd.load_diffusion_model(str(settings.base)), None, None
+        base = comfy.sd.load_diffusion_model(str(settings.base))
+        clip = vae = None
     else:
         base, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
             str(settings.base), output_vae=not settings.vae, output_clip=not settings.clip)
@@ -60,7 +63,7 @@ def load_base(settings: AdapterSettings) -> tuple[ModelPatcher, comfy.sd.VAE, co
     return base, vae, clip
 
 
-def check_files(*paths: Path) -> None:
+def check_files(paths: Sequence[Path]) -> None:
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"no model file at {path}: see base, vae and clip in the configuration")
@@ -72,13 +75,13 @@ def load_vae(path: Path) -> comfy.sd.VAE | PatchVAE:
 
 
 def load_clip(paths: tuple[Path, ...], kind: comfy.sd.CLIPType) -> comfy.sd.CLIP:
-    """Text encoders of the host's, or that of a stand-alone MDiT file."""
+    """The host's text encoders, or the text encoder of a stand-alone MDiT file."""
     if TEXT_KEY.encode() in (comfy.utils.safetensors_header(str(paths[0])) or b""):
         return load_mdit(str(paths[0])).clip
     return comfy.sd.load_clip([str(path) for path in paths], clip_type=kind)
 
 
-def encoded(folder: Path, settings: EncodedSettings, encoder: Encoder, key: dict) -> CachedDataset:
+def encode_folder(folder: Path, settings: EncodedSettings, encoder: Encoder, key: dict) -> CachedDataset:
     """The samples of a folder, encoded into the cache before training starts."""
     faces = open_faces(folder)
     sizes = bucket_sizes(faces.sizes, settings.size ** 2, MULTIPLE)
@@ -89,10 +92,11 @@ def encoded(folder: Path, settings: EncodedSettings, encoder: Encoder, key: dict
 
 
 def samples_of(settings: EncodedSettings, vae, clip, files: tuple[Path, ...]) -> dict:
-    """What a target's samples are, with the VAE; `files` are those of VAE and text encoders."""
-    encoder, key = Encoder(vae, clip), {"files": [file_digest(path) for path in files]}
-    heldout = encoded(settings.heldout, settings, encoder, key) if settings.heldout else ()
-    return {"samples": encoded(settings.data, settings, encoder, key), "heldout": heldout, "vae": vae,
+    """Arguments of a target: samples, held-out samples, VAE and the empty prompt. files: of VAE and text encoders."""
+    encoder = Encoder(vae, clip)
+    key = {"files": list(map(file_digest, files))}
+    heldout = encode_folder(settings.heldout, settings, encoder, key) if settings.heldout else ()
+    return {"samples": encode_folder(settings.data, settings, encoder, key), "heldout": heldout, "vae": vae,
             "empty": encoder.text("")}
 
 
@@ -108,7 +112,7 @@ def open_adapter(settings: AdapterSettings) -> AdapterTarget:
 @torch.inference_mode(False)
 def open_sd3(settings: SD3Settings) -> SD3Target:
     """The target made of the files that the settings name."""
-    check_files(settings.vae, *settings.clip)
+    check_files([settings.vae, *settings.clip])
     vae = load_vae(settings.vae)
     clip = load_clip(settings.clip, comfy.sd.CLIPType.SD3)
     return SD3Target(settings, **samples_of(settings, vae, clip, (settings.vae, *settings.clip)))

@@ -1,4 +1,4 @@
-"""What training gives a model with an exemplar branch to look at, and how near a picture comes to it."""
+"""Exemplars for training a model with an exemplar branch."""
 from __future__ import annotations
 
 import torch
@@ -12,17 +12,17 @@ from ..mditface.model import MDiT
 from ..datasets.augment import mirror, normalize
 from ..training.sampling import mask_inputs
 
-SMALLEST = 0.6  # side of a crop, as a share of the picture's
+SMALLEST_CROP = 0.6  # its side, as a fraction of the image's
 
 
 def other_view(images: Tensor, labels: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Crops of images (B, 3, S, S) and label maps (B, S, S) uint8, at their size, half of them mirrored.
 
-    The colours are the same, the places are not: only a look at the right part tells what is there.
+    The colours stay the same, the positions change: the model must read the matching part of the exemplar.
     """
     batch = len(images)
     images, labels = mirror(images, labels, torch.rand(batch, generator=rng) < 0.5)
-    side = SMALLEST + (1 - SMALLEST) * torch.rand(batch, 1, generator=rng)
+    side = SMALLEST_CROP + (1 - SMALLEST_CROP) * torch.rand(batch, 1, generator=rng)
     shift = (1 - side) * (2 * torch.rand(batch, 2, generator=rng) - 1)
     affine = torch.cat((torch.diag_embed(side.expand(-1, 2)), shift.unsqueeze(-1)), dim=-1)  # (B, 2, 3)
     grid = F.affine_grid(affine, list(images.shape), align_corners=False)
@@ -34,13 +34,13 @@ def other_view(images: Tensor, labels: Tensor, rng: torch.Generator) -> tuple[Te
 
 def exemplar_keys(model: MDiT, labels: Tensor, images: Tensor, image_labels: Tensor, strength: float | Tensor = 1.0
                   ) -> ExemplarKeys:
-    """What pictures after label maps (B, S, S) read of exemplars (B, 3, S, S) uint8 with label maps of their own."""
+    """Keys of exemplars (B, 3, S, S) uint8 with label maps of their own, for images of label maps (B, S, S)."""
     patch = model.config.patch
     grid = (labels.shape[-1] // patch,) * 2
 
     def side(labels: Tensor) -> MatchSide:
-        tokens, places = mask_inputs(labels, model)
-        return MatchSide(tokens, (places + 0.5) / grid[0], grid)
+        tokens, positions = mask_inputs(labels, model)
+        return MatchSide(tokens, (positions + 0.5) / grid[0], grid)
     tokens = ExemplarTokens(side(labels), side(image_labels), patchify(normalize(images), patch))
     (candidates, match), kv = model.exemplar.static_path(tokens)
     return ExemplarKeys(candidates, match, list(kv), strength)

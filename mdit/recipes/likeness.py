@@ -1,8 +1,10 @@
-"""Do the exemplar's colours arrive? ``python -m mdit.recipes.likeness --model FILE --source RENDERS``.
+"""Measure which colours of an exemplar an image takes over.
 
-Each held-out label map is drawn without text after the exemplar of another person. The distance of each part's colour
-to that exemplar's part stands beside that to the exemplar of the next picture, and beside the distance of pictures
-drawn without an exemplar. The last line printed is one JSON object.
+    python dev.py run -- python -m mdit.recipes.likeness --model FILE --source RENDERS
+
+Each held-out label map is drawn without text after the exemplar of another person. The output compares each part's
+colour with that exemplar's and with the exemplar of the next image, also for images drawn without an exemplar. The
+last line printed is one JSON object.
 """
 from __future__ import annotations
 
@@ -28,47 +30,57 @@ from .exemplar import exemplar_keys
 from ..training.sampling import sample, save_sheet
 from .targets.demo import Demo
 
-BATCH, SHEET_COUNT = 16, 12
-SHIFT, OTHER = 1, 2  # the exemplar of picture i is picture i + 1, and the one it is compared with i + 2
+BATCH = 16
+SHEET_COUNT = 12
+SHIFT = 1  # the exemplar of image i is image i + 1
+OTHER = 2  # the other exemplar that image i is compared with is image i + 2
 KINDS = ("own exemplar", "another exemplar", "own, drawn without")
 
 
 class Likeness:
-    """Pictures of the first `count` label maps of a folder of renders, with exemplars (`drawn`) and without (`plain`),
-    (count, S, S, 3) uint8."""
+    """Images of the first `count` label maps of a folder of renders, with exemplars (`drawn`) and without (`plain`).
+
+    drawn, plain: (count, S, S, 3) uint8.
+    """
 
     def __init__(self, demo: Demo, faces: Renders, count: int, steps: int):
-        self.faces, self.count = faces, min(count, len(faces))
+        self.faces = faces
+        self.count = min(count, len(faces))
         self.index = torch.arange(self.count)
-        chunks = list(self.index.split(BATCH))
-        self.drawn, self.plain = (torch.cat([self.draw(demo, part, steps, looks) for part in tqdm(chunks)])
-                                  for looks in (True, False))
+        self.drawn = self.draw_all(demo, steps, with_exemplars=True)
+        self.plain = self.draw_all(demo, steps, with_exemplars=False)
 
     def exemplar(self, index: Tensor, shift: int = SHIFT) -> Tensor:
         return (index + shift) % self.count
 
-    def draw(self, demo: Demo, index: Tensor, steps: int, looks: bool) -> Tensor:
-        labels, other = self.faces.labels[index], self.exemplar(index)
+    def draw_all(self, demo: Demo, steps: int, with_exemplars: bool) -> Tensor:
+        batches = tqdm(self.index.split(BATCH))
+        return torch.cat([self.draw(demo, index, steps, with_exemplars) for index in batches])
+
+    def draw(self, demo: Demo, index: Tensor, steps: int, with_exemplars: bool) -> Tensor:
+        labels = self.faces.labels[index]
         keys = None
-        if looks:
+        if with_exemplars:
+            other = self.exemplar(index)
             keys = exemplar_keys(demo.model, labels, self.faces.channels_first(other), self.faces.labels[other])
         ids = torch.full((len(index), demo.text_config.length), PAD)
         return sample(demo.model, demo.text_encoder, labels, ids, seed=int(index[0]), steps=steps, exemplar=keys)
 
-    def distances(self, pictures: Tensor, shift: int) -> dict[str, float]:
-        """Means over the pictures of each part's colour distance to the exemplars `shift` further."""
+    def distances(self, images: Tensor, shift: int) -> dict[str, float]:
+        """Means over the images of each part's colour distance to the exemplar `shift` further."""
         found = {part: [] for part in PARTS}
+        faces = self.faces.images.numpy()
+        labels = self.faces.labels.numpy()
         for i, j in zip(self.index.tolist(), self.exemplar(self.index, shift).tolist()):
-            pairs = (pictures[i], self.faces.labels[i], self.faces.images[j], self.faces.labels[j])
-            for part, distance in median_color_distances(*(x.numpy() for x in pairs)).items():
+            for part, distance in median_color_distances(images[i].numpy(), labels[i], faces[j], labels[j]).items():
                 found[part].append(distance)
         return {part: float(np.mean(values)) for part, values in found.items() if values}
 
-    def agreement(self, pictures: Tensor) -> float:
-        """The share of pixels in which the judge sees the asked class."""
+    def agreement(self, images: Tensor) -> float:
+        """The fraction of pixels in which the judge sees the asked class."""
         parser = load_parser()
-        scores = [parser.measure_agreement(picture.numpy(), labels.numpy())["pixel_accuracy"]
-                  for picture, labels in zip(pictures, self.faces.labels)]
+        scores = [parser.measure_agreement(image.numpy(), labels.numpy())["pixel_accuracy"]
+                  for image, labels in zip(images, self.faces.labels)]
         return float(np.mean(scores))
 
     def report(self) -> dict:
@@ -78,7 +90,7 @@ class Likeness:
                 "agreement": {"drawn with": self.agreement(self.drawn), "without": self.agreement(self.plain)}}
 
     def save_sheet(self, path: Path) -> None:
-        """Label maps, exemplars, pictures with and without them."""
+        """Label maps, exemplars, images with and without them."""
         first = self.index[:SHEET_COUNT]
         save_sheet(path, self.faces.labels[first], self.faces.images[self.exemplar(first)], self.drawn[first],
                    self.plain[first])
@@ -88,9 +100,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m mdit.recipes.likeness", description=__doc__.partition("\n")[0])
     parser.add_argument("--model", type=Path, required=True, help="a file trained with exemplar_blocks")
     parser.add_argument("--source", type=Path, required=True, help="held-out renders")
-    parser.add_argument("--count", type=int, default=48, help="pictures to draw (default: 48)")
+    parser.add_argument("--count", type=int, default=48, help="images to draw (default: 48)")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--sheet", type=Path, help="picture of the first ones to write")
+    parser.add_argument("--sheet", type=Path, help="write an image of the first ones into this file")
     options = parser.parse_args(arguments)
     demo = Demo.load(options.model)
     if not demo.model.config.exemplar_blocks:

@@ -1,7 +1,7 @@
-"""Train a model: ``python -m mdit.recipes.train CONFIG.yaml [KEY=VALUE ...]``.
+"""Train a model: ``python dev.py train CONFIG.yaml [KEY=VALUE ...]``.
 
-A run that was interrupted, by Ctrl-C as well, goes on when the same command is given again. With ``accelerate launch
--m mdit.recipes.train`` the same run takes many devices.
+The same command resumes an interrupted run, also after Ctrl-C. For several devices: ``python dev.py run -- accelerate
+launch -m mdit.recipes.train CONFIG.yaml``.
 """
 from __future__ import annotations
 
@@ -15,15 +15,12 @@ from ..training.host import prepare_host
 prepare_host()
 
 from ..training.settings import read_settings
-from .targets.demo import WEIGHTS, Demo
 from .targets.kinds import SETTINGS, TARGETS
 from ..training.trainer import Trainer, make_accelerator
 
-__all__ = ["WEIGHTS", "Demo", "main"]
-
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m mdit.recipes.train", description=__doc__,
+    parser = argparse.ArgumentParser(prog="python dev.py train", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="other values of keys, such as steps=100")

@@ -1,4 +1,4 @@
-"""Captions as word ids, and the text encoder's first lesson: the attributes of a caption."""
+"""Captions as word ids, and the text encoder's lesson in the attributes of captions."""
 from __future__ import annotations
 
 import logging
@@ -39,7 +39,8 @@ class CaptionWriter:
     """Fresh captions of given attributes as word ids, (B, length)."""
 
     def __init__(self, config: TextConfig, seed: int):
-        self.length, self.caption = config.length, Caption()
+        self.length = config.length
+        self.caption = Caption()
         self.ids = WordTokenizer(tokenizer_data={"mdit_text": config})
         self.rng = np.random.default_rng(seed)
 
@@ -47,7 +48,7 @@ class CaptionWriter:
         return self.encode([self.caption(a, self.rng) for a in attributes])
 
     def encode(self, captions: list[str]) -> Tensor:
-        """Words beyond the length are cut."""
+        """Word ids (B, length). Longer captions are cut."""
         out = torch.full((len(captions), self.length), PAD)
         for row, text in zip(out, captions):
             ids = [token[0] for token in self.ids.tokenize_with_weights(text)["mdit"][0]]
@@ -56,7 +57,7 @@ class CaptionWriter:
 
 
 class AttributeHeads(nn.Module):
-    """Reads each attribute from the tokens by an attention of its own, and from the mean."""
+    """Reads each attribute from the tokens, by an attention of its own, and from their mean."""
 
     def __init__(self, values: dict[str, list[str]], width: int):
         super().__init__()
@@ -69,41 +70,51 @@ class AttributeHeads(nn.Module):
         read = (tokens @ self.query.T).softmax(1).transpose(1, 2) @ tokens  # (B, attributes, d)
         return [(head(read[:, i]), mean(pooled)) for i, (head, mean) in enumerate(zip(self.tokens, self.pooled))]
 
-    def targets(self, looks: list[dict[str, str]]) -> list[Tensor]:
-        return [torch.tensor([names.index(look[key]) for look in looks]) for key, names in self.values.items()]
+    def targets(self, appearances: list[dict[str, str]]) -> list[Tensor]:
+        """The index (B,) of each attribute's value."""
+        found = []
+        for key, names in self.values.items():
+            found.append(torch.tensor([names.index(appearance[key]) for appearance in appearances]))
+        return found
 
 
-def attribute_values(looks: list[dict[str, str]]) -> dict[str, list[str]]:
-    """The values that each attribute takes, where it takes several."""
-    values = {key: sorted({look[key] for look in looks}) for key in looks[0]}
-    return {key: names for key, names in values.items() if len(names) > 1}
+def attribute_values(appearances: list[dict[str, str]]) -> dict[str, list[str]]:
+    """The values of each attribute that takes more than one."""
+    values = {}
+    for key in appearances[0]:
+        names = sorted({appearance[key] for appearance in appearances})
+        if len(names) > 1:
+            values[key] = names
+    return values
 
 
 def pretrain(encoder: TextEncoder, writer: CaptionWriter, steps: int, batch: int = 128) -> dict[str, float]:
-    """Trains the encoder to tell the attributes of random captions; returns its accuracy for each in percent.
+    """Trains the encoder to read the attributes of random captions. Returns its accuracy for each in per cent.
 
-    Without it the encoder hardly learns to which noun an adjective belongs (bundled-model spec, section 2).
+    In a short training the encoder otherwise hardly learns to which noun an adjective belongs
+    (docs/design/bundled-model.md, section 2).
     """
     values = attribute_values([sample_appearance(writer.rng) for _ in range(4000)])
     heads = AttributeHeads(values, encoder.embed.weight.shape[1])
     parameters = [*encoder.parameters(), *heads.parameters()]
-    optimiser = torch.optim.AdamW(parameters, 2e-3, betas=(0.9, 0.95), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW(parameters, 2e-3, betas=(0.9, 0.95), weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
     hits = []
     for step in tqdm(range(steps), desc="text encoder", mininterval=5):
-        looks = [sample_appearance(writer.rng) for _ in range(batch)]
-        targets = heads.targets(looks)
+        appearances = [sample_appearance(writer.rng) for _ in range(batch)]
+        targets = heads.targets(appearances)
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            out = heads(*encoder(writer(looks)))
+            tokens, pooled = encoder(writer(appearances))
+            out = heads(tokens, pooled)
             loss = sum(F.cross_entropy(logits, target) for pair, target in zip(out, targets) for logits in pair)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         if step >= steps - 20:
             hits.append([(pair[0].argmax(1) == target).float().mean() for pair, target in zip(out, targets)])
     accuracy = (100 * torch.tensor(hits).mean(0)).tolist()
     scores = {key: round(value, 1) for key, value in zip(heads.values, accuracy)}
-    logging.info("attributes told by the text encoder, percent: %s", scores)
+    logging.info("attributes read by the text encoder, per cent: %s", scores)
     return scores

@@ -65,11 +65,11 @@ def samples(tmp_path, monkeypatch):
     def renders(seed: int, size: int, count: int, workers: int) -> Renders:
         rng = np.random.default_rng(seed)
         labels = rng.integers(0, 19, (count, 8, 8), dtype=np.uint8).repeat(size // 8, 1).repeat(size // 8, 2)
-        looks = [sample_appearance(rng) for _ in labels]
+        appearances = [sample_appearance(rng) for _ in labels]
         folder = tmp_path / str(seed)
         folder.mkdir()
         np.savez(folder / "0.npz", image=np.array(PALETTE, np.uint8)[labels], label=labels,
-                 caption=[Caption.short(look) for look in looks], attributes=[json.dumps(look) for look in looks])
+                 caption=list(map(Caption.short, appearances)), attributes=list(map(json.dumps, appearances)))
         return Renders(folder)
 
     monkeypatch.setattr(measure, "renders", renders)
@@ -110,7 +110,7 @@ def test_swapped_sides_are_counted_in_the_standard_habit(monkeypatch):
 
     monkeypatch.setattr(measure, "LabelAgreement", Scores)
     monkeypatch.setattr(measure, "draw", lambda generator, labels, *_: np.zeros((len(labels), 8, 8, 3), np.uint8))
-    measure.painted(type("Size", (), {"size": 512}), None, 4)
+    measure.score_painted(type("Size", (), {"size": 512}), None, 4)
     index = [mask.name for mask in masks].index(swap.name)
     left, right = CLASSES.index("l_eye"), CLASSES.index("r_eye")
     assert (asked[index][swap.labels == left] == right).all() and (asked[0] == masks[0].labels).all()

@@ -45,7 +45,7 @@ def test_discriminator(judged, step):
 
 
 def test_adversarial_losses(judged, step):
-    fake, real = losses.halves(judged)
+    fake, real = losses.split_batch(judged)
     on_fake, on_real = losses.discriminator_losses(fake, real)
     same(WEIGHTS.adversarial * on_fake, step, "loss.d_fake")
     same(WEIGHTS.adversarial * on_real, step, "loss.d_real")
@@ -55,12 +55,12 @@ def test_adversarial_losses(judged, step):
 
 def test_warp_loss(step):
     warped = [step[f"in.warp_div{factor}"] for factor in (8, 4, 2, 1)]
-    loss = losses.warp_loss(warped, step["in.real"], losses.shares(step["in.self_ref"]))
+    loss = losses.warp_loss(warped, step["in.real"], losses.sample_weights(step["in.self_ref"]))
     same(WEIGHTS.warp * loss, step, "loss.g_warp")
 
 
 def test_distances_of_vggs_features(step):
     fake, real = step["vgg.feat_fake"], step["vgg.feat_real"]
-    same(losses.weighted_l1(fake, real, losses.shares(step["in.self_ref"])), step, "vgg.weighted_l1")
+    same(losses.weighted_l1(fake, real, losses.sample_weights(step["in.self_ref"])), step, "vgg.weighted_l1")
     same(F.mse_loss(fake, real), step, "vgg.mse")
     same(vgg_input(step["vgg.pre_in"]), step, "vgg.pre_out")

@@ -13,7 +13,7 @@ from mditface.mdit.mditface.config import CONFIG_KEY, MATCH, PRUNE, MDiTConfig
 from mditface.mdit.mditface.exemplar_branch import ExemplarTokens, MatchSide, find_candidates
 from mditface.mdit.mditface.inspection import list_entries
 from mditface.mdit.mditface.reader import CacheOptions
-from mditface.mdit.recipes.initialize import initialise_exemplar, initialise_model
+from mditface.mdit.recipes.initialize import initialize_exemplar, initialize_model
 from mditface.tests.mditface import tiny
 from mditface.tests.mditface.runs import OFF, SIDE, TOLERANCE, masked, run
 from mditface.tests.mditface.test_model import forward, inputs, static_rows
@@ -141,7 +141,7 @@ def test_training_starts_neutral_with_open_candidates_and_reaches_every_weight(m
     monkeypatch.setattr(comfy.model_management, "in_training", True)  # as the trainer does
     net, given, rows, _ = reading()
     net.requires_grad_(True)
-    initialise_model(net)
+    initialize_model(net)
     tokens = exemplar_tokens(net.config)
     img, vec = torch.randn(1, 12, net.config.width), torch.ones(1, net.config.width)
     assert torch.equal(net.exemplar(0, img, vec, [MaskRows(slice(None), None, None, exemplar_keys(net, tokens))]), img)
@@ -163,7 +163,7 @@ def test_a_start_finds_like_classes():
     cfg = tiny.config(**READING)
     net = tiny.network(cfg)
     torch.manual_seed(0)
-    initialise_exemplar(net.exemplar)
+    initialize_exemplar(net.exemplar)
     grid = (8, 8)
     kinds = torch.randint(0, 19, (2, 2, 2), generator=torch.Generator().manual_seed(0))
     kinds = kinds.repeat_interleave(4, 1).repeat_interleave(4, 2).flatten(1)  # (2, 64): quarters of one class

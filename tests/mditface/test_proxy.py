@@ -10,7 +10,7 @@ import comfy.model_management
 from mditface.mdit.mditface import host
 from mditface.mdit.mditface.config import CONFIG_KEY, MDiTConfig
 from mditface.mdit.mditface.proxy_stream import make_proxy_grid
-from mditface.mdit.recipes.initialize import initialise_model
+from mditface.mdit.recipes.initialize import initialize_model
 from mditface.tests.mditface import tiny
 from mditface.tests.mditface.runs import masked, run
 from mditface.tests.mditface.test_model import forward, inputs, static_rows
@@ -111,7 +111,7 @@ def test_training_starts_neutral_and_reaches_every_weight(monkeypatch):
     monkeypatch.setattr(comfy.model_management, "in_training", True)  # as the trainer does
     net, given = proxied(2)
     net.requires_grad_(True)
-    initialise_model(net)
+    initialize_model(net)
     img = torch.randn(1, 12, net.config.width)
     near = make_proxy_grid(2, (3, 4), img, given.positions, lambda positions: net.encode_positions(positions, {})[1])
     assert torch.equal(net.blocks[0].proxy.query.bias, net.blocks[0].img.qkv.bias[:net.config.width])

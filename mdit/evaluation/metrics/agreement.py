@@ -32,6 +32,14 @@ def open_parser(name: str = str(WEIGHTS)) -> Parser:
     return parser
 
 
+def mean_of(scores: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of each score."""
+    means = {}
+    for name in scores[0]:
+        means[name] = float(np.mean([row[name] for row in scores]))
+    return means
+
+
 class LabelAgreement:
     """Means over images, and each class's intersection over union over all their pixels."""
 
@@ -49,6 +57,6 @@ class LabelAgreement:
 
     def compute(self) -> dict:
         """`class_iou` is None for classes that no map has."""
-        means = {name: float(np.mean([scores[name] for scores in self.scores])) for name in self.scores[0]}
+        means = mean_of(self.scores)
         iou = {name: None if np.isnan(x) else float(x) for name, x in zip(CLASSES, class_iou(self.confusion))}
         return means | {"class_iou": iou}

@@ -94,6 +94,6 @@ def open_scores(folder: Path | None, size: int, device: torch.device) -> tuple[l
         DINO: lambda path: StructureScore(DinoKeys(path, size, device)),
     }
     present = {file for file in makers if folder is not None and (folder / file).exists()}
-    place = "--weights, which was not given" if folder is None else str(folder)
-    skipped = {name: f"no {file} in {place}" for name, file in FILES.items() if file not in present}
+    where = "--weights, which was not given" if folder is None else str(folder)
+    skipped = {name: f"no {file} in {where}" for name, file in FILES.items() if file not in present}
     return [make(folder / file) for file, make in makers.items() if file in present], skipped

@@ -1,1 +1,1 @@
-"""What training DynaST needs beside its generator: discriminator, losses, pairs of faces (dynast spec, section 10)."""
+"""Training DynaST's generator: discriminator, losses, pairs of faces (docs/design/dynast.md, section 10)."""

@@ -1,4 +1,4 @@
-"""The discriminator: patches of a picture with its label, judged at two scales (dynast spec, section 10)."""
+"""The discriminator judges patches of an image with its label at two scales (docs/design/dynast.md, section 10)."""
 from __future__ import annotations
 
 from itertools import pairwise
@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils import spectral_norm
 
-SCALES, MAX_WIDTH, SLOPE = 2, 512, 0.2
-SMALLEST = 48  # pixels: below, the coarse scale ends in nothing
+SCALES = 2
+MAX_WIDTH = 512
+SLOPE = 0.2
+SMALLEST_IMAGE = 48  # pixels; the coarse scale needs so many
 
 
 def conv4(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
@@ -30,16 +32,16 @@ class Patches(nn.Module):
         self.model4 = nn.Sequential(conv4(widths[-1], 1, 1))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """What each layer makes of x (B, channels, H, W); the last one is the verdict (B, 1, h, w)."""
-        made = []
+        """The outputs of all layers for x (B, channels, H, W). The last one is the verdict (B, 1, h, w)."""
+        outputs = []
         for layer in self.children():
             x = layer(x)
-            made.append(x)
-        return made
+            outputs.append(x)
+        return outputs
 
 
 class Discriminator(nn.Module):
-    """Names and shapes of its weights are the published ones, without the branch `dec` that nothing uses.
+    """Weights have the published names and shapes, without the unused branch `dec`.
 
     labels: channels of the label; width: of the first layer.
     """
@@ -51,8 +53,9 @@ class Discriminator(nn.Module):
 
     def forward(self, seg: Tensor, image: Tensor) -> list[list[Tensor]]:
         """The layers' outputs at each scale, for seg (B, nc, S, S) in 0..1 and image (B, 3, S, S) in -1..1."""
-        x, made = torch.cat([seg, image], 1), []
+        x = torch.cat([seg, image], 1)  # (B, nc + 3, S, S)
+        outputs = []
         for scale in self.children():
-            made.append(scale(x))
+            outputs.append(scale(x))
             x = F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
-        return made
+        return outputs

@@ -1,4 +1,4 @@
-"""What a generator makes of held-out faces' maps and other faces' looks."""
+"""Images that a generator draws from held-out faces' maps with the appearance of other faces."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -13,38 +13,49 @@ from .pairs import edge_label
 
 BATCH = 16
 
-# seg (B, nc, S, S), ref_image (B, 3, S, S), ref_seg, all uint8 -> pictures and warped exemplars (B, S, S, 3) uint8
-Synthesise = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+# seg (B, nc, S, S), ref_image (B, 3, S, S), ref_seg, all uint8 -> images and warped exemplars (B, S, S, 3) uint8
+Synthesize = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class HeldOut(NamedTuple):
-    """N faces: images (N, 3, S, S), labels (N, S, S), and what DynaST reads of them, segs (N, nc, S, S), all uint8."""
+    """N faces, all uint8.
+
+    images: (N, 3, S, S).
+    labels: (N, S, S).
+    segs: the labels that DynaST reads, (N, nc, S, S).
+    """
     images: Tensor
     labels: Tensor
     segs: Tensor
 
     @classmethod
-    def of(cls, faces: FaceDataset, count: int) -> HeldOut:
-        """The first ones."""
+    def first_of(cls, faces: FaceDataset, count: int) -> HeldOut:
+        """The first `count` faces."""
         samples = [faces[i] for i in range(min(count, len(faces)))]
-        segs = [edge_label(sample, i) for i, sample in enumerate(samples)]
-        return cls(*(torch.stack([sample[name] for sample in samples]) for name in ("image", "labels")),
-                   torch.stack(segs))
+        images = torch.stack([sample["image"] for sample in samples])
+        labels = torch.stack([sample["labels"] for sample in samples])
+        return cls(images, labels, torch.stack([edge_label(sample, i) for i, sample in enumerate(samples)]))
 
-    def after(self, exemplars: Sequence[int], synthesise: Synthesise) -> tuple[Tensor, Tensor]:
-        """Pictures (n, S, S, 3) in the layouts of the first n faces with the looks of others, and warped exemplars."""
-        segs, exemplars = self.segs[:len(exemplars)], torch.as_tensor(exemplars)
-        made = [synthesise(seg, self.images[part], self.segs[part])
-                for seg, part in zip(segs.split(BATCH), exemplars.split(BATCH))]
-        return tuple(map(torch.cat, zip(*made)))
+    def draw(self, exemplars: Sequence[int], synthesize: Synthesize) -> tuple[Tensor, Tensor]:
+        """Images (n, S, S, 3) of the first n maps with the appearance of the exemplars, and warped exemplars."""
+        images = []
+        warped = []
+        segs = self.segs[:len(exemplars)]
+        for seg, chosen in zip(segs.split(BATCH), torch.as_tensor(exemplars).split(BATCH)):
+            drawn = synthesize(seg, self.images[chosen], self.segs[chosen])
+            images.append(drawn[0])
+            warped.append(drawn[1])
+        return torch.cat(images), torch.cat(warped)
 
-    def agreement(self, pictures: Tensor, exemplars: Sequence[int]) -> dict[str, dict[str, float]]:
-        """See metrics.exemplar."""
-        scores, images, labels = ExemplarAgreement(), self.images.movedim(1, -1).numpy(), self.labels.numpy()
-        for i, (picture, k) in enumerate(zip(pictures.numpy(), exemplars)):
-            scores.update(picture, labels[i], images[k], labels[k])
+    def agreement(self, images: Tensor, exemplars: Sequence[int]) -> dict[str, dict[str, float]]:
+        """Figures of `ExemplarAgreement` for images of the first maps."""
+        scores = ExemplarAgreement()
+        faces = self.images.movedim(1, -1).numpy()
+        labels = self.labels.numpy()
+        for i, (image, k) in enumerate(zip(images.numpy(), exemplars)):
+            scores.update(image, labels[i], faces[k], labels[k])
         return scores.compute()
 
     def next(self, count: int) -> list[int]:
-        """For each of the first faces the one after it, as exemplar; another person."""
+        """The exemplar of each of the first faces: the face after it, which is another person."""
         return [(i + 1) % len(self.images) for i in range(min(count, len(self.images)))]

@@ -1,7 +1,7 @@
-"""VGG-19's features for the losses, from a file that the user has (dynast spec, sections 2 and 10)."""
+"""VGG-19's features for the losses, from the user's file (docs/design/dynast.md, sections 2 and 10)."""
 from __future__ import annotations
 
-from itertools import pairwise
+import itertools
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from torchvision.models.vgg import make_layers
 
 from ...shared.weight_files import join_names, read_weights
 
-CONVS = (2, 2, 4, 4, 2)  # of each block, as far as the losses look
+CONVS = (2, 2, 4, 4, 2)  # of each block that the losses read
 NAMES = tuple(f"conv{block}_{i}" for block, count in enumerate(CONVS, 1) for i in range(1, count + 1))
 DEPTHS = ("conv1_2", "conv2_2", "conv3_2", "conv4_2", "conv5_2")  # the ReLUs after them
 MEAN_BGR = (0.40760392, 0.45795686, 0.48501961)
@@ -24,18 +24,21 @@ def vgg_input(images: Tensor) -> Tensor:
 
 
 class VGG(nn.Module):
-    """Frozen; the widths are the file's."""
+    """The frozen network, with the widths of the file."""
 
     def __init__(self, weights: dict[str, Tensor]):
         super().__init__()
         widths = iter([len(weights[f"{name}.bias"]) for name in NAMES])
-        layout = [item for count in CONVS for item in [*(next(widths) for _ in range(count)), "M"]]
+        layout = []
+        for count in CONVS:
+            layout += [*itertools.islice(widths, count), "M"]
         layers = make_layers(layout[:-1])
-        places = dict(zip(NAMES, (i for i, layer in enumerate(layers) if isinstance(layer, nn.Conv2d))))
-        for name, i in places.items():
+        convs = [i for i, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
+        indices = dict(zip(NAMES, convs))
+        for name, i in indices.items():
             layers[i].load_state_dict({part: weights[f"{name}.{part}"] for part in ("weight", "bias")})
-        ends = [places[name] + 2 for name in DEPTHS]  # behind the ReLU
-        self.parts = nn.ModuleList(layers[start:end] for start, end in pairwise([0, *ends]))
+        ends = [indices[name] + 2 for name in DEPTHS]  # after the ReLU
+        self.parts = nn.ModuleList(layers[start:end] for start, end in itertools.pairwise([0, *ends]))
         self.requires_grad_(False)
 
     @classmethod
@@ -54,8 +57,9 @@ class VGG(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Features at the five depths of images (B, 3, H, W) in -1..1."""
-        x, made = vgg_input(images), []
+        x = vgg_input(images)
+        features = []
         for part in self.parts:
             x = part(x)
-            made.append(x)
-        return made
+            features.append(x)
+        return features

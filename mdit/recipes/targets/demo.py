@@ -1,9 +1,10 @@
-"""The stand-alone model with its text encoder, trained from nothing on renders (bundled-model spec, section 3)."""
+"""The stand-alone model and its text encoder, trained on renders (docs/design/bundled-model.md, section 3)."""
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,35 +27,42 @@ from ...parsing import WEIGHTS as PARSER_WEIGHTS
 from ...parsing import load_parser
 from ...datasets import Renders
 from ...datasets.augment import LabelNoise, mirror, normalize
+from ...evaluation.metrics.agreement import mean_of
 from ...training.data import step_rng, torch_rng
 from ..exemplar import exemplar_keys, other_view
-from ..initialize import initialise_model, initialise_text
+from ..initialize import initialize_model, initialize_text
 from ...training.sampling import mask_inputs, sample, make_sheet
 from ...training.settings import Positive, Section, Settings, Fraction
 from ..words import CaptionWriter, pretrain, text_config
 from ...training.targets.base import Batches, make_optimizers
 
-WEIGHTS = Path(__file__).parents[2] / "mditface" / "weights" / "mditface-demo.safetensors"
 MEAN_LOGIT_T = -0.5  # t = 1 - sigma is the sigmoid of a normal with this mean and deviation 1; see DemoSettings.noise
 LOSS_SIGMA = 0.15    # below it the velocity error would weigh the last details too much
 MASKED = -1e4
-SHEET_COUNT, METRIC_COUNT = 12, 24
+SHEET_COUNT = 12
+METRIC_COUNT = 24
 MASK_EMBED = "model.mask_embed.weight"
-PREFIX, BLOCKS = "model.", ("blocks.", "exemplar.reads.")
+PREFIX = "model."
+BLOCKS = ("blocks.", "exemplar.reads.")
 
 
 class Drop(Section):
-    """Shares of the samples that are shown without text, and without mask, independent of each other; and of those with
-    a mask, without exemplar."""
+    """Fractions of the samples without text and without mask, independent of each other; and of the samples with a
+    mask, the fraction without exemplar."""
     text: Fraction = 0.1
     mask: Fraction = 0.1
     exemplar: Fraction = 0.2
 
 
 class DemoSettings(Settings):
-    """`text_steps` is the length of the text encoder's first lesson, `text_rate` its learning rate after it. `init` is
-    a finished file to start from, `train` what learns: all, or the exemplar branch alone, while the rest stays as it is
-    in `init`. `noise` moves the noise levels: they are 1 - t, and `noise` is the mean of t's logit."""
+    """Settings of a run of the bundled model.
+
+    text_steps: length of the text encoder's lesson in attributes.
+    text_rate: the text encoder's learning rate after the lesson.
+    noise: mean of t's logit; the noise levels are 1 - t.
+    init: a finished file to start from.
+    train: `all`, or the exemplar branch alone on the frozen weights of `init`.
+    """
     heldout: Path
     model: MDiTConfig
     text_steps: Annotated[int, Field(ge=0)] = 300
@@ -83,11 +91,12 @@ class Demo(nn.Module):
 
     def __init__(self, config: MDiTConfig, text: TextConfig, noise: float = MEAN_LOGIT_T):
         super().__init__()
-        self.text_config, self.noise = text, noise
+        self.text_config = text
+        self.noise = noise
         self.model = MDiT(config, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
         self.text_encoder = TextEncoder(text, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
-        initialise_model(self.model)
-        initialise_text(self.text_encoder)
+        initialize_model(self.model)
+        initialize_text(self.text_encoder)
 
     @classmethod
     def load(cls, path: Path) -> Demo:
@@ -98,16 +107,16 @@ class Demo(nn.Module):
         return demo.eval()
 
     def start_from(self, path: Path) -> None:
-        """Takes over a file's weights; an exemplar branch that the file lacks starts anew, coarser mask cells are
-        divided (`finer_cells`).
+        """Takes over a file's weights. Coarser mask cells are divided (`divide_cells`), and an exemplar branch that the
+        file lacks keeps its starting weights.
 
-        Raises ValueError where the file's configuration differs in more than these.
+        Raises ValueError if the file's configuration has other differences.
         """
         sd, config, text = read_file(path)
         own = self.model.config
-        # A trained exemplar branch reads the cells, too, with weights that are not divided here.
+        # A trained exemplar branch also reads the cells, and its weights are not divided here.
         if MASK_EMBED in sd and not config.exemplar_blocks and own.mask_cells % config.mask_cells == 0:
-            sd[MASK_EMBED] = finer_cells(sd[MASK_EMBED], config.mask_cells, own.mask_cells)
+            sd[MASK_EMBED] = divide_cells(sd[MASK_EMBED], config.mask_cells, own.mask_cells)
             config = dataclasses.replace(config, mask_cells=own.mask_cells)
         config = dataclasses.replace(config, exemplar_blocks=config.exemplar_blocks or own.exemplar_blocks,
                                      exemplar_candidates=own.exemplar_candidates)
@@ -116,7 +125,7 @@ class Demo(nn.Module):
         self.load_state_dict(self.state_dict() | sd)
 
     def save(self, path: Path, weights: dict[str, Tensor] | None = None, **metadata: str) -> None:
-        """Writes these weights, by default its own, in half precision, with `metadata` beside the configuration."""
+        """Writes these weights, by default its own, in half precision, with `metadata` and the configuration."""
         weights = self.state_dict() if weights is None else weights
         sd = {name.removeprefix(PREFIX): w.half().contiguous() for name, w in weights.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,13 +139,14 @@ class Demo(nn.Module):
         images, exemplars: (B, 3, S, S) uint8; labels, exemplar_labels: (B, S, S) uint8; ids: (B, L); read_mask,
         read_exemplar: (B,) bool.
         """
-        model, images = self.model, normalize(images)
+        model = self.model
+        images = normalize(images)  # (B, 3, S, S)
         random = dict(generator=rng, device=images.device)
         sigma = 1 - torch.sigmoid(torch.randn(images.shape[0], **random) + self.noise)
         level = sigma.view(-1, 1, 1, 1)
         noisy = level * torch.randn(images.shape, **random) + (1 - level) * images
-        tokens, places = mask_inputs(labels, model)
-        kv = list(model.static_path(tokens, places))
+        tokens, positions = mask_inputs(labels, model)
+        kv = list(model.static_path(tokens, positions))
         bias = torch.where(read_mask, 0.0, MASKED)[:, None].expand(-1, tokens.shape[1])
         exemplar = None
         if exemplars is not None:
@@ -147,21 +157,29 @@ class Demo(nn.Module):
         return ((clean - images) / level.clamp(min=LOSS_SIGMA)).square().mean()
 
 
-def finer_cells(weight: Tensor, before: int, after: int) -> Tensor:
-    """Weight (D, classes * before^2) of mask cells -> (D, classes * after^2), before cells a patch's side and after:
-    each cell's parts share its weight, so that the model stays the same function until it learns to tell them apart."""
-    parts = after // before
-    cells = weight.view(len(weight), -1, before, 1, before, 1).expand(-1, -1, -1, parts, -1, parts)
-    return cells.flatten(1) / parts ** 2
+def divide_cells(weight: Tensor, before: int, after: int) -> Tensor:
+    """Weight (d, classes * before^2) for mask cells -> (d, classes * after^2) for finer cells.
+
+    before, after: cells along a patch's side. Each fine cell gets an equal fraction of its coarse cell's weight, so the
+    model is the same function until training changes it.
+    """
+    ratio = after // before
+    cells = weight.view(len(weight), -1, before, 1, before, 1).expand(-1, -1, -1, ratio, -1, ratio)
+    return cells.flatten(1) / ratio ** 2
 
 
 def read_file(path: Path) -> tuple[dict[str, Tensor], MDiTConfig, TextConfig]:
-    """The weights, by Demo's names, and the configuration of what `Demo.save` wrote."""
+    """The weights under Demo's names and the configuration of a file that `Demo.save` wrote."""
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
         sd = {name if name.startswith("text_encoder.") else PREFIX + name: file.get_tensor(name)
               for name in file.keys()}
     return sd, MDiTConfig.from_metadata(metadata), TextConfig.from_metadata(metadata)
+
+
+def trained(weights: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    """The weights that require gradients."""
+    return [w for w in weights if w.requires_grad]
 
 
 class DemoTarget:
@@ -170,7 +188,8 @@ class DemoTarget:
     def __init__(self, settings: DemoSettings):
         torch.manual_seed(settings.seed)
         self.settings = settings
-        self.faces, self.heldout = Renders(settings.data), Renders(settings.heldout)
+        self.faces = Renders(settings.data)
+        self.heldout = Renders(settings.heldout)
         text = text_config(settings.model.text_dim)
         self.module = Demo(dataclasses.replace(settings.model, palette=PALETTE), text, settings.noise)
         if settings.init:
@@ -178,7 +197,8 @@ class DemoTarget:
         if settings.train == "exemplar":
             self.module.requires_grad_(False)
             self.module.model.exemplar.requires_grad_(True)
-        self.writer, self.noise = CaptionWriter(text, settings.seed), LabelNoise()
+        self.writer = CaptionWriter(text, settings.seed)
+        self.noise = LabelNoise()
         self.batches = Batches([0] * len(self.faces), settings.batch, settings.seed)
 
     def start(self) -> None:
@@ -187,23 +207,23 @@ class DemoTarget:
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for the matrices inside the blocks, AdamW for the rest."""
-        model, encoder = self.module.model, self.module.text_encoder
+        model = self.module.model
+        encoder = self.module.text_encoder
         matrices = [w for name, w in model.named_parameters()
                     if w.ndim == 2 and name.startswith(BLOCKS) and ".mod." not in name]
         chosen = {id(w) for w in matrices}
         rest = [w for w in model.parameters() if id(w) not in chosen]
-        trained = [[w for w in weights if w.requires_grad] for weights in (matrices, rest, encoder.parameters())]
-        return make_optimizers(self.settings.optimiser, trained[0], [
-            {"params": trained[1]}, {"params": trained[2], "lr": self.settings.text_rate}])
+        groups = [{"params": trained(rest)}, {"params": trained(encoder.parameters()), "lr": self.settings.text_rate}]
+        return make_optimizers(self.settings.optimiser, trained(matrices), groups)
 
     def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
-        settings, size = self.settings, self.settings.batch
+        settings = self.settings
         index = self.batches(step, process, processes)
         draws = step_rng(settings.seed, step, process)
         rng = torch_rng(draws)
 
         def chance(p: float) -> Tensor:
-            return torch.rand(size, generator=rng) < p
+            return torch.rand(settings.batch, generator=rng) < p
 
         images, labels = mirror(self.faces.channels_first(index), self.faces.labels[index], chance(0.5))
         self.writer.rng = draws
@@ -217,24 +237,24 @@ class DemoTarget:
                       "read_exemplar": batch["read_mask"] & ~chance(settings.drop.exemplar)}
         return batch
 
-    def pictures(self, count: int) -> Tensor:
+    def draw(self, count: int) -> Tensor:
         """Samples of the first held-out maps and captions, (count, S, S, 3) uint8."""
-        labels, device = self.heldout.labels[:count], self.module.model.x_embed.weight.device
+        labels = self.heldout.labels[:count]
+        device = self.module.model.x_embed.weight.device
         ids = self.writer.encode(self.heldout.captions[:count])
         return sample(self.module.model, self.module.text_encoder, labels.to(device), ids.to(device), seed=0).cpu()
 
     def sheet(self) -> np.ndarray:
-        return make_sheet(self.heldout.labels[:SHEET_COUNT], self.pictures(SHEET_COUNT),
+        return make_sheet(self.heldout.labels[:SHEET_COUNT], self.draw(SHEET_COUNT),
                              self.heldout.images[:SHEET_COUNT])
 
     def metrics(self) -> dict[str, float]:
-        """How well samples follow their maps, by the judge; empty without a trained one."""
+        """How well samples follow their maps, by the judge; empty without a trained judge."""
         if not PARSER_WEIGHTS.is_file():
             return {}
         parser = load_parser()
-        scores = [parser.measure_agreement(picture.numpy(), label.numpy())
-                  for picture, label in zip(self.pictures(METRIC_COUNT), self.heldout.labels)]
-        return {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
+        pairs = zip(self.draw(METRIC_COUNT), self.heldout.labels)
+        return mean_of([parser.measure_agreement(image.numpy(), label.numpy()) for image, label in pairs])
 
     def save(self, path: Path, weights: dict[str, Tensor]) -> None:
         recipe = json.dumps(self.settings.recipe(), sort_keys=True)

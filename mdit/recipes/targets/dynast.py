@@ -1,4 +1,4 @@
-"""DynaST's generator for faces, against a discriminator (dynast spec, section 10)."""
+"""DynaST's generator for faces, trained against a discriminator (docs/design/dynast.md, section 10)."""
 from __future__ import annotations
 
 import logging
@@ -14,7 +14,7 @@ from torch.utils.data import default_collate
 from ...dynast.config import SMOOTH, TOP_K, DynaSTConfig
 from ...training.data import step_rng
 from ...datasets import open_faces
-from ..dynast.discriminator import SMALLEST
+from ..dynast.discriminator import SMALLEST_IMAGE
 from ..dynast.heldout import HeldOut
 from ..dynast.network import Adversaries, LossWeights, save_generator
 from ..dynast.pairs import Exemplars, Pairs, read_people
@@ -23,13 +23,14 @@ from ...training.sampling import make_sheet
 from ...training.settings import Count, Positive, Section, Settings, Fraction
 from ...training.targets.base import Batches
 
-CHANNELS = 15  # of a face's label
-SHEET_COUNT, METRIC_COUNT = 12, 48
+LABEL_CHANNELS = 15  # of a face's label
+SHEET_COUNT = 12
+METRIC_COUNT = 48
 PREFIX = "generator."
 
 
 class Adam(Section):
-    """Learning rates, and Adam's other numbers; `clip` is the largest norm of the gradient, None for any."""
+    """Learning rates and Adam's other numbers. clip: largest norm of the gradient; None does not clip."""
     generator: Positive = 1e-4
     discriminator: Positive = 1e-4
     betas: tuple[Fraction, Fraction] = (0.0, 0.9)
@@ -39,7 +40,7 @@ class Adam(Section):
 
 
 class Sizes(Section):
-    """As in DynaSTConfig."""
+    """Sizes of the generator, as in DynaSTConfig."""
     ngf: Count = 64
     max_multi: Annotated[int, Field(ge=1, le=8)] = 8
     pos_dim: Count = 16
@@ -50,14 +51,18 @@ class Sizes(Section):
 
 
 class DynaSTSettings(Settings):
-    """`size` is the side of the pictures in pixels, cut out of faces of a side of `load`; `flip` is the share of
-    mirrored ones. `vgg` is a file of VGG-19; without it the losses that need it are left out. `discriminator` is the
-    width of the discriminator's first layer.
+    """Settings of a DynaST run.
 
-    Everything is computed in float32, since half precision chooses other candidates (section 8). There is no average of
-    the weights: spectral norm's vectors belong to the weights of one step.
+    size: side of the images in pixels.
+    load: side of the faces that the images are cut from.
+    flip: fraction of mirrored images.
+    vgg: a file of VGG-19. None leaves out the losses that need VGG.
+    discriminator: width of the discriminator's first layer.
+
+    Everything is computed in float32, because half precision selects other candidates (docs/design/dynast.md,
+    section 8). There is no average of the weights, because spectral norm's vectors belong to the weights of one step.
     """
-    size: Annotated[int, Field(ge=SMALLEST, multiple_of=8)] = 256
+    size: Annotated[int, Field(ge=SMALLEST_IMAGE, multiple_of=8)] = 256
     load: Count = 286
     flip: Fraction = 0.5
     model: Sizes = Sizes()
@@ -77,15 +82,15 @@ class DynaSTTarget:
         torch.manual_seed(settings.seed)
         self.settings = settings
         if settings.load < settings.size:
-            raise ValueError(f"load: faces of {settings.load} pixels hold no picture of size {settings.size}: set load "
+            raise ValueError(f"load: faces of {settings.load} pixels hold no image of size {settings.size}: set load "
                              "to that or more")
         faces = open_faces(settings.data, settings.load)
         people = read_people(settings.data, faces.names) if settings.exemplars.person else ()
         self.pairs = Pairs(faces, settings.size, settings.exemplars, settings.flip, people)
         self.held = None
         if settings.heldout:
-            self.held = HeldOut.of(open_faces(settings.heldout, settings.size), METRIC_COUNT)
-        config = DynaSTConfig(CHANNELS, size=settings.size, **settings.model.model_dump())
+            self.held = HeldOut.first_of(open_faces(settings.heldout, settings.size), METRIC_COUNT)
+        config = DynaSTConfig(LABEL_CHANNELS, size=settings.size, **settings.model.model_dump())
         vgg = VGG.load(settings.vgg) if settings.vgg else None
         if vgg is None:
             logging.info("no vgg: training without the losses reconstruction and perceptual")
@@ -107,21 +112,24 @@ class DynaSTTarget:
         return default_collate([self.pairs(i, rng) for i in index.tolist()])
 
     def sheet(self) -> np.ndarray | None:
-        """Maps, exemplars, warped exemplars and pictures of the first held-out faces; None without such."""
+        """Maps, exemplars, warped exemplars and images of the first held-out faces; None without held-out faces."""
         if self.held is None:
             return None
-        held, exemplars = self.held, self.held.next(SHEET_COUNT)
-        made, warped = held.after(exemplars, self.module.synthesise)
-        return make_sheet(held.labels[:len(exemplars)], held.images[exemplars].movedim(1, -1), warped, made)
+        held = self.held
+        exemplars = held.next(SHEET_COUNT)
+        images, warped = held.draw(exemplars, self.module.synthesize)
+        return make_sheet(held.labels[:len(exemplars)], held.images[exemplars].movedim(1, -1), warped, images)
 
     def metrics(self) -> dict[str, float]:
-        """Distances of colours to the exemplars' and to other faces' (metrics.exemplar)."""
+        """Distances of colours to the exemplars' and to other faces' colours (ExemplarAgreement)."""
         if self.held is None:
             return {}
         exemplars = self.held.next(METRIC_COUNT)
-        made, _ = self.held.after(exemplars, self.module.synthesise)
-        return {f"{part}/{name}": value for part, values in self.held.agreement(made, exemplars).items()
-                for name, value in values.items() if name != "count"}
+        images, _ = self.held.draw(exemplars, self.module.synthesize)
+        found = {}
+        for part, figures in self.held.agreement(images, exemplars).items():
+            found |= {f"{part}/{name}": value for name, value in figures.items() if name != "count"}
+        return found
 
     def save(self, path: Path, weights: dict[str, Tensor]) -> None:
         save_generator(path, {name.removeprefix(PREFIX): w for name, w in weights.items() if name.startswith(PREFIX)})

@@ -1,4 +1,4 @@
-"""The face parser that judges pictures."""
+"""The face parser that judges images."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -14,32 +14,35 @@ from ...labelmap import CLASSES, to_image
 from ...parsing import FaceParser, measure_agreement
 from ...datasets import Renders
 from ...datasets.augment import mirror, normalize
+from ...evaluation.metrics.agreement import mean_of
 from ...training.data import step_rng, torch_rng
 from ...training.sampling import make_sheet
 from ...training.settings import Settings, Fraction
 from ...training.targets.base import Batches, make_optimizers
 
-WEIGHED_COUNT = 2000  # samples that the classes' shares are counted on
+WEIGHED_COUNT = 2000  # samples in which the classes' pixels are counted
 SHEET_COUNT = 12
 PREFIX = "parser."
 
 
 class JudgeSettings(Settings):
-    """`rarity` is the power of a class's rarity in its weight."""
+    """rarity: power of a class's rarity in its weight."""
     heldout: Path
     rarity: Fraction = 0.3
 
 
 def class_weights(labels: Tensor, rarity: float) -> Tensor:
     """(19,), larger for rarer classes, 1 in the mean over pixels."""
-    share = torch.bincount(labels.flatten().long(), minlength=len(CLASSES)).clamp(min=1) / labels.numel()
-    weight = share ** -rarity
-    return weight / (share * weight).sum()
+    counts = torch.bincount(labels.flatten().long(), minlength=len(CLASSES)).clamp(min=1)
+    fraction = counts / labels.numel()
+    weight = fraction ** -rarity
+    return weight / (fraction * weight).sum()
 
 
 def vary(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Other gains and offsets of the channels, and noise: what a generator may do to a picture."""
-    batch, random = images.shape[0], dict(generator=rng, device=images.device)
+    """Random gains and offsets of the channels, and noise, such as a generator may add to an image."""
+    batch = images.shape[0]
+    random = dict(generator=rng, device=images.device)
     gain, offset = torch.rand(2, batch, 3, 1, 1, **random)
     noise = torch.randn(images.shape, **random) * 0.06 * torch.rand(batch, 1, 1, 1, **random)
     return images * (0.8 + 0.4 * gain) + 0.3 * (offset - 0.5) + noise
@@ -65,7 +68,8 @@ class JudgeTarget:
     def __init__(self, settings: JudgeSettings):
         torch.manual_seed(settings.seed)
         self.settings = settings
-        self.faces, self.heldout = Renders(settings.data), Renders(settings.heldout)
+        self.faces = Renders(settings.data)
+        self.heldout = Renders(settings.heldout)
         self.module = Judge(class_weights(self.faces.labels[:WEIGHED_COUNT], settings.rarity))
         self.batches = Batches([0] * len(self.faces), settings.batch, settings.seed)
 
@@ -83,7 +87,7 @@ class JudgeTarget:
         return {"images": images, "labels": labels}
 
     def parsed(self, count: int | None = None) -> np.ndarray:
-        """The parser's maps of the first held-out pictures, (count, S, S) uint8."""
+        """The parser's maps of the first held-out images, (count, S, S) uint8."""
         parser = self.module.parser.eval()
         try:
             return np.stack([parser.parse(image) for image in self.heldout.images[:count].numpy()])
@@ -96,13 +100,15 @@ class JudgeTarget:
                              self.heldout.images[:SHEET_COUNT])
 
     def metrics(self) -> dict[str, float]:
-        """Means over all held-out pictures, and each class's intersection over union over all their pixels."""
-        parsed, labels = self.parsed(), self.heldout.labels.numpy()
-        scores = [measure_agreement(found, asked) for found, asked in zip(parsed, labels)]
-        means = {name: float(np.mean([s[name] for s in scores])) for name in scores[0]}
-        return means | {f"iou/{name}": float(((parsed == c) & (labels == c)).sum()
-                                             / max(1, ((parsed == c) | (labels == c)).sum()))
-                        for c, name in enumerate(CLASSES)}
+        """Means over all held-out images, and each class's intersection over union over the pixels of all images."""
+        parsed = self.parsed()
+        labels = self.heldout.labels.numpy()
+        found = mean_of([measure_agreement(*maps) for maps in zip(parsed, labels)])
+        for index, name in enumerate(CLASSES):
+            both = (parsed == index) & (labels == index)
+            either = (parsed == index) | (labels == index)
+            found[f"iou/{name}"] = float(both.sum() / max(1, either.sum()))
+        return found
 
     def save(self, path: Path, weights: dict[str, Tensor]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A small base model in SD3's layout, trained from nothing: what adapters can be tried on where no large one runs."""
+"""A small base model in SD3's layout, trained from nothing, to try adapters on small machines."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -26,15 +26,22 @@ from ...training.sampling import make_sheet
 from ...training.settings import Count, EncodedSettings, Positive, Fraction
 from ...training.targets.base import Batches, make_optimizers
 
-CELL, PATCH, CHANNELS = 8, 2, 16  # pixels of a latent cell, cells of a token's side, and channels of SD3's latents
+CELL = 8  # pixels along a latent cell's side
+PATCH = 2  # cells along a token's side
+CHANNELS = 16  # of SD3's latents
 HEAD = 64  # the width of SD3's heads; the host takes width and heads from the number of blocks
-PREFIX, PUBLISHED = "network.", "model.diffusion_model."
-SHEET_COUNT, SHEET_STEPS = 12, 20
+PREFIX = "network."
+PUBLISHED = "model.diffusion_model."
+SHEET_COUNT = 12
+SHEET_STEPS = 20
 
 
 class SD3Settings(EncodedSettings):
-    """`depth` is the number of blocks and heads; the width is 64 times as much. `drop_text` is the share of samples
-    shown without text."""
+    """Settings of a small SD3.
+
+    depth: number of blocks and heads; the width is 64 times as much.
+    drop_text: fraction of the samples without text.
+    """
     vae: Path
     clip: tuple[Path, ...]
     size: Annotated[int, Field(ge=16, multiple_of=CELL * PATCH)]
@@ -44,7 +51,7 @@ class SD3Settings(EncodedSettings):
 
 
 def new_weights(depth: int, side: int, text: int, pooled: int) -> dict[str, Tensor]:
-    """Starting weights under the published keys of SD3.5-large, whose queries and keys are normalised.
+    """Starting weights under the published keys of SD3.5-large, whose queries and keys are normalized.
 
     side: of the grid of tokens; text, pooled: widths of the text's tokens and pooled vector.
     """
@@ -73,7 +80,8 @@ class SD3Base(nn.Module):
     def __init__(self, base: ModelPatcher, shift: float):
         super().__init__()
         self.shift = shift
-        self.base, self.network = base, base.model.diffusion_model.requires_grad_(True)
+        self.base = base
+        self.network = base.model.diffusion_model.requires_grad_(True)
 
     def forward(self, latent: Tensor, context: Tensor, pooled: Tensor, rng: torch.Generator) -> Tensor:
         """Mean squared error of the velocity noise - latent.
@@ -96,14 +104,23 @@ class SD3Base(nn.Module):
 
 
 class SD3Target:
-    """See base.Target. `samples` are those of AdapterTarget, without masks and all of one size; `vae` decodes the
-    sheets, `empty` holds context and pooled of the empty prompt."""
+    """See base.Target.
+
+    samples: as for AdapterTarget, without masks and all of one size.
+    vae: decodes the sheets.
+    empty: context and pooled of the empty prompt.
+    """
 
     def __init__(self, settings: SD3Settings, samples: Sequence[dict[str, Tensor]], vae, empty: dict[str, Tensor],
                  heldout: Sequence[dict[str, Tensor]] = ()):
         torch.manual_seed(settings.seed)
-        self.settings, self.samples, self.heldout, self.vae, self.empty = settings, samples, heldout, vae, empty
-        text, pooled = samples[0]["context"].shape[1], samples[0]["pooled"].shape[0]
+        self.settings = settings
+        self.samples = samples
+        self.heldout = heldout
+        self.vae = vae
+        self.empty = empty
+        _, text = samples[0]["context"].shape
+        pooled, = samples[0]["pooled"].shape
         weights = new_weights(settings.depth, settings.size // (CELL * PATCH), text, pooled)
         base = comfy.sd.load_diffusion_model_state_dict(weights, model_options={"dtype": torch.float32})
         comfy.model_management.load_models_gpu([base], force_full_load=True)
@@ -124,34 +141,38 @@ class SD3Target:
     def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
         settings = self.settings
         index = self.batches(step, process, processes)
-        batch = self.joined([self.samples[i] for i in index.tolist()])
+        batch = self.stack([self.samples[i] for i in index.tolist()])
         rng = torch_rng(step_rng(settings.seed, step, process))
         silent = torch.rand(len(index), generator=rng) < settings.drop_text
         batch["context"][silent] = fit_length(self.empty["context"], batch["context"].shape[1])
         batch["pooled"][silent] = self.empty["pooled"]
         return batch
 
-    def joined(self, samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    def stack(self, samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         return {"latent": torch.stack([sample["latent"] for sample in samples]),
                 "context": stack_text(samples),
                 "pooled": torch.stack([sample["pooled"] for sample in samples])}
 
     def sheet(self) -> np.ndarray | None:
-        """Label maps, samples and true pictures of the first held-out captions, which alone the samples follow."""
+        """Label maps, samples and true images of the first held-out captions. The samples follow the captions alone."""
         if not self.heldout:
             return None
         samples = [self.heldout[i] for i in range(min(SHEET_COUNT, len(self.heldout)))]
-        batch, device = self.joined(samples), next(self.module.parameters()).device
-        made = self.module.sample(**{name: x.to(device) for name, x in batch.items()}, seed=0).cpu()
-        rows = [(self.vae.decode(latent) * 255).round().clamp(0, 255).to(torch.uint8)
-                for latent in (made, batch["latent"])]
-        return make_sheet(torch.stack([sample["labels"] for sample in samples]), *rows)
+        batch = self.stack(samples)
+        device = next(self.module.parameters()).device
+        latents = self.module.sample(**{name: x.to(device) for name, x in batch.items()}, seed=0).cpu()
+        labels = torch.stack([sample["labels"] for sample in samples])
+        return make_sheet(labels, self.decode(latents), self.decode(batch["latent"]))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images (B, H, W, 3) uint8."""
+        return (self.vae.decode(latents) * 255).round().clamp(0, 255).to(torch.uint8)
 
     def metrics(self) -> dict[str, float]:
-        """The loss on the first held-out samples with the same noise each time."""
+        """The loss on the first held-out samples, each time with the same noise."""
         if not self.heldout:
             return {}
-        batch = self.joined([self.heldout[i] for i in range(min(self.settings.batch, len(self.heldout)))])
+        batch = self.stack([self.heldout[i] for i in range(min(self.settings.batch, len(self.heldout)))])
         device = next(self.module.parameters()).device
         rng = torch_rng(step_rng(self.settings.seed), device)
         return {"heldout_loss": self.module(**{name: x.to(device) for name, x in batch.items()}, rng=rng).item()}

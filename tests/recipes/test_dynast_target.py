@@ -18,7 +18,8 @@ from mditface.mdit.recipes.dynast.vgg import CONVS, NAMES, VGG, vgg_input
 from mditface.mdit.training.settings import read_settings
 from mditface.mdit.recipes.targets.kinds import SETTINGS, DynaSTSettings, DynaSTTarget
 from mditface.mdit.training.trainer import Trainer, make_accelerator
-from mditface.tests.training.tiny_targets import DYNAST, fitted
+from mditface.tests.recipes.tiny_targets import DYNAST
+from mditface.tests.training.tiny_targets import fitted
 
 pytestmark = pytest.mark.usefixtures("in_training")
 
@@ -91,7 +92,7 @@ def test_finished_file_is_the_published_layout_and_draws_the_same(target, paths)
     assert {name: w.shape for name, w in weights.items()} == published_shapes(generator.config)
     assert not any(w.any() for name, w in weights.items() if name.endswith("num_batches_tracked"))
     loaded, batch = host.load(str(paths["weights"]), DYNAST["model"]["top_k"]), target.batch(9, 0, 1)
-    made = target.module.synthesise(batch["seg"], batch["ref_image"], batch["ref_seg"])
+    made = target.module.synthesize(batch["seg"], batch["ref_image"], batch["ref_seg"])
     with torch.inference_mode():
         again = loaded.synthesize(Label(batch["seg"]), batch["ref_image"].movedim(1, -1) / 255, Label(batch["ref_seg"]))
     for picture, other in zip(made, again):
@@ -189,7 +190,7 @@ def test_people_are_read_from_the_data(paths):
     people.write_text("00000-0003.png ann\n00000-0005.png ann\n")
     pairs = DynaSTTarget(DynaSTSettings(**values, **paths)).pairs
     rng = np.random.default_rng(0)
-    assert {pairs.relative(3, rng) for _ in range(9)} == {5} and pairs.relative(4, rng) == 4
+    assert {pairs.another_of(3, rng) for _ in range(9)} == {5} and pairs.another_of(4, rng) == 4
     people.write_text("00000-0003.png\n")
     with pytest.raises(ValueError, match="'00000-0003.png' is no line"):
         DynaSTTarget(DynaSTSettings(**values, **paths))
@@ -204,7 +205,7 @@ def test_settings_that_cannot_be(paths, tmp_path, root):
     for part in ("size: Input should be greater than or equal to 48", "must add up to 1", "precision:", "ema:",
                  "model.depth: unknown key"):
         assert part in str(caught.value)
-    with pytest.raises(ValueError, match="load: faces of 40 pixels hold no picture of size 48"):
+    with pytest.raises(ValueError, match="load: faces of 40 pixels hold no image of size 48"):
         DynaSTTarget(DynaSTSettings(**DYNAST | {"load": 40}, **paths))
     for name in ("dynast", "proof-dynast"):
         assert read_settings(root / "mdit" / "recipes" / "configs" / f"{name}.yaml", [], SETTINGS)

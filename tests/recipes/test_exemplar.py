@@ -16,7 +16,8 @@ from mditface.mdit.training.settings import read_settings
 from mditface.mdit.recipes.targets.kinds import SETTINGS, DemoSettings, DemoTarget
 from mditface.mdit.recipes.targets.demo import Demo
 from mditface.tests.mditface.tiny import PixelVAE
-from mditface.tests.training.tiny_targets import DEMO, MODEL, SIDE, fitted, loss_on_fixed_batch
+from mditface.tests.recipes.tiny_targets import DEMO, MODEL, SIDE
+from mditface.tests.training.tiny_targets import fitted, loss_on_fixed_batch
 
 pytestmark = pytest.mark.usefixtures("in_training")
 READING = {"model": MODEL | {"exemplar_blocks": (0, 1)}, "text_steps": 0, "drop": {"text": 1.0, "exemplar": 0.0}}

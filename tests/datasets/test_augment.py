@@ -1,0 +1,22 @@
+"""Changes to label maps in training."""
+import torch
+
+from mditface.mdit.datasets.augment import HIDDEN, SIDES, LabelNoise, mirror, swap_sides
+
+
+def test_sides():
+    labels = torch.tensor([[[left, right] for left, right in SIDES]], dtype=torch.uint8)
+    assert torch.equal(swap_sides(labels), labels.flip(-1))
+    images = torch.arange(6.0).view(1, 1, 3, 2)
+    flipped, mirrored = mirror(images, labels, torch.tensor([True]))
+    assert torch.equal(flipped, images.flip(-1))
+    assert torch.equal(mirrored, labels)  # a face whose sides are mirrored and renamed looks the same
+
+
+def test_label_noise_hides_whole_classes():
+    labels = torch.randint(0, 19, (4, 64, 64), dtype=torch.uint8)
+    out = LabelNoise(swap=0.0, incomplete=1.0, missing=0.5)(labels, torch.Generator().manual_seed(0))
+    for before, after in zip(labels, out):
+        for c in range(19):
+            assert (after[before == c] == c).all() or (after[before == c] == HIDDEN).all()
+    assert (out == HIDDEN).any() and (out != HIDDEN).any()
