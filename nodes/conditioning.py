@@ -76,8 +76,8 @@ class MaskTokenizer(io.ComfyNode):
             display_name="Encode Label Map as MDiT Mask",
             category="MDiTFace",
             description="Prepares a face label map (an image with one colour for each class) as a mask for MDiT "
-                        "models. A model computes the keys and values of the mask once for each image size and stores "
-                        "them with this output. Other seeds, prompts and guidance scales reuse the stored values.",
+                        "models. A model computes the keys and values of the mask once for each image size. Both are "
+                        "stored with this output. Other seeds, prompts and guidance scales reuse the stored values.",
             search_aliases=["semantic mask", "segmentation map", "face parsing", "mask tokens"],
             inputs=[
                 io.Image.Input("label_map", tooltip="Label map. Each pixel takes the class of the nearest palette "

@@ -46,7 +46,7 @@ class LoadDynaST(io.ComfyNode):
                 io.Combo.Input("weights_name", options=list_files(FOLDER, endings=ENDINGS),
                                tooltip="File from models/dynast. The published file is latest_net_G.pth."),
                 io.Int.Input("top_k", default=TOP_K, min=1, max=64, optional=True, advanced=True,
-                             tooltip="Number of candidates in the exemplar that each position hands on to the next "
+                             tooltip="Number of candidates in the exemplar that each position passes to the next "
                                      "finer level. 4 in training. The file does not contain this value."),
                 io.Float.Input("smooth", default=SMOOTH, min=0.0001, max=10.0, step=0.0001, round=0.0001, optional=True,
                                advanced=True,
@@ -97,8 +97,8 @@ class FaceEdgeLabel(io.ComfyNode):
             node_id="MDiT_FaceEdgeLabel",
             display_name="Build Face Edge Label",
             category=CATEGORY,
-            description="Converts a face label map to the input of DynaST's face models: the outlines of the classes, "
-                        "the distance of each pixel to the outlines, and the edges of the image around the face.",
+            description="Converts a face label map to the input of DynaST's face models. The label contains the outlines "
+                        "of the classes, the distances to the outlines, and the edges of the image around the face.",
             search_aliases=["DynaST", "canny", "edges", "distance map", "CelebA-HQ", "sketch"],
             inputs=[
                 io.Image.Input("image", tooltip="Image of the face. Only the edges outside the face are used."),
@@ -133,7 +133,7 @@ class ExemplarSynthesis(io.ComfyNode):
                 DynaSTLabel.Input("label", tooltip="Layout of the result: from 'Build Pose Label' for a model of "
                                                    "persons, from 'Build Face Edge Label' for a face model."),
                 io.Image.Input("exemplar", tooltip="Image whose appearance is taken over, stretched to a square. One "
-                                                   "for all labels, or one for each."),
+                                                   "image for all labels, or one for each."),
                 DynaSTLabel.Input("exemplar_label", tooltip="Layout of the exemplar, from the same node as the label "
                                                             "and of the same size."),
                 io.Boolean.Input("warp_kept", default=False, optional=True, advanced=True,

@@ -112,8 +112,8 @@ class LabelMapToMasks(io.ComfyNode):
             node_id="MDiT_LabelMapToMasks",
             display_name="Split Label Map into Masks",
             category=CATEGORY,
-            description="Extracts classes of a label map as masks. Each pixel takes the class of the nearest "
-                        "palette colour first.",
+            description="Extracts classes of a label map as masks. First, each pixel takes the class of the nearest "
+                        "palette colour.",
             search_aliases=["label map to mask", "segmentation to mask", "hair mask", "face parts"],
             inputs=[
                 io.Image.Input("label_map", tooltip="Label map, or a batch of label maps."),
@@ -124,8 +124,8 @@ class LabelMapToMasks(io.ComfyNode):
             ],
             outputs=[
                 io.Mask.Output(
-                    "masks", tooltip="One mask for each label map and class: all classes of the first label map "
-                                     "in the order of the list, then the classes of the next label map."),
+                    "masks", tooltip="One mask for each label map and class. The masks of the first label map come "
+                                     "first, in the order of the list."),
                 io.Mask.Output(
                     "union", tooltip="One mask for each label map: all pixels of the listed classes."),
             ],
@@ -179,8 +179,9 @@ def _operations() -> list[io.DynamicCombo.Option]:
     """The operations of EDITS, each with its function's parameters."""
     return [
         io.DynamicCombo.Option("move", [
-            io.Int.Input("dx", default=0, min=-16384, max=16384, tooltip="Pixels right; negative: left."),
-            io.Int.Input("dy", default=0, min=-16384, max=16384, tooltip="Pixels down; negative: up."),
+            io.Int.Input("dx", default=0, min=-16384, max=16384,
+                         tooltip="Distance in pixels to the right; negative: to the left."),
+            io.Int.Input("dy", default=0, min=-16384, max=16384, tooltip="Distance in pixels down; negative: up."),
         ]),
         io.DynamicCombo.Option("scale", [
             io.Float.Input("width", default=1.0, min=0.05, max=20.0, step=0.05,

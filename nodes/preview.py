@@ -42,8 +42,8 @@ class PreviewLabelMap(io.ComfyNode):
             display_name="Preview Label Map",
             category=CATEGORY,
             description="Shows a label map with the name and the share of each class. With an image, the preview also "
-                        "shows the image, the label map over the image, and the label agreement: the share of pixels "
-                        "in which a face parser finds the class of the label map.",
+                        "shows the image, the label map over the image, and the label agreement. The label agreement "
+                        "is the share of pixels in which a face parser finds the class of the label map.",
             search_aliases=["legend", "overlay", "compare", "label agreement", "judge", "view mask"],
             is_output_node=True,
             inputs=[

@@ -91,7 +91,7 @@ class TrainAdapter(io.ComfyNode):
                              tooltip="Steps between previews. A preview shows label maps, generated images and true "
                                      "images. 0: no previews."),
                 io.Int.Input("checkpoint_steps", default=DEFAULTS["checkpoint_steps"], min=1, **INTERVAL,
-                             tooltip="Steps between checkpoints. An interrupted run resumes from the last one."),
+                             tooltip="Steps between checkpoints. An interrupted run resumes from the last checkpoint."),
             ],
             outputs=[
                 MDiTAdapter.Output(display_name="adapter", tooltip="Trained adapter for 'Apply MDiT Adapter'."),

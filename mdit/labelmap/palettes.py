@@ -47,7 +47,7 @@ PALETTE = (
 PALETTES = {
     "colours": Palette("CelebAMask-HQ colours.", PALETTE),
     "grey indices": Palette(
-        "Grey levels 0 to 18 of 255, which look almost black.",
+        "Grey levels 0 to 18 of 255, which are almost black.",
         gray_levels(list(range(len(CLASSES))))),
     "index picture": Palette(
         "Grey levels that spread the 19 classes evenly from black to white.",
