@@ -97,8 +97,9 @@ class FaceEdgeLabel(io.ComfyNode):
             node_id="MDiT_FaceEdgeLabel",
             display_name="Build Face Edge Label",
             category=CATEGORY,
-            description="Converts a face label map to the input of DynaST's face models. The label contains the outlines "
-                        "of the classes, the distances to the outlines, and the edges of the image around the face.",
+            description="Converts a face label map to the input of DynaST's face models. The label contains the "
+                        "outlines of the classes, the distances to the outlines, and the edges of the image around the "
+                        "face.",
             search_aliases=["DynaST", "canny", "edges", "distance map", "CelebA-HQ", "sketch"],
             inputs=[
                 io.Image.Input("image", tooltip="Image of the face. Only the edges outside the face are used."),

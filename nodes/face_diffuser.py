@@ -210,8 +210,8 @@ class SubjectConditioning(io.ComfyNode):
                                 tooltip=f"Prompt with {MARKER} after each noun that has an image."),
                 images_input(),
                 io.Int.Input("object_resolution", default=512, min=64, max=2048, step=8, optional=True, advanced=True,
-                             tooltip="Side in pixels to which images are resized first. The encoder then resizes images "
-                                     "to 224 pixels. 512 in the published script."),
+                             tooltip="Side in pixels to which images are resized first. The encoder then resizes "
+                                     "images to 224 pixels. 512 in the published script."),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="subject", tooltip="Text with the images, for subject_positive of "

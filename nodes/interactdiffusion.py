@@ -264,8 +264,8 @@ class ApplyInteractDiffusion(io.ComfyNode):
                                tooltip="Strength of the interactions: 1 as in training, 0 for none."),
                 io.DynamicCombo.Input("schedule", options=schedule_options(),
                                       tooltip="Steps in which interactions are read. 'timestep' follows the noise "
-                                              "level, as in the web UI extension. 'steps' and 'on, then off' count steps, "
-                                              "as in the authors' command line and diffusers pipeline."),
+                                              "level, as in the web UI extension. 'steps' and 'on, then off' count "
+                                              "steps, as in the authors' command line and diffusers pipeline."),
                 io.Clip.Input("clip", optional=True, tooltip="CLIP of the model, to encode the phrases. Needed if "
                                                              "interactions are connected here."),
                 Interactions.Input("interactions", optional=True,
