@@ -9,9 +9,11 @@ import numpy as np
 from scipy import ndimage
 
 REACH = 3  # pixels between a blended pixel and the regions that it is a blend of
+FAR_REACH = 9  # pixels to the regions that a thin region may be a blend of
 SMOOTH_RANGE = 24  # largest difference in a channel, of 255, among the 3 x 3 pixels inside a region
 THIN_DISTANCE = 12.0  # of 255, from its entry, of a pixel that can be a region one or two pixels wide
-MIXED_DISTANCE = 24.0  # of 255, from the line between two colors, of a blend of the two
+MIXED_DISTANCE = 24.0  # of 255, of a pixel from a blend of two colors
+BLENDS = np.linspace(-0.25, 1.25, 31)  # fractions of the second of two colors; sharp filters go beyond 0 and 1
 SPECK_FRACTION = 2e-5  # of the image's pixels: a smaller region is a speck
 SMALLEST_REGION = 4  # pixels, in images of any size
 
@@ -42,7 +44,7 @@ def repair_edges(
     y, x = np.nonzero(~sure)
     colors_here = pixels[y, x].astype(np.float32)  # (U, 3)
     near = _find_near(entries, sure, len(colors), REACH, (y, x))  # (U, N)
-    thin = _find_thin(entries, distance, colors, near, (y, x))
+    thin = _find_thin(entries, distance, colors, sure, (y, x), near)
     if thin.any():
         near |= _find_near(entries, thin, len(colors), 1, (y, x))
     away = np.linalg.norm(colors_here[:, None] - colors[None].astype(np.float32), axis=-1)  # (U, N)
@@ -77,22 +79,25 @@ def _find_near(entries: np.ndarray, region: np.ndarray, count: int, reach: int, 
 
 
 def _find_thin(
-    entries: np.ndarray, distance: np.ndarray, colors: np.ndarray, near: np.ndarray, places: tuple,
+    entries: np.ndarray, distance: np.ndarray, colors: np.ndarray, sure: np.ndarray, places: tuple, near: np.ndarray,
 ) -> np.ndarray:
     """Pixels (H, W) of thin regions.
 
-    near: (U, N), the entries of regions near each of the U pixels at `places`.
+    near: (U, N), the entries of sure regions near each of the U pixels at `places`.
     """
     thin = np.zeros(entries.shape, dtype=bool)
     entry = entries[places]  # (U,)
-    chosen = (distance[places] <= THIN_DISTANCE) & ~near[np.arange(len(entry)), entry]
+    chosen = np.flatnonzero((distance[places] <= THIN_DISTANCE) & ~near[np.arange(len(entry)), entry])
+    rows = tuple(axis[chosen] for axis in places)
+    around = _find_near(entries, sure, len(colors), FAR_REACH, rows)  # (len(chosen), N)
+    # At the image's border, the background that a pixel is a blend with may lie outside.
+    around[:, 0] |= is_at_border(*rows, entries.shape)
     known: dict[tuple, bool] = {}
-    for row in np.flatnonzero(chosen):
-        case = entry[row].item(), near[row].tobytes()
+    for y, x, regions in zip(*rows, around):
+        case = entries[y, x].item(), regions.tobytes()
         if case not in known:
-            known[case] = _is_blend(colors, case[0], np.flatnonzero(near[row]))
-        chosen[row] = not known[case]
-    thin[places] = chosen
+            known[case] = _is_blend(colors, case[0], np.flatnonzero(regions))
+        thin[y, x] = not known[case]
     return thin & ~_find_small(entries, thin, np.ones((3, 3), dtype=bool))
 
 
@@ -111,15 +116,18 @@ def _find_small(entries: np.ndarray, region: np.ndarray, neighbors: np.ndarray) 
     return small
 
 
+def is_at_border(y: np.ndarray, x: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Which of the pixels at y and x, (U,) each, lie within reach of the border of an image of this shape."""
+    return np.minimum(np.minimum(y, shape[0] - 1 - y), np.minimum(x, shape[1] - 1 - x)) < REACH
+
+
 def _is_blend(colors: np.ndarray, entry: int, regions: np.ndarray) -> bool:
-    """Whether the color of an entry lies near the line between the colors of two of the regions."""
+    """Whether the color of an entry is near a blend of two of the regions, or near an overshoot of their edge."""
     target = colors[entry].astype(float)
     for i, first in enumerate(regions):
         for second in regions[i + 1:]:
-            start = colors[first].astype(float)
-            way = colors[second] - start
-            fraction = np.clip((target - start) @ way / (way @ way), 0, 1)
-            if np.linalg.norm(start + fraction * way - target) <= MIXED_DISTANCE:
+            blends = colors[first] + BLENDS[:, None] * (colors[second].astype(float) - colors[first])  # (V, 3)
+            if np.linalg.norm(blends.clip(0, 255) - target, axis=-1).min() <= MIXED_DISTANCE:
                 return True
     return False
 

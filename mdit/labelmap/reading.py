@@ -20,7 +20,7 @@ MAX_FOREIGN_FRACTION = 0.005
 FLAT_RANGE = 8  # largest difference in a channel, of 255, among the 3 x 3 pixels of a flat area
 FEWEST_FLAT = 64  # pixels; smaller areas say nothing about the palette
 # Distance, of 255, at which a color still counts as an entry of a color palette: lossless and compressed images.
-EXACT_DISTANCE = 2.0
+EXACT_DISTANCE = 1.5
 CLOSE_DISTANCE = 12.0
 KNOWN_FRACTION = 0.98  # of the flat pixels, which the entries of a recognized palette must explain
 SIXTEEN_BIT = 65535
@@ -214,12 +214,13 @@ def find_exact(codes: np.ndarray, colors: np.ndarray) -> np.ndarray | None:
 
     codes: (H, W), from `_encode`.
     """
-    nothing = len(colors)
-    table = np.full(1 << 24, nothing, np.uint8)
-    table[_encode(colors.astype(np.uint8))] = np.arange(len(colors))
-    entries = table[codes]
-    lowest, highest = entries.min(), entries.max()
-    return entries if highest < nothing and (lowest < highest or codes.size == 1) else None
+    known = _encode(colors.astype(np.uint8))  # (N,)
+    order = known.argsort()
+    place = np.searchsorted(known[order], codes).clip(max=len(colors) - 1)
+    entries = order.astype(np.uint8)[place]
+    if (known[entries] != codes).any():
+        return None
+    return entries if codes.size == 1 or (entries != entries.flat[0]).any() else None
 
 
 def count_colors(codes: np.ndarray) -> Colors:

@@ -45,7 +45,7 @@ def test_a_foreign_table_has_distinct_colors_for_classes_of_its_order(foreign):
 def test_foreign_colors_are_the_published_ones():
     assert FOREIGN["PASCAL VOC colours"].colors[:4] == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
     assert FOREIGN["PASCAL VOC colours"].colors[15] == (192, 128, 128)
-    assert FOREIGN["PASCAL VOC colours"].colors[18] == (128, 64, 0)
+    assert FOREIGN["PASCAL VOC colours"].colors[18] == (0, 192, 0)
     assert FOREIGN["LaPa colours"].colors[10] == (255, 0, 102)
     assert FOREIGN["iBug colours"].colors[3] == (139, 54, 38)
     assert FOREIGN["Sapiens colours"].colors[2] == (128, 200, 255)
