@@ -76,7 +76,7 @@ def label_rows(image: Image.Image, count: int) -> tuple[np.ndarray, str | None]:
             return read_rows(colors)
         levels = colors[..., 0]
     else:
-        levels = np.asarray(image.getchannel(0))
+        levels = np.asarray(image.getchannel("L") if image.mode == "LA" else image)
     if image.format == "JPEG":
         raise ValueError("class indices as a JPEG, which changes them: save them as PNG")
     return spread_rows(levels) if levels.max() >= count else levels, None
