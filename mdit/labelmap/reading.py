@@ -24,7 +24,7 @@ EXACT_DISTANCE = 1.5
 CLOSE_DISTANCE = 12.0
 KNOWN_FRACTION = 0.98  # of the flat pixels, which the entries of a recognized palette must explain
 SIXTEEN_BIT = 65535
-STENCIL = ("label_map: the image is black and white only, so it is a mask of one class and not a label map. Connect it "
+STENCIL = ("the image is black and white only, so it is a mask of one class and not a label map. Connect it "
            "to 'Build Label Map from Masks' as a mask, and name the class there.")
 
 
@@ -290,7 +290,7 @@ def _choose_table(pixels: np.ndarray, colors: Colors, order: str) -> tuple[Table
     """The kind of an image for "auto", and notes how it was read."""
     counts = _count_for_choice(pixels, colors)
     if _is_stencil(colors.values, counts):
-        raise ValueError(STENCIL)
+        raise ValueError(f"label_map: {STENCIL}")
     table = recognize(colors.values, counts, order)
     if table is None:
         raise ValueError(f"label_map: the image fits no known palette, {_describe_levels(colors, counts)}. Choose the "
@@ -342,41 +342,48 @@ def _check_palette(pixels: np.ndarray, colors: Colors, table: Table, nearest: np
     if (distance <= _exact_distance(table)).all() and (len(shown) > 1 or len(colors.values) == 1):
         return
     flat = _find_flat(pixels, colors)  # (U,)
-    if flat.sum() >= FEWEST_FLAT:
-        _check_other(colors.values, flat, table, distance)
-    _check_far(colors, distance > table.gap, table.name)
-    if flat.sum() >= FEWEST_FLAT:
+    told = flat.sum() >= FEWEST_FLAT
+    other = _describe_other(colors.values, flat, table, distance) if told else None
+    _check_far(colors, distance > table.gap, table.name, other)
+    if other is not None:
+        raise ValueError(f"label_map: {other}")
+    if told:
         _check_foreign(colors, flat, table, distance)
         _check_background(colors, flat, table, nearest)
 
 
-def _check_other(values: np.ndarray, flat: np.ndarray, table: Table, distance: np.ndarray) -> None:
-    """Refuses an image that another kind of table explains better than the chosen one."""
+def _describe_other(values: np.ndarray, flat: np.ndarray, table: Table, distance: np.ndarray) -> str | None:
+    """What the image is, if another kind explains its flat areas better than the chosen table; else None.
+
+    values: (U, 3), the colors. flat: (U,), pixels of each color in flat areas. distance: (U,), from the table.
+    """
     if table.name != "index picture" and _is_stencil(values, flat):
-        raise ValueError(STENCIL)
+        return STENCIL
     other = recognize(values[flat > 0], flat[flat > 0], table.order)
     if other is None or other.name == table.name:
-        return
+        return None
+    nearest, other_distance = find_nearest(values, other.colors)
+    if _count_entries(nearest, flat) < 2:
+        return None
     explained = flat[distance <= min(CLOSE_DISTANCE, table.tolerance)].sum() / flat.sum()
     exact = flat[distance <= _exact_distance(table)].sum() / flat.sum()
-    nearest, other_distance = find_nearest(values, other.colors)
     other_exact = flat[other_distance <= _exact_distance(other)].sum() / flat.sum()
-    if _count_entries(nearest, flat) < 2:
-        return
     if explained >= 1 - MAX_FOREIGN_FRACTION and exact >= other_exact - MAX_FOREIGN_FRACTION:
-        return
-    raise ValueError(f'label_map: the image is in the colours "{other.name}", not in the palette "{table.name}". '
-                     f'Choose the palette "{other.choice}".')
+        return None
+    return (f'the image is in the colours "{other.name}", not in the palette "{table.name}". '
+            f'Choose the palette "{other.choice}".')
 
 
-def _check_far(colors: Colors, far: np.ndarray, palette: str) -> None:
+def _check_far(colors: Colors, far: np.ndarray, palette: str, other: str | None) -> None:
+    """far: (U,), which colors are far from every entry. other: what the image is, if that is known."""
     fraction = colors.counts[far].sum() / colors.counts.sum()
     if fraction > MAX_FAR_FRACTION:
         samples = _sample(colors.values[far], colors.counts[far])
+        remedy = ("Choose the palette of the label map, or repaint these areas in palette colours. A photograph needs "
+                  "a face parser first.")
         raise ValueError(
             f'label_map: {fraction:.0%} of the pixels are far from every entry of the palette "{palette}", for '
-            f"example {samples} as (r, g, b). Choose the palette of the label map, or repaint these areas in "
-            "palette colours. A photograph needs a face parser first.")
+            f"example {samples} as (r, g, b). {other[0].upper() + other[1:] if other else remedy}")
 
 
 def _check_foreign(colors: Colors, flat: np.ndarray, table: Table, distance: np.ndarray) -> None:

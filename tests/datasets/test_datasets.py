@@ -70,7 +70,8 @@ def as_hidden_colours(labels):
 
 
 FORMS = (
-    as_sixteen_bit, as_spread_grey, as_swapped_colours, as_hidden_colours, as_grey, as_colours, as_rgb_grey, as_palette, as_renumbered_palette)
+    as_sixteen_bit, as_spread_grey, as_swapped_colours, as_hidden_colours, as_grey, as_colours, as_rgb_grey,
+    as_palette, as_renumbered_palette)
 
 
 def write_pairs(folder, count=4, form=as_grey, side=SIDE):
