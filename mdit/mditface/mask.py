@@ -170,7 +170,7 @@ class BoundMask:
         Every region reads a condition of fixed size as a whole, at its own position. `reduction` is the mask's if None.
         """
         reduction = reduction or REDUCTIONS[self.reference.mask.reduction]
-        key = area, reduction.half
+        key = area, reduction
         if key not in self.regions:
             tokens = self.make_tokens(area or (*self.latents[-2:], 0, 0), reduction)
             self.regions[key] = tokens, tokens.digest()

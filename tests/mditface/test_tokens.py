@@ -7,6 +7,7 @@ import torch
 from mditface.mdit.labelmap import CLASSES, PALETTE
 from mditface.mdit.mditface.mask import BoundMask, MaskInput, MaskReference
 from mditface.mdit.mditface.reductions import EXACT, REDUCTIONS
+from mditface.mdit.mditface.reductions import EXACT, REDUCTIONS
 from mditface.mdit.mditface.tokens import average_classes, classify_patches, make_mask_tokens
 from mditface.tests.mditface import tiny
 
@@ -72,6 +73,13 @@ def test_the_digest_tells_contents_apart(model):
              bound(model, tiny.labels(), 16, visible), bound(model, tiny.labels(), 16, reduction="half")]
     assert len({mask.tokens(None)[1] for mask in masks}) == len(masks)
     assert bound(model, tiny.labels(), 16).tokens(None)[1] == masks[0].tokens(None)[1]
+
+
+def test_each_reduction_has_its_own_tokens(model):
+    mask = bound(model, tiny.labels(), 16)
+    found = [mask.tokens(None, reduction)[0] for reduction in REDUCTIONS.values()]
+    assert len(set(map(id, found))) == len(REDUCTIONS)
+    assert mask.tokens(None, EXACT)[0] is found[0]
 
 
 def test_half_tokens_are_of_a_map_of_half_the_size():
