@@ -7,7 +7,6 @@ import torch
 from mditface.mdit.labelmap import CLASSES, PALETTE
 from mditface.mdit.mditface.mask import BoundMask, MaskInput, MaskReference
 from mditface.mdit.mditface.reductions import EXACT, REDUCTIONS
-from mditface.mdit.mditface.reductions import EXACT, REDUCTIONS
 from mditface.mdit.mditface.tokens import average_classes, classify_patches, make_mask_tokens
 from mditface.tests.mditface import tiny
 
