@@ -53,10 +53,11 @@ def find_uses(conds: Iterable[dict], key: str, sides: tuple[int, int]) -> Iterat
             continue
         area = clip_area(cond.get("area"), sides)
         if area is None or min(area[:2]) > 0:
-            yield MaskUse(carried, area, list_hooks(cond))
+            yield MaskUse(carried, area, list_keyed_hooks(cond))
 
 
-def list_hooks(cond: dict) -> tuple:
+def list_keyed_hooks(cond: dict) -> tuple:
+    """The hooks of a condition with their keyframes."""
     group = cond.get("hooks")
     hooks = [] if group is None else group.hooks
     return tuple((identify(hook.hook_ref), identify(hook.hook_keyframe)) for hook in hooks)
