@@ -131,7 +131,8 @@ class CropFace(io.ComfyNode):
             boxes = region.list_boxes(bboxes, len(image), "bboxes")
         squares = []
         for number, found in enumerate(boxes):
-            chosen = region.choose_boxes(found, index, number)
+            placed = [region.place_box(box, image.shape[1:3], "bboxes") for box in found]
+            chosen = region.choose_boxes(placed, index, number)
             squares.append([region.expand_to_square(box, context) for box in chosen])
         if not any(squares):
             raise ValueError("bboxes: there is no face in any image. Lower the detector's threshold, or connect a mask")

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import masks_to_boxes
 
+from ..shared.boxes import to_pixels
+
 
 class Region(NamedTuple):
     """A rectangle in pixels; it may reach beyond the image."""
@@ -56,6 +58,19 @@ def list_boxes(bboxes: dict | list, batch: int, source: str) -> list[list[dict]]
         raise ValueError(f"{source}: the boxes are of {len(bboxes)} images, but there are {batch} images. Find the "
                          "boxes in the same images")
     return bboxes
+
+
+def place_box(box: dict, size: tuple[int, int], source: str) -> dict:
+    """The box in pixels of an image of `size` (height, width).
+
+    Raises ValueError, naming the input `source`, for a box outside of the image.
+    """
+    height, width = size
+    box = to_pixels(box, (width, height), source)
+    if not (-box["width"] <= box["x"] < width and -box["height"] <= box["y"] < height):
+        raise ValueError(f"{source}: the box {box} lies outside of the image of {width} x {height} pixels. Find the "
+                         "boxes in the same images")
+    return box
 
 
 def find_boxes(mask: Tensor, height: int, width: int) -> list[list[dict]]:

@@ -54,6 +54,13 @@ def test_one_face_of_each_picture():
         CropFace.execute(pictures, 1, 0.0, 64, BOXES)
 
 
+def test_boxes_in_fractions_and_past_the_border():
+    pictures = torch.rand(2, 48, 64, 3)
+    inside = dict(x=0.25, y=0.5, width=0.25, height=0.25)
+    assert CropFace.execute(pictures, 0, 0.0, 64, inside).args[1] == [[box(16, 22, 16)]] * 2
+    assert CropFace.execute(pictures, 0, 0.0, 64, box(-8, 40, 16)).args[1] == [[box(-8, 40, 16)]] * 2
+
+
 def test_all_faces_go_back_into_their_pictures():
     pictures = torch.rand(2, 48, 64, 3)
     faces, regions, _ = CropFace.execute(pictures, -1, 0.0, 64, BOXES).args
@@ -90,6 +97,8 @@ def test_a_mask_stands_for_boxes():
     ({}, "either boxes or a mask"), (dict(bboxes=BOXES, mask=torch.ones(2, 4, 4)), "and not both"),
     (dict(bboxes=[[], []], index=-1), "no face in any image"), (dict(bboxes=[]), "image 0 has 0"),
     (dict(bboxes=BOXES * 2), "boxes are of 4 images, but there are 2"),
+    (dict(bboxes=box(64, 0, 9)), "bboxes: the box .* lies outside of the image of 64 x 48 pixels"),
+    (dict(bboxes=box(0, -10, 9)), "lies outside of the image"), (dict(bboxes={"x": 3}), "bboxes: .* is not a box"),
     (dict(mask=torch.ones(3, 4, 4)), "mask: the boxes are of 3 images, but there are 2")])
 def test_a_crop_without_a_face_is_refused(inputs, said):
     with pytest.raises(ValueError, match=said):
