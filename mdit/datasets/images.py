@@ -12,35 +12,12 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from ..labelmap import PALETTE, find_entries, resize_nearest, to_indices
-
-Size = tuple[int, int]  # height, width
-
-
-def inspect_image(file: Path) -> Size:
-    """Size of a complete image file. Raises ValueError if the file is missing or cut off.
-
-    A JPEG is decoded at an eighth of its size, of any other format the checksums are read. Both cost a fraction of
-    decoding the whole image.
-    """
-    if not file.is_file():
-        raise ValueError(f"{file} is missing")
-    try:
-        with Image.open(file) as image:
-            width, height = image.size
-            if image.format == "JPEG":
-                image.draft("L", (width // 8, height // 8))
-                image.load()
-            else:
-                image.verify()
-    except Exception as error:  # each decoder raises errors of its own
-        raise ValueError(f"{file} cannot be read ({error})") from error
-    return height, width
+from .decoding import Size, open_rgb
 
 
 def read_image(file: Path | io.BytesIO) -> Tensor:
-    """An image as (3, H, W) uint8 in RGB."""
-    with Image.open(file) as image:
-        return v2.functional.pil_to_tensor(image.convert("RGB"))
+    """An image as (3, H, W) uint8 in RGB, upright and in sRGB. Transparent pixels are white."""
+    return v2.functional.pil_to_tensor(open_rgb(file))
 
 
 def read_labels(file: Path | io.BytesIO, order: tuple[int, ...]) -> Tensor:

@@ -256,8 +256,8 @@ def break_colours(folder):
 BROKEN = {
     "mask/3.png is missing": lambda folder: (folder / "mask" / "3.png").unlink(),
     "face/3.jpg is missing": lambda folder: (folder / "face" / "3.png").unlink(),
-    "text/3.txt is missing or empty": lambda folder: (folder / "text" / "3.txt").unlink(),
-    "text/2.txt is missing or empty": lambda folder: (folder / "text" / "2.txt").write_text("\n \n"),
+    "text/3.txt is missing": lambda folder: (folder / "text" / "3.txt").unlink(),
+    "text/2.txt is empty": lambda folder: (folder / "text" / "2.txt").write_text("\n \n"),
     "face/0.jpg cannot be read": break_nothing_readable,
     "face/0.jpg cannot be read .*truncated": break_jpeg_end,
     "face/1.png cannot be read": break_png_end,
