@@ -23,7 +23,8 @@ def open_dataset(source: Path | str, size: int | None = None, classes: Sequence[
     """Opens a folder of faces with label maps in any of four layouts and checks every sample.
 
     source: a folder with
-        * face/NAME.jpg (or another of IMAGE_SUFFIXES), mask/NAME.png and text/NAME.txt with one caption a line (MM-CelebA-HQ), or
+        * face/NAME.jpg (or another of IMAGE_SUFFIXES), mask/NAME.png and text/NAME.txt with one caption a line
+          (MM-CelebA-HQ), or
         * CelebA-HQ-img/NUMBER.jpg, CelebAMask-HQ-mask-anno/*/NNNNN_part.png and text/NUMBER.txt, or
         * *.tar: webdataset shards with NAME.jpg|png, NAME.mask.png and NAME.txt, or
         * *.npz: the renderer's shards, which are held in memory.
