@@ -11,7 +11,7 @@ from ..mdit.dynast.config import SMOOTH, TOP_K
 from ..mdit.dynast.keypoints import THRESHOLD, UNITS
 from ..mdit.dynast.label import SMALLEST, Label
 from ..mdit.labelmap import DEFAULT_ORDER, DEFAULT_PALETTE, to_indices
-from .files import add_folder, find_file, list_files
+from .files import add_folder, check_file, find_file, list_files
 from .labelmap import palette_inputs
 from .types import DynaSTLabel, DynaSTModel, PoseKeypoints
 
@@ -57,6 +57,10 @@ class LoadDynaST(io.ComfyNode):
             ],
             outputs=[DynaSTModel.Output(display_name="model", tooltip="Generator for 'Synthesize after Exemplar'.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, weights_name: str | None) -> bool | str:
+        return check_file(weights_name, "weights_name", FOLDER, endings=ENDINGS)
 
     @classmethod
     def execute(cls, weights_name, top_k=TOP_K, smooth=SMOOTH) -> io.NodeOutput:

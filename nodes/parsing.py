@@ -13,7 +13,7 @@ from ..mdit.labelmap import from_landmarks, to_image, to_indices
 from ..mdit.parsing import WEIGHTS, host, pasting, region
 from ..mdit.parsing.pasting import Patch
 from ..mdit.parsing.region import Region
-from .files import add_folder, find_file, list_files
+from .files import add_folder, check_file, find_file, list_files
 from .labelmap import CATEGORY, label_map_output
 from .types import FaceLandmarks, MDiTFaceParser
 
@@ -49,6 +49,10 @@ class LoadFaceParser(io.ComfyNode):
             outputs=[MDiTFaceParser.Output(display_name="parser",
                                            tooltip="Face parser, for 'Parse Face' and 'Preview Label Map'.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, parser_name: str | None) -> bool | str:
+        return check_file(parser_name, "parser_name", FOLDER, endings=ENDINGS)
 
     @classmethod
     def execute(cls, parser_name) -> io.NodeOutput:
