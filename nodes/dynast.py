@@ -10,9 +10,9 @@ from ..mdit.dynast import face, host, pose
 from ..mdit.dynast.config import SMOOTH, TOP_K
 from ..mdit.dynast.keypoints import THRESHOLD, UNITS
 from ..mdit.dynast.label import SMALLEST, Label
-from ..mdit.labelmap import DEFAULT_ORDER, DEFAULT_PALETTE, to_indices
+from ..mdit.labelmap import DEFAULT_ORDER, DEFAULT_PALETTE
 from .files import add_folder, check_file, find_file, list_files
-from .labelmap import palette_inputs
+from .labelmap import palette_inputs, read_and_tell
 from .types import DynaSTLabel, DynaSTModel, PoseKeypoints
 
 CATEGORY = "MDiTFace/exemplar"
@@ -125,7 +125,7 @@ class FaceEdgeLabel(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, label_map, palette=DEFAULT_PALETTE, order=DEFAULT_ORDER, size=SIZE) -> io.NodeOutput:
-        label = face.from_label_maps(image, to_indices(label_map, palette, order), size)
+        label = face.from_label_maps(image, read_and_tell(label_map, palette, order), size)
         return io.NodeOutput(label, label.channels[:, 0, ..., None].expand(-1, -1, -1, 3) / 255)
 
 
