@@ -6,6 +6,7 @@ import pytest
 from devtools import painter_tables
 from mditface.mdit.labelmap import CLASSES, DEFAULT_ORDER, DEFAULT_PALETTE, ORDERS, PALETTES, find_entries
 from mditface.mdit.labelmap.palettes import AUTO, AUTO_DESCRIPTION, FOREIGN
+from mditface.mdit.mditface.reductions import REDUCTIONS
 from mditface.nodes.labelmap import palette_inputs
 
 ROOT = painter_tables.FILE.parents[2]
@@ -65,18 +66,38 @@ def test_one_translation_explains_every_palette_and_order():
     texts = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text("utf-8"))
     inputs = [node["inputs"] for node in texts.values() if {"palette", "order"} <= node["inputs"].keys()]
     for name, table in {"palette": [*PALETTES, AUTO], "order": ORDERS}.items():
-        (tooltip,) = {slots[name]["tooltip"] for slots in inputs}
-        assert [key for key in table if f"{key}\uff1a" not in tooltip] == []
+        tooltips = {slots[name]["tooltip"] for slots in inputs}
+        assert len(tooltips) == 1, f"give every node the same tooltip of {name} in locales/zh/nodeDefs.json"
+        (tooltip,) = tooltips
+        lines = [f"add to each tooltip of {name} in locales/zh/nodeDefs.json: {key}\uff1aTEXT\u3002"
+                 for key in table if f"{key}\uff1a" not in tooltip]
+        assert not lines, "\n".join(lines)
 
 
 def test_the_users_page_describes_every_palette_and_order():
     page = (ROOT / "docs" / "systems" / "label-maps.md").read_text("utf-8")
-    assert [name for name in (*PALETTES, AUTO, *ORDERS, *FOREIGN) if f"\n| `{name}`" not in page] == []
+    lines = [f"add a row | `{name}` | ... | to docs/systems/label-maps.md"
+             for name in (*PALETTES, AUTO, *ORDERS, *FOREIGN) if f"\n| `{name}`" not in page]
+    assert not lines, "\n".join(lines)
+
+
+@pytest.mark.parametrize("pattern", ["*.md", "*/zh.md"])
+@pytest.mark.parametrize("table", [[*PALETTES, AUTO], ORDERS, REDUCTIONS], ids=["palettes", "orders", "reductions"])
+def test_a_help_page_that_lists_a_table_lists_all_of_it(table, pattern):
+    """A line of a page that names two entries of a table is a list of that table."""
+    lists, lacking = 0, []
+    for page in sorted((ROOT / "web" / "docs").glob(pattern)):
+        for line in page.read_text("utf-8").splitlines():
+            absent = [name for name in table if f"`{name}`" not in line]
+            if len(table) - len(absent) > 1:
+                lists += 1
+                lacking += [f"name `{name}` in {page.relative_to(ROOT)}: {line[:60]} ..." for name in absent]
+    assert lists, "no help page lists the table"
+    assert not lacking, "\n".join(lacking)
 
 
 def test_the_painter_has_the_same_tables():
-    """Where it fails: python dev.py renew."""
-    assert painter_tables.FILE.read_text("utf-8") == painter_tables.tables()
+    assert painter_tables.FILE.read_text("utf-8") == painter_tables.tables(), "run python dev.py renew"
 
 
 def test_exact_colors_are_found_in_a_palette():
