@@ -12,36 +12,14 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from ..labelmap import ORDERS, PALETTE, find_entries, read_rows, recognize_colors, resize_nearest
+from .decoding import Size, open_rgb
 
-Size = tuple[int, int]  # height, width
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # the pixels are numbers
 
 
-def inspect_image(file: Path) -> Size:
-    """Size of a complete image file. Raises ValueError if the file is missing or cut off.
-
-    A JPEG is decoded at an eighth of its size, of any other format the checksums are read. Both cost a fraction of
-    decoding the whole image.
-    """
-    if not file.is_file():
-        raise ValueError(f"{file} is missing")
-    try:
-        with Image.open(file) as image:
-            width, height = image.size
-            if image.format == "JPEG":
-                image.draft("L", (width // 8, height // 8))
-                image.load()
-            else:
-                image.verify()
-    except Exception as error:  # each decoder raises errors of its own
-        raise ValueError(f"{file} cannot be read ({error})") from error
-    return height, width
-
-
 def read_image(file: Path | io.BytesIO) -> Tensor:
-    """An image as (3, H, W) uint8 in RGB."""
-    with Image.open(file) as image:
-        return v2.functional.pil_to_tensor(image.convert("RGB"))
+    """An image as (3, H, W) uint8 in RGB, upright and in sRGB. Transparent pixels are white."""
+    return v2.functional.pil_to_tensor(open_rgb(file))
 
 
 def read_labels(file: Path | io.BytesIO, order: tuple[int, ...]) -> Tensor:
