@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from mditface.tests.e2e.draw_interactions_page import NodeEditor
-from mditface.tests.e2e.painter_page import NodePainter, connect, inside_subgraph, place
+from mditface.tests.e2e.painter_page import NodePainter, connect, place
 
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -78,26 +78,4 @@ def test_the_background_is_what_the_connected_node_shows(renderer, shared_page, 
     page.evaluate("id => { const node = app.graph.getNodeById(id); node.disconnectInput("
                   "node.inputs.findIndex(({ name }) => name === 'background')); }", made.node_id)
     shows(page, made, None)
-    assert page.our_errors == []
-
-
-@pytest.mark.parametrize("editor", [NodePainter, NodeEditor])
-def test_the_background_reaches_into_a_subgraph(renderer, shared_page, colors, editor):
-    page = shared_page
-    page.our_errors.clear()
-    made = editor.placed(page)
-    if editor is NodePainter:
-        made.command("clear")
-    loaded = place(page, "LoadImage", 900, 0)
-    choose(page, loaded, colors["red"])
-    connect(page, loaded, 0, made.node_id, "background")
-    inside = editor(page, inside_subgraph(page, made.node_id))
-    shows(page, inside, "red")
-    page.evaluate("""([id, name]) => {
-        const [widget] = app.rootGraph.getNodeById(id).widgets;
-        widget.value = name;
-        widget.callback?.(name);
-    }""", [loaded, colors["green"]])
-    shows(page, inside, "green")
-    page.evaluate("() => app.canvas.setGraph(app.rootGraph)")
     assert page.our_errors == []

@@ -7,7 +7,6 @@ import { chain } from "./chain.js";
 const BACKGROUND = "background";
 const INTERVAL = 200; // milliseconds; the host tells nobody that a node shows another image
 const MOST_STEPS = 100; // on the way to the node that shows an image
-const SUBGRAPH_INPUT = -10; // the host's id for the inputs of a subgraph, as the origin of a link
 const BYPASSED = 4; // mode of a node that hands on its input
 
 /** Keeps the image of a node's editor up to date. */
@@ -61,7 +60,7 @@ function imageOf(node) {
     return imgs?.[0]?.src ?? (file && urlOf(file));
 }
 
-/** The node whose image reaches the background, past reroutes, bypassed nodes and the borders of subgraphs. */
+/** The node whose image reaches the background, past reroutes and bypassed nodes. */
 function sourceOf(node) {
     let at = { node, slot: slotOf(node) };
     for (let step = 0; at && step < MOST_STEPS; step++) {
@@ -80,25 +79,7 @@ function originOf(graph, linkId) {
     if (!link) {
         return null;
     }
-    if (link.origin_id === SUBGRAPH_INPUT) {
-        const outer = outerNode(app.rootGraph, graph);
-        return outer && { node: outer, slot: link.origin_slot, isPassed: true };
-    }
     const node = graph.getNodeById(link.origin_id);
-    if (node?.isSubgraphNode?.()) {
-        return originOf(node.subgraph, node.subgraph.outputs[link.origin_slot]?.linkIds[0]);
-    }
     const isPassed = node?.type === "Reroute" || node?.mode === BYPASSED;
     return { node, slot: node?.inputs.findIndex(({ type }) => type === "IMAGE" || type === "*"), isPassed };
-}
-
-/** The node that stands for a subgraph, in a graph or in the subgraphs of its nodes. */
-function outerNode(graph, subgraph) {
-    for (const node of graph.nodes) {
-        const found = node.isSubgraphNode?.() && (node.subgraph === subgraph ? node : outerNode(node.subgraph, subgraph));
-        if (found) {
-            return found;
-        }
-    }
-    return null;
 }
