@@ -8,10 +8,11 @@ from comfy_api.latest import io
 
 from ..mdit.dynast import face, host, pose
 from ..mdit.dynast.config import SMOOTH, TOP_K
+from ..mdit.dynast.keypoints import THRESHOLD, UNITS
 from ..mdit.dynast.label import SMALLEST, Label
-from ..mdit.labelmap import DEFAULT_ORDER, DEFAULT_PALETTE, to_indices
-from .files import add_folder, find_file, list_files
-from .labelmap import palette_inputs
+from ..mdit.labelmap import DEFAULT_ORDER, DEFAULT_PALETTE
+from .files import add_folder, check_file, find_file, list_files
+from .labelmap import palette_inputs, read_and_tell
 from .types import DynaSTLabel, DynaSTModel, PoseKeypoints
 
 CATEGORY = "MDiTFace/exemplar"
@@ -58,6 +59,10 @@ class LoadDynaST(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, weights_name: str | None) -> bool | str:
+        return check_file(weights_name, "weights_name", FOLDER, endings=ENDINGS)
+
+    @classmethod
     def execute(cls, weights_name, top_k=TOP_K, smooth=SMOOTH) -> io.NodeOutput:
         return io.NodeOutput(host.load(find_file(weights_name, "weights_name", FOLDER), top_k, smooth))
 
@@ -80,13 +85,20 @@ class PoseLabel(io.ComfyNode):
                 io.Int.Input("person", default=0, min=0, max=255, optional=True,
                              tooltip="Index of the person in each image. 0 is the first."),
                 size_input(),
+                io.Float.Input("threshold", default=THRESHOLD, min=0.0, max=1.0, step=0.01, optional=True,
+                               advanced=True,
+                               tooltip="Score below which a point is missing. 0.3 as in the host's nodes. Missing "
+                                       "points are left out together with their limbs."),
+                io.Combo.Input("units", options=list(UNITS), default=UNITS[0], optional=True, advanced=True,
+                               tooltip="Unit of the points: pixels, fractions of the image (0 to 1) or thousandths (0 "
+                                       "to 1000). auto: fractions if all numbers are small, otherwise pixels."),
             ],
             outputs=[label_output(), io.Image.Output(display_name="preview", tooltip="Drawing in the label.")],
         )
 
     @classmethod
-    def execute(cls, keypoints, person=0, size=SIZE) -> io.NodeOutput:
-        label = pose.from_keypoints(keypoints, size, person)
+    def execute(cls, keypoints, person=0, size=SIZE, threshold=THRESHOLD, units=UNITS[0]) -> io.NodeOutput:
+        label = pose.from_keypoints(keypoints, size, person, threshold, units)
         return io.NodeOutput(label, label.channels[:, :3].movedim(1, -1) / 255)
 
 
@@ -113,7 +125,7 @@ class FaceEdgeLabel(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, label_map, palette=DEFAULT_PALETTE, order=DEFAULT_ORDER, size=SIZE) -> io.NodeOutput:
-        label = face.from_label_maps(image, to_indices(label_map, palette, order), size)
+        label = face.from_label_maps(image, read_and_tell(label_map, palette, order), size)
         return io.NodeOutput(label, label.channels[:, 0, ..., None].expand(-1, -1, -1, 3) / 255)
 
 

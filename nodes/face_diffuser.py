@@ -16,7 +16,7 @@ from ..mdit.face_diffuser.stages import Borders, leading_sigmas
 from ..mdit.face_diffuser.strip import draw_strip
 from ..mdit.face_diffuser.weights import load_face_diffuser
 from ..mdit.labelmap import to_indices
-from .files import add_folder, find_file, list_files
+from .files import add_folder, check_file, find_file, list_files
 from .loading import DTYPES
 from .types import FaceDiffuserSubject
 
@@ -176,6 +176,10 @@ class LoadFaceDiffuser(io.ComfyNode):
                                                                            "for the scene model's file."),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, weights_name: str | None) -> bool | str:
+        return check_file(weights_name, "weights_name", FOLDER, endings=ENDINGS)
 
     @classmethod
     def execute(cls, weights_name, weight_dtype="default") -> io.NodeOutput:

@@ -18,7 +18,7 @@ from ..mdit.interactdiffusion.schedule import ScheduleBySteps, ScheduleByTimeste
 from ..mdit.interactdiffusion.text import parse_interactions, parse_numbers
 from ..mdit.interactdiffusion.weights import load_interactdiffusion
 from .editors import background_input, show_background
-from .files import add_folder, find_file, list_files
+from .files import add_folder, check_file, find_file, list_files
 from .types import Interactions, InteractionWeights
 
 CATEGORY = "MDiTFace/interaction"
@@ -90,6 +90,10 @@ class LoadInteractDiffusion(io.ComfyNode):
                 io.Vae.Output(display_name="vae", tooltip="VAE of a complete checkpoint; otherwise empty."),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, weights_name: str | None) -> bool | str:
+        return check_file(weights_name, "weights_name", *FOLDERS, endings=ENDINGS)
 
     @classmethod
     def execute(cls, weights_name) -> io.NodeOutput:

@@ -10,7 +10,7 @@ from ..mdit.pt_dit.cost import report_cost, token_grid
 from ..mdit.pt_dit.schedule import compute_shift, compute_sigmas
 from ..mdit.pt_dit.text import encode
 from ..mdit.pt_dit.vae import load_vae
-from .files import list_files, find_file
+from .files import check_file, find_file, list_files
 from .loading import DTYPES
 
 CATEGORY = "MDiTFace/PT-DiT"
@@ -46,6 +46,10 @@ class LoadPTDiT(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, model_name: str | None) -> bool | str:
+        return check_file(model_name, "model_name", MODELS, endings=ENDINGS)
+
+    @classmethod
     def execute(cls, model_name, weight_dtype="default") -> io.NodeOutput:
         return io.NodeOutput(host.load(find_file(model_name, host.SOURCE, MODELS), DTYPES[weight_dtype]))
 
@@ -66,6 +70,10 @@ class LoadPTDiTVAE(io.ComfyNode):
             ],
             outputs=[io.Vae.Output(display_name="vae", tooltip="VAE for 'VAE Encode' and 'VAE Decode'.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, vae_name: str | None) -> bool | str:
+        return check_file(vae_name, "vae_name", VAES, endings=ENDINGS)
 
     @classmethod
     def execute(cls, vae_name) -> io.NodeOutput:

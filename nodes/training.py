@@ -11,11 +11,10 @@ import torch
 import folder_paths
 from comfy_api.latest import io, ui
 
-from ..mdit.labelmap import to_indices
 from ..mdit.mditface.adapter.families import model_titles
 from ..mdit.mditface.reductions import REDUCTIONS, describe_reductions
 from .adapter import FOLDERS
-from .labelmap import palette_inputs
+from .labelmap import palette_inputs, read_and_tell
 from .types import MDiTAdapter
 
 NEEDED = "accelerate"
@@ -108,7 +107,7 @@ class TrainAdapter(io.ComfyNode):
         from ..mdit.training.curve import loss_curve
         chosen = DEFAULTS | {name: values[0] for name, values in single.items()}
         model = chosen["model"]
-        labels = [to_indices(maps, chosen["palette"], chosen["order"]) for maps in label_maps]
+        labels = [read_and_tell(maps, chosen["palette"], chosen["order"]) for maps in label_maps]
         base = graph.find_file(model)
         samples = graph.make_samples(model, latents, conditioning, labels)
         empty = graph.read_text(model, empty_text[0][0]) if empty_text else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
+import torch
 from torch import Tensor
 
 from comfy.ldm.flux.math import apply_rope1
@@ -33,7 +34,7 @@ def merge_entry(kv: Iterable[KeysAndValues], tokens: MaskTokens, rotation: Rotat
     """The keys and values of each flat region become one pair, with the bias log n.
 
     Keys that are rotated to different positions would partly cancel out in a mean. They are turned back first, and
-    their mean is turned to the mean position.
+    their mean is turned to the mean position. Everything is computed in float32 and rounded once.
     """
     leaves = find_flat_regions(tokens.classes, tokens.grid)  # (M,)
     if leaves.max() + 1 == len(leaves):  # nothing is flat: exact
@@ -44,12 +45,12 @@ def merge_entry(kv: Iterable[KeysAndValues], tokens: MaskTokens, rotation: Rotat
 
     def merge_keys(k: Tensor) -> Tensor:
         if turn is None:
-            return merge_leaves(k, leaves)
-        unturned = apply_rope1(k, turn.transpose(-1, -2).contiguous())
-        return apply_rope1(merge_leaves(unturned, leaves), turn_to_mean)  # (b, H, leaves, D)
+            return merge_leaves(k, leaves).to(k)
+        unturned = apply_rope1(k.float(), turn.transpose(-1, -2).contiguous())
+        return apply_rope1(merge_leaves(unturned, leaves), turn_to_mean).to(k)  # (b, H, leaves, D)
 
-    kv = [(merge_keys(k), merge_leaves(v, leaves)) for k, v in kv]
-    bias = leaves.bincount().to(kv[0][0]).log()[None]  # (1, leaves)
+    kv = [(merge_keys(k), merge_leaves(v, leaves).to(v)) for k, v in kv]
+    bias = leaves.bincount().to(kv[0][0].device).log()[None]  # (1, leaves), float32
     return StaticEntry(kv, bias, eight_bit)
 
 
@@ -67,15 +68,6 @@ def key_bias(entry: StaticEntry, strength: float) -> Tensor | None:
     if strength == 1:
         return entry.bias
     if entry.bias is None:
-        keys = entry[0][0]
-        return keys.new_full((1, keys.shape[2]), math.log(strength))
+        keys = entry.blocks[0][0]
+        return torch.full((1, keys.shape[2]), math.log(strength), device=entry.device)
     return entry.bias + math.log(strength)
-
-
-def model_state(patcher) -> tuple:
-    """What changes the weights without changing `patches_uuid`. The key holds the objects, so ids stay unique."""
-    hooks = patcher.current_hooks.hooks if patcher.current_hooks is not None else []
-    strengths = tuple((hook.hook_ref, hook.strength) for hook in hooks)
-    injections = tuple((name, *injected) for name, injected in patcher.injections.items())
-    objects = tuple(item for item in patcher.object_patches.items() if item[0].startswith("diffusion_model"))
-    return strengths, injections, objects
