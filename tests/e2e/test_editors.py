@@ -65,7 +65,8 @@ def test_the_background_is_what_the_connected_node_shows(renderer, shared_page, 
     connect(page, second, 0, made.node_id, "background")
     shows(page, made, "blue")
     reroute, invert = place(page, "Reroute", 600, 0), place(page, "ImageInvert", 600, 200)
-    page.evaluate("([from, to]) => app.graph.getNodeById(from).connect(0, app.graph.getNodeById(to), 0)", [first, reroute])
+    page.evaluate("([from, to]) => app.graph.getNodeById(from).connect(0, app.graph.getNodeById(to), 0)",
+                  [first, reroute])
     connect(page, reroute, 0, made.node_id, "background")
     shows(page, made, "green")
     choose(page, first, colors["red"])

@@ -287,10 +287,12 @@ ENDS = {
     }""",
     "full screen": "() => { window.panel.toggleFullscreen(); window.panel.toggleFullscreen(); }",
     "a loaded drawing": "async first => { await window.load(first); }",
-    "a replaced drawing": "() => { const { editor } = window.panel; editor.resize(editor.map.width, editor.map.height); }",
+    "a replaced drawing":
+        "() => { const { editor } = window.panel; editor.resize(editor.map.width, editor.map.height); }",
     "another tool": "() => { window.panel.editor.setTool('fill'); }",
     "undo": "() => window.panel.editor.undo()",
-    "Escape": "() => { window.panel.canvas.dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true })); }",
+    "Escape":
+        "() => { window.panel.canvas.dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true })); }",
 }
 LINE = [(100, 60), (160, 60), (220, 60), (280, 60), (340, 60), (400, 60)]
 
