@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 import comfy.utils
-from mditface.mdit.dynast.host import PatchedDynaST, load
+from mditface.mdit.dynast.host import PatchedDynaST, load_dynast
 from mditface.mdit.dynast.label import Label
 from mditface.mdit.evaluation.colors import PARTS, ColorRule
 from mditface.mdit.datasets import open_faces
@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
     if options.count < 2:
         parser.error("--count must be at least 2: an exemplar is another face")
     try:
-        model = load(str(options.weights))
+        model = load_dynast(str(options.weights))
         size = model.network.config.size
         held = HeldOut.first_of(open_faces(options.heldout, size), options.count)
         rules = fit_rules(options.fit, size)

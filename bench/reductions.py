@@ -69,7 +69,7 @@ def draw_forms(loaded: host.LoadedMDiT, face: Sample, steps: int, seed: int, siz
 
 def measure(count: int, steps: int, size: int) -> dict[str, dict[str, float]]:
     """Means over the label maps of each form's figures."""
-    loaded = host.load(str(BUNDLED / "mditface-demo.safetensors"))
+    loaded = host.load_mdit(str(BUNDLED / "mditface-demo.safetensors"))
     parser = load_parser()
     rows = {name: [] for name in FORMS}
     for i in tqdm(range(count), desc="label maps"):

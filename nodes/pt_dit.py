@@ -47,7 +47,7 @@ class LoadPTDiT(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name, weight_dtype="default") -> io.NodeOutput:
-        return io.NodeOutput(host.load(find_file(model_name, host.SOURCE, MODELS), DTYPES[weight_dtype]))
+        return io.NodeOutput(host.load_pt_dit(find_file(model_name, host.SOURCE, MODELS), DTYPES[weight_dtype]))
 
 
 class LoadPTDiTVAE(io.ComfyNode):

@@ -13,7 +13,7 @@ from mditface.mdit.mditface.adapter.config import AdapterConfig
 from mditface.mdit.mditface.adapter.families import FAMILIES, MODULATION
 from mditface.mdit.mditface.adapter.terms import Adapter
 from mditface.mdit.mditface.attention import MaskRows
-from mditface.mdit.mditface.entries import key_bias
+from mditface.mdit.mditface.entries import make_key_bias
 from mditface.mdit.mditface.mask import BoundMask, MaskInput, MaskReference
 from mditface.mdit.mditface.reader import OPTIONS_KEY, CacheOptions
 from mditface.mdit.mditface.reductions import REDUCTIONS
@@ -75,14 +75,14 @@ class MeteredReader(AdapterReader):
         self.meter = meter
         self.counts = counts
 
-    def stream(self, model):
-        stream = super().stream(model)
-        inputs = stream.inputs
+    def make_stream(self, model):
+        stream = super().make_stream(model)
+        inputs = stream.make_inputs
 
         def begun(i: int, *args):
             self.meter.standing_for(self.counts[i])
             return inputs(i, *args)
-        stream.inputs = begun
+        stream.make_inputs = begun
         return stream
 
 
@@ -131,7 +131,7 @@ class Case:
         self.context = self.normal(self.text_tokens, TEXT_WIDTH)
         values = {"y": self.normal(self.sizes.pooled),
                   "guidance": torch.full((rows,), 3.5, dtype=dtype, device=device)}
-        conds = {name: values[name] for name in FAMILIES[self.sizes.family].prompt_inputs(network)}
+        conds = {name: values[name] for name in FAMILIES[self.sizes.family].list_prompt_inputs(network)}
         self.model = Model(network, self.sizes.latent_format(), conds)
         self.terms = adapter_terms(self.sizes, self.doubles, len(self.counts) - self.doubles)
         self.readers = {mode: self.reader(mode) for mode in MODES}
@@ -151,10 +151,10 @@ class Case:
 
     def mask(self, mode: str) -> BoundMask:
         mask = MaskInput(labels(self.size), torch.ones(len(labelmap.CLASSES)), MODES[mode], PictureVAE())
-        return BoundMask(MaskReference(mask), self.x.shape, self.model, self.readers[mode].layout(self.model))
+        return BoundMask(MaskReference(mask), self.x.shape, self.model, self.readers[mode].get_layout(self.model))
 
     def tokens(self, mode: str) -> MaskTokens:
-        return self.masks[mode].tokens(None)[0]
+        return self.masks[mode].get_tokens(None)[0]
 
     def static(self, mode: str):
         self.entries[mode] = self.readers[mode].find_entry(self.model, self.masks[mode], None, None, (), self.device,
@@ -165,13 +165,13 @@ class Case:
         return self.model(self.x[:rows], self.t[:rows], None, self.context[:rows], None, transformer_options, **conds)
 
     def joint(self, rows: int | None = None, decoupled: bool = False) -> Tensor:
-        stream = AdapterReader.stream(self.readers["exact"], self.model)
+        stream = AdapterReader.make_stream(self.readers["exact"], self.model)
         return self.base(rows, Joint(stream, self.tokens("exact"), decoupled).options)
 
     def cached(self, mode: str) -> Tensor:
         entry = self.entries[mode]
-        rows = (MaskRows(slice(0, self.rows), entry, key_bias(entry, 1.0)),)
-        return self.readers[mode].call(self.model, rows, self.x, self.t, None, self.context, None, {})
+        rows = (MaskRows(slice(0, self.rows), entry, make_key_bias(entry, 1.0)),)
+        return self.readers[mode].call_model(self.model, rows, self.x, self.t, None, self.context, None, {})
 
     def reference_latents(self) -> Tensor:
         return self.base(ref_latents=[self.x])

@@ -34,13 +34,13 @@ class Joint:
         vec = self.vec if self.decoupled else args["vec"]
         self.length = args["img"].shape[1] + (args["txt"].shape[1] if "txt" in args else 0)
         options = {**args["transformer_options"], "optimized_attention_override": partial(self.attend, i, vec)}
-        call = self.stream.block_call(i, extra["original_block"])
+        call = self.stream.choose_block_call(i, extra["original_block"])
         return call({**args, "transformer_options": options})
 
     def start(self, img: Tensor, vec: Tensor):
         msk, self.pe = self.stream.start(self.tokens, self.tokens.tokens.to(img), {})
         self.msk = msk.expand(img.shape[0], -1, -1)  # (B, M, d)
-        self.vec = self.stream.vector(vec.new_zeros(1), None, vec.dtype)
+        self.vec = self.stream.make_vector(vec.new_zeros(1), None, vec.dtype)
 
     def attend(self, i: int, vec: Tensor, function: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int,
                mask: Tensor | None = None, skip_reshape: bool = False, **kwargs) -> Tensor:
@@ -48,7 +48,7 @@ class Joint:
             return function(q, k, v, heads, mask=mask, skip_reshape=skip_reshape, **kwargs)
         if not skip_reshape:
             q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))  # (B, H, T, D)
-        own = self.stream.inputs(i, self.msk, vec, self.pe)
+        own = self.stream.make_inputs(i, self.msk, vec, self.pe)
         last = i + 1 == self.stream.blocks
         if not last:
             q = torch.cat((q, own.q), dim=2)

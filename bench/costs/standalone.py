@@ -111,7 +111,7 @@ class Joint:
     def start(self, img: Tensor, txt: Tensor, vec: Tensor, **_):
         tokens = self.model.mask_embed(self.tokens.tokens)
         self.bias = None
-        msk, self.pe = self.model.add_positions(tokens, self.tokens.positions(), {})
+        msk, self.pe = self.model.add_positions(tokens, self.tokens.list_positions(), {})
         self.mask = [msk.expand(img.shape[0], -1, -1)]  # (B, M, d)
         if self.decoupled:
             own = txt.shape[1] + img.shape[1]
@@ -150,7 +150,7 @@ class Case:
         return found._replace(tokens=found.tokens.to(self.step[0]))
 
     def static(self, tokens: MaskTokens) -> StaticEntry:
-        return StaticEntry(self.model.static_path(tokens.tokens, tokens.positions()), None, eight_bit=False)
+        return StaticEntry(self.model.run_static_path(tokens.tokens, tokens.list_positions()), None, eight_bit=False)
 
     def cached(self, entry: StaticEntry) -> Tensor:
         return self.model(*self.step, mask_rows=(MaskRows(slice(0, HALVES), entry),))

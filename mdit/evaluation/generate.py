@@ -62,7 +62,7 @@ def load_models(model: Path, adapter: Path | None = None) -> Models:
         if not path.is_file():
             raise FileNotFoundError(f"no file {path}")
     if adapter is None:
-        models = Models(*host.load(str(model)))
+        models = Models(*host.load_mdit(str(model)))
     else:
         patcher, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(model))
         models = Models(apply_adapter(patcher, load_adapter(str(adapter))), clip, vae)

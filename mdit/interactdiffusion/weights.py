@@ -17,7 +17,7 @@ import comfy.model_patcher
 import comfy.ops
 import comfy.utils
 
-from ..shared.weight_files import check_finite, check_layout, read_tensors, shapes_of
+from ..shared.weight_files import check_finite, check_layout, read_tensors, read_shapes
 from .model import COORDINATES, HEADS, InteractDiffusion, InteractDiffusionSizes
 
 SOURCE = "weights_name"
@@ -83,7 +83,7 @@ def load_interactdiffusion(path: str) -> InteractDiffusionFile:
     except ValueError as error:
         raise ValueError(f"{SOURCE}: '{path}': {error}") from error
     network = InteractDiffusion(sizes, comfy.utils.weight_dtype(plugin), "meta", comfy.ops.manual_cast)
-    shapes = {key_in_file(name, blocks): shape for name, shape in shapes_of(network).items()}
+    shapes = {key_in_file(name, blocks): shape for name, shape in read_shapes(network).items()}
     check_layout(plugin, shapes, path, SOURCE)
     check_finite(plugin, path, SOURCE)
     network.load_state_dict({name: plugin[key_in_file(name, blocks)] for name in network.state_dict()}, assign=True)

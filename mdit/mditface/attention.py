@@ -54,7 +54,7 @@ class ReadPattern(NamedTuple):
     radius: int = 0
     grid: tuple[int, int] = (0, 0)
 
-    def readers(self, length: int) -> slice:
+    def find_readers(self, length: int) -> slice:
         """The queries that read the mask, out of `length`."""
         if self.radius:
             return slice(self.text, self.text + self.grid[0] * self.grid[1])
@@ -139,7 +139,7 @@ def merge_with_lse(call: AttentionCall, mask_k: Tensor, mask_v: Tensor, bias: Te
                    ) -> Tensor:
     """Two attentions whose outputs are weighted by their log-sum-exp: exact, and no keys are copied."""
     out, lse = attend_with_lse(call.q, call.k, call.v, as_bias(call.attn_mask, call.q))  # (B, H, T, D), (B, H, T)
-    readers = pattern.readers(call.q.shape[2])
+    readers = pattern.find_readers(call.q.shape[2])
     q = call.q[:, :, readers]
     if pattern.radius:
         mask_out, mask_lse = local_window.attend_windows(q, mask_k, mask_v, bias, pattern.grid, pattern.radius,
@@ -158,7 +158,7 @@ def concatenate_keys(call: AttentionCall, mask_k: Tensor, mask_v: Tensor, bias: 
     """One attention over all keys; serves every kernel and has gradients."""
     q, k, v, attn_mask, kernel = call
     length = q.shape[2]
-    readers = pattern.readers(length)
+    readers = pattern.find_readers(length)
     mask_k, mask_v, bias = expand_keys(mask_k, mask_v, bias, pattern, q)
     all_k = torch.cat((k, mask_k), dim=2)
     all_v = torch.cat((v, mask_v), dim=2)
@@ -180,7 +180,7 @@ def attend_at_once(call: AttentionCall, mask_rows: Sequence[MaskRows], index: in
     """
     q, k, v, attn_mask, kernel = call
     B, H, T, D = q.shape
-    readers = pattern.readers(T)
+    readers = pattern.find_readers(T)
     expanded = []
     for rows, kv, bias, _ in mask_rows:
         if kv is not None:

@@ -127,13 +127,13 @@ class StaticMaskCache(nn.Module):
     def nbytes(self) -> int:
         return sum(entry.nbytes for entry in self.entries.values())
 
-    def resident(self) -> list[StaticEntry]:
+    def list_resident(self) -> list[StaticEntry]:
         return [entry for entry in self.entries.values() if entry.resident]
 
     def move(self, source: torch.device, target: torch.device, budget: float) -> int:
         """Moves entries stored on `source`, least recently used first, until `budget` bytes moved."""
         moved = 0
-        for entry in self.resident():
+        for entry in self.list_resident():
             if entry.stored_on == source and source != target and moved < budget:
                 entry.store_on(target)
                 moved += entry.nbytes
@@ -145,10 +145,10 @@ class CachePatcher(comfy.model_patcher.ModelPatcher):
     section 6.3)."""
 
     def model_size(self) -> int:
-        return sum(entry.nbytes for entry in self.model.resident()) + self.model.planned
+        return sum(entry.nbytes for entry in self.model.list_resident()) + self.model.planned
 
     def loaded_size(self) -> int:
-        return sum(entry.nbytes for entry in self.model.resident() if entry.stored_on == self.load_device)
+        return sum(entry.nbytes for entry in self.model.list_resident() if entry.stored_on == self.load_device)
 
     def current_loaded_device(self) -> torch.device:
         return self.load_device
@@ -175,13 +175,13 @@ class StaticStore:
         self.patchers: dict[torch.device, CachePatcher] = {}
         self.lock = threading.RLock()
 
-    def patcher(self, load_device, offload_device) -> CachePatcher:
+    def get_patcher(self, load_device, offload_device) -> CachePatcher:
         if load_device not in self.patchers:
             self.patchers[load_device] = CachePatcher(self.cache, load_device, offload_device)
         return self.patchers[load_device]
 
     @contextlib.contextmanager
-    def reserved(self, entries: int, nbytes: int):
+    def reserve(self, entries: int, nbytes: int):
         """For the time of a run: stores that many entries at once, and lets the host make room for new bytes."""
         self.needed += entries
         self.cache.planned += nbytes
@@ -200,7 +200,7 @@ class StaticStore:
                 entry.hits += 1
                 self.cache.entries.move_to_end(key)
             else:
-                entry = compute_counted(compute, report)
+                entry = compute_and_count(compute, report)
                 self.cache.planned = max(0, self.cache.planned - entry.nbytes)
                 while len(self.cache.entries) >= max(CAPACITY, self.needed):
                     self.cache.entries.popitem(last=False)
@@ -209,7 +209,7 @@ class StaticStore:
             return entry
 
 
-def compute_counted(compute: Callable[[], StaticEntry], report: RunReport) -> StaticEntry:
+def compute_and_count(compute: Callable[[], StaticEntry], report: RunReport) -> StaticEntry:
     """The computed entry, counted in the report as a pass."""
     start = time.perf_counter()
     entry = compute()

@@ -111,7 +111,7 @@ class ExemplarBranch(nn.Module):
             operations.Linear(config.width, config.width, **factory))
         self.reads = nn.ModuleList([SparseRead(config.width, operations=operations, **factory) for _ in self.blocks])
 
-    def static_path(self, tokens: ExemplarTokens) -> tuple[tuple[Tensor, Tensor], Iterator[tuple[Tensor, Tensor]]]:
+    def run_static_path(self, tokens: ExemplarTokens) -> tuple[tuple[Tensor, Tensor], Iterator[tuple[Tensor, Tensor]]]:
         """The candidates (b, N, 5k) with the target's features (b, N, MATCH), and each reading block's keys and values.
         """
         target, labels, patches = tokens

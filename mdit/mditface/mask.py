@@ -151,7 +151,7 @@ class BoundMask:
     def store(self) -> StaticStore:
         return self.reference.mask.store
 
-    def cached_parts(self) -> list[BoundMask | BoundExemplar]:
+    def list_cached_parts(self) -> list[BoundMask | BoundExemplar]:
         """The parts of this reference that have a store: the mask, and the exemplar on it."""
         return [self] if self.exemplar is None else [self, self.exemplar]
 
@@ -164,7 +164,7 @@ class BoundMask:
         return (f"label map {w} x {h} resized to {width} x {height} by nearest neighbor, because the latent has "
                 "another aspect ratio")
 
-    def tokens(self, area: tuple | None, reduction: Reduction | None = None) -> tuple[MaskTokens, bytes]:
+    def get_tokens(self, area: tuple | None, reduction: Reduction | None = None) -> tuple[MaskTokens, bytes]:
         """Tokens for the region `area` (h, w, y, x in latent cells; None for all) and their digest.
 
         Every region reads a condition of fixed size as a whole, at its own position. `reduction` is the mask's if None.
@@ -189,9 +189,9 @@ class BoundMask:
         latent = None if self.latent is None else self.latent[:, :, y:y + h, x:x + w]
         return make_mask_tokens(labels, latent, visible, self.layout, p, reduction)
 
-    def planned_bytes(self, dtype: torch.dtype) -> int:
+    def plan_bytes(self, dtype: torch.dtype) -> int:
         """Bytes of the keys and values to come."""
-        b, M, _ = self.tokens(None)[0].tokens.shape
+        b, M, _ = self.get_tokens(None)[0].tokens.shape
         return 2 * self.layout.blocks * b * M * self.layout.width * dtype.itemsize
 
 
@@ -220,18 +220,18 @@ class BoundExemplar:
     def store(self) -> StaticStore:
         return self.exemplar.store
 
-    def tokens(self, area: tuple | None) -> tuple[ExemplarTokens, tuple]:
+    def get_tokens(self, area: tuple | None) -> tuple[ExemplarTokens, tuple]:
         """For the region `area` of the target, which may read all of the exemplar, and their digest."""
-        target, target_digest = self.mask.tokens(area, EXACT)
-        labels, labels_digest = self.labels.tokens(None)
+        target, target_digest = self.mask.get_tokens(area, EXACT)
+        labels, labels_digest = self.labels.get_tokens(None)
         tokens = ExemplarTokens(self.make_side(target, area), self.make_side(labels, None), self.patches)
         return tokens, (target_digest, area, labels_digest, self.digest)
 
     def make_side(self, tokens: MaskTokens, area: tuple | None) -> MatchSide:
         """With positions as fractions of the whole image."""
         corner = torch.tensor([0.0, 0.0] if area is None else area[2:])
-        cells = (tokens.positions() + 0.5) * self.mask.layout.patch + corner
+        cells = (tokens.list_positions() + 0.5) * self.mask.layout.patch + corner
         return MatchSide(tokens.tokens, cells / torch.tensor(self.mask.latents[-2:]), tokens.grid)
 
-    def planned_bytes(self, dtype: torch.dtype) -> int:
+    def plan_bytes(self, dtype: torch.dtype) -> int:
         return self.patches.shape[0] * self.patches.shape[1] * self.mask.layout.exemplar * dtype.itemsize

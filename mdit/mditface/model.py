@@ -43,8 +43,8 @@ class Final(nn.Module):
 class MDiT(nn.Module):
     """Predicts the flow velocity noise - image of a noisy latent.
 
-    The mask enters as keys and values of each block (`MaskRows`). `static_path` computes them from mask tokens once,
-    because they depend neither on the time nor on the text.
+    The mask enters as keys and values of each block (`MaskRows`). They depend neither on the time nor on the text, so
+    `run_static_path` computes them from mask tokens once.
     """
 
     def __init__(self, config: MDiTConfig, dtype=None, device=None, operations=None):
@@ -119,7 +119,7 @@ class MDiT(nn.Module):
             img, txt = out["img"], out["txt"]
         return img
 
-    def static_path(self, tokens: Tensor, positions: Tensor, transformer_options={}
+    def run_static_path(self, tokens: Tensor, positions: Tensor, transformer_options={}
                     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields each block's mask keys and values (b, H, M, D), after norm and rotation.
 

@@ -17,9 +17,9 @@ import comfy.patcher_extension
 
 from ..shared.conds import CarriedCond
 from .attention import ExemplarKeys, MaskRows
-from .cache import REPORT_KEY, RunReport, StaticEntry, StaticStore, compute_counted
+from .cache import REPORT_KEY, RunReport, StaticEntry, StaticStore, compute_and_count
 from .config import MaskLayout
-from .entries import key_bias, model_state, reduce_entry
+from .entries import make_key_bias, read_model_state, reduce_entry
 from .exemplar_branch import ExemplarTokens
 from .mask import CONDITIONING_KEY, BoundExemplar, BoundMask, is_mask
 from .prompt import Prompt, mark_prompt, read_prompt
@@ -48,7 +48,7 @@ class MaskCond(CarriedCond):
         if self.cond is None:
             return [0]
         batch, *latent = self.cond.latents
-        return [len(self.cond.cached_parts()) * batch, *latent]
+        return [len(self.cond.list_cached_parts()) * batch, *latent]
 
 
 class MaskReader:
@@ -67,32 +67,33 @@ class MaskReader:
     prompted = False
     radius = 0
 
-    def layout(self, model) -> MaskLayout:
+    def get_layout(self, model) -> MaskLayout:
         raise NotImplementedError
 
-    def static_path(self, model, tokens: MaskTokens, device: torch.device, dtype: torch.dtype, prompt: Prompt | None,
-                    transformer_options: dict) -> Iterator[tuple[Tensor, Tensor]]:
+    def run_static_path(self, model, tokens: MaskTokens, device: torch.device, dtype: torch.dtype,
+                        prompt: Prompt | None, transformer_options: dict) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields each block's keys and values, (b, H, M, D)."""
         raise NotImplementedError
 
-    def rotation(self, model, device: torch.device, transformer_options: dict, positions: Tensor) -> Tensor | None:
+    def compute_rotation(self, model, device: torch.device, transformer_options: dict, positions: Tensor
+                         ) -> Tensor | None:
         """The rotation (1, 1, M, D/2, 2, 2) of keys at positions (M, 2); None where keys are not rotated."""
         raise NotImplementedError
 
-    def prompt_inputs(self, model) -> tuple[str, ...]:
+    def list_prompt_inputs(self, model) -> tuple[str, ...]:
         """The host's names of the model inputs that the keys and values of a `prompted` reader depend on."""
         raise NotImplementedError
 
-    def exemplar_path(self, model, tokens: ExemplarTokens
-                      ) -> tuple[tuple[Tensor, Tensor], Iterator[tuple[Tensor, Tensor]]]:
-        """What `ExemplarBranch.static_path` gives; for models whose layout says that they read exemplars."""
+    def run_exemplar_path(self, model, tokens: ExemplarTokens
+                          ) -> tuple[tuple[Tensor, Tensor], Iterator[tuple[Tensor, Tensor]]]:
+        """What `ExemplarBranch.run_static_path` gives; for models whose layout says that they read exemplars."""
         raise NotImplementedError
 
-    def call(self, executor, mask_rows: tuple[MaskRows, ...], x: Tensor, *args, **kwargs) -> Tensor:
+    def call_model(self, executor, mask_rows: tuple[MaskRows, ...], x: Tensor, *args, **kwargs) -> Tensor:
         """Calls the model so that its blocks read the masks."""
         raise NotImplementedError
 
-    def additional_models(self) -> list:
+    def list_additional_models(self) -> list:
         """Patchers that are loaded together with a model that reads a mask."""
         return []
 
@@ -112,7 +113,7 @@ class MaskReader:
         references = [cond.get(self.key) or cond.get(CONDITIONING_KEY) for cond in conds]
         if not any(references):
             return executor(noise, *args, **kwargs)
-        layout = self.layout(patcher.model)
+        layout = self.get_layout(patcher.model)
         if not layout.exemplar and any(reference.exemplar for reference in references if reference):
             raise ValueError(f"model: {name_model(patcher)} has no branch that reads an exemplar (exemplar_blocks in "
                              "its configuration): load a model with such a branch, or remove 'Apply MDiT Exemplar'")
@@ -135,27 +136,27 @@ class MaskReader:
         cond["model_conds"] = {**cond["model_conds"], self.key: MaskCond(mask)}
         if mask is None:
             return
-        holders = [part.store.patcher(patcher.load_device, patcher.offload_device)
-                   for part in (mask.cached_parts() if cached else [])]
-        cond["additional_models"] = [*cond.get("additional_models", []), *self.additional_models(), *holders]
+        holders = [part.store.get_patcher(patcher.load_device, patcher.offload_device)
+                   for part in (mask.list_cached_parts() if cached else [])]
+        cond["additional_models"] = [*cond.get("additional_models", []), *self.list_additional_models(), *holders]
 
     def reserve(self, stack: contextlib.ExitStack, masks: list[BoundMask], patcher):
         """Keeps room for this run's entries: one for all equal uses of a mask or exemplar, or one for each use where
         the prompt makes them differ."""
         uses = collections.defaultdict(list)  # of each store
         for mask in masks:
-            for part in mask.cached_parts():
+            for part in mask.list_cached_parts():
                 uses[part.store].append(part)
         for store, parts in uses.items():
             count, nbytes = self.count_entries(store, parts, patcher)
-            stack.enter_context(store.reserved(count, nbytes))
+            stack.enter_context(store.reserve(count, nbytes))
 
     def count_entries(self, store: StaticStore, parts: list[BoundMask | BoundExemplar], patcher) -> tuple[int, int]:
         """How many entries a run needs in a store, and the bytes of those that it lacks."""
         dtype = patcher.model.get_dtype_inference()
-        different = {part.tokens(None)[1]: part for part in parts}
+        different = {part.get_tokens(None)[1]: part for part in parts}
         present = {key[:3] for key in store.cache.entries}
-        nbytes = sum(part.planned_bytes(dtype) for digest, part in different.items()
+        nbytes = sum(part.plan_bytes(dtype) for digest, part in different.items()
                      if (digest, patcher.patches_uuid, self.identity) not in present)
         return len(parts if self.prompted else different), nbytes
 
@@ -173,7 +174,7 @@ class MaskReader:
 
     def mark_prompts(self, executor, guider, *args, **kwargs):
         """SAMPLER_SAMPLE: from here on the conditions hold their prompt; see prompt.py."""
-        names = self.prompt_inputs(guider.model_patcher.model)
+        names = self.list_prompt_inputs(guider.model_patcher.model)
         for cond in itertools.chain.from_iterable(guider.conds.values()):
             mark_prompt(cond, names)
         return executor(guider, *args, **kwargs)
@@ -184,7 +185,7 @@ class MaskReader:
         chunks = kwargs.pop(self.key, None)
         args = (x, t, c_concat, c_crossattn, control, transformer_options)
         rows = self.find_rows(executor.class_obj, chunks, x, t[0], kwargs, transformer_options) if chunks else ()
-        return self.call(executor, rows, *args, **kwargs) if rows else executor(*args, **kwargs)
+        return self.call_model(executor, rows, *args, **kwargs) if rows else executor(*args, **kwargs)
 
     def find_rows(self, model, chunks: list[MaskCond], x: Tensor, sigma: Tensor, conds: dict, transformer_options: dict
                   ) -> tuple[MaskRows, ...]:
@@ -207,26 +208,27 @@ class MaskReader:
             check_size(mask, area, x)
             entry = self.find_entry(model, mask, area, run.prompt, digest, x.device, transformer_options)
             exemplar = self.find_exemplar_keys(model, mask, area, x.device, transformer_options)
-            found.append(MaskRows(rows, entry, key_bias(entry, mask.reference.strength), exemplar))
+            found.append(MaskRows(rows, entry, make_key_bias(entry, mask.reference.strength), exemplar))
         return tuple(found) if any(part.kv is not None for part in found) else ()
 
     def find_prompt(self, model, conds: dict, chunk: int, rows: slice) -> tuple[Prompt | None, tuple]:
         """The prompt of a chunk and its digest; None and an empty digest where keys do not depend on it."""
         if not self.prompted:
             return None, ()
-        return read_prompt(conds, self.prompt_inputs(model), chunk, rows)
+        return read_prompt(conds, self.list_prompt_inputs(model), chunk, rows)
 
     def find_entry(self, model, mask: BoundMask, area: tuple | None, prompt: Prompt | None, prompt_digest: Hashable,
                    device: torch.device, transformer_options: dict) -> StaticEntry:
         options = transformer_options.get(OPTIONS_KEY, CacheOptions())
-        tokens, digest = mask.tokens(area)
+        tokens, digest = mask.get_tokens(area)
         reduction = mask.reference.mask.reduction
         dtype = model.get_dtype_inference()
 
         def compute() -> StaticEntry:
-            kv = self.static_path(model, tokens, device, dtype, prompt, transformer_options)
-            rotation = partial(self.rotation, model, device, transformer_options)
-            return reduce_entry(kv, tokens, REDUCTIONS[reduction], self.radius, rotation, options.mode == "8-bit")
+            kv = self.run_static_path(model, tokens, device, dtype, prompt, transformer_options)
+            compute_rotation = partial(self.compute_rotation, model, device, transformer_options)
+            return reduce_entry(kv, tokens, REDUCTIONS[reduction], self.radius, compute_rotation,
+                                eight_bit=options.mode == "8-bit")
 
         rope = tuple(sorted((transformer_options.get("rope_options") or {}).items()))
         return self.look_up(model, mask.store, digest, (device, reduction, rope, prompt_digest), compute,
@@ -237,12 +239,12 @@ class MaskReader:
         """What the rows of a mask read of its exemplar; None where it has none."""
         if mask.exemplar is None:
             return None
-        tokens, digest = mask.exemplar.tokens(area)
+        tokens, digest = mask.exemplar.get_tokens(area)
         options = transformer_options.get(OPTIONS_KEY, CacheOptions())
         dtype = model.get_dtype_inference()
 
         def compute() -> StaticEntry:
-            candidates_and_match, kv = self.exemplar_path(model, tokens.to(device, dtype))
+            candidates_and_match, kv = self.run_exemplar_path(model, tokens.to(device, dtype))
             entry = StaticEntry(kv, None, options.mode == "8-bit")
             entry.blocks.append(candidates_and_match)
             return entry
@@ -258,9 +260,9 @@ class MaskReader:
         options = transformer_options.get(OPTIONS_KEY, CacheOptions())
         report = transformer_options.get(REPORT_KEY) or RunReport()
         if not uses_cache(transformer_options):
-            return compute_counted(compute, report)
+            return compute_and_count(compute, report)
         patcher = model.current_patcher
-        key = (digest, patcher.patches_uuid, self.identity, *model_state(patcher), options.mode,
+        key = (digest, patcher.patches_uuid, self.identity, *read_model_state(patcher), options.mode,
                model.get_dtype_inference(), *rest)
         entry = store.get(key, compute, report)
         if options.offload:
@@ -284,20 +286,20 @@ class ChunkRun(NamedTuple):
 class StandAloneReader(MaskReader):
     """Reads masks for a base model whose network takes `mask_rows` (see MDiT.forward)."""
 
-    def layout(self, model) -> MaskLayout:
+    def get_layout(self, model) -> MaskLayout:
         return model.diffusion_model.config.mask_layout
 
-    def static_path(self, model, tokens, device, dtype, prompt, transformer_options):
-        return model.diffusion_model.static_path(tokens.tokens.to(device, dtype), tokens.positions().to(device),
-                                                 transformer_options)
+    def run_static_path(self, model, tokens, device, dtype, prompt, transformer_options):
+        positions = tokens.list_positions().to(device)
+        return model.diffusion_model.run_static_path(tokens.tokens.to(device, dtype), positions, transformer_options)
 
-    def rotation(self, model, device, transformer_options, positions) -> Tensor | None:
+    def compute_rotation(self, model, device, transformer_options, positions) -> Tensor | None:
         return model.diffusion_model.encode_positions(positions.to(device), transformer_options)[1]
 
-    def exemplar_path(self, model, tokens):
-        return model.diffusion_model.exemplar.static_path(tokens)
+    def run_exemplar_path(self, model, tokens):
+        return model.diffusion_model.exemplar.run_static_path(tokens)
 
-    def call(self, executor, mask_rows, *args, **kwargs) -> Tensor:
+    def call_model(self, executor, mask_rows, *args, **kwargs) -> Tensor:
         return executor(*args, mask_rows=mask_rows, **kwargs)
 
 

@@ -37,7 +37,7 @@ class MaskTokens(NamedTuple):
     classes: Tensor
     latent: Tensor | None = None
 
-    def positions(self) -> Tensor:
+    def list_positions(self) -> Tensor:
         """Row and column of each token, (M, 2)."""
         return torch.cartesian_prod(self.rows, self.cols)
 

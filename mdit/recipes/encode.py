@@ -12,13 +12,13 @@ import comfy.utils
 from comfy.model_patcher import ModelPatcher
 
 from ..labelmap import to_image
-from ..mditface.host import load as load_mdit
+from ..mditface.host import load_mdit
 from ..mditface.text import TEXT_KEY
 from ..datasets import CachedDataset, bucket_sizes, file_digest, open_faces
 from .patches import PATCHES_KEY, PatchVAE
 from ..training.settings import EncodedSettings
 from ..training.targets.adapter import AdapterSettings, AdapterTarget
-from ..training.targets.lowrank import base_family
+from ..training.targets.lowrank import find_base_family
 from .targets.sd3 import SD3Settings, SD3Target
 
 MULTIPLE = 16  # pixels: the VAE's factor 8 times the patch of 2
@@ -52,7 +52,7 @@ def load_base(settings: AdapterSettings) -> tuple[ModelPatcher, comfy.sd.VAE, co
     else:
         base, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
             str(settings.base), output_vae=not settings.vae, output_clip=not settings.clip)
-    family = base_family(base)
+    family = find_base_family(base)
     if settings.clip:
         clip = load_clip(settings.clip, comfy.sd.CLIPType[family.clip_type])
     if settings.vae:

@@ -10,7 +10,7 @@ from ..mditface.exemplar_branch import ExemplarTokens, MatchSide
 from ..mditface.math import patchify
 from ..mditface.model import MDiT
 from ..datasets.augment import mirror, normalize
-from ..training.sampling import mask_inputs
+from ..training.sampling import make_mask_inputs
 
 SMALLEST_CROP = 0.6  # its side, as a fraction of the image's
 
@@ -39,8 +39,8 @@ def exemplar_keys(model: MDiT, labels: Tensor, images: Tensor, image_labels: Ten
     grid = (labels.shape[-1] // patch,) * 2
 
     def side(labels: Tensor) -> MatchSide:
-        tokens, positions = mask_inputs(labels, model)
+        tokens, positions = make_mask_inputs(labels, model)
         return MatchSide(tokens, (positions + 0.5) / grid[0], grid)
     tokens = ExemplarTokens(side(labels), side(image_labels), patchify(normalize(images), patch))
-    (candidates, match), kv = model.exemplar.static_path(tokens)
+    (candidates, match), kv = model.exemplar.run_static_path(tokens)
     return ExemplarKeys(candidates, match, list(kv), strength)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def step_rng(*seed: int) -> np.random.Generator:
+def make_step_rng(*seed: int) -> np.random.Generator:
     """The random numbers of one step: a function of the run's seed, the step and the process alone.
 
     So a run that was interrupted resumes exactly as it would have continued.
@@ -17,7 +17,7 @@ def step_rng(*seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def torch_rng(rng: np.random.Generator, device: torch.device | str = "cpu") -> torch.Generator:
+def make_torch_rng(rng: np.random.Generator, device: torch.device | str = "cpu") -> torch.Generator:
     return torch.Generator(device).manual_seed(int(rng.integers(2 ** 63)))
 
 
@@ -55,7 +55,7 @@ class BatchOrder:
 
     def shuffle(self, epoch: int) -> np.ndarray:
         """All batches of an epoch, (batches, batch)."""
-        rng = step_rng(self.seed, epoch)
+        rng = make_step_rng(self.seed, epoch)
         parts = [np.resize(rng.permutation(group), (self.count(group), self.batch)) for group in self.groups]
         return rng.permutation(np.concatenate(parts))
 

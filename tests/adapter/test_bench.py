@@ -72,9 +72,9 @@ def count(case: Case, call) -> int:
 
 def embedding(case: Case) -> int:
     """FLOPs of the mask tokens' embedding and vector, which the formulas leave out."""
-    stream, tokens = case.readers["exact"].stream(case.model), case.tokens("exact")
+    stream, tokens = case.readers["exact"].make_stream(case.model), case.tokens("exact")
     return measure.flops(lambda: (stream.start(tokens, tokens.tokens, {}),
-                                  stream.vector(torch.zeros(1), None, torch.float32)))
+                                  stream.make_vector(torch.zeros(1), None, torch.float32)))
 
 
 def modulation(case: Case) -> int:

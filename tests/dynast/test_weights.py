@@ -82,7 +82,7 @@ def test_refusals(tmp_path, edit, message):
     path = tmp_path / "G.pth"
     torch.save(edit(tiny.published()), path)
     with pytest.raises(ValueError, match=f"weights_name: '.*G.pth'.*{message}"):
-        host.load(str(path))
+        host.load_dynast(str(path))
 
 
 class Evil:
@@ -94,5 +94,5 @@ def test_no_code_of_a_file_is_run(tmp_path, capsys):
     path = tmp_path / "G.pth"
     torch.save({"pos_embed": Evil()}, path)
     with pytest.raises(ValueError, match="weights_name"):
-        host.load(str(path))
+        host.load_dynast(str(path))
     assert capsys.readouterr().out == ""

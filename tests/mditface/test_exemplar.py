@@ -34,7 +34,7 @@ def exemplar_tokens(cfg, grid=(3, 4), target_grid=(3, 4), batch=1):
 
 
 def exemplar_keys(net, tokens, strength=1.0):
-    found, kv = net.exemplar.static_path(tokens)
+    found, kv = net.exemplar.run_static_path(tokens)
     return ExemplarKeys(*found, list(kv), strength)
 
 
@@ -169,7 +169,7 @@ def test_a_start_finds_like_classes():
     kinds = kinds.repeat_interleave(4, 1).repeat_interleave(4, 2).flatten(1)  # (2, 64): quarters of one class
     tokens = torch.nn.functional.one_hot(kinds, 19).float().repeat_interleave(cfg.mask_cells ** 2, -1)
     target, other = (side(1, grid)._replace(tokens=x[None]) for x in (tokens[0], tokens[0].flip(0)))
-    (candidates, _), _ = net.exemplar.static_path(ExemplarTokens(target, other, torch.zeros(1, 64, 48)))
+    (candidates, _), _ = net.exemplar.run_static_path(ExemplarTokens(target, other, torch.zeros(1, 64, 48)))
     agree = kinds[0].flip(0)[candidates[0, :, :cfg.exemplar_candidates]] == kinds[0][:, None]
     assert agree.float().mean() > 0.9
 
@@ -179,7 +179,7 @@ def test_a_start_finds_like_classes():
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory):
-    return host.load(tiny.write(tmp_path_factory.mktemp("model") / "reading.safetensors", tiny.config(**READING)))
+    return host.load_mdit(tiny.write(tmp_path_factory.mktemp("model") / "reading.safetensors", tiny.config(**READING)))
 
 
 @pytest.fixture
@@ -299,7 +299,7 @@ def test_the_host_is_told_of_the_memory(reader, texts):
 
 def test_palette_models_encode_the_exemplars_map_too(tmp_path):
     cfg = tiny.config(**READING, mask_tokenizer="vae_palette", own_mask_weights=False, lora_rank=2)
-    loaded = host.load(tiny.write(tmp_path / "palette.safetensors", cfg))
+    loaded = host.load_mdit(tiny.write(tmp_path / "palette.safetensors", cfg))
     text = tiny.conditioning(loaded.clip, "man")
     positive = exemplified(text, tiny.mask(vae=loaded.vae), tiny.exemplar(vae=loaded.vae))
     out, report = run(loaded.model, positive, text)

@@ -37,10 +37,10 @@ def base(demo, tmp_path):
 
 
 def test_batches_hold_another_view_of_the_same_pictures(target, demo):
-    batch = target.batch(2, 0, 1)
+    batch = target.make_batch(2, 0, 1)
     assert batch["exemplars"].shape == batch["images"].shape and batch["exemplars"].dtype == torch.uint8
-    assert all(torch.equal(x, target.batch(2, 0, 1)[name]) for name, x in batch.items())
-    plain = demo.batch(2, 0, 1)
+    assert all(torch.equal(x, target.make_batch(2, 0, 1)[name]) for name, x in batch.items())
+    plain = demo.make_batch(2, 0, 1)
     assert plain.keys() == {"images", "labels", "ids", "read_mask"}  # as before there were exemplars
     assert torch.equal(plain["images"], batch["images"]) and torch.equal(plain["labels"], batch["labels"])
     assert not (batch["read_exemplar"] & ~batch["read_mask"]).any()
@@ -93,7 +93,7 @@ def test_the_host_shows_the_branch_what_the_trainer_does(target):
         ExemplarInput(faces.images[1:2] / 255, faces.labels[1:2], PixelVAE()), 1.0)
     pixels = SimpleNamespace(latent_format=SimpleNamespace(spacial_downscale_ratio=1), process_latent_in=lambda x: x)
     bound = BoundMask(reference, torch.Size((1, 3, SIDE, SIDE)), pixels, model.config.mask_layout)
-    found, kv = model.exemplar.static_path(bound.exemplar.tokens(None)[0])
+    found, kv = model.exemplar.run_static_path(bound.exemplar.get_tokens(None)[0])
     assert torch.equal(found[0], keys.candidates)
     torch.testing.assert_close([found[1], *sum(kv, ())], [keys.match, *sum(keys.kv, ())])
 
@@ -102,15 +102,15 @@ def test_it_learns_to_look(target):
     """Every picture has colours of its own, and neither text nor mask tells which."""
     torch.manual_seed(0)
     target.faces.images = torch.randint(0, 256, (16, 1, 1, 3), dtype=torch.uint8).expand(-1, SIDE, SIDE, -1).clone()
-    optimizers = target.optimizers()
+    optimizers = target.build_optimizers()
     for step in range(60):
-        loss = target.module(**target.batch(step, 0, 1), rng=torch.Generator().manual_seed(step))
+        loss = target.module(**target.make_batch(step, 0, 1), rng=torch.Generator().manual_seed(step))
         loss.backward()
         for optimiser in optimizers:
             optimiser.step()
             optimiser.zero_grad()
     seeing = loss_on_fixed_batch(target)
-    batch = target.batch(0, 0, 1)
+    batch = target.make_batch(0, 0, 1)
     blind = batch | {"exemplars": batch["exemplars"].roll(1, 0)}
     with torch.no_grad():
         assert seeing < 0.7 * target.module(**blind, rng=torch.Generator().manual_seed(1)).item()

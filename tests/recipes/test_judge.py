@@ -15,9 +15,9 @@ pytestmark = pytest.mark.usefixtures("in_training")
 
 def test_judge_learns_and_its_file_loads(paths):
     target = JudgeTarget(JudgeSettings(**JUDGE | {"steps": 12, "ema": 0.0}, **paths))
-    before = target.metrics()["pixel_accuracy"]
+    before = target.measure()["pixel_accuracy"]
     fitted(target)
-    assert target.metrics()["pixel_accuracy"] > before + 0.05
+    assert target.measure()["pixel_accuracy"] > before + 0.05
     assert load_parser(paths["weights"]).parse(np.zeros((16, 16, 3), np.uint8)).shape == (16, 16)
 
 

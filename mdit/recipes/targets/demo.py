@@ -28,10 +28,10 @@ from ...parsing import load_parser
 from ...datasets import Renders
 from ...datasets.augment import LabelNoise, mirror, normalize
 from ...evaluation.metrics.agreement import mean_of
-from ...training.data import step_rng, torch_rng
+from ...training.data import make_step_rng, make_torch_rng
 from ..exemplar import exemplar_keys, other_view
 from ..initialize import initialize_model, initialize_text
-from ...training.sampling import mask_inputs, sample, make_sheet
+from ...training.sampling import make_mask_inputs, sample, make_sheet
 from ...training.settings import Positive, Section, Settings, Fraction
 from ..words import CaptionWriter, pretrain, text_config
 from ...training.targets.base import Batches, make_optimizers
@@ -145,8 +145,8 @@ class Demo(nn.Module):
         sigma = 1 - torch.sigmoid(torch.randn(images.shape[0], **random) + self.noise)
         level = sigma.view(-1, 1, 1, 1)
         noisy = level * torch.randn(images.shape, **random) + (1 - level) * images
-        tokens, positions = mask_inputs(labels, model)
-        kv = list(model.static_path(tokens, positions))
+        tokens, positions = make_mask_inputs(labels, model)
+        kv = list(model.run_static_path(tokens, positions))
         bias = torch.where(read_mask, 0.0, MASKED)[:, None].expand(-1, tokens.shape[1])
         exemplar = None
         if exemplars is not None:
@@ -205,7 +205,7 @@ class DemoTarget:
         if self.settings.text_steps:
             pretrain(self.module.text_encoder, self.writer, self.settings.text_steps)
 
-    def optimizers(self) -> list[torch.optim.Optimizer]:
+    def build_optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for the matrices inside the blocks, AdamW for the rest."""
         model = self.module.model
         encoder = self.module.text_encoder
@@ -216,11 +216,11 @@ class DemoTarget:
         groups = [{"params": trained(rest)}, {"params": trained(encoder.parameters()), "lr": self.settings.text_rate}]
         return make_optimizers(self.settings.optimiser, trained(matrices), groups)
 
-    def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
+    def make_batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
         settings = self.settings
         index = self.batches(step, process, processes)
-        draws = step_rng(settings.seed, step, process)
-        rng = torch_rng(draws)
+        draws = make_step_rng(settings.seed, step, process)
+        rng = make_torch_rng(draws)
 
         def chance(p: float) -> Tensor:
             return torch.rand(settings.batch, generator=rng) < p
@@ -244,11 +244,11 @@ class DemoTarget:
         ids = self.writer.encode(self.heldout.captions[:count])
         return sample(self.module.model, self.module.text_encoder, labels.to(device), ids.to(device), seed=0).cpu()
 
-    def sheet(self) -> np.ndarray:
+    def draw_sheet(self) -> np.ndarray:
         return make_sheet(self.heldout.labels[:SHEET_COUNT], self.draw(SHEET_COUNT),
                              self.heldout.images[:SHEET_COUNT])
 
-    def metrics(self) -> dict[str, float]:
+    def measure(self) -> dict[str, float]:
         """How well samples follow their maps, by the judge; empty without a trained judge."""
         if not PARSER_WEIGHTS.is_file():
             return {}
@@ -257,6 +257,6 @@ class DemoTarget:
         return mean_of([parser.measure_agreement(image.numpy(), label.numpy()) for image, label in pairs])
 
     def save(self, path: Path, weights: dict[str, Tensor]) -> None:
-        recipe = json.dumps(self.settings.recipe(), sort_keys=True)
+        recipe = json.dumps(self.settings.describe_recipe(), sort_keys=True)
         self.module.save(path, weights, **{"mdit.recipe": hashlib.sha256(recipe.encode()).hexdigest(),
                                            "mdit.classes": json.dumps(CLASSES)})

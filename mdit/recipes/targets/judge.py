@@ -15,7 +15,7 @@ from ...parsing import FaceParser, measure_agreement
 from ...datasets import Renders
 from ...datasets.augment import mirror, normalize
 from ...evaluation.metrics.agreement import mean_of
-from ...training.data import step_rng, torch_rng
+from ...training.data import make_step_rng, make_torch_rng
 from ...training.sampling import make_sheet
 from ...training.settings import Settings, Fraction
 from ...training.targets.base import Batches, make_optimizers
@@ -76,12 +76,12 @@ class JudgeTarget:
     def start(self) -> None:
         pass
 
-    def optimizers(self) -> list[torch.optim.Optimizer]:
+    def build_optimizers(self) -> list[torch.optim.Optimizer]:
         return make_optimizers(self.settings.optimiser, [], [{"params": list(self.module.parameters())}])
 
-    def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
+    def make_batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
         index = self.batches(step, process, processes)
-        rng = torch_rng(step_rng(self.settings.seed, step, process))
+        rng = make_torch_rng(make_step_rng(self.settings.seed, step, process))
         chosen = torch.rand(len(index), generator=rng) < 0.5
         images, labels = mirror(self.faces.channels_first(index), self.faces.labels[index], chosen)
         return {"images": images, "labels": labels}
@@ -94,12 +94,12 @@ class JudgeTarget:
         finally:
             parser.train()
 
-    def sheet(self) -> np.ndarray:
+    def draw_sheet(self) -> np.ndarray:
         parsed = to_image(torch.from_numpy(self.parsed(SHEET_COUNT)))
         return make_sheet(self.heldout.labels[:SHEET_COUNT], (parsed * 255).round().to(torch.uint8),
                              self.heldout.images[:SHEET_COUNT])
 
-    def metrics(self) -> dict[str, float]:
+    def measure(self) -> dict[str, float]:
         """Means over all held-out images, and each class's intersection over union over the pixels of all images."""
         parsed = self.parsed()
         labels = self.heldout.labels.numpy()

@@ -20,8 +20,8 @@ import comfy.sd
 from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT, get_2d_sincos_pos_embed
 from comfy.model_patcher import ModelPatcher
 
-from ...training.data import fit_length, stack_text, step_rng, torch_rng
-from ...training.flow import flow_loss, follow_flow
+from ...training.data import fit_length, stack_text, make_step_rng, make_torch_rng
+from ...training.flow import compute_flow_loss, follow_flow
 from ...training.sampling import make_sheet
 from ...training.settings import Count, EncodedSettings, Positive, Fraction
 from ...training.targets.base import Batches, make_optimizers
@@ -89,9 +89,9 @@ class SD3Base(nn.Module):
         latent: (B, 16, h, w) as the VAE makes them; context: (B, L, D); pooled: (B, P).
         """
         clean = self.base.model.process_latent_in(latent).float()
-        return flow_loss(partial(self.velocity, context=context, pooled=pooled), clean, self.shift, rng)
+        return compute_flow_loss(partial(self.predict_velocity, context=context, pooled=pooled), clean, self.shift, rng)
 
-    def velocity(self, noisy: Tensor, sigma: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
+    def predict_velocity(self, noisy: Tensor, sigma: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
         return self.network(noisy, self.base.model.model_sampling.timestep(sigma), context=context, y=pooled)
 
     @torch.no_grad()
@@ -99,7 +99,7 @@ class SD3Base(nn.Module):
         """Latents like `latent` by Euler steps, as the VAE makes them."""
         model = self.base.model
         sigmas = comfy.samplers.calculate_sigmas(model.model_sampling, "simple", SHEET_STEPS)
-        velocity = partial(self.velocity, context=context, pooled=pooled)
+        velocity = partial(self.predict_velocity, context=context, pooled=pooled)
         return model.process_latent_out(follow_flow(velocity, latent, sigmas, seed))
 
 
@@ -130,7 +130,7 @@ class SD3Target:
     def start(self) -> None:
         pass
 
-    def optimizers(self) -> list[torch.optim.Optimizer]:
+    def build_optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for the matrices inside the blocks, AdamW for the rest."""
         matrices = [w for name, w in self.module.network.joint_blocks.named_parameters()
                     if w.ndim == 2 and "adaLN" not in name]
@@ -138,11 +138,11 @@ class SD3Target:
         rest = [w for w in self.module.parameters() if id(w) not in chosen]
         return make_optimizers(self.settings.optimiser, matrices, [{"params": rest}])
 
-    def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
+    def make_batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
         settings = self.settings
         index = self.batches(step, process, processes)
         batch = self.stack([self.samples[i] for i in index.tolist()])
-        rng = torch_rng(step_rng(settings.seed, step, process))
+        rng = make_torch_rng(make_step_rng(settings.seed, step, process))
         silent = torch.rand(len(index), generator=rng) < settings.drop_text
         batch["context"][silent] = fit_length(self.empty["context"], batch["context"].shape[1])
         batch["pooled"][silent] = self.empty["pooled"]
@@ -153,7 +153,7 @@ class SD3Target:
                 "context": stack_text(samples),
                 "pooled": torch.stack([sample["pooled"] for sample in samples])}
 
-    def sheet(self) -> np.ndarray | None:
+    def draw_sheet(self) -> np.ndarray | None:
         """Label maps, samples and true images of the first held-out captions. The samples follow the captions alone."""
         if not self.heldout:
             return None
@@ -168,13 +168,13 @@ class SD3Target:
         """Images (B, H, W, 3) uint8."""
         return (self.vae.decode(latents) * 255).round().clamp(0, 255).to(torch.uint8)
 
-    def metrics(self) -> dict[str, float]:
+    def measure(self) -> dict[str, float]:
         """The loss on the first held-out samples, each time with the same noise."""
         if not self.heldout:
             return {}
         batch = self.stack([self.heldout[i] for i in range(min(self.settings.batch, len(self.heldout)))])
         device = next(self.module.parameters()).device
-        rng = torch_rng(step_rng(self.settings.seed), device)
+        rng = make_torch_rng(make_step_rng(self.settings.seed), device)
         return {"heldout_loss": self.module(**{name: x.to(device) for name, x in batch.items()}, rng=rng).item()}
 
     def save(self, path: Path, weights: dict[str, Tensor]) -> None:
