@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import comfy.utils
 from mditface.mdit.datasets import Renders
-from mditface.mdit.evaluation.metrics.agreement import mean_of
+from mditface.mdit.evaluation.metrics.agreement import average_scores
 from mditface.mdit.labelmap import CLASSES, resize_nearest
 from mditface.mdit.mditface.adapter.reader import apply_adapter
 from mditface.mdit.mditface.adapter.terms import Adapter
@@ -129,7 +129,7 @@ def measure(settings: AdapterSettings, forms: dict[str, Form], faces: Renders, c
                 figures["keys"] = keys[name]
             rows.setdefault(name, []).append(figures)
             shown.setdefault(name, []).append(image)
-    return {name: mean_of(found) for name, found in rows.items()}, shown
+    return {name: average_scores(found) for name, found in rows.items()}, shown
 
 
 def shrink(images: list[np.ndarray]) -> torch.Tensor:

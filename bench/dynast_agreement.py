@@ -80,9 +80,9 @@ def measure(held: HeldOut, appearances: Appearances, rules: dict[str, ColorRule]
     true_images = held.images.movedim(1, -1).numpy()
     labels = held.labels.numpy()
     results = {}
-    for part, row in held.agreement(images, exemplars).items():
+    for part, row in held.measure_agreement(images, exemplars).items():
         hits = count_hits(rules[part], images, held, appearances, exemplars)
-        ceiling = rules[part].accuracy(true_images, labels, appearances)["accuracy"]
+        ceiling = rules[part].measure_accuracy(true_images, labels, appearances)["accuracy"]
         results[part] = row | hits | {"ceiling": ceiling}
     return results
 
@@ -119,12 +119,12 @@ def main(argv: list[str] | None = None) -> None:
     try:
         model = load_dynast(str(options.weights))
         size = model.network.config.size
-        held = HeldOut.first_of(open_faces(options.heldout, size), options.count)
+        held = HeldOut.take_first(open_faces(options.heldout, size), options.count)
         rules = fit_rules(options.fit, size)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f"{error}\n")
     comfy.utils.set_progress_bar_enabled(False)
-    exemplars = held.next(len(held.images))
+    exemplars = held.choose_exemplars(len(held.images))
     images, warped = held.draw(exemplars, wrap_model(model))
     if options.sheet:
         save_sheet(options.sheet, held, exemplars, warped, images)

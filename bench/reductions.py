@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 import comfy.utils
-from mditface.mdit.evaluation.metrics.agreement import mean_of
+from mditface.mdit.evaluation.metrics.agreement import average_scores
 from mditface.mdit.labelmap import CLASSES
 from mditface.mdit.mditface import host
 from mditface.mdit.mditface.guidance import SHEET_GUIDANCE, Guidance
@@ -82,7 +82,7 @@ def measure(count: int, steps: int, size: int) -> dict[str, dict[str, float]]:
             figures["keys"] = keys[name]
             figures["difference"] = np.abs(images[name] - exact).mean() / effect
             rows[name].append(figures)
-    return {name: mean_of(found) for name, found in rows.items()}
+    return {name: average_scores(found) for name, found in rows.items()}
 
 
 @torch.inference_mode()

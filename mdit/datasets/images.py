@@ -51,16 +51,16 @@ def read_labels(file: Path | io.BytesIO, order: tuple[int, ...]) -> Tensor:
     Raises ValueError for values without a class and for an image in other colours.
     """
     with Image.open(file) as image:
-        rows = label_rows(image)  # (H, W)
+        rows = find_label_rows(image)  # (H, W)
     if rows.max() >= len(order):
         raise ValueError(f"label values up to {rows.max()}, there are classes for 0 to {len(order) - 1}")
     return torch.tensor(order, dtype=torch.uint8)[torch.from_numpy(rows.astype(np.int64))]
 
 
-def label_rows(image: Image.Image) -> np.ndarray:
+def find_label_rows(image: Image.Image) -> np.ndarray:
     """Each pixel's row in the palette, or grey level, (H, W)."""
     if image.mode == "P":
-        return palette_rows(np.asarray(image), np.array(image.getpalette("RGB")).reshape(-1, 3))
+        return find_palette_rows(np.asarray(image), np.array(image.getpalette("RGB")).reshape(-1, 3))
     if image.mode not in ("1", "L", "LA", "I", "I;16"):
         colors = np.array(image.convert("RGB"))  # (H, W, 3)
         if (colors != colors[..., :1]).any():
@@ -69,7 +69,7 @@ def label_rows(image: Image.Image) -> np.ndarray:
     return np.asarray(image.getchannel(0))
 
 
-def palette_rows(indices: np.ndarray, palette: np.ndarray) -> np.ndarray:
+def find_palette_rows(indices: np.ndarray, palette: np.ndarray) -> np.ndarray:
     """Label rows of a palette image. Programs renumber palettes, so known colours decide before the numbers do."""
     used = np.unique(indices)
     if used.max() >= len(palette):

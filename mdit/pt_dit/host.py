@@ -72,7 +72,7 @@ def load_pt_dit(path: str, dtype: torch.dtype | None = None, disable_dynamic: bo
     return patcher
 
 
-def with_settings(patcher, settings: PTDiTSettings):
+def apply_settings(patcher, settings: PTDiTSettings):
     """A clone of a PT-DiT MODEL with other windows, proxies and positions. Raises ValueError for other models."""
     get_config(patcher)
     patcher = patcher.clone()

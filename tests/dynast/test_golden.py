@@ -213,7 +213,7 @@ def test_published_names_and_shapes(folder):
     shapes = {name: tuple(shape.tolist()) for name, shape in
               load_file(folder / "published_shapes.safetensors").items()}
     config = read_config({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
-    found = {name: tuple(shape) for name, shape in weights.published_shapes(config).items()}
+    found = {name: tuple(shape) for name, shape in weights.list_published_shapes(config).items()}
     assert found == shapes
 
 
@@ -232,7 +232,7 @@ def test_face_labels(folder):
         parts = [mask.numpy() > 0 if there else torch.zeros_like(mask).numpy() > 0
                  for mask, there in zip(case["part_masks_u8"], case["part_present"])]
         assert (face.to_luma(image, size) == case["gray_u8"].numpy()).all()
-        assert (canny.canny(case["gray_u8"].numpy()) == (case["canny"].numpy() > 0)).all()
+        assert (canny.find_edges(case["gray_u8"].numpy()) == (case["canny"].numpy() > 0)).all()
         assert (face.build_face_label(image, parts, size) == case["label"].numpy()).all()
         torch.testing.assert_close(prepare_exemplar(image, size), case["image"], rtol=0, atol=1e-6)
 

@@ -54,7 +54,7 @@ def test_a_network_under_spectral_norm_saves_the_published_layout():
         if weights.SPECTRAL.fullmatch(name):
             torch.nn.utils.spectral_norm(module)
     shapes = {name: weight.shape for name, weight in network.state_dict().items()}
-    assert shapes == weights.published_shapes(tiny.CONFIG)
+    assert shapes == weights.list_published_shapes(tiny.CONFIG)
     label = tiny.label(2).channels / 255
     network.train()(label, torch.rand(2, 3, 32, 32), label).image.sum().backward()
     assert network.embed_q1.conv_0.weight_orig.grad.abs().max() > 0

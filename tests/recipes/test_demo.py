@@ -7,7 +7,7 @@ from mditface.mdit.mditface.config import MDiTConfig
 from mditface.mdit.mditface.text import PAD, UNKNOWN
 from mditface.mdit.recipes.targets.demo import Demo
 from mditface.mdit.recipes.targets.kinds import DemoSettings, DemoTarget
-from mditface.mdit.recipes.words import SYNONYMS, CaptionWriter, pretrain, text_config
+from mditface.mdit.recipes.words import SYNONYMS, CaptionWriter, pretrain, make_text_config
 from mditface.mdit.render.appearance import sample_appearance
 from mditface.mdit.render.caption import VOCABULARY
 from mditface.mdit.training.sampling import make_mask_inputs, sample
@@ -80,7 +80,7 @@ def test_samples_have_the_maps_size(demo):
 
 
 def test_pretraining_returns_a_score_for_each_attribute():
-    demo = Demo(MDiTConfig(**MODEL), text_config(32))
+    demo = Demo(MDiTConfig(**MODEL), make_text_config(32))
     before = demo.text_encoder.embed.weight.clone()
     scores = pretrain(demo.text_encoder, CaptionWriter(demo.text_config, 0), steps=20, batch=4)
     assert {"hair_color", "clothes_color", "background_color"} <= set(scores)
@@ -88,7 +88,7 @@ def test_pretraining_returns_a_score_for_each_attribute():
 
 
 def test_captions_are_known_words():
-    writer = CaptionWriter(text_config(32), seed=0)
+    writer = CaptionWriter(make_text_config(32), seed=0)
     appearances = [sample_appearance(writer.rng) for _ in range(50)]
     ids = writer(appearances)
     assert (ids != UNKNOWN).all() and (ids[:, 0] != PAD).all()

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from bench import dynast_agreement as bench
 from mditface.mdit.dynast import host
 from mditface.mdit.dynast.label import Label
-from mditface.mdit.dynast.weights import published_shapes
+from mditface.mdit.dynast.weights import list_published_shapes
 from mditface.mdit.recipes.dynast.pairs import PEOPLE_FILE, Exemplars, Pairs
-from mditface.mdit.recipes.dynast.vgg import CONVS, NAMES, VGG, vgg_input
+from mditface.mdit.recipes.dynast.vgg import CONVS, NAMES, VGG, prepare_vgg_input
 from mditface.mdit.training.settings import read_settings
 from mditface.mdit.recipes.targets.kinds import SETTINGS, DynaSTSettings, DynaSTTarget
 from mditface.mdit.training.trainer import Trainer, make_accelerator
@@ -89,7 +89,7 @@ def test_one_power_iteration_each_time_a_layer_is_run_in_training(target):
 def test_finished_file_is_the_published_layout_and_draws_the_same(target, paths):
     fitted(target)
     generator, weights = target.module.generator, load_file(paths["weights"])
-    assert {name: w.shape for name, w in weights.items()} == published_shapes(generator.config)
+    assert {name: w.shape for name, w in weights.items()} == list_published_shapes(generator.config)
     assert not any(w.any() for name, w in weights.items() if name.endswith("num_batches_tracked"))
     loaded, batch = host.load_dynast(str(paths["weights"]), DYNAST["model"]["top_k"]), target.make_batch(9, 0, 1)
     made = target.module.synthesize(batch["seg"], batch["ref_image"], batch["ref_seg"])
@@ -139,7 +139,7 @@ def test_vgg_adds_its_terms_and_stays_out_of_the_checkpoints(paths, vgg_file):
 def test_vgg_is_the_one_of_its_weights(vgg_file):
     weights, x = load_file(vgg_file), torch.rand(1, 3, 32, 32) * 2 - 1
     made, names = VGG.load(vgg_file)(x), iter(NAMES)
-    x = vgg_input(x)
+    x = prepare_vgg_input(x)
     for depth, count in enumerate(CONVS):
         x = torch.nn.functional.max_pool2d(x, 2) if depth else x
         for i in range(count):
@@ -190,7 +190,7 @@ def test_people_are_read_from_the_data(paths):
     people.write_text("00000-0003.png ann\n00000-0005.png ann\n")
     pairs = DynaSTTarget(DynaSTSettings(**values, **paths)).pairs
     rng = np.random.default_rng(0)
-    assert {pairs.another_of(3, rng) for _ in range(9)} == {5} and pairs.another_of(4, rng) == 4
+    assert {pairs.choose_another(3, rng) for _ in range(9)} == {5} and pairs.choose_another(4, rng) == 4
     people.write_text("00000-0003.png\n")
     with pytest.raises(ValueError, match="'00000-0003.png' is no line"):
         DynaSTTarget(DynaSTSettings(**values, **paths))

@@ -5,7 +5,7 @@ import torch
 
 from mditface.mdit.labelmap import CLASSES
 from mditface.mdit.parsing import load_parser
-from mditface.mdit.recipes.targets.judge import class_weights
+from mditface.mdit.recipes.targets.judge import compute_class_weights
 from mditface.mdit.recipes.targets.kinds import JudgeSettings, JudgeTarget
 from mditface.tests.recipes.tiny_targets import JUDGE
 from mditface.tests.training.tiny_targets import fitted
@@ -24,6 +24,6 @@ def test_judge_learns_and_its_file_loads(paths):
 def test_rare_classes_weigh_more():
     labels = torch.zeros(1, 100, 100, dtype=torch.uint8)
     labels[0, 0, :10] = CLASSES.index("neck_l")
-    weights = class_weights(labels, 0.3)
+    weights = compute_class_weights(labels, 0.3)
     assert weights[CLASSES.index("neck_l")] > 2 * weights[0]
-    assert class_weights(labels, 0.0).unique().numel() == 1
+    assert compute_class_weights(labels, 0.0).unique().numel() == 1

@@ -89,7 +89,7 @@ class DynaSTTarget:
         self.pairs = Pairs(faces, settings.size, settings.exemplars, settings.flip, people)
         self.held = None
         if settings.heldout:
-            self.held = HeldOut.first_of(open_faces(settings.heldout, settings.size), METRIC_COUNT)
+            self.held = HeldOut.take_first(open_faces(settings.heldout, settings.size), METRIC_COUNT)
         config = DynaSTConfig(LABEL_CHANNELS, size=settings.size, **settings.model.model_dump())
         vgg = VGG.load(settings.vgg) if settings.vgg else None
         if vgg is None:
@@ -116,7 +116,7 @@ class DynaSTTarget:
         if self.held is None:
             return None
         held = self.held
-        exemplars = held.next(SHEET_COUNT)
+        exemplars = held.choose_exemplars(SHEET_COUNT)
         images, warped = held.draw(exemplars, self.module.synthesize)
         return make_sheet(held.labels[:len(exemplars)], held.images[exemplars].movedim(1, -1), warped, images)
 
@@ -124,10 +124,10 @@ class DynaSTTarget:
         """Distances of colours to the exemplars' and to other faces' colours (ExemplarAgreement)."""
         if self.held is None:
             return {}
-        exemplars = self.held.next(METRIC_COUNT)
+        exemplars = self.held.choose_exemplars(METRIC_COUNT)
         images, _ = self.held.draw(exemplars, self.module.synthesize)
         found = {}
-        for part, figures in self.held.agreement(images, exemplars).items():
+        for part, figures in self.held.measure_agreement(images, exemplars).items():
             found |= {f"{part}/{name}": value for name, value in figures.items() if name != "count"}
         return found
 

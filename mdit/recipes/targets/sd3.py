@@ -50,7 +50,7 @@ class SD3Settings(EncodedSettings):
     drop_text: Fraction = 0.1
 
 
-def new_weights(depth: int, side: int, text: int, pooled: int) -> dict[str, Tensor]:
+def make_new_weights(depth: int, side: int, text: int, pooled: int) -> dict[str, Tensor]:
     """Starting weights under the published keys of SD3.5-large, whose queries and keys are normalized.
 
     side: of the grid of tokens; text, pooled: widths of the text's tokens and pooled vector.
@@ -67,10 +67,10 @@ def new_weights(depth: int, side: int, text: int, pooled: int) -> dict[str, Tens
         else:
             nn.init.xavier_uniform_(weight.data.flatten(1))
     network.pos_embed.copy_(torch.from_numpy(get_2d_sincos_pos_embed(depth * HEAD, side)))
-    return published(network.state_dict())
+    return add_prefix(network.state_dict())
 
 
-def published(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def add_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {PUBLISHED + name: weight.contiguous() for name, weight in weights.items()}
 
 
@@ -121,7 +121,7 @@ class SD3Target:
         self.empty = empty
         _, text = samples[0]["context"].shape
         pooled, = samples[0]["pooled"].shape
-        weights = new_weights(settings.depth, settings.size // (CELL * PATCH), text, pooled)
+        weights = make_new_weights(settings.depth, settings.size // (CELL * PATCH), text, pooled)
         base = comfy.sd.load_diffusion_model_state_dict(weights, model_options={"dtype": torch.float32})
         comfy.model_management.load_models_gpu([base], force_full_load=True)
         self.module = SD3Base(base, settings.shift)
@@ -180,4 +180,4 @@ class SD3Target:
     def save(self, path: Path, weights: dict[str, Tensor]) -> None:
         """A file that the host's loaders open."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(published({name.removeprefix(PREFIX): weight for name, weight in weights.items()}), path)
+        save_file(add_prefix({name.removeprefix(PREFIX): weight for name, weight in weights.items()}), path)
