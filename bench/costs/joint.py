@@ -25,10 +25,10 @@ class Joint:
         self.stream = stream
         self.tokens = tokens
         self.decoupled = decoupled
-        blocks = {name: partial(self.block, i) for i, name in enumerate(stream.names)}
+        blocks = {name: partial(self.run_block, i) for i, name in enumerate(stream.names)}
         self.options = {"patches_replace": {"dit": blocks}}
 
-    def block(self, i: int, args: dict, extra: dict) -> dict:
+    def run_block(self, i: int, args: dict, extra: dict) -> dict:
         if i == 0:
             self.start(args["img"], args["vec"])
         vec = self.vec if self.decoupled else args["vec"]
@@ -54,13 +54,13 @@ class Joint:
             q = torch.cat((q, own.q), dim=2)
         k = torch.cat((k, own.k), dim=2)
         v = torch.cat((v, own.v), dim=2)
-        hidden = self.hidden(q, k) if self.decoupled else None
+        hidden = self.hide_keys(q, k) if self.decoupled else None
         out = function(q, k, v, heads, mask=hidden, skip_reshape=True, **kwargs)  # (B, T or T + M, d)
         if not last:
             self.msk = own.finish(out[:, self.length:])
         return out[:, :self.length]
 
-    def hidden(self, q: Tensor, k: Tensor) -> Tensor:
+    def hide_keys(self, q: Tensor, k: Tensor) -> Tensor:
         """What keeps mask queries from all but mask keys, (1, 1, queries, keys)."""
         bias = q.new_zeros(1, 1, q.shape[2], k.shape[2])
         bias[:, :, self.length:, :self.length] = -torch.inf
