@@ -67,7 +67,7 @@ def test_formulas_give_the_table_of_the_design(name, size, monkeypatch):
 
 
 def count(case: Case, call) -> int:
-    return case.meter.seconds_and_flops(call)[1]
+    return case.meter.measure_seconds_and_flops(call)[1]
 
 
 def embedding(case: Case) -> int:
@@ -141,7 +141,7 @@ def test_exact_mode_is_the_masked_joint_attention(case):
 def test_meter_counts_a_part_as_often_as_it_stands_for():
     a, b = nn.Linear(4, 8, bias=False), nn.Linear(8, 2, bias=False)
     meter, x = measure.Meter({a: 5}), torch.zeros(3, 4)
-    assert meter.seconds_and_flops(lambda: b(a(x)))[1] == 2 * 3 * (5 * 4 * 8 + 8 * 2)
+    assert meter.measure_seconds_and_flops(lambda: b(a(x)))[1] == 2 * 3 * (5 * 4 * 8 + 8 * 2)
     assert measure.count_flops(lambda: b(a(x))) == 2 * 3 * (4 * 8 + 8 * 2)
 
 

@@ -96,10 +96,10 @@ def test_bench_ends_with_one_json_object(monkeypatch, capsys):
 def test_error_would_show_other_keys_and_another_form():
     with torch.inference_mode():
         case = standalone.Case(standalone.Size(64, 3, 2), 64, torch.device("cpu"))
-        expected = case.joint(decoupled=True)
+        expected = case.run_joint(decoupled=True)
         kv = [(k * 1.01, v) for k, v in case.run_static(case.make_tokens()).blocks]
-        assert (case.cached(kv) - expected).abs().max() > 1e-4
-        assert (case.joint() - expected).abs().max() > 1e-2
+        assert (case.run_cached(kv) - expected).abs().max() > 1e-4
+        assert (case.run_joint() - expected).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("argv, told", [(["--sizes", "Ti,Q"], "no Q"), (["--pixels", "250"], "multiple of 32"),

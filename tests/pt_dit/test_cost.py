@@ -34,8 +34,8 @@ def test_counts_of_blocks(pixels, side, N, M, ours, pixart, dit):
 def test_counts_agree_with_an_operation_counter(grid, settings):
     net, text = network(), 6
     latent = normal(1, 4, grid[0], 2 * grid[1], 2 * grid[2])
-    counted = measure.flops(lambda: net(latent, torch.tensor([500.0]), context=normal(1, text, CONFIG.caption),
-                                        transformer_options={OPTIONS_KEY: settings}))
+    counted = measure.count_flops(lambda: net(latent, torch.tensor([500.0]), context=normal(1, text, CONFIG.caption),
+                                              transformer_options={OPTIONS_KEY: settings}))
     counts = cost.count_tokens(grid, settings, text)
     blocks = CONFIG.depth * sum(cost.count_proxy_block(CONFIG.width, counts).values())
     assert counted == 2 * (blocks + cost.count_outside(CONFIG, counts.N, text))
