@@ -65,12 +65,14 @@ def open_faces(source: Path, size: int | None = None) -> FaceDataset:
 def read_order(source: Path, classes: Sequence[str] | None) -> tuple[int, ...]:
     """The class of each label value."""
     if classes is not None:
-        names, origin = classes, "classes"
+        names = classes
+        origin = "classes"
     else:
         listed = source / "classes.txt"
         if not listed.is_file():
             return tuple(range(len(CLASSES)))
-        names, origin = listed.read_text().split("\n"), str(listed)
+        names = listed.read_text().split("\n")
+        origin = str(listed)
     return tuple(find_class(name, origin) for name in names if name.strip())
 
 

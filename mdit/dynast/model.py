@@ -103,7 +103,8 @@ class DynaST(nn.Module):
                 read = ExemplarFeatures(k, positions, image if finest or warp_all else None)
                 z, found = block(z, label, read, candidates=find_candidates(level, i, chosen, q.shape[-2:]),
                                  top_k=None if finest else self.config.top_k, warp_kept=warp_kept)
-                chosen, conf = found.chosen, found.conf
+                chosen = found.chosen
+                conf = found.conf
                 warped.append(found.warped)
                 advance()
             del read, found  # memory peaks in the next line

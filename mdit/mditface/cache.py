@@ -141,7 +141,7 @@ class StaticMaskCache(nn.Module):
 
 
 class CachePatcher(comfy.model_patcher.ModelPatcher):
-    """Lets the host load, count, spill and unload a mask's entries like a model's weights (docs/design/mditface.md,
+    """Lets the host load, count, offload and unload a mask's entries like a model's weights (docs/design/mditface.md,
     section 6.3)."""
 
     def model_size(self) -> int:
@@ -160,7 +160,7 @@ class CachePatcher(comfy.model_patcher.ModelPatcher):
         return self.model.move(self.load_device, self.offload_device, memory_to_free)
 
     def detach(self, unpatch_all=True) -> StaticMaskCache:
-        """The host calls this with False on every reload: then the entries must stay where they are."""
+        """On every reload the host passes False for `unpatch_all`; the entries must then stay on their device."""
         if unpatch_all:
             self.model.move(self.load_device, self.offload_device, float("inf"))
         return self.model
@@ -182,7 +182,7 @@ class StaticStore:
 
     @contextlib.contextmanager
     def reserve(self, entries: int, nbytes: int):
-        """For the time of a run: stores that many entries at once, and lets the host make room for new bytes."""
+        """During a run, the store holds `entries` more entries, and the host makes room for `nbytes` new bytes."""
         self.needed += entries
         self.cache.planned += nbytes
         try:

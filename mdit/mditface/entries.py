@@ -20,8 +20,10 @@ RotationFunction = Callable[[Tensor], Tensor | None]  # of positions (M, 2); Non
 
 def reduce_entry(kv: Iterable[KeysAndValues], tokens: MaskTokens, reduction: Reduction, radius: int,
                  compute_rotation: RotationFunction, eight_bit: bool = False) -> StaticEntry:
-    """The entry of a mask's tokens: in strips for a reader with a `radius` above 0, otherwise merged where the
-    reduction says so."""
+    """The entry of a mask's tokens: in strips with a `radius` above 0, otherwise merged where the reduction says so.
+
+    kv: keys and values of each block. eight_bit: stores them as int8.
+    """
     if radius:
         return make_window_entry(kv, tokens.grid, radius, eight_bit)
     if reduction.merge:
@@ -74,7 +76,10 @@ def make_key_bias(entry: StaticEntry, strength: float) -> Tensor | None:
 
 
 def read_model_state(patcher) -> tuple:
-    """What changes the weights without changing `patches_uuid`. The key holds the objects, so ids stay unique."""
+    """What changes a model's weights without a change of `patches_uuid`.
+
+    The result holds the objects themselves: while a key of the cache refers to them, no other object gets their ids.
+    """
     hooks = patcher.current_hooks.hooks if patcher.current_hooks is not None else []
     strengths = tuple((hook.hook_ref, hook.strength) for hook in hooks)
     injections = tuple((name, *injected) for name, injected in patcher.injections.items())

@@ -68,6 +68,7 @@ class MaskReader:
     radius = 0
 
     def get_layout(self, model) -> MaskLayout:
+        """How the model's mask tokens are made."""
         raise NotImplementedError
 
     def run_static_path(self, model, tokens: MaskTokens, device: torch.device, dtype: torch.dtype,
@@ -86,7 +87,7 @@ class MaskReader:
 
     def run_exemplar_path(self, model, tokens: ExemplarTokens
                           ) -> tuple[tuple[Tensor, Tensor], Iterator[tuple[Tensor, Tensor]]]:
-        """What `ExemplarBranch.run_static_path` gives; for models whose layout says that they read exemplars."""
+        """The result of `ExemplarBranch.run_static_path`, for models whose layout says that they read exemplars."""
         raise NotImplementedError
 
     def call_model(self, executor, mask_rows: tuple[MaskRows, ...], x: Tensor, *args, **kwargs) -> Tensor:
@@ -123,7 +124,7 @@ class MaskReader:
         notes = [mask.describe_stretch() for mask in bound.values()]
         report.notes += dict.fromkeys(note for note in notes if note)
         for cond, reference in zip(conds, references):
-            self.hand_over(cond, bound.get(reference), patcher, uses_cache(options))
+            self.attach_to_condition(cond, bound.get(reference), patcher, uses_cache(options))
         with contextlib.ExitStack() as stack:
             if uses_cache(options):
                 self.reserve(stack, [bound[reference] for reference in references if reference], patcher)
@@ -131,7 +132,7 @@ class MaskReader:
         self.check_reads(report)
         return out
 
-    def hand_over(self, cond: dict, mask: BoundMask | None, patcher, cached: bool):
+    def attach_to_condition(self, cond: dict, mask: BoundMask | None, patcher, cached: bool):
         """Gives a condition its mask in the form that the host batches, and tells the host what to load for it."""
         cond["model_conds"] = {**cond["model_conds"], self.key: MaskCond(mask)}
         if mask is None:
@@ -141,8 +142,10 @@ class MaskReader:
         cond["additional_models"] = [*cond.get("additional_models", []), *self.list_additional_models(), *holders]
 
     def reserve(self, stack: contextlib.ExitStack, masks: list[BoundMask], patcher):
-        """Keeps room for this run's entries: one for all equal uses of a mask or exemplar, or one for each use where
-        the prompt makes them differ."""
+        """Reserves room for the entries of this run.
+
+        Equal uses of a mask or exemplar share one entry, unless their prompts make the entries differ.
+        """
         uses = collections.defaultdict(list)  # of each store
         for mask in masks:
             for part in mask.list_cached_parts():
@@ -161,7 +164,7 @@ class MaskReader:
         return len(parts if self.prompted else different), nbytes
 
     def check_reads(self, report: RunReport):
-        """Adds a note where another node kept the blocks from reading the masks."""
+        """Adds a note where another node prevented blocks from reading the masks."""
         read, expected = report.reads.get(self.key, (0, 0))
         if read == expected:
             return
@@ -173,7 +176,7 @@ class MaskReader:
         report.notes.append(note)
 
     def mark_prompts(self, executor, guider, *args, **kwargs):
-        """SAMPLER_SAMPLE: from here on the conditions hold their prompt; see prompt.py."""
+        """SAMPLER_SAMPLE: marks the prompt of each condition; see prompt.py."""
         names = self.list_prompt_inputs(guider.model_patcher.model)
         for cond in itertools.chain.from_iterable(guider.conds.values()):
             mark_prompt(cond, names)
@@ -183,14 +186,16 @@ class MaskReader:
                transformer_options={}, **kwargs):
         """APPLY_MODEL: turns the masks of the chunks into the keys and values that each row of the batch reads."""
         chunks = kwargs.pop(self.key, None)
-        args = (x, t, c_concat, c_crossattn, control, transformer_options)
         rows = self.find_rows(executor.class_obj, chunks, x, t[0], kwargs, transformer_options) if chunks else ()
-        return self.call_model(executor, rows, *args, **kwargs) if rows else executor(*args, **kwargs)
+        call = partial(self.call_model, executor, rows) if rows else executor
+        return call(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
     def find_rows(self, model, chunks: list[MaskCond], x: Tensor, sigma: Tensor, conds: dict, transformer_options: dict
                   ) -> tuple[MaskRows, ...]:
-        """Runs of equal masks among the chunks, each of which takes x.shape[0] / len(chunks) rows. Empty without
-        masks."""
+        """What the rows of the batch read: one item for neighbouring chunks with the same entry; empty without masks.
+
+        Each chunk has x.shape[0] / len(chunks) rows.
+        """
         n = x.shape[0] // len(chunks)
         runs: list[ChunkRun] = []
         for i, chunk in enumerate(chunks):
@@ -219,6 +224,7 @@ class MaskReader:
 
     def find_entry(self, model, mask: BoundMask, area: tuple | None, prompt: Prompt | None, prompt_digest: Hashable,
                    device: torch.device, transformer_options: dict) -> StaticEntry:
+        """What the rows of a mask read in one region of the image."""
         options = transformer_options.get(OPTIONS_KEY, CacheOptions())
         tokens, digest = mask.get_tokens(area)
         reduction = mask.reference.mask.reduction
@@ -255,8 +261,10 @@ class MaskReader:
 
     def look_up(self, model, store: StaticStore, digest: Hashable, rest: tuple, compute: Callable[[], StaticEntry],
                 transformer_options: dict) -> StaticEntry:
-        """What `compute` makes, from the store if it is there. `digest` and `rest` are what it depends on in addition
-        to the model and the options."""
+        """The entry that `compute` makes, from the store where the store has it.
+
+        digest, rest: what the entry depends on in addition to the model and the options.
+        """
         options = transformer_options.get(OPTIONS_KEY, CacheOptions())
         report = transformer_options.get(REPORT_KEY) or RunReport()
         if not uses_cache(transformer_options):
@@ -317,11 +325,13 @@ def reads_masks(patcher) -> bool:
 
 
 def uses_cache(transformer_options: dict) -> bool:
+    """Whether a run stores its entries: not with the mode `off`, and not with gradients."""
     mode = transformer_options.get(OPTIONS_KEY, CacheOptions()).mode
     return mode != "off" and not torch.is_grad_enabled()
 
 
 def check_size(mask: BoundMask, area: tuple | None, x: Tensor):
+    """Raises ValueError where x (B, C, h, w) has another size than the region that the mask was bound to."""
     expected = tuple(area[:2]) if area else tuple(mask.latents[-2:])
     if tuple(x.shape[-2:]) != expected:
         raise ValueError(f"latent: another node changed its size from {expected} to {tuple(x.shape[-2:])} inside the "

@@ -4,7 +4,10 @@ from __future__ import annotations
 from PIL import Image, ImageDraw, ImageFont
 
 SIZE = (768, 448)  # pixels
-LEFT, TOP, RIGHT, BOTTOM = 72, 40, 744, 400  # of the plot in the image
+LEFT = 72  # this and the next: sides of the plot in the image, in pixels
+TOP = 40
+RIGHT = 744
+BOTTOM = 400
 TEXT = 15  # height in pixels
 PAPER = "#ffffff"
 GRID = "#e8e8e8"

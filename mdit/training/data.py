@@ -12,7 +12,7 @@ from torch import Tensor
 def make_step_rng(*seed: int) -> np.random.Generator:
     """The random numbers of one step: a function of the run's seed, the step and the process alone.
 
-    So a run that was interrupted resumes exactly as it would have continued.
+    An interrupted run therefore resumes exactly as it would have continued.
     """
     return np.random.default_rng(seed)
 
@@ -67,7 +67,11 @@ def fit_length(x: Tensor, length: int) -> Tensor:
 
 def stack_tensors(samples: Sequence[dict[str, Tensor]], names: Sequence[str]) -> dict[str, Tensor]:
     """Batches of the named tensors, as far as the samples have them."""
-    return {name: torch.stack([sample[name] for sample in samples]) for name in names if name in samples[0]}
+    stacked = {}
+    for name in names:
+        if name in samples[0]:
+            stacked[name] = torch.stack([sample[name] for sample in samples])
+    return stacked
 
 
 def stack_text(samples: Sequence[dict[str, Tensor]]) -> Tensor:

@@ -219,7 +219,7 @@ def train(model: ModelPatcher, settings: AdapterSettings, samples: list[dict[str
 
 def run(settings: AdapterSettings, base: ModelPatcher, samples: list[dict[str, Tensor]], vae,
         empty: dict[str, Tensor] | None) -> None:
-    """Trains to the end, or to Cancel, which the host's layers look for, and a checkpoint."""
+    """Trains to the end. On Cancel, which the host's layers raise, it writes a checkpoint and raises again."""
     target = GraphTarget(settings, base, samples, vae, empty)
     trainer = Trainer(target, Accelerator(cpu=base.load_device.type == "cpu", project_dir=settings.output))
     try:

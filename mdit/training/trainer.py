@@ -67,7 +67,7 @@ class Trainer:
         self.step = 0
         self.average = None
         if accelerator.distributed_type == DistributedType.FSDP and self.settings.ema:
-            raise ValueError("ema: the average cannot be kept when FSDP shards the weights; set ema: 0")
+            raise ValueError("ema: no average can be made when FSDP shards the weights; set ema: 0")
 
     @property
     def checkpoints(self) -> list[Path]:
@@ -256,4 +256,7 @@ def read_rates(optimizer: torch.optim.Optimizer) -> list[float]:
 
 def average_terms(losses: list[dict[str, Tensor]]) -> dict[str, float]:
     """The mean of each term over several steps."""
-    return {name: torch.stack([step[name] for step in losses]).mean().item() for name in losses[0]}
+    means = {}
+    for name in losses[0]:
+        means[name] = torch.stack([step[name] for step in losses]).mean().item()
+    return means

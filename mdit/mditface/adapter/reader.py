@@ -56,6 +56,7 @@ def check_model(patcher) -> Family:
 
 
 def check_base(patcher, adapter: Adapter) -> None:
+    """Raises ValueError for a MODEL that the adapter was not made for."""
     family = check_model(patcher)
     config = adapter.config
     if family.key != config.family:
@@ -136,7 +137,7 @@ def describe_form(rows: tuple[MaskRows, ...]) -> list:
 
 
 def mark_form(control: dict | None, form: str) -> dict:
-    """A ControlNet's residuals, followed by as many empty ones as tell this form of masks from all others.
+    """A ControlNet's residuals, followed by empty ones, whose number identifies this form of masks.
 
     The host's compile node sets no guards on the transformer options: code compiled without a mask would be called
     with one. The number of residuals is guarded, and the models skip residuals that are None.
@@ -152,7 +153,7 @@ def mark_form(control: dict | None, form: str) -> dict:
 class BlockPatch:
     """Replaces one block: calls the block, or the patch that was there, with an attention that reads the masks.
 
-    `read` tells whether the attention was reached.
+    read: whether the attention was reached.
     """
 
     def __init__(self, mask_rows: tuple[MaskRows, ...], index: int, inner: Callable | None, stream: MaskStream,
@@ -183,7 +184,7 @@ class BlockPatch:
         """
         call = function if override is None else partial(override, function)
         if not skip_reshape:  # SD3: q and k (B, T, H * D), v (B, T, H, D)
-            q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
+            q, k, v = (x.reshape(x.shape[0], x.shape[1], heads, -1).transpose(1, 2) for x in (q, k, v))
 
         def kernel(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
             return call(q, k, v, heads, mask=attn_mask, skip_reshape=True, **kwargs)

@@ -54,7 +54,7 @@ class AdapterSettings(EncodedSettings):
     layers: which layers of the blocks have terms.
     window, mask_vec, text_reads_mask: as in AdapterConfig.
     reduction: as in MaskInput.
-    guidance: what the model is told on families that embed a guidance value.
+    guidance: value for families that embed a guidance value.
     """
     base: Path
     rank: Annotated[int, Field(gt=0)] = 16

@@ -162,9 +162,9 @@ def checkpoint_block(stream: MaskStream, i: int, args: dict, extra: dict) -> dic
     return checkpoint(run, args["img"], args.get("txt"), use_reentrant=False)
 
 
-def checkpoint_inputs(inputs, i: int, msk: Tensor, vec: Tensor, pe: Tensor | None) -> Inputs:
-    """The mask stream's, computed again in the backward pass."""
+def checkpoint_inputs(make_inputs, i: int, msk: Tensor, vec: Tensor, pe: Tensor | None) -> Inputs:
+    """The inputs that `make_inputs` gives, computed again in the backward pass."""
     def finish(attention: Tensor) -> Tensor:
-        return checkpoint(lambda attention: inputs(i, msk, vec, pe).finish(attention), attention, use_reentrant=False)
-    q, k, v = checkpoint(lambda msk: inputs(i, msk, vec, pe)[:3], msk, use_reentrant=False)
+        return checkpoint(lambda x: make_inputs(i, msk, vec, pe).finish(x), attention, use_reentrant=False)
+    q, k, v = checkpoint(lambda x: make_inputs(i, x, vec, pe)[:3], msk, use_reentrant=False)
     return Inputs(q, k, v, finish)

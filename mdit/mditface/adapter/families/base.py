@@ -17,7 +17,7 @@ class Layer(NamedTuple):
 
     path: of the module in its block.
     n_in, n_out: widths of input and output, in widths of the model; the first output width is the usual one.
-    after_keys: whether the layer comes after the block's keys and values, which need no more of the last block.
+    after_keys: whether the layer comes after the block's keys and values. The last block needs no such layer.
     """
     path: str
     n_in: int
@@ -46,7 +46,7 @@ class Family:
     blocks: by kind (`config.KINDS`).
     stream: the mask stream on its blocks.
     text_layers: the layers that read a sample's text, by the sample's tensors: `context` (L, D), `pooled` (P,).
-    list_prompt_inputs: what of the prompt a network takes in addition to the text tokens: of `y` and `guidance`.
+    list_prompt_inputs: those of `y` and `guidance` that a network takes in addition to the text tokens.
     clip_type: of its text encoders, a name of the host's CLIPType.
     conditioned: whether a mask may have a size of its own and the prompt may modulate it (EasyControl).
     copied_norms: modules whose input the blocks later change in place, which training copies.

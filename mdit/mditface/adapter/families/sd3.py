@@ -38,11 +38,10 @@ class SD3Stream(MaskStream):
         patch = self.network.patch_size
         latent = tokens.latent.to(features)  # (b, C, h * patch, w * patch)
         embedded = self.network.x_embedder(latent)  # (b, M, d)
-        extent = [side * patch for side in tokens.extent]
-        table = self.network.cropped_pos_embed(extent, device=latent.device)
-        table = comfy.ops.cast_to_input(table.view(*tokens.extent, -1), embedded)  # the image's grid of (d,)
-        rows = interpolate(table, tokens.rows, 0)
-        position = interpolate(rows, tokens.cols, 1)  # (h, w, d)
+        rows, columns = tokens.extent
+        table = self.network.cropped_pos_embed([rows * patch, columns * patch], device=latent.device)
+        table = comfy.ops.cast_to_input(table.view(rows, columns, -1), embedded)  # the image's grid of (d,)
+        position = interpolate(interpolate(table, tokens.rows, 0), tokens.cols, 1)  # (h, w, d)
         return embedded + position.flatten(0, 1), None
 
     def compute_rotation(self, positions: Tensor, transformer_options: dict) -> None:
