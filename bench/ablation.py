@@ -19,7 +19,7 @@ import comfy.ops
 from mditface.mdit.mditface.text import TextEncoder
 from mditface.mdit.recipes import initialize
 from mditface.mdit.evaluation.colors import PARTS
-from mditface.mdit.recipes.words import CaptionWriter, pretrain, text_config
+from mditface.mdit.recipes.words import CaptionWriter, pretrain, make_text_config
 
 WIDTH = 192  # as in configs/demo.yaml
 LESSON = 300  # steps, as in configs/demo.yaml
@@ -32,7 +32,7 @@ VARIANTS = {  # whether there are convolutions over three words, starting deviat
 def read_colors(convolutions: bool, deviation: float) -> dict[str, float]:
     """Fraction of the captions whose colours the encoder reads."""
     torch.manual_seed(0)
-    config = text_config(WIDTH)
+    config = make_text_config(WIDTH)
     encoder = TextEncoder(config, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
     with patch.object(initialize, "EMBEDDING_SD", deviation):
         initialize.initialize_text(encoder)

@@ -87,7 +87,7 @@ def score_colors(target: DemoTarget, count: int, judge: Parser, rules: Attribute
     """Fraction of the images of the first held-out maps that have the asked colour."""
     faces = target.heldout
     module = target.module.eval()
-    ids = target.writer.encode(measure.short_captions(faces)[:count])
+    ids = target.writer.encode(measure.make_short_captions(faces)[:count])
     images = sample(module.model, module.text_encoder, faces.labels[:count], ids, seed=0, guidance=GUIDANCE).numpy()
     _, attributes = measure.score_heldout(images, faces, judge, rules)
     return {name: attributes[name]["accuracy"] for name in COLORS}
@@ -96,7 +96,7 @@ def score_colors(target: DemoTarget, count: int, judge: Parser, rules: Attribute
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     judge = open_parser()
-    rules = AttributeRules(measure.renders(FIT_SEED, 128, 1500, os.cpu_count()), judge)
+    rules = AttributeRules(measure.make_renders(FIT_SEED, 128, 1500, os.cpu_count()), judge)
     results = {}
     for name, variant in VARIANTS.items():
         with tempfile.TemporaryDirectory() as folder:

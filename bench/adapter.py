@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import comfy.utils
 from mditface.mdit.datasets import Renders
-from mditface.mdit.evaluation.metrics.agreement import mean_of
+from mditface.mdit.evaluation.metrics.agreement import average_scores
 from mditface.mdit.labelmap import CLASSES, resize_nearest
 from mditface.mdit.mditface.adapter.reader import apply_adapter
 from mditface.mdit.mditface.adapter.terms import Adapter
@@ -54,7 +54,7 @@ class Form(NamedTuple):
     adapter: Adapter
     reduction: str
 
-    def keys(self, mask: MaskInput, tokens: int) -> float:
+    def measure_keys(self, mask: MaskInput, tokens: int) -> float:
         """Fraction of the mask's keys that an image token reads, after a run on a square grid."""
         side = int(tokens ** 0.5)
         radius = self.adapter.config.window
@@ -93,11 +93,11 @@ def draw_forms(forms: dict[str, Form], label: torch.Tensor, text: str, steps: in
     for name, form in forms.items():
         mask = MaskInput(label, torch.ones(len(CLASSES)), form.reduction, form.loaded.vae)
         images[name] = draw_image(form.loaded, text, mask, "auto", steps, seed, size, guidance)
-        keys[name] = form.keys(mask, tokens)
+        keys[name] = form.measure_keys(mask, tokens)
     return images, keys
 
 
-def true_images(image: torch.Tensor, vae, size: int) -> dict[str, np.ndarray]:
+def make_true_images(image: torch.Tensor, vae, size: int) -> dict[str, np.ndarray]:
     """A held-out image (S, S, 3) uint8 in the size of the others, and the same image encoded and decoded."""
     x = comfy.utils.common_upscale(image.movedim(-1, 0)[None] / 255, size, size, "bicubic", "disabled")
     x = x.movedim(1, -1).clamp(0, 1)  # (1, size, size, 3)
@@ -121,7 +121,7 @@ def measure(settings: AdapterSettings, forms: dict[str, Form], faces: Renders, c
         images, keys = draw_forms(forms, label, faces.captions[i], steps, i, size, guidance)
         exact = images[EXACT].astype(float)
         effect = np.abs(images[BASE] - exact).mean()
-        for name, image in (images | true_images(faces.images[i], forms[EXACT].loaded.vae, size)).items():
+        for name, image in (images | make_true_images(faces.images[i], forms[EXACT].loaded.vae, size)).items():
             figures = measure_agreement(parser.parse(image), label[0].numpy())
             if name in images:
                 figures["difference"] = np.abs(image - exact).mean() / effect
@@ -129,7 +129,7 @@ def measure(settings: AdapterSettings, forms: dict[str, Form], faces: Renders, c
                 figures["keys"] = keys[name]
             rows.setdefault(name, []).append(figures)
             shown.setdefault(name, []).append(image)
-    return {name: mean_of(found) for name, found in rows.items()}, shown
+    return {name: average_scores(found) for name, found in rows.items()}, shown
 
 
 def shrink(images: list[np.ndarray]) -> torch.Tensor:
@@ -138,7 +138,7 @@ def shrink(images: list[np.ndarray]) -> torch.Tensor:
     return comfy.utils.common_upscale(x, SHEET_SIDE, SHEET_SIDE, "area", "disabled").round().byte().movedim(1, -1)
 
 
-def table(results: dict[str, dict[str, float]]) -> str:
+def format_table(results: dict[str, dict[str, float]]) -> str:
     lines = [f"{'':24}{'keys':>8}{'pixels':>9}{'mean IoU':>10}{'difference':>12}"]
     for name, row in results.items():
         keys = f"{row['keys']:8.2f}" if "keys" in row else " " * 8
@@ -147,8 +147,7 @@ def table(results: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-@torch.inference_mode()
-def main(argv: list[str] | None = None):
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dev.py bench adapter", description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("changes", nargs="*", metavar="KEY=VALUE", help="other values of the configuration, as in training")
@@ -160,6 +159,12 @@ def main(argv: list[str] | None = None):
     add("--cfg", type=float, default=SHEET_GUIDANCE.text, help="guidance of the text (default: %(default)s)")
     add("--mask-cfg", type=float, default=SHEET_GUIDANCE.mask, help="guidance of the mask (default: %(default)s)")
     add("--sheet", type=Path, help="write an image of the first twelve into this file")
+    return parser
+
+
+@torch.inference_mode()
+def main(argv: list[str] | None = None):
+    parser = make_parser()
     options = parser.parse_args(argv)
     comfy.utils.set_progress_bar_enabled(False)
     try:
@@ -175,7 +180,7 @@ def main(argv: list[str] | None = None):
         labels = resize_nearest(faces.labels[:count], SHEET_SIDE, SHEET_SIDE)
         save_sheet(options.sheet, labels[:12], *(shrink(row[:12]) for name, row in images.items() if name != TRUE))
     print(f"{count} held-out label maps, {settings.size} px, {options.steps} steps\n")
-    print(table(results))
+    print(format_table(results))
     print("\n" + json.dumps({"bench": "adapter", "count": count, "steps": options.steps,
                              "text_scale": guidance.text, "mask_scale": guidance.mask, "pixels": settings.size,
                              "forms": results}))

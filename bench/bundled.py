@@ -61,11 +61,11 @@ def main(argv: list[str] | None = None) -> None:
     judge = open_parser(args.parser)
     models = load_models(args.model)
     generator = Generator(models, Options(steps=args.steps, cfg=args.cfg, mask_cfg=args.mask_cfg), models.size)
-    heldout = measure.renders(HELD_OUT_SEED, models.size, args.count, args.workers)
-    fitted = measure.renders(FIT_SEED, models.size, args.fit, args.workers)
+    heldout = measure.make_renders(HELD_OUT_SEED, models.size, args.count, args.workers)
+    fitted = measure.make_renders(FIT_SEED, models.size, args.fit, args.workers)
     rules = AttributeRules(fitted, judge)
-    captions = measure.short_captions(heldout)
-    seconds = measure.seconds_per_image(generator, heldout.labels[0], captions[0])
+    captions = measure.make_short_captions(heldout)
+    seconds = measure.time_image(generator, heldout.labels[0], captions[0])
     images = measure.draw(generator, heldout.labels, captions, BATCH, "held-out renders")
     labels, attributes = measure.score_heldout(images, heldout, judge, rules)
     ceiling, true_attributes = measure.score_heldout(heldout.images.numpy(), heldout, judge, rules)
@@ -92,10 +92,10 @@ def show(values: dict[str, float], ceiling: dict, true_attributes: dict) -> None
         gate, aim = GATES.get(name, (None, None))
         limits = " ".join(f"{'' if limit is None else limit:>6}" for limit in (gate, aim))
         top = f"{true_attributes[name]['accuracy']:8.3f}" if name in true_attributes else " " * 8
-        print(f"{name:28s} {value:7.3f} {limits} {top} {verdict(name, value)}")
+        print(f"{name:28s} {value:7.3f} {limits} {top} {judge_value(name, value)}")
 
 
-def verdict(name: str, value: float) -> str:
+def judge_value(name: str, value: float) -> str:
     if name not in GATES:
         return ""
     better = -1 if name == "seconds_per_image" else 1

@@ -29,15 +29,15 @@ from torch import Tensor
 from mditface.mdit.dynast.config import DynaSTConfig
 from mditface.mdit.dynast.model import DynaST
 
-from .costs.dynast import direct
-from .costs.measure import seconds
+from .costs.dynast import run_direct
+from .costs.measure import time_call
 
 CONFIG = DynaSTConfig(nc=20)
 SMALLEST = 32  # pixels
 UNIT = 8  # pixels
 CLOSE = 1e-3
 SPREAD = 0.015  # scale of the score projections, so that scores differ by a few, as after training
-CALLS = {"ours": lambda network, *inputs: network(*inputs).image, "direct": direct}
+CALLS = {"ours": lambda network, *inputs: network(*inputs).image, "direct": run_direct}
 
 
 class Run(NamedTuple):
@@ -47,7 +47,7 @@ class Run(NamedTuple):
     image: np.ndarray
 
 
-def random_network(pixels: int) -> DynaST:
+def make_network(pixels: int) -> DynaST:
     network = DynaST(dataclasses.replace(CONFIG, size=pixels)).eval().requires_grad_(False)
     for name, weight in network.named_parameters():
         if weight.ndim == 4:
@@ -59,7 +59,7 @@ def random_network(pixels: int) -> DynaST:
     return network
 
 
-def random_inputs(pixels: int) -> list[Tensor]:
+def make_inputs(pixels: int) -> list[Tensor]:
     """A label, an exemplar and its label."""
     return [torch.rand(1, CONFIG.nc, pixels, pixels), torch.rand(1, 3, pixels, pixels) * 2 - 1,
             torch.rand(1, CONFIG.nc, pixels, pixels)]
@@ -69,11 +69,11 @@ def random_inputs(pixels: int) -> list[Tensor]:
 def run(name: str, pixels: int, threads: int) -> Run:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    network = random_network(pixels)
-    inputs = random_inputs(pixels)
+    network = make_network(pixels)
+    inputs = make_inputs(pixels)
     images = []
     before = psutil.Process().memory_info().rss
-    taken = seconds(lambda: images.append(CALLS[name](network, *inputs)), torch.device("cpu"))
+    taken = time_call(lambda: images.append(CALLS[name](network, *inputs)), torch.device("cpu"))
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before
     return Run(taken, peak, images[0].numpy())

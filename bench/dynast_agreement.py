@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 import comfy.utils
-from mditface.mdit.dynast.host import PatchedDynaST, load
+from mditface.mdit.dynast.host import PatchedDynaST, load_dynast
 from mditface.mdit.dynast.label import Label
 from mditface.mdit.evaluation.colors import PARTS, ColorRule
 from mditface.mdit.datasets import open_faces
@@ -80,9 +80,9 @@ def measure(held: HeldOut, appearances: Appearances, rules: dict[str, ColorRule]
     true_images = held.images.movedim(1, -1).numpy()
     labels = held.labels.numpy()
     results = {}
-    for part, row in held.agreement(images, exemplars).items():
+    for part, row in held.measure_agreement(images, exemplars).items():
         hits = count_hits(rules[part], images, held, appearances, exemplars)
-        ceiling = rules[part].accuracy(true_images, labels, appearances)["accuracy"]
+        ceiling = rules[part].measure_accuracy(true_images, labels, appearances)["accuracy"]
         results[part] = row | hits | {"ceiling": ceiling}
     return results
 
@@ -117,14 +117,14 @@ def main(argv: list[str] | None = None) -> None:
     if options.count < 2:
         parser.error("--count must be at least 2: an exemplar is another face")
     try:
-        model = load(str(options.weights))
+        model = load_dynast(str(options.weights))
         size = model.network.config.size
-        held = HeldOut.first_of(open_faces(options.heldout, size), options.count)
+        held = HeldOut.take_first(open_faces(options.heldout, size), options.count)
         rules = fit_rules(options.fit, size)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f"{error}\n")
     comfy.utils.set_progress_bar_enabled(False)
-    exemplars = held.next(len(held.images))
+    exemplars = held.choose_exemplars(len(held.images))
     images, warped = held.draw(exemplars, wrap_model(model))
     if options.sheet:
         save_sheet(options.sheet, held, exemplars, warped, images)

@@ -24,12 +24,9 @@ from comfy.model_patcher import ModelPatcher
 from mditface.mdit.face_diffuser.guider import FusionGuider
 from mditface.mdit.face_diffuser.stages import Borders
 
-from .costs.measure import seconds
+from .costs.measure import time_call
+from .costs.sd15 import UNET
 
-UNET = dict(image_size=32, in_channels=4, out_channels=4, model_channels=320, num_res_blocks=[2, 2, 2, 2],
-            channel_mult=[1, 2, 4, 4], transformer_depth=[1, 1, 1, 1, 1, 1, 0, 0], transformer_depth_middle=1,
-            transformer_depth_output=[1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], context_dim=768, num_heads=8,
-            num_head_channels=-1, use_spatial_transformer=True, use_linear_in_transformer=False, legacy=False)
 TOKENS = 77
 SIGMA = 1.0
 SCALE = 5.0  # of guidance, as in the published script
@@ -56,7 +53,7 @@ class Timer:
     def sample(self, guider, sigmas, extra_args, callback, noise, *args) -> Tensor:
         x = self.x.to(noise.device)
         sigma = sigmas[:1].expand(len(x))
-        self.seconds = [seconds(lambda: guider(x, sigma, **extra_args), noise.device) for _ in range(self.rounds)]
+        self.seconds = [time_call(lambda: guider(x, sigma, **extra_args), noise.device) for _ in range(self.rounds)]
         return noise
 
 
@@ -76,7 +73,7 @@ def time_prediction(guider: comfy.samplers.CFGGuider, latent: Tensor, rounds: in
     return float(np.median(timer.seconds))
 
 
-def overhead(latent: Tensor, rounds: int, device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
+def measure_overhead(latent: Tensor, rounds: int, device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
     """Seconds of a fused prediction and of the two models' own, with networks that take no time."""
     scene = make_model(InstantNetwork, device, dtype)
     subject = make_model(InstantNetwork, device, dtype)
@@ -106,7 +103,7 @@ def time_step(latent: Tensor, device: torch.device, dtype: torch.dtype) -> float
         network(x, torch.full((2,), 500.0, device=device), context)
     if device.type == "cuda":
         call()
-    return 2 * seconds(call, device)
+    return 2 * time_call(call, device)
 
 
 def main(argv: list[str] | None = None):
@@ -122,7 +119,7 @@ def main(argv: list[str] | None = None):
     side = options.pixels // 8
     latent = torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        fused, alone = overhead(latent, options.rounds, device, dtype)
+        fused, alone = measure_overhead(latent, options.rounds, device, dtype)
         models = time_step(latent, device, dtype)
     share = (fused - alone) / models
     print(f"{dtype} on {device.type}, {options.pixels} px: the guider takes {1000 * (fused - alone):.2f} ms of a fused "

@@ -30,13 +30,10 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from mditface.mdit.interactdiffusion.model import InteractDiffusion, InteractDiffusionSizes
 
-from .costs.measure import seconds
-from .costs.plain import plain_fuser
+from .costs.measure import time_call
+from .costs.plain import run_plain_fuser
+from .costs.sd15 import UNET
 
-UNET = dict(image_size=32, in_channels=4, out_channels=4, model_channels=320, num_res_blocks=[2, 2, 2, 2],
-            channel_mult=(1, 2, 4, 4), num_heads=8, num_head_channels=-1, use_spatial_transformer=True,
-            transformer_depth=[1, 1, 1, 1, 1, 1, 0, 0], transformer_depth_middle=1,
-            transformer_depth_output=[1] * 9 + [0] * 3, context_dim=768, use_linear_in_transformer=False, legacy=False)
 WIDTHS = (320,) * 2 + (640,) * 2 + (1280,) * 6 + (640,) * 3 + (320,) * 3
 SIZES = InteractDiffusionSizes(768, 64, 512, 768, 30, WIDTHS)
 TARGET = 0.6
@@ -69,23 +66,23 @@ class Case:
         self.tokens = make(rows, 3 * sizes.slots, sizes.token)
         self.t = torch.full((rows,), 500.0, device=device)
         self.entries = [fuser.project_tokens(self.tokens) for fuser in self.fusers]
-        self.forms = {"ours": self.ours, "no reuse": self.recomputed, "plain": self.plain,
-                      "plain, host attention": partial(self.plain, attention=optimized_attention)}
+        self.forms = {"ours": self.run_ours, "no reuse": self.run_recomputed, "plain": self.run_plain,
+                      "plain, host attention": partial(self.run_plain, attention=optimized_attention)}
 
-    def ours(self, x: Tensor, options: dict) -> Tensor:
+    def run_ours(self, x: Tensor, options: dict) -> Tensor:
         i = options["transformer_index"]
         k, v = self.entries[i]
         return self.fusers[i](x, k, v, 1.0, options)
 
-    def recomputed(self, x: Tensor, options: dict) -> Tensor:
+    def run_recomputed(self, x: Tensor, options: dict) -> Tensor:
         fuser = self.fusers[options["transformer_index"]]
         k, v = fuser.project_tokens(self.tokens)
         return fuser(x, k, v, 1.0, options)
 
-    def plain(self, x: Tensor, options: dict, **attention) -> Tensor:
-        return plain_fuser(self.fusers[options["transformer_index"]], x, self.tokens, 1.0, **attention)
+    def run_plain(self, x: Tensor, options: dict, **attention) -> Tensor:
+        return run_plain_fuser(self.fusers[options["transformer_index"]], x, self.tokens, 1.0, **attention)
 
-    def step(self, patch: Callable) -> Tensor:
+    def run_step(self, patch: Callable) -> Tensor:
         options = {"patches": {"middle_patch": [patch]}}
         return self.unet(self.x, self.t, context=self.context, transformer_options=options)
 
@@ -101,7 +98,7 @@ class Figures(NamedTuple):
     extra: dict[str, float]
     error: float
 
-    def rows(self) -> dict[str, dict[str, float]]:
+    def make_rows(self) -> dict[str, dict[str, float]]:
         """For each form: extra seconds a step, as a fraction of a bare step, and ours as a fraction of the form's."""
         return {name: {"extra_s": extra, "of_bare": extra / self.bare, "ours_over_it": self.extra["ours"] / extra}
                 for name, extra in self.extra.items()}
@@ -118,10 +115,10 @@ def measure(case: Case, rounds: int) -> Figures:
 
     def run(name: str):
         outputs[name] = [case.forms[name](x, options) for x, options in inputs]
-    bare = seconds(partial(case.step, collect), case.device)
+    bare = time_call(partial(case.run_step, collect), case.device)
     for _ in range(rounds):
         for name in case.forms:
-            samples[name].append(seconds(partial(run, name), case.device))
+            samples[name].append(time_call(partial(run, name), case.device))
     error = max((ours - plain).abs().max().item() for ours, plain in zip(outputs["ours"], outputs["plain"]))
     return Figures(bare, {name: min(taken) for name, taken in samples.items()}, error)
 
@@ -149,7 +146,7 @@ def main(argv: list[str] | None = None):
     where = torch.cuda.get_device_name() if device.type == "cuda" else "one CPU thread"
     print(f"{dtype} on {where}, {options.size} px, {options.rows} rows; the host's {optimized_attention.__name__}\n")
     found = measure(Case(options.size, options.rows, device, dtype), options.rounds)
-    rows = found.rows()
+    rows = found.make_rows()
     print(f"bare UNet {found.bare:.3f} s a step; largest difference of ours from plain {found.error:.1e}\n")
     print(f"{'form':24}{'extra s':>10}{'of bare':>10}{'ours / it':>11}")
     for name, row in rows.items():

@@ -62,7 +62,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def random_weights(block: torch.nn.Module) -> torch.nn.Module:
+def fill_weights(block: torch.nn.Module) -> torch.nn.Module:
     for weight in block.requires_grad_(False).parameters():
         weight.normal_(std=CONFIG.width ** -0.5)
     return block
@@ -85,8 +85,8 @@ class Case:
         side = pixels // TOKEN
         d = CONFIG.width
         factory = dict(dtype=dtype, device=device, operations=comfy.ops.disable_weight_init)
-        self.block = random_weights(PTDiTBlock(d, CONFIG.heads, **factory))
-        self.full = random_weights(PixArtMSBlock(d, CONFIG.heads, **factory))
+        self.block = fill_weights(PTDiTBlock(d, CONFIG.heads, **factory))
+        self.full = fill_weights(PixArtMSBlock(d, CONFIG.heads, **factory))
         self.grid = (1, side, side)
         self.window = CONFIG.settings.window
         self.prompt = prompt
@@ -94,40 +94,41 @@ class Case:
         self.text = torch.randn(1, TEXT, d).to(device, dtype)
         self.vec = torch.randn(1, 6, d).to(device, dtype)
         self.layout = build_layout(self.grid, self.window, CONFIG.settings.proxies, self.x)
-        mask = direct.shifted_mask(torch.Size((1, *self.grid, d)), self.window).to(self.x)
+        mask = direct.make_shifted_mask(torch.Size((1, *self.grid, d)), self.window).to(self.x)
         text_bias = self.x.new_full((1, 1, TEXT), MASKED)
         text_bias[..., :prompt] = 0
         self.one = Inputs(self.x, self.text, text_bias, self.vec, mask)
         self.two = Inputs._make(y.repeat(2, 1, 1) for y in self.one)
         self.two.text_bias[1, :, 1:] = MASKED
 
-    def ours(self, text: int) -> Tensor:
+    def run_ours(self, text: int) -> Tensor:
         return self.block(self.x, self.text[:, :text], None, self.vec, self.layout)
 
-    def theirs(self, inputs: Inputs, attention: Callable) -> Tensor:
-        return direct.direct_block(self.block, inputs.x, inputs.text, inputs.text_bias, inputs.vec, grid=self.grid,
+    def run_theirs(self, inputs: Inputs, attention: Callable) -> Tensor:
+        return direct.run_direct_block(self.block, inputs.x, inputs.text, inputs.text_bias, inputs.vec, grid=self.grid,
                                    window=self.window, mask=inputs.mask, attention=attention)
 
-    def calls(self) -> dict[str, Callable]:
-        return {"ours": lambda: self.ours(TEXT), "prompt": lambda: self.ours(self.prompt),
-                "empty": lambda: self.ours(1), "direct": lambda: self.theirs(self.one, direct.softmax_attention),
-                "pair": lambda: self.theirs(self.two, direct.softmax_attention),
-                "fused": lambda: self.theirs(self.one, F.scaled_dot_product_attention),
+    def list_calls(self) -> dict[str, Callable]:
+        return {"ours": lambda: self.run_ours(TEXT), "prompt": lambda: self.run_ours(self.prompt),
+                "empty": lambda: self.run_ours(1), "direct": lambda: self.run_theirs(self.one, direct.attend_all_pairs),
+                "pair": lambda: self.run_theirs(self.two, direct.attend_all_pairs),
+                "fused": lambda: self.run_theirs(self.one, F.scaled_dot_product_attention),
                 "full": lambda: self.full(self.x, self.text, self.vec)}
 
-    def error(self) -> float:
+    def compute_error(self) -> float:
         """The largest difference between our block and its direct form on the same two prompts."""
-        ours = torch.cat((self.ours(self.prompt), self.ours(1)))
-        return (ours - self.theirs(self.two, direct.softmax_attention)).abs().max().item()
+        ours = torch.cat((self.run_ours(self.prompt), self.run_ours(1)))
+        return (ours - self.run_theirs(self.two, direct.attend_all_pairs)).abs().max().item()
 
 
 @torch.inference_mode()
 def measure_size(pixels: int, options: argparse.Namespace, device: torch.device) -> dict:
     """The entry of one size in the JSON object."""
     case = Case(pixels, options.text_tokens, TYPES[options.dtype], device)
-    error = case.error()  # warms up, too
+    error = case.compute_error()  # warms up, too
     rounds = options.rounds * max(options.pixels) // pixels
-    found, _ = measure.in_turn(case.calls(), lambda _, call: measure.seconds(call, device), min, rounds, 0)
+    found, _ = measure.measure_in_turn(case.list_calls(), lambda _, call: measure.time_call(call, device), combine=min,
+                                       least=rounds, budget=0)
     counts = count_tokens(case.grid, CONFIG.settings, TEXT)
     proxy_macs = sum(count_proxy_block(CONFIG.width, counts).values())
     pixart_macs = count_pixart_block(CONFIG.width, counts.N, TEXT)

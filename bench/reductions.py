@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 import comfy.utils
-from mditface.mdit.evaluation.metrics.agreement import mean_of
+from mditface.mdit.evaluation.metrics.agreement import average_scores
 from mditface.mdit.labelmap import CLASSES
 from mditface.mdit.mditface import host
 from mditface.mdit.mditface.guidance import SHEET_GUIDANCE, Guidance
@@ -69,7 +69,7 @@ def draw_forms(loaded: host.LoadedMDiT, face: Sample, steps: int, seed: int, siz
 
 def measure(count: int, steps: int, size: int) -> dict[str, dict[str, float]]:
     """Means over the label maps of each form's figures."""
-    loaded = host.load(str(BUNDLED / "mditface-demo.safetensors"))
+    loaded = host.load_mdit(str(BUNDLED / "mditface-demo.safetensors"))
     parser = load_parser()
     rows = {name: [] for name in FORMS}
     for i in tqdm(range(count), desc="label maps"):
@@ -82,7 +82,7 @@ def measure(count: int, steps: int, size: int) -> dict[str, dict[str, float]]:
             figures["keys"] = keys[name]
             figures["difference"] = np.abs(images[name] - exact).mean() / effect
             rows[name].append(figures)
-    return {name: mean_of(found) for name, found in rows.items()}
+    return {name: average_scores(found) for name, found in rows.items()}
 
 
 @torch.inference_mode()

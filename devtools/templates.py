@@ -18,7 +18,7 @@ from mdit.render.head import build_head
 from mdit.render.appearance import sample_appearance
 from mdit.render.paint import Label, paint_surface
 from mdit.render.raster import rasterize
-from mdit.render.scene import Camera, build_scene, gather, rotation_matrix
+from mdit.render.scene import Camera, build_scene, gather, make_rotation_matrix
 
 FOLDER = Path(__file__).parents[1] / "web" / "painter" / "templates"
 SIZE = 512
@@ -50,7 +50,7 @@ def label_map(seed: int, changes: dict[str, str]) -> np.ndarray:
     head = build_head(appearance, rng)
     mesh, _ = build_scene(head, appearance, AHEAD, rng)
     tall = appearance["hat"] != "none"
-    camera = Camera(rotation_matrix(0, 0, 0), np.array([0, 0.05 + 0.2 * tall]), 3.3 + 0.3 * tall)
+    camera = Camera(make_rotation_matrix(0, 0, 0), np.array([0, 0.05 + 0.2 * tall]), 3.3 + 0.3 * tall)
     _, owner, weights = rasterize(camera.screen(mesh.position, SIZE), mesh.triangles, SIZE, SIZE)
     hit = owner >= 0
     surface = gather(head, mesh, owner[hit], weights[hit])

@@ -6,7 +6,7 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
-from ..mdit.mditface.adapter.families import model_titles
+from ..mdit.mditface.adapter.families import list_model_titles
 from ..mdit.mditface.adapter.reader import apply_adapter
 from ..mdit.mditface.adapter.weights import load_adapter
 from .files import add_folder, check_file, find_file, list_files
@@ -25,7 +25,7 @@ class LoadAdapter(io.ComfyNode):
             node_id="MDiT_LoadAdapter",
             display_name="Load MDiT Adapter",
             category="MDiTFace",
-            description=f"Loads a mask adapter for {model_titles()}: a file in the format of this pack, or an "
+            description=f"Loads a mask adapter for {list_model_titles()}: a file in the format of this pack, or an "
                         "EasyControl condition adapter for FLUX. The format is detected from the file.",
             search_aliases=["EasyControl", "mask adapter", "mask lora", "load adapter"],
             inputs=[
@@ -52,12 +52,12 @@ class ApplyAdapter(io.ComfyNode):
             node_id="MDiT_ApplyAdapter",
             display_name="Apply MDiT Adapter",
             category="MDiTFace",
-            description=f"Lets a model of {model_titles()} read label maps. The keys and values of a mask are computed "
-                        "once and stored with the mask. Without a mask in the conditioning the model is unchanged. "
-                        "LoRA, ControlNet and other patches work before or after this node.",
+            description=f"Lets a model of {list_model_titles()} read label maps. The keys and values of a mask are "
+                        "computed once and stored with the mask. Without a mask in the conditioning the model is "
+                        "unchanged. LoRA, ControlNet and other patches work before or after this node.",
             search_aliases=["EasyControl", "mask adapter", "apply mask", "face mask FLUX", "face mask SD3"],
             inputs=[
-                io.Model.Input("model", tooltip=f"Model for which the adapter was made: {model_titles()}."),
+                io.Model.Input("model", tooltip=f"Model for which the adapter was made: {list_model_titles()}."),
                 MDiTAdapter.Input("adapter", tooltip="Adapter from 'Load MDiT Adapter'."),
                 io.Float.Input("weight", default=1.0, min=0.0, max=5.0, step=0.05,
                                tooltip="Factor of the adapter's weights. 1: as trained. The strength of a mask is set "

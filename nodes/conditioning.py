@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..mdit.labelmap import (
     CLASSES, DEFAULT_ORDER, DEFAULT_PALETTE, DISPLAY_NAMES, find_classes, measure_classes, read_label_maps)
-from ..mdit.mditface.adapter.reader import mask_key
+from ..mdit.mditface.adapter.reader import make_mask_key
 from ..mdit.mditface.mask import CONDITIONING_KEY, ExemplarInput, MaskInput, MaskReference
 from ..mdit.mditface.reductions import REDUCTIONS, describe_reductions
 from .labelmap import palette_inputs, read_and_tell
@@ -20,7 +20,7 @@ from .types import MDiTAdapter, MDiTMask
 def attach_mask(conditioning, mask: MaskInput, strength: float, start: float = 0.0, end: float = 1.0, adapter=None):
     if start >= end:
         raise ValueError(f"start: {start:g} is not below end {end:g}, so no step would read the mask: raise 'end'")
-    key = CONDITIONING_KEY if adapter is None else mask_key(adapter)
+    key = CONDITIONING_KEY if adapter is None else make_mask_key(adapter)
     return node_helpers.conditioning_set_values(conditioning, {key: MaskReference(mask, strength, start, end)})
 
 

@@ -64,7 +64,7 @@ class LoadDynaST(io.ComfyNode):
 
     @classmethod
     def execute(cls, weights_name, top_k=TOP_K, smooth=SMOOTH) -> io.NodeOutput:
-        return io.NodeOutput(host.load(find_file(weights_name, "weights_name", FOLDER), top_k, smooth))
+        return io.NodeOutput(host.load_dynast(find_file(weights_name, "weights_name", FOLDER), top_k, smooth))
 
 
 class PoseLabel(io.ComfyNode):

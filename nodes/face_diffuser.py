@@ -12,7 +12,7 @@ from ..mdit.face_diffuser.guider import FusionGuider
 from ..mdit.face_diffuser.marker import MARKER, tokenize
 from ..mdit.face_diffuser.pair import check_effect
 from ..mdit.face_diffuser.saliency import KERNEL, Prior
-from ..mdit.face_diffuser.stages import Borders, leading_sigmas
+from ..mdit.face_diffuser.stages import Borders, compute_leading_sigmas
 from ..mdit.face_diffuser.strip import draw_strip
 from ..mdit.face_diffuser.weights import load_face_diffuser
 from ..mdit.labelmap import to_indices
@@ -267,7 +267,7 @@ class FaceDiffuserScheduler(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, steps, to_clean=True) -> io.NodeOutput:
-        return io.NodeOutput(leading_sigmas(model.get_model_object("model_sampling"), steps, to_clean))
+        return io.NodeOutput(compute_leading_sigmas(model.get_model_object("model_sampling"), steps, to_clean))
 
 
 NODES = (LoadFaceDiffuser, SubjectConditioning, SaliencyFusionGuider, FaceDiffuserScheduler, PreviewSaliency)

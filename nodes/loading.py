@@ -50,7 +50,7 @@ class LoadModel(io.ComfyNode):
     @classmethod
     def execute(cls, model_name, weight_dtype="default") -> io.NodeOutput:
         path = find_file(model_name, "model_name", *FOLDERS)
-        model, clip, vae = host.load(path, DTYPES[weight_dtype])
+        model, clip, vae = host.load_mdit(path, DTYPES[weight_dtype])
         return io.NodeOutput(model, clip, vae)
 
 

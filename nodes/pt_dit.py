@@ -6,7 +6,7 @@ from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 
 from ..mdit.pt_dit import host
 from ..mdit.pt_dit.config import POSITIONS, PTDiTSettings
-from ..mdit.pt_dit.cost import report_cost, token_grid
+from ..mdit.pt_dit.cost import report_cost, compute_token_grid
 from ..mdit.pt_dit.schedule import compute_shift, compute_sigmas
 from ..mdit.pt_dit.text import encode
 from ..mdit.pt_dit.vae import load_vae
@@ -51,7 +51,7 @@ class LoadPTDiT(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name, weight_dtype="default") -> io.NodeOutput:
-        return io.NodeOutput(host.load(find_file(model_name, host.SOURCE, MODELS), DTYPES[weight_dtype]))
+        return io.NodeOutput(host.load_pt_dit(find_file(model_name, host.SOURCE, MODELS), DTYPES[weight_dtype]))
 
 
 class LoadPTDiTVAE(io.ComfyNode):
@@ -138,7 +138,7 @@ class PTDiTWindows(io.ComfyNode):
     def execute(cls, model, rows, columns, proxy_rows, proxy_columns, frames=1,
                 positions=POSITIONS[0]) -> io.NodeOutput:
         settings = PTDiTSettings((frames, rows, columns), (proxy_rows, proxy_columns), positions)
-        return io.NodeOutput(host.with_settings(model, settings))
+        return io.NodeOutput(host.apply_settings(model, settings))
 
 
 class PTDiTShift(io.ComfyNode):
@@ -226,7 +226,7 @@ class PTDiTCost(io.ComfyNode):
     @classmethod
     def execute(cls, model, width, height, frames=1, text_tokens=200) -> io.NodeOutput:
         config = host.get_config(model)
-        grid = token_grid(config, width, height, frames)
+        grid = compute_token_grid(config, width, height, frames)
         counts, total = report_cost(config, host.get_settings(model), grid, text_tokens)
         text = f"{width} x {height} px, {frames} frame(s): {counts}"
         return io.NodeOutput(text, total, ui=ui.PreviewText(text))

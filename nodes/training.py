@@ -11,7 +11,7 @@ import torch
 import folder_paths
 from comfy_api.latest import io, ui
 
-from ..mdit.mditface.adapter.families import model_titles
+from ..mdit.mditface.adapter.families import list_model_titles
 from ..mdit.mditface.reductions import REDUCTIONS, describe_reductions
 from .adapter import FOLDERS
 from .labelmap import palette_inputs, read_and_tell
@@ -32,15 +32,15 @@ class TrainAdapter(io.ComfyNode):
             node_id="MDiT_TrainAdapter",
             display_name="Train MDiT Adapter",
             category="MDiTFace",
-            description=f"Trains an adapter that lets a model of {model_titles()} read label maps. The training data "
-                        "are images with label maps and captions. The adapter is saved in output/mdit_adapters, where "
-                        "'Load MDiT Adapter' finds it. Queue the same graph again to resume a cancelled run.",
+            description=f"Trains an adapter that lets a model of {list_model_titles()} read label maps. The training "
+                        "data are images with label maps and captions. The adapter is saved in output/mdit_adapters, "
+                        "where 'Load MDiT Adapter' finds it. Queue the same graph again to resume a cancelled run.",
             search_aliases=["train mask adapter", "train LoRA", "train ControlNet", "fine-tune"],
             is_input_list=True,
             is_output_node=True,
             is_experimental=True,
             inputs=[
-                io.Model.Input("model", tooltip=f"Model that the adapter will serve: {model_titles()}. The model "
+                io.Model.Input("model", tooltip=f"Model that the adapter will serve: {list_model_titles()}. The model "
                                                 "itself is not changed."),
                 io.Latent.Input("latents", tooltip="Encoded images from 'Make Training Dataset'."),
                 io.Conditioning.Input("conditioning", tooltip="Encoded captions: one for each image in the same "
@@ -104,7 +104,7 @@ class TrainAdapter(io.ComfyNode):
     def execute(cls, latents, conditioning, label_maps, empty_text=(), **single) -> io.NodeOutput:
         from ..mdit.mditface.adapter.weights import load_adapter
         from ..mdit.training import graph
-        from ..mdit.training.curve import loss_curve
+        from ..mdit.training.curve import draw_loss_curve
         chosen = DEFAULTS | {name: values[0] for name, values in single.items()}
         model = chosen["model"]
         labels = [read_and_tell(maps, chosen["palette"], chosen["order"]) for maps in label_maps]
@@ -115,7 +115,7 @@ class TrainAdapter(io.ComfyNode):
         runs = Path(folder_paths.get_output_directory(), "mdit_training")
         settings = graph.make_settings(chosen, base, runs, path, PRECISIONS[chosen["precision"]])
         losses = graph.train(model, settings, samples, chosen["vae"], empty)
-        curve = torch.from_numpy(np.asarray(loss_curve(losses)) / np.float32(255))[None]
+        curve = torch.from_numpy(np.asarray(draw_loss_curve(losses)) / np.float32(255))[None]
         return io.NodeOutput(load_adapter(str(path)), curve, len(losses), ui=ui.PreviewImage(curve, cls=cls))
 
 

@@ -26,10 +26,10 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from .case import BF16, MODES, PICTURE, RADIUS, RANK, Case
+from .case import BF16, LABEL_MAP, MODES, RADIUS, RANK, Case
 from .formulas import run_costs
 from .hosts import PATCH, CELL, Control
-from .measure import Meter, fastest, in_turn, removed, seconds
+from .measure import Meter, compute_removed, measure_in_turn, sum_fastest, time_call
 
 MASK_EXTRA_MODE = "half_merge"
 ROUNDS_S = {512: 150.0, 1024: 540.0}  # seconds that rounds of measurement may take, by the image's size
@@ -38,67 +38,69 @@ CUDA_ROUNDS = 5
 MIB = 2 ** 20
 
 
-def image_tokens(size: int) -> int:
+def count_image_tokens(size: int) -> int:
     """Number of image tokens of a square image of so many pixels a side."""
     return (size // CELL // PATCH) ** 2
 
 
-def predicted(case: Case, rows: int) -> dict[str, int]:
+def predict_flops(case: Case, rows: int) -> dict[str, int]:
     """FLOPs by the formulas of a step in exact mode, and of its static pass, without the adapter's terms."""
     sizes = case.sizes
-    N = image_tokens(case.size)
+    N = count_image_tokens(case.size)
     return run_costs(sizes.width, sizes.blocks, N, case.text_tokens, N, rows, sizes.second, sizes.text_ends)
 
 
-def calls_of(case: Case, outputs: dict[str, Tensor]) -> dict[str, Callable]:
+def list_calls(case: Case, outputs: dict[str, Tensor]) -> dict[str, Callable]:
     """The calls that are measured on the backbone. `outputs` holds each call's latest output by name."""
     def store(name: str, call: Callable):
         outputs[name] = call()
 
-    calls = {"base": partial(store, "base", case.base), "naive": case.joint}
+    calls = {"base": partial(store, "base", case.run_base), "naive": case.run_joint}
     for mode in MODES:
-        calls["static " + mode] = partial(case.static, mode)
-        calls[mode] = partial(store, mode, partial(case.cached, mode))
+        calls["static " + mode] = partial(case.run_static, mode)
+        calls[mode] = partial(store, mode, partial(case.run_cached, mode))
     if case.sizes.reference_latents:
-        calls["reference"] = case.reference_latents
+        calls["reference"] = case.run_reference_latents
     return calls
 
 
-def measured(case: Case, control: Control, budget: float) -> tuple[dict, dict, dict, int]:
+def measure_calls(case: Case, control: Control, budget: float) -> tuple[dict, dict, dict, int]:
     """Seconds and FLOPs of each call, the outputs, and the number of rounds behind the seconds.
 
     The first round counts FLOPs, too. On CUDA it only warms up.
     """
     outputs = {}
     start = time.perf_counter()
-    calls = calls_of(case, outputs)
+    calls = list_calls(case, outputs)
     meters = dict.fromkeys(calls, case.meter)
-    calls["control"] = partial(case.controlled, control)
+    calls["control"] = partial(case.run_controlled, control)
     meters["control"] = Meter(control.counts)
-    tokens = torch.zeros(case.rows, image_tokens(case.size), case.sizes.width).to(case.x)
+    tokens = torch.zeros(case.rows, count_image_tokens(case.size), case.sizes.width).to(case.x)
     calls["add"] = partial(tokens.add_, tokens.clone())
     meters["add"] = Meter({})
 
     first = {}
     flops = {}
     for name, call in calls.items():
-        first[name], flops[name] = meters[name].seconds_and_flops(call)
+        first[name], flops[name] = meters[name].measure_seconds_and_flops(call)
     round_s = time.perf_counter() - start
 
     if case.device.type == "cuda":
-        times, rounds = in_turn(calls, lambda _, call: seconds(call, case.device), median, CUDA_ROUNDS, budget)
+        times, rounds = measure_in_turn(calls, lambda _, call: time_call(call, case.device), combine=median,
+                                        least=CUDA_ROUNDS, budget=budget)
     else:
-        times, rounds = in_turn(calls, lambda name, call: meters[name].seconds(call), fastest, LEAST_ROUNDS,
-                                budget - round_s, first, round_s)
+        times, rounds = measure_in_turn(calls, lambda name, call: meters[name].measure_seconds(call),
+                                        combine=sum_fastest, least=LEAST_ROUNDS, budget=budget - round_s, first=first,
+                                        round_s=round_s)
     return times, flops, outputs, rounds
 
 
-def errors(case: Case, outputs: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, float]]:
+def compute_errors(case: Case, outputs: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, float]]:
     """Exact mode against one masked attention over all three streams, the others against exact mode: the largest
     difference, and the RMS of the difference over that of the mask's own effect."""
     exact = outputs["exact"]
     base = outputs["base"]
-    expected = dict.fromkeys(MODES, exact) | {"exact": case.joint(rows=1, decoupled=True)}
+    expected = dict.fromkeys(MODES, exact) | {"exact": case.run_joint(rows=1, decoupled=True)}
     differences = {mode: outputs[mode][:other.shape[0]] - other for mode, other in expected.items()}
     effect = (exact - base).square().mean().sqrt()
     largest = {mode: diff.abs().max().item() for mode, diff in differences.items()}
@@ -106,22 +108,22 @@ def errors(case: Case, outputs: dict[str, Tensor]) -> tuple[dict[str, float], di
     return largest, relative
 
 
-def of_all_rows(costs: dict[str, float], times: float) -> dict[str, float]:
+def scale_to_all_rows(costs: dict[str, float], times: float) -> dict[str, float]:
     """Costs of a step from those of some of its rows. The static pass is one for all rows."""
     return {name: cost if name.startswith("static") else times * cost for name, cost in costs.items()}
 
 
-def weight_bytes(control: Control) -> int:
+def count_weight_bytes(control: Control) -> int:
     """Of a ControlNet's weights in bf16 at full depth."""
     every = sum(x.numel() for x in control.module.parameters())
     repeated = sum((count - 1) * x.numel() for part, count in control.counts.items() for x in part.parameters())
     return BF16 * (every + repeated)
 
 
-def mode_result(cost: dict[str, float], flops: dict[str, int], mode: str, steps: int) -> dict[str, float]:
+def make_mode_result(cost: dict[str, float], flops: dict[str, int], mode: str, steps: int) -> dict[str, float]:
     result = {}
     for suffix, costs in (("", cost), ("_flops", flops)):
-        ratio = partial(removed, costs["base"], costs["naive"])
+        ratio = partial(compute_removed, costs["base"], costs["naive"])
         result["R_cold" + suffix] = ratio(costs[mode] + costs["static " + mode] / steps)
         result["R_warm" + suffix] = ratio(costs[mode])
     return result | {"base_s": cost["base"], "naive_s": cost["naive"], "cached_s": cost[mode],
@@ -129,36 +131,36 @@ def mode_result(cost: dict[str, float], flops: dict[str, int], mode: str, steps:
 
 
 @torch.inference_mode()
-def result_of(case: Case, rows: int, steps: int, budget: float, exactness: Case) -> dict:
+def make_result(case: Case, rows: int, steps: int, budget: float, exactness: Case) -> dict:
     """The JSON object. `exactness` is a case in fp32; where it is `case` itself, no call runs twice."""
-    control = case.sizes.controlnet(case.size, case.whole, case.dtype, case.device)
-    cost, flops, outputs, rounds = measured(case, control, budget)
-    cost = of_all_rows(cost, rows / case.rows)
-    flops = of_all_rows(flops, rows / case.rows)
+    control = case.sizes.make_controlnet(case.size, case.whole, case.dtype, case.device)
+    cost, flops, outputs, rounds = measure_calls(case, control, budget)
+    cost = scale_to_all_rows(cost, rows / case.rows)
+    flops = scale_to_all_rows(flops, rows / case.rows)
     if exactness is not case:
         outputs = {}
-        calls = calls_of(exactness, outputs)
+        calls = list_calls(exactness, outputs)
         calls["base"]()
         for mode in MODES:
             calls["static " + mode]()
             calls[mode]()
-    error, relative = errors(exactness, outputs)
-    modes = {mode: mode_result(cost, flops, mode, steps) | {
-        "cache_bytes": case.cache_bytes(mode), "error": error[mode], "error_relative": relative[mode],
+    error, relative = compute_errors(exactness, outputs)
+    modes = {mode: make_mode_result(cost, flops, mode, steps) | {
+        "cache_bytes": case.count_cache_bytes(mode), "error": error[mode], "error_relative": relative[mode],
         "extra_s": cost[mode] + cost["static " + mode] / steps - cost["base"]} for mode in MODES}
     reference = cost.get("reference", cost["naive"]) - cost["base"]
-    formula = predicted(case, rows)
-    ratio = partial(removed, formula["base"], formula["naive"])
+    formula = predict_flops(case, rows)
+    ratio = partial(compute_removed, formula["base"], formula["naive"])
     return {"size": case.size, "steps": steps, "rows": rows, "text_tokens": case.text_tokens, "rounds": rounds,
             "modes": modes, "controlnet_extra_s": cost["control"] + control.adds * cost["add"],
-            "controlnet_bytes": weight_bytes(control), "reference_extra_s": reference,
+            "controlnet_bytes": count_weight_bytes(control), "reference_extra_s": reference,
             "mask_extra_s": modes[MASK_EXTRA_MODE]["extra_s"], "mask_extra_mode": MASK_EXTRA_MODE,
-            "adapter_bytes": case.adapter_bytes(), "flops": flops,
+            "adapter_bytes": case.count_adapter_bytes(), "flops": flops,
             "R_cold_formula": ratio(formula["cached"] + formula["static"] / steps),
             "R_warm_formula": ratio(formula["cached"])}
 
 
-def table(result: dict) -> str:
+def format_table(result: dict) -> str:
     """R in per cent by mode, then the extra costs next to those of ControlNet and of reference latents."""
     modes = result["modes"]
     control = result["controlnet_extra_s"]
@@ -187,14 +189,15 @@ def table(result: dict) -> str:
 def describe(case: Case, options: Namespace) -> str:
     """What was measured, and how."""
     sizes = case.sizes
-    N = image_tokens(options.size)
+    N = count_image_tokens(options.size)
     depth = "full depth" if case.whole else f"{len(case.counts)} blocks that stand for {case.counts} of their kind"
     reference = ("the host's own path, one latent of the image's size" if sizes.reference_latents else
                  "the host has none for this model: the naive form stands for it")
     rows = f"{options.rows} rows a step" + ("" if case.whole else " (one is measured)")
     return (f"{options.backbone}, {options.size} px: N = {N} image tokens, L = {case.text_tokens} text tokens, "
             f"{rows}, {options.steps} steps; width {sizes.width}, {depth}\n"
-            f"adapter of rank {RANK}, window radius {RADIUS}, label map {PICTURE} ({case.leaves()} keys once merged)\n"
+            f"adapter of rank {RANK}, window radius {RADIUS}, label map {LABEL_MAP} ({case.count_leaves()} keys once "
+            "merged)\n"
             f"ControlNet: {sizes.control} blocks ({sizes.control_note}); reference latents: {reference}\n"
             "error: exact mode against one masked attention over all streams in fp32, the others against exact mode; "
             "random weights\nmemory: weights, and keys and values, in bf16 at full depth; the time of a mask includes "
@@ -210,7 +213,7 @@ def run(options: Namespace, device: torch.device, dtype: torch.dtype):
         case = make(whole, dtype, device)
         exactness = make(False, torch.float32, device) if whole else case
     print(describe(case, options), flush=True)
-    result = result_of(case, options.rows, options.steps, options.seconds or ROUNDS_S[options.size], exactness)
+    result = make_result(case, options.rows, options.steps, options.seconds or ROUNDS_S[options.size], exactness)
     kind = "medians" if whole else "of each part of a call the fastest"
-    print(f"{kind} of {result['rounds']} round(s)\n\n{table(result)}\n")
+    print(f"{kind} of {result['rounds']} round(s)\n\n{format_table(result)}\n")
     print(json.dumps({"backbone": options.backbone, **result}))

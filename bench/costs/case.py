@@ -13,7 +13,7 @@ from mditface.mdit.mditface.adapter.config import AdapterConfig
 from mditface.mdit.mditface.adapter.families import FAMILIES, MODULATION
 from mditface.mdit.mditface.adapter.terms import Adapter
 from mditface.mdit.mditface.attention import MaskRows
-from mditface.mdit.mditface.entries import key_bias
+from mditface.mdit.mditface.entries import make_key_bias
 from mditface.mdit.mditface.mask import BoundMask, MaskInput, MaskReference
 from mditface.mdit.mditface.reader import OPTIONS_KEY, CacheOptions
 from mditface.mdit.mditface.reductions import REDUCTIONS
@@ -23,7 +23,7 @@ from .hosts import BACKBONES, CELL, CHANNELS, TEXT_WIDTH, Control, FluxSizes, SD
 from .joint import Joint
 from .measure import Meter
 
-PICTURE = "woman.png"
+LABEL_MAP = "woman.png"
 RANK = 16
 RADIUS = 3
 NAMES = {"off": "exact", "half, merged": "half_merge"}
@@ -58,7 +58,7 @@ class Model:
                                     transformer_options=transformer_options, **conds)
 
 
-class PictureVAE:
+class ImageVAE:
     """Replaces a VAE: equal pixels become equal cells."""
 
     def encode(self, image: Tensor) -> Tensor:
@@ -75,18 +75,18 @@ class MeteredReader(AdapterReader):
         self.meter = meter
         self.counts = counts
 
-    def stream(self, model):
-        stream = super().stream(model)
-        inputs = stream.inputs
+    def make_stream(self, model):
+        stream = super().make_stream(model)
+        inputs = stream.make_inputs
 
-        def begun(i: int, *args):
-            self.meter.standing_for(self.counts[i])
+        def begin(i: int, *args):
+            self.meter.stand_for(self.counts[i])
             return inputs(i, *args)
-        stream.inputs = begun
+        stream.make_inputs = begin
         return stream
 
 
-def adapter_terms(sizes: SD3Sizes | FluxSizes, doubles: int, singles: int) -> dict[str, dict[str, Tensor]]:
+def make_terms(sizes: SD3Sizes | FluxSizes, doubles: int, singles: int) -> dict[str, dict[str, Tensor]]:
     """Low-rank terms of all layers but the modulation."""
     terms = {}
     depth = {"double": doubles, "single": singles}
@@ -102,11 +102,11 @@ def adapter_terms(sizes: SD3Sizes | FluxSizes, doubles: int, singles: int) -> di
     return terms
 
 
-def labels(size: int) -> Tensor:
+def read_labels(size: int) -> Tensor:
     """A bundled label map, (1, size, size)."""
     folder = labelmap.__path__[0]
-    with Image.open(f"{folder}/examples/{PICTURE}") as picture:
-        pixels = torch.from_numpy(np.array(picture.convert("RGB"))).float()[None] / 255
+    with Image.open(f"{folder}/examples/{LABEL_MAP}") as image:
+        pixels = torch.from_numpy(np.array(image.convert("RGB"))).float()[None] / 255
     return labelmap.resize_nearest(labelmap.to_indices(pixels), size, size)
 
 
@@ -123,25 +123,25 @@ class Case:
         self.device = device
         self.text_tokens = text_tokens or self.sizes.text_tokens
         self.whole = whole
-        self.counts, self.doubles = self.sizes.counts(whole)
-        network = self.sizes.network(size, whole, dtype, device)
-        self.meter = Meter(dict(zip(self.sizes.modules(network), self.counts)))
-        self.x = self.normal(CHANNELS, size // CELL, size // CELL)  # (B, C, h, w)
-        self.t = self.normal().sigmoid()
-        self.context = self.normal(self.text_tokens, TEXT_WIDTH)
-        values = {"y": self.normal(self.sizes.pooled),
+        self.counts, self.doubles = self.sizes.count_blocks(whole)
+        network = self.sizes.make_network(size, whole, dtype, device)
+        self.meter = Meter(dict(zip(self.sizes.list_modules(network), self.counts)))
+        self.x = self.draw_normal(CHANNELS, size // CELL, size // CELL)  # (B, C, h, w)
+        self.t = self.draw_normal().sigmoid()
+        self.context = self.draw_normal(self.text_tokens, TEXT_WIDTH)
+        values = {"y": self.draw_normal(self.sizes.pooled),
                   "guidance": torch.full((rows,), 3.5, dtype=dtype, device=device)}
-        conds = {name: values[name] for name in FAMILIES[self.sizes.family].prompt_inputs(network)}
+        conds = {name: values[name] for name in FAMILIES[self.sizes.family].list_prompt_inputs(network)}
         self.model = Model(network, self.sizes.latent_format(), conds)
-        self.terms = adapter_terms(self.sizes, self.doubles, len(self.counts) - self.doubles)
-        self.readers = {mode: self.reader(mode) for mode in MODES}
-        self.masks = {mode: self.mask(mode) for mode in MODES}
+        self.terms = make_terms(self.sizes, self.doubles, len(self.counts) - self.doubles)
+        self.readers = {mode: self.make_reader(mode) for mode in MODES}
+        self.masks = {mode: self.bind_mask(mode) for mode in MODES}
         self.entries = {}
 
-    def normal(self, *shape: int) -> Tensor:
+    def draw_normal(self, *shape: int) -> Tensor:
         return torch.randn(self.rows, *shape).to(self.device, self.dtype)
 
-    def reader(self, mode: str) -> MeteredReader:
+    def make_reader(self, mode: str) -> MeteredReader:
         window = {"window": RADIUS, "text_reads_mask": False} if mode == "window" else {}
         config = AdapterConfig(self.sizes.family, self.sizes.width, (self.doubles, len(self.counts) - self.doubles),
                                RANK, RANK, **window)
@@ -149,47 +149,47 @@ class Case:
         adapter.to(self.device)
         return MeteredReader(adapter, self.meter, self.counts)
 
-    def mask(self, mode: str) -> BoundMask:
-        mask = MaskInput(labels(self.size), torch.ones(len(labelmap.CLASSES)), MODES[mode], PictureVAE())
-        return BoundMask(MaskReference(mask), self.x.shape, self.model, self.readers[mode].layout(self.model))
+    def bind_mask(self, mode: str) -> BoundMask:
+        mask = MaskInput(read_labels(self.size), torch.ones(len(labelmap.CLASSES)), MODES[mode], ImageVAE())
+        return BoundMask(MaskReference(mask), self.x.shape, self.model, self.readers[mode].get_layout(self.model))
 
-    def tokens(self, mode: str) -> MaskTokens:
-        return self.masks[mode].tokens(None)[0]
+    def get_tokens(self, mode: str) -> MaskTokens:
+        return self.masks[mode].get_tokens(None)[0]
 
-    def static(self, mode: str):
+    def run_static(self, mode: str):
         self.entries[mode] = self.readers[mode].find_entry(self.model, self.masks[mode], None, None, (), self.device,
                                                            {OPTIONS_KEY: CacheOptions("off")})
 
-    def base(self, rows: int | None = None, transformer_options: dict = {}, **conds) -> Tensor:
+    def run_base(self, rows: int | None = None, transformer_options: dict = {}, **conds) -> Tensor:
         """The model call without a mask, of all rows or the first ones."""
         return self.model(self.x[:rows], self.t[:rows], None, self.context[:rows], None, transformer_options, **conds)
 
-    def joint(self, rows: int | None = None, decoupled: bool = False) -> Tensor:
-        stream = AdapterReader.stream(self.readers["exact"], self.model)
-        return self.base(rows, Joint(stream, self.tokens("exact"), decoupled).options)
+    def run_joint(self, rows: int | None = None, decoupled: bool = False) -> Tensor:
+        stream = AdapterReader.make_stream(self.readers["exact"], self.model)
+        return self.run_base(rows, Joint(stream, self.get_tokens("exact"), decoupled).options)
 
-    def cached(self, mode: str) -> Tensor:
+    def run_cached(self, mode: str) -> Tensor:
         entry = self.entries[mode]
-        rows = (MaskRows(slice(0, self.rows), entry, key_bias(entry, 1.0)),)
-        return self.readers[mode].call(self.model, rows, self.x, self.t, None, self.context, None, {})
+        rows = (MaskRows(slice(0, self.rows), entry, make_key_bias(entry, 1.0)),)
+        return self.readers[mode].call_model(self.model, rows, self.x, self.t, None, self.context, None, {})
 
-    def reference_latents(self) -> Tensor:
-        return self.base(ref_latents=[self.x])
+    def run_reference_latents(self) -> Tensor:
+        return self.run_base(ref_latents=[self.x])
 
-    def controlled(self, control: Control) -> dict:
+    def run_controlled(self, control: Control) -> dict:
         return control.module(self.x, self.t, context=self.context, hint=self.x, **self.model.conds,
                               **control.arguments)
 
-    def cache_bytes(self, mode: str) -> int:
+    def count_cache_bytes(self, mode: str) -> int:
         """Of an entry in bf16 at full depth."""
         blocks = zip(self.counts, self.entries[mode].blocks)
         return sum(count * BF16 * x.numel() for count, block in blocks for x in block)
 
-    def leaves(self) -> int:
-        tokens = self.tokens("merge")
+    def count_leaves(self) -> int:
+        tokens = self.get_tokens("merge")
         return int(find_flat_regions(tokens.classes, tokens.grid).max()) + 1
 
-    def adapter_bytes(self) -> int:
+    def count_adapter_bytes(self) -> int:
         """Of the adapter's terms in bf16 at full depth."""
         total = 0
         for name, halves in self.terms.items():

@@ -13,7 +13,7 @@ from mditface.mdit.dynast.layers import SPADE, Encoder, SPADEResBlock
 from mditface.mdit.dynast.model import DynaST
 
 
-def positional_norm(x: Tensor) -> Tensor:
+def normalize_positions(x: Tensor) -> Tensor:
     return (x - x.mean(dim=1, keepdim=True)) / torch.sqrt(x.var(dim=1, keepdim=True) + 1e-8)
 
 
@@ -25,25 +25,25 @@ def encode(encoder: Encoder, x: Tensor) -> list[Tensor]:
     return features
 
 
-def spade(layer: SPADE, x: Tensor, label: Tensor) -> Tensor:
+def apply_spade(layer: SPADE, x: Tensor, label: Tensor) -> Tensor:
     h = layer.mlp_shared(F.interpolate(label, x.shape[-2:], mode="nearest"))
-    return (1 + layer.mlp_gamma(h)) * positional_norm(x) + layer.mlp_beta(h)
+    return (1 + layer.mlp_gamma(h)) * normalize_positions(x) + layer.mlp_beta(h)
 
 
 def embed(layer: SPADEResBlock, x: Tensor, label: Tensor) -> Tensor:
-    y = layer.conv_0(layer.relu(spade(layer.norm_0, x, label)))
-    y = layer.conv_1(layer.relu(spade(layer.norm_1, y, label)))
+    y = layer.conv_0(layer.relu(apply_spade(layer.norm_0, x, label)))
+    y = layer.conv_1(layer.relu(apply_spade(layer.norm_1, y, label)))
     return layer.relu(x + y)
 
 
-def inter_scale(chosen: Tensor, side: int) -> Tensor:
+def expand_candidates(chosen: Tensor, side: int) -> Tensor:
     """(B, N / 4, K) of the coarser grid -> (B, N / 4, 4K)."""
     y = 2 * (chosen // (side // 2))
     x = 2 * (chosen % (side // 2))
     return torch.stack([y * side + x, y * side + x + 1, (y + 1) * side + x, (y + 1) * side + x + 1], -1).flatten(2)
 
 
-def intra_scale(chosen: Tensor, side: int) -> Tensor:
+def propagate_candidates(chosen: Tensor, side: int) -> Tensor:
     """(B, N, K) -> (B, N, 5K)."""
     y, x = (part.unflatten(1, (side, side)).movedim(-1, 1).float() for part in (chosen // side, chosen % side))
     y, x = (F.pad(part, (1, 1, 1, 1), mode="replicate").long() for part in (y, x))  # (B, K, side + 2, side + 2)
@@ -55,7 +55,7 @@ def intra_scale(chosen: Tensor, side: int) -> Tensor:
     return torch.cat(found, dim=-1)
 
 
-def windows(x: Tensor, side: int) -> Tensor:
+def to_windows(x: Tensor, side: int) -> Tensor:
     """(B, N, C) -> (B, N / 4, 4, C)."""
     x = x.unflatten(1, (side // 2, 2, side // 2, 2)).transpose(2, 3)
     return x.reshape(len(x), -1, 4, x.shape[-1])
@@ -74,20 +74,20 @@ def take(x: Tensor, candidates: Tensor) -> Tensor:
 def attend(block: Block, x: Tensor, k: Tensor, positions: Tensor, label: Tensor, candidates: Tensor | None,
            top_k: int) -> tuple[Tensor, Tensor]:
     """A block: its features, and the candidates that it hands on, (B, N, top_k)."""
-    def rows(t: Tensor) -> Tensor:
+    def to_rows(t: Tensor) -> Tensor:
         return t.flatten(2).mT
     side = x.shape[-1]
     query, key = (torch.cat([t / (t.norm(dim=1, keepdim=True) + 1e-10), positions.expand(len(t), -1, -1, -1)], dim=1)
                   for t in (x, k))
-    q = rows(block.f(query))
-    q_prune = rows(block.f_prune(query))
-    v = rows(block.h(k))
-    k = rows(block.g(key))
-    k_prune = rows(block.g_prune(key))
+    q = to_rows(block.f(query))
+    q_prune = to_rows(block.f_prune(query))
+    v = to_rows(block.h(k))
+    k = to_rows(block.g(key))
+    k_prune = to_rows(block.g_prune(key))
     in_windows = candidates is not None and candidates.shape[1] < q.shape[1]
     if in_windows:
-        q = windows(q, side)
-        q_prune = windows(q_prune, side)
+        q = to_windows(q, side)
+        q_prune = to_windows(q_prune, side)
     elif candidates is not None:
         q = q.unsqueeze(2)
         q_prune = q_prune.unsqueeze(2)
@@ -102,35 +102,39 @@ def attend(block: Block, x: Tensor, k: Tensor, positions: Tensor, label: Tensor,
         chosen = candidates.unsqueeze(2).expand_as(attention).gather(-1, chosen)
     found = [from_windows(t, side) if in_windows else t.flatten(1, -2) for t in (output, conf, chosen)]
     output, conf = (t.mT.unflatten(2, x.shape[-2:]) for t in found[:2])
-    y = positional_norm(output + (1 - conf) * spade(block.spade, x, label) + x)
+    y = normalize_positions(output + (1 - conf) * apply_spade(block.spade, x, label) + x)
     return block.res_block(y), found[2]
 
 
-def direct(network: DynaST, label: Tensor, exemplar: Tensor, exemplar_label: Tensor) -> Tensor:
+def embed_levels(network: DynaST, side: str, features: list[Tensor], by: Tensor) -> dict[int, Tensor]:
+    """The features of the queries (side "q") or keys ("kv") by level, each from the coarser level's."""
+    embedded = {}
+    for level in (4, 3, 2, 1):
+        x = features[level - 1]
+        if level < 4:
+            x = network.get_submodule(f"decoder_{side}{level + 1}{level}")(embedded[level + 1]) + x
+        embedded[level] = embed(network.get_submodule(f"embed_{side}{level}"), x, by)
+    return embedded
+
+
+def run_direct(network: DynaST, label: Tensor, exemplar: Tensor, exemplar_label: Tensor) -> Tensor:
     """The image (B, 3, S, S) of a square label, in the size that the position map was trained for."""
     reference = torch.cat([exemplar, exemplar_label], dim=1)
     label_features = encode(network.encoder_q, label)
     exemplar_features = encode(network.encoder_kv, reference)
     part = network.get_submodule
-    q, k = {}, {}
+    q = embed_levels(network, "q", label_features, label)
+    k = embed_levels(network, "kv", exemplar_features, reference)
     positions = {4: network.pos_embed}
-    for level in (4, 3, 2, 1):
-        a = label_features[level - 1]
-        b = exemplar_features[level - 1]
-        if level < 4:
-            step = f"{level + 1}{level}"
-            a = part(f"decoder_q{step}")(q[level + 1]) + a
-            b = part(f"decoder_kv{step}")(k[level + 1]) + b
-            positions[level] = part(f"pos_{step}")(positions[level + 1])
-        q[level] = embed(part(f"embed_q{level}"), a, label)
-        k[level] = embed(part(f"embed_kv{level}"), b, reference)
+    for level in (3, 2, 1):
+        positions[level] = part(f"pos_{level + 1}{level}")(positions[level + 1])
     chosen = decoded = None
     for level in (4, 3, 2, 1):
         x = q[level]
         for i, block in enumerate(part(f"transformer_{level}")):
             candidates = None
             if level < 4:
-                candidates = (inter_scale if i == 0 else intra_scale)(chosen, x.shape[-1])
+                candidates = (expand_candidates if i == 0 else propagate_candidates)(chosen, x.shape[-1])
             x, chosen = attend(block, x, k[level], positions[level], label, candidates, network.config.top_k)
         if level < 4:
             x = embed(part("embed_q1" if level == 1 else f"embed_{level}"),

@@ -5,27 +5,27 @@ d width; N, L and M image, text and mask tokens. All are those of one row, or of
 from __future__ import annotations
 
 
-def base_flops(d: int, N: int, L: int) -> int:
+def count_base_flops(d: int, N: int, L: int) -> int:
     """The text and image streams of one block."""
     return 24 * d * d * (N + L) + 4 * d * (N + L) ** 2
 
 
-def naive_extra(d: int, N: int, L: int, M: int, last: bool = False) -> int:
+def count_naive_extra(d: int, N: int, L: int, M: int, last: bool = False) -> int:
     """The mask stream in the joint form; nobody reads the last block's mask tokens, so only their k and v are made."""
     saved = 20 * d * d * M + 4 * d * M * (L + N + M) if last else 0
     return 24 * d * d * M + 4 * d * (2 * M * (L + N) + M * M) - saved
 
 
-def dynamic_extra(d: int, N: int, L: int, M: int) -> int:
+def count_dynamic_extra(d: int, N: int, L: int, M: int) -> int:
     """Text and image queries that read M more keys."""
     return 4 * d * (L + N) * M
 
 
-def static_flops(d: int, M: int, last: bool = False) -> int:
+def count_static_flops(d: int, M: int, last: bool = False) -> int:
     return 4 * d * d * M if last else 24 * d * d * M + 4 * d * M * M
 
 
-def second_attention(d: int, N: int) -> int:
+def count_second_attention(d: int, N: int) -> int:
     """SD3.5-medium's attention of one stream to itself."""
     return 8 * d * d * N + 4 * d * N * N
 
@@ -36,9 +36,9 @@ def run_costs(d: int, depth: int, N: int, L: int, M: int, rows: int, second: int
 
     `second` blocks have a second attention; with `text_ends` the last block makes text keys and values only.
     """
-    base = depth * base_flops(d, N, L) + second * second_attention(d, N) - text_ends * 18 * d * d * L
-    naive = (depth - 1) * naive_extra(d, N, L, M) + naive_extra(d, N, L, M, last=True)
-    static = (depth - 1) * static_flops(d, M) + static_flops(d, M, last=True)
-    alone = second * second_attention(d, M)
+    base = depth * count_base_flops(d, N, L) + second * count_second_attention(d, N) - text_ends * 18 * d * d * L
+    naive = (depth - 1) * count_naive_extra(d, N, L, M) + count_naive_extra(d, N, L, M, last=True)
+    static = (depth - 1) * count_static_flops(d, M) + count_static_flops(d, M, last=True)
+    alone = second * count_second_attention(d, M)
     return {"base": rows * base, "naive": rows * (base + naive + alone),
-            "cached": rows * (base + depth * dynamic_extra(d, N, L, M)), "static": static + alone}
+            "cached": rows * (base + depth * count_dynamic_extra(d, N, L, M)), "static": static + alone}

@@ -25,7 +25,7 @@ TEXT_WIDTH = 4096
 UNION_MODES = 10
 
 
-def random_weights(module: nn.Module) -> nn.Module:
+def fill_weights(module: nn.Module) -> nn.Module:
     """Fills weights such that layers somewhat shrink their input. Tables of positions become the published ones."""
     for name, weight in module.named_parameters():
         if weight.ndim > 1:
@@ -38,7 +38,7 @@ def random_weights(module: nn.Module) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def factory(dtype: torch.dtype, device: torch.device) -> dict:
+def make_factory(dtype: torch.dtype, device: torch.device) -> dict:
     return {"dtype": dtype, "device": device, "operations": comfy.ops.disable_weight_init}
 
 
@@ -87,28 +87,28 @@ class SD3Sizes:
     def blocks(self) -> int:
         return self.depth
 
-    def counts(self, whole: bool) -> tuple[list[int], int]:
+    def count_blocks(self, whole: bool) -> tuple[list[int], int]:
         """How many each block stands for, and how many of these blocks are no single ones."""
         kinds = [1] * self.depth if whole else [n for n in (self.second, self.depth - self.second - 1, 1) if n]
         return kinds, len(kinds)
 
-    def arguments(self, size: int, **changes) -> dict:
+    def make_arguments(self, size: int, **changes) -> dict:
         side = size // CELL // PATCH
         text = {"target": "torch.nn.Linear", "params": {"in_features": TEXT_WIDTH, "out_features": self.width}}
         return {"input_size": None, "in_channels": CHANNELS, "depth": self.heads, "adm_in_channels": self.pooled,
                 "context_embedder_config": text, "qk_norm": self.qk_norm, "pos_embed_max_size": side,
                 "num_patches": side * side, **changes}
 
-    def network(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    def make_network(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> nn.Module:
         second = list(range(self.second if whole else min(self.second, 1)))
-        return random_weights(OpenAISignatureMMDITWrapper(
-            **self.arguments(size, num_blocks=len(self.counts(whole)[0]), x_block_self_attn_layers=second),
-            **factory(dtype, device)))
+        return fill_weights(OpenAISignatureMMDITWrapper(
+            **self.make_arguments(size, num_blocks=len(self.count_blocks(whole)[0]), x_block_self_attn_layers=second),
+            **make_factory(dtype, device)))
 
-    def modules(self, network: nn.Module) -> list[nn.Module]:
+    def list_modules(self, network: nn.Module) -> list[nn.Module]:
         return list(network.joint_blocks)
 
-    def controlnet(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> Control:
+    def make_controlnet(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> Control:
         built = self.control if whole else 1
         each = 1 if whole else self.control
         if self.image_only:
@@ -117,12 +117,12 @@ class SD3Sizes:
             blocks = module.transformer_blocks
             adds = self.depth
         else:
-            module = ControlNet(**self.arguments(size, num_blocks=built, x_block_self_attn=bool(self.second)),
-                                **factory(dtype, device))
+            module = ControlNet(**self.make_arguments(size, num_blocks=built, x_block_self_attn=bool(self.second)),
+                                **make_factory(dtype, device))
             blocks = module.joint_blocks
             adds = self.depth // self.control * self.control - 1
         counts = dict.fromkeys([*blocks, *module.controlnet_blocks], each)
-        return Control(random_weights(module), counts, adds, {})
+        return Control(fill_weights(module), counts, adds, {})
 
 
 @dataclass(frozen=True)
@@ -150,32 +150,32 @@ class FluxSizes:
     def blocks(self) -> int:
         return self.doubles + self.singles
 
-    def counts(self, whole: bool) -> tuple[list[int], int]:
+    def count_blocks(self, whole: bool) -> tuple[list[int], int]:
         if whole:
             return [1] * self.blocks, self.doubles
         return [self.doubles, self.singles - 1, 1], 1
 
-    def arguments(self, doubles: int, singles: int) -> dict:
+    def make_arguments(self, doubles: int, singles: int) -> dict:
         return {"in_channels": CHANNELS, "out_channels": CHANNELS, "vec_in_dim": self.pooled,
                 "context_in_dim": TEXT_WIDTH, "hidden_size": self.width, "mlp_ratio": 4.0, "num_heads": self.heads,
                 "depth": doubles, "depth_single_blocks": singles, "axes_dim": [16, 56, 56], "theta": 10000,
                 "patch_size": PATCH, "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": []}
 
-    def network(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> nn.Module:
-        kinds, doubles = self.counts(whole)
-        return random_weights(Flux(**self.arguments(doubles, len(kinds) - doubles), **factory(dtype, device)))
+    def make_network(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> nn.Module:
+        kinds, doubles = self.count_blocks(whole)
+        return fill_weights(Flux(**self.make_arguments(doubles, len(kinds) - doubles), **make_factory(dtype, device)))
 
-    def modules(self, network: nn.Module) -> list[nn.Module]:
+    def list_modules(self, network: nn.Module) -> list[nn.Module]:
         return [*network.double_blocks, *network.single_blocks]
 
-    def controlnet(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> Control:
+    def make_controlnet(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> Control:
         built = self.control if whole else (1, 1)
         each = (1, 1) if whole else self.control
-        module = ControlNetFlux(latent_input=True, num_union_modes=UNION_MODES, **self.arguments(*built),
-                                **factory(dtype, device))
+        module = ControlNetFlux(latent_input=True, num_union_modes=UNION_MODES, **self.make_arguments(*built),
+                                **make_factory(dtype, device))
         doubles = dict.fromkeys([*module.double_blocks, *module.controlnet_blocks], each[0])
         singles = dict.fromkeys([*module.single_blocks, *module.controlnet_single_blocks], each[1])
-        return Control(random_weights(module), doubles | singles, self.blocks, {"control_type": [0]})
+        return Control(fill_weights(module), doubles | singles, self.blocks, {"control_type": [0]})
 
 
 BACKBONES: dict[str, SD3Sizes | FluxSizes] = {

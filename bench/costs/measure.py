@@ -10,23 +10,23 @@ import torch.nn as nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 
-def attention_flops(q: torch.Size, k: torch.Size, v: torch.Size, *_, **__) -> int:
+def count_attention_flops(q: torch.Size, k: torch.Size, v: torch.Size, *_, **__) -> int:
     return sdpa_flop_count(q, k, v)
 
 
-def counter() -> FlopCounterMode:
+def make_counter() -> FlopCounterMode:
     """Counts the CPU's attention, too, which torch leaves out."""
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return FlopCounterMode(display=False, custom_mapping={kernel: attention_flops})
+    return FlopCounterMode(display=False, custom_mapping={kernel: count_attention_flops})
 
 
-def flops(call: Callable) -> int:
-    with counter() as counted:
+def count_flops(call: Callable) -> int:
+    with make_counter() as counted:
         call()
     return counted.get_total_flops()
 
 
-def seconds(call: Callable, device: torch.device) -> float:
+def time_call(call: Callable, device: torch.device) -> float:
     """CUDA events' seconds or, without CUDA, those that the CPU spent on this process."""
     if device.type == "cuda":
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -40,7 +40,7 @@ def seconds(call: Callable, device: torch.device) -> float:
     return time.process_time() - start
 
 
-def in_turn(calls: dict[str, Callable], measure: Callable, combine: Callable, least: int, budget: float,
+def measure_in_turn(calls: dict[str, Callable], measure: Callable, combine: Callable, least: int, budget: float,
             first: dict | None = None, round_s: float = 0.0) -> tuple[dict[str, float], int]:
     """Measures calls in rounds that run all calls in turn, so that a slow phase of the machine meets all calls.
 
@@ -63,12 +63,12 @@ def in_turn(calls: dict[str, Callable], measure: Callable, combine: Callable, le
     return {name: combine(taken) for name, taken in samples.items()}, count
 
 
-def fastest(samples: list[np.ndarray]) -> float:
+def sum_fastest(samples: list[np.ndarray]) -> float:
     """The sum of each part's least over the rounds: other programs on the machine can only add to it."""
     return np.min(samples, axis=0).sum().item()
 
 
-def removed(base: float, naive: float, cached: float) -> float:
+def compute_removed(base: float, naive: float, cached: float) -> float:
     """R (docs/design/mditface.md, section 7.1), from costs of equal runs."""
     return (naive - cached) / (naive - base)
 
@@ -84,13 +84,13 @@ class Meter:
         self.read = None
         self.count = 1
         for module, count in counts.items():
-            module.register_forward_pre_hook(lambda *_, count=count: self.standing_for(count))
-            module.register_forward_hook(lambda *_: self.standing_for(1))
+            module.register_forward_pre_hook(lambda *_, count=count: self.stand_for(count))
+            module.register_forward_hook(lambda *_: self.stand_for(1))
             for layer in module.modules():
                 if layer is not module and not list(layer.children()):
-                    layer.register_forward_pre_hook(lambda *_: self.standing_for(self.count))
+                    layer.register_forward_pre_hook(lambda *_: self.stand_for(self.count))
 
-    def standing_for(self, count: int):
+    def stand_for(self, count: int):
         """A part ends. What follows stands for `count` of its kind."""
         if self.read is not None:
             now = self.read()
@@ -105,15 +105,15 @@ class Meter:
         self.last = read()
         self.count = 1
         call()
-        self.standing_for(1)
+        self.stand_for(1)
         self.read = None
         return np.array(self.parts)
 
-    def seconds(self, call: Callable) -> np.ndarray:
+    def measure_seconds(self, call: Callable) -> np.ndarray:
         return self.gauge(call, time.process_time)
 
-    def seconds_and_flops(self, call: Callable) -> tuple[np.ndarray, int]:
+    def measure_seconds_and_flops(self, call: Callable) -> tuple[np.ndarray, int]:
         """Seconds by part, and FLOPs in all."""
-        with counter() as counted:
+        with make_counter() as counted:
             both = self.gauge(call, lambda: np.array((time.process_time(), counted.get_total_flops())))  # (parts, 2)
         return both[:, 0], round(both[:, 1].sum())

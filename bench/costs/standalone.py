@@ -52,20 +52,20 @@ EXPECTED = {  # docs/design/mditface.md, section 7.3, in per cent, in the order 
 }
 
 
-def predicted(size: Size, N: int) -> dict[str, int]:
+def predict_flops(size: Size, N: int) -> dict[str, int]:
     """FLOPs by the formulas of a step, and of the static pass, with M = N mask tokens and (half) with N / 4."""
     whole, half = (run_costs(size.width, size.depth, N, TEXT_TOKENS, M, HALVES) for M in (N, N // 4))
     return whole | {"cached_half": half["cached"], "static_half": half["static"]}
 
 
-def removed(cost: dict[str, float], steps: int) -> dict[str, float]:
+def compute_removed_fractions(cost: dict[str, float], steps: int) -> dict[str, float]:
     """R of a whole run from the costs of a step and of the static pass."""
-    ratio = partial(measure.removed, cost["base"], cost["naive"])
+    ratio = partial(measure.compute_removed, cost["base"], cost["naive"])
     return {"R_cold": ratio(cost["cached"] + cost["static"] / steps), "R_warm": ratio(cost["cached"]),
             "R_cold_half": ratio(cost["cached_half"] + cost["static_half"] / steps)}
 
 
-def joint_block(block: MDiTBlock, txt: Tensor, img: Tensor, msk: Tensor, vec: Tensor, mask_vec: Tensor, pe: Tensor,
+def run_joint_block(block: MDiTBlock, txt: Tensor, img: Tensor, msk: Tensor, vec: Tensor, mask_vec: Tensor, pe: Tensor,
                 mask_pe: Tensor, bias: Tensor | None, last: bool) -> list[Tensor]:
     """The text, image and mask streams (B, L, N and M, d) after a block in which all queries read all keys.
 
@@ -103,7 +103,7 @@ class Joint:
         if index == 0:
             self.start(**args)
         last = index + 1 == len(self.model.blocks)
-        txt, img, *self.mask = joint_block(
+        txt, img, *self.mask = run_joint_block(
             self.model.blocks[index], args["txt"], args["img"], *self.mask, args["vec"],
             self.vec if self.decoupled else args["vec"], args["pe"], self.pe, self.bias, last)
         return {"img": img, "txt": txt}
@@ -111,7 +111,7 @@ class Joint:
     def start(self, img: Tensor, txt: Tensor, vec: Tensor, **_):
         tokens = self.model.mask_embed(self.tokens.tokens)
         self.bias = None
-        msk, self.pe = self.model.add_positions(tokens, self.tokens.positions(), {})
+        msk, self.pe = self.model.add_positions(tokens, self.tokens.list_positions(), {})
         self.mask = [msk.expand(img.shape[0], -1, -1)]  # (B, M, d)
         if self.decoupled:
             own = txt.shape[1] + img.shape[1]
@@ -133,64 +133,66 @@ class Case:
         for name, weight in self.model.named_parameters():
             weight.normal_(std=weight.shape[-1] ** -0.5) if weight.ndim > 1 else weight.fill_("norm" in name)
         side = pixels // CELL
-        self.step = [torch.randn(HALVES, CHANNELS, side, side, device=device),
-                     torch.full((HALVES,), 0.5, device=device),
-                     torch.randn(HALVES, TEXT_TOKENS, TEXT_WIDTH, device=device),
-                     torch.randn(HALVES, TEXT_WIDTH, device=device)]
+        self.inputs = {"x": torch.randn(HALVES, CHANNELS, side, side, device=device),
+                       "timesteps": torch.full((HALVES,), 0.5, device=device),
+                       "context": torch.randn(HALVES, TEXT_TOKENS, TEXT_WIDTH, device=device),
+                       "y": torch.randn(HALVES, TEXT_WIDTH, device=device)}
         self.labels = torch.randint(len(CLASSES), (1, pixels // 32, pixels // 32), dtype=torch.uint8)
         self.labels = self.labels.repeat_interleave(32, 1).repeat_interleave(32, 2)  # (1, pixels, pixels)
 
     def to(self, dtype: torch.dtype):
         self.model.to(dtype)
-        self.step = [x.to(dtype) for x in self.step]
+        self.inputs = {name: x.to(dtype) for name, x in self.inputs.items()}
 
-    def tokens(self, half: bool = False) -> MaskTokens:
+    def make_tokens(self, half: bool = False) -> MaskTokens:
         found = make_mask_tokens(self.labels, None, torch.ones(len(CLASSES)), self.config.mask_layout, CELL,
-                            REDUCTIONS["half" if half else "off"])
-        return found._replace(tokens=found.tokens.to(self.step[0]))
+                                 REDUCTIONS["half" if half else "off"])
+        return found._replace(tokens=found.tokens.to(self.inputs["x"]))
 
-    def static(self, tokens: MaskTokens) -> StaticEntry:
-        return StaticEntry(self.model.static_path(tokens.tokens, tokens.positions()), None, eight_bit=False)
+    def run_static(self, tokens: MaskTokens) -> StaticEntry:
+        return StaticEntry(self.model.run_static_path(tokens.tokens, tokens.list_positions()), None, eight_bit=False)
 
-    def cached(self, entry: StaticEntry) -> Tensor:
-        return self.model(*self.step, mask_rows=(MaskRows(slice(0, HALVES), entry),))
+    def run_cached(self, entry: StaticEntry) -> Tensor:
+        return self.model(**self.inputs, mask_rows=(MaskRows(slice(0, HALVES), entry),))
 
-    def joint(self, decoupled: bool = False) -> Tensor:
-        return self.model(*self.step, transformer_options=Joint(self.model, self.tokens(), decoupled).options)
+    def run_joint(self, decoupled: bool = False) -> Tensor:
+        return self.model(**self.inputs, transformer_options=Joint(self.model, self.make_tokens(), decoupled).options)
 
-    def error(self) -> float:
-        return (self.cached(self.static(self.tokens())) - self.joint(decoupled=True)).abs().max().item()
+    def compute_error(self) -> float:
+        cached = self.run_cached(self.run_static(self.make_tokens()))
+        return (cached - self.run_joint(decoupled=True)).abs().max().item()
 
-    def calls(self) -> dict[str, Callable]:
-        """What is measured, under the names of `predicted`."""
-        naive = Joint(self.model, self.tokens())
-        calls = {"base": lambda: self.model(*self.step),
-                 "naive": lambda: self.model(*self.step, transformer_options=naive.options)}
+    def list_calls(self) -> dict[str, Callable]:
+        """What is measured, under the names of `predict_flops`."""
+        naive = Joint(self.model, self.make_tokens())
+        calls = {"base": lambda: self.model(**self.inputs),
+                 "naive": lambda: self.model(**self.inputs, transformer_options=naive.options)}
         for half in ("", "_half"):
-            tokens = self.tokens(half=bool(half))
-            calls["cached" + half] = lambda entry=self.static(tokens): self.cached(entry)
-            calls["static" + half] = lambda tokens=tokens: self.static(tokens)
+            tokens = self.make_tokens(half=bool(half))
+            calls["cached" + half] = lambda entry=self.run_static(tokens): self.run_cached(entry)
+            calls["static" + half] = lambda tokens=tokens: self.run_static(tokens)
         return calls
 
 
 @torch.inference_mode()
-def measured(size: Size, pixels: int, steps: int, repeats: int, device: torch.device, dtype: torch.dtype) -> dict:
+def measure_size(size: Size, pixels: int, steps: int, repeats: int, device: torch.device, dtype: torch.dtype) -> dict:
     """The entry of one size in the JSON object."""
     case = Case(size, pixels, device)
-    error = case.error()
+    error = case.compute_error()
     case.to(dtype)
-    calls = case.calls()
-    counted = {name: measure.flops(call) for name, call in calls.items()}  # warms up, too
-    times, _ = measure.in_turn(calls, lambda _, call: measure.seconds(call, device), median, repeats, ROUNDS_S)
+    calls = case.list_calls()
+    counted = {name: measure.count_flops(call) for name, call in calls.items()}  # warms up, too
+    times, _ = measure.measure_in_turn(calls, lambda _, call: measure.time_call(call, device), combine=median,
+                                       least=repeats, budget=ROUNDS_S)
     result = {}
-    formulas = predicted(size, (pixels // CELL // PATCH) ** 2)
+    formulas = predict_flops(size, (pixels // CELL // PATCH) ** 2)
     for suffix, cost in (("_flops", counted), ("_predicted", formulas), ("", times)):
-        result |= {name + suffix: value for name, value in removed(cost, steps).items()}
+        result |= {name + suffix: value for name, value in compute_removed_fractions(cost, steps).items()}
     return result | {name + "_s": value for name, value in times.items()} | {
-        "cache_bytes": case.static(case.tokens()).nbytes, "error": error}
+        "cache_bytes": case.run_static(case.make_tokens()).nbytes, "error": error}
 
 
-def table(results: dict[str, dict], pixels: int) -> str:
+def format_table(results: dict[str, dict], pixels: int) -> str:
     """R in per cent, the figures of docs/design/mditface.md first, then the costs behind it."""
     titles = {"R_cold": "R cold", "R_warm": "R warm", "R_cold_half": "R cold, M = N/4"}
     lines = [" " * 12 + "".join(f"{titles[kind]:^30}" for kind in KINDS),
@@ -215,6 +217,6 @@ def run(sizes: list[str], pixels: int, steps: int, repeats: int, device: torch.d
     N = (pixels // CELL // PATCH) ** 2
     print(f"{pixels} px: N = M = {N} tokens, L = {TEXT_TOKENS}; {steps} steps of {HALVES} evaluations; medians of "
           f"{repeats} rounds or more\n")
-    results = {name: measured(SIZES[name], pixels, steps, repeats, device, dtype) for name in sizes}
-    print(table(results, pixels) + "\n")
+    results = {name: measure_size(SIZES[name], pixels, steps, repeats, device, dtype) for name in sizes}
+    print(format_table(results, pixels) + "\n")
     print(json.dumps({"bench": "overhead", "pixels": pixels, "steps": steps, "sizes": results}))

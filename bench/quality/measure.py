@@ -23,7 +23,7 @@ from mditface.mdit.evaluation.metrics.agreement import LabelAgreement, Parser
 from mditface.mdit.evaluation.metrics.attributes import AttributeAccuracy, AttributeRules
 from mditface.mdit.render.caption import Caption
 
-from .painted import painted_masks
+from .painted import list_painted_masks
 
 RENDERER = ROOT / "mdit" / "render"
 SHARD = 50  # renders in a file; an interrupted run loses at most one file
@@ -31,7 +31,7 @@ PAINTED_SEEDS = 4  # images of each painted mask
 ROUNDS = 7
 
 
-def renders(seed: int, size: int, count: int, workers: int) -> Renders:
+def make_renders(seed: int, size: int, count: int, workers: int) -> Renders:
     """Samples of the pack's renderer. The system's temporary folder keeps them until the renderer changes."""
     version = hashlib.blake2b(digest_size=6)
     for path in sorted(path for path in RENDERER.rglob("*") if path.suffix in (".py", ".npz")):
@@ -63,7 +63,7 @@ def score_heldout(images: np.ndarray, heldout: Renders, parser: Parser, rules: A
 
 def score_painted(generator: Generator, parser: Parser, batch: int) -> tuple[Tensor, Tensor, dict]:
     """Label maps (N, S, S), images (N, S, S, 3) and label agreement of the painted masks."""
-    masks = painted_masks() * PAINTED_SEEDS
+    masks = list_painted_masks() * PAINTED_SEEDS
     labels = torch.from_numpy(np.stack([mask.labels for mask in masks]))  # (N, 512, 512)
     images = draw(generator, labels, [mask.caption for mask in masks], batch, "painted masks")
     labels = resize_nearest(labels, generator.size, generator.size)
@@ -73,7 +73,7 @@ def score_painted(generator: Generator, parser: Parser, batch: int) -> tuple[Ten
     return labels, torch.from_numpy(images), scores.compute()
 
 
-def seconds_per_image(generator: Generator, labels: Tensor, caption: str) -> float:
+def time_image(generator: Generator, labels: Tensor, caption: str) -> float:
     """Median of the CPU seconds of one image on one thread, which other programs on the machine disturb least.
 
     If the host works on a GPU, seconds of wall clock.
@@ -90,5 +90,5 @@ def seconds_per_image(generator: Generator, labels: Tensor, caption: str) -> flo
     return statistics.median(spans)
 
 
-def short_captions(faces: Renders) -> list[str]:
+def make_short_captions(faces: Renders) -> list[str]:
     return list(map(Caption.short, faces.attributes))

@@ -46,14 +46,14 @@ def paint(shapes: list[dict]) -> np.ndarray:
     return np.array(canvas)
 
 
-def painted_masks() -> list[Painted]:
+def list_painted_masks() -> list[Painted]:
     return [Painted(mask["name"], mask["caption"], paint(mask["shapes"]), mask.get("sides") == "swapped")
             for mask in json.loads(MASKS.read_text())]
 
 
 def main() -> None:
     palette = np.array(PALETTE, np.uint8)
-    rows = np.stack([palette[mask.labels] for mask in painted_masks()]).reshape(2, 5, CANVAS, CANVAS, 3)
+    rows = np.stack([palette[mask.labels] for mask in list_painted_masks()]).reshape(2, 5, CANVAS, CANVAS, 3)
     Image.fromarray(rows.swapaxes(1, 2).reshape(2 * CANVAS, 5 * CANVAS, 3)).save(sys.argv[1])
 
 

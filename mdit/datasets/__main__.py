@@ -29,7 +29,7 @@ def read_some(dataset: Dataset) -> Iterable[dict[str, Any]]:
     return (dataset[index] for index in range(0, len(dataset), step))
 
 
-def summary(dataset: Dataset) -> str:
+def summarize(dataset: Dataset) -> str:
     """The number of samples; sizes, captions and classes of some samples."""
     sizes = Counter()
     captions = []
@@ -45,11 +45,11 @@ def summary(dataset: Dataset) -> str:
              "sizes: " + ", ".join(f"{size} ({count})" for size, count in sizes.most_common(5)),
              f"captions: {len(words)} of {sum(map(bool, captions))} samples, "
              f"{sum(words) / max(1, len(words)):.1f} words on average",
-             *class_table(torch.stack(fractions))]
+             *format_class_table(torch.stack(fractions))]
     return "\n".join(lines)
 
 
-def class_table(fractions: Tensor) -> list[str]:
+def format_class_table(fractions: Tensor) -> list[str]:
     """Lines with each class's fraction of the pixels and of the samples, of fractions of the pixels (N, 19)."""
     pixels = fractions.mean(0).tolist()
     samples = (fractions > 0).float().mean(0).tolist()
@@ -69,7 +69,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         if args.command == "check":
-            print(summary(open_dataset(args.source)))
+            print(summarize(open_dataset(args.source)))
         else:
             from .pack import pack  # checking needs no webdataset
             pack(args.source, args.out, args.shard)

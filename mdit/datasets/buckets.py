@@ -9,7 +9,7 @@ import numpy as np
 from .decoding import Size
 
 
-def bucket_sizes(sizes: Sequence[Size], area: int, multiple: int = 16) -> list[Size]:
+def find_bucket_sizes(sizes: Sequence[Size], area: int, multiple: int = 16) -> list[Size]:
     """The common size (height, width) of each sample: the one with the nearest aspect.
 
     sizes: (height, width) of each sample.
@@ -21,11 +21,11 @@ def bucket_sizes(sizes: Sequence[Size], area: int, multiple: int = 16) -> list[S
         raise ValueError(f"an area of {area} pixels holds no image of {multiple}x{multiple}: give a larger area")
     heights = range(multiple, area // multiple + 1, multiple)
     common = [(height, area // height // multiple * multiple) for height in heights]
-    aspects = np.array([log_aspect(size) for size in common])
-    nearest = {size: common[np.abs(aspects - log_aspect(size)).argmin()] for size in set(map(tuple, sizes))}
+    aspects = np.array([compute_log_aspect(size) for size in common])
+    nearest = {size: common[np.abs(aspects - compute_log_aspect(size)).argmin()] for size in set(map(tuple, sizes))}
     return [nearest[tuple(size)] for size in sizes]
 
 
-def log_aspect(size: Size) -> float:
+def compute_log_aspect(size: Size) -> float:
     height, width = size
     return math.log(height / width)

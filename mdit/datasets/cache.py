@@ -18,7 +18,7 @@ from tqdm import tqdm
 from .faces import FaceDataset
 
 
-def file_digest(path: Path) -> str:
+def compute_file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         digest = hashlib.sha256()
@@ -51,12 +51,12 @@ class CachedDataset(Dataset):
     def __len__(self) -> int:
         return len(self.names)
 
-    def path(self, index: int) -> Path:
+    def get_path(self, index: int) -> Path:
         identity = json.dumps([self.names[index], *self.sizes[index], self.key])
         return self.folder / f"{hashlib.sha256(identity.encode()).hexdigest()}.safetensors"
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        path = self.path(index)
+        path = self.get_path(index)
         if not path.exists():
             self.store(index)
         return {**load_file(path), "name": self.names[index]}
@@ -68,13 +68,13 @@ class CachedDataset(Dataset):
         # The file format has no strides, and no two names for one memory.
         tensors = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
                    for name, tensor in tensors.items()}
-        path = self.path(index)
+        path = self.get_path(index)
         scratch = path.with_suffix(f".{uuid.uuid4().hex}.part")
         save_file(tensors, scratch, {"name": self.names[index], "key": self.key})
         os.replace(scratch, path)
 
     def fill(self) -> None:
         """Encodes every missing sample. The models can be unloaded after it."""
-        missing = [index for index in range(len(self)) if not self.path(index).exists()]
+        missing = [index for index in range(len(self)) if not self.get_path(index).exists()]
         for index in tqdm(missing, "encoding", unit="sample", disable=None):
             self.store(index)

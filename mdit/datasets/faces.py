@@ -31,7 +31,7 @@ class Source(Protocol):
 
     def load(self) -> Face: ...
 
-    def tar_files(self) -> dict[str, bytes]:
+    def make_tar_files(self) -> dict[str, bytes]:
         """The sample's files in a tar shard, by suffix."""
 
 
@@ -58,19 +58,19 @@ class FaceDataset(Dataset):
         image, labels = fit_to_size(image, labels, self.sizes[index])
         return {"image": image, "labels": labels, "captions": captions, "name": source.name}
 
-    def resized(self, sizes: Sequence[Size]) -> FaceDataset:
-        """The same samples at other sizes, one size a sample (`bucket_sizes`)."""
+    def resize(self, sizes: Sequence[Size]) -> FaceDataset:
+        """The same samples at other sizes, one size a sample (`find_bucket_sizes`)."""
         if len(sizes) != len(self):
             raise ValueError(f"{len(sizes)} sizes for {len(self)} samples: give one for each")
         return FaceDataset(self.sources, sizes)
 
-    def tar_samples(self, start: int) -> Iterator[dict[str, Any]]:
+    def yield_tar_samples(self, start: int) -> Iterator[dict[str, Any]]:
         """Samples from number `start` on, as webdataset writes them into a tar shard."""
         for source in self.sources[start:]:
-            yield {"__key__": source.name, **source.tar_files()}
+            yield {"__key__": source.name, **source.make_tar_files()}
 
 
-def label_files(labels: Tensor, captions: list[str]) -> dict[str, bytes]:
+def make_label_files(labels: Tensor, captions: list[str]) -> dict[str, bytes]:
     files = {"mask.png": encode_png(labels)}
     if captions:
         files["txt"] = "\n".join(captions).encode()
@@ -90,37 +90,37 @@ class FileFace(ABC):
     text: Path | None
 
     @abstractmethod
-    def label_sizes(self) -> list[tuple[Path, Size]]:
+    def read_label_sizes(self) -> list[tuple[Path, Size]]:
         """Label files to compare with the image, and their sizes. Raises ValueError as `check` does."""
 
     @abstractmethod
-    def labels(self) -> Tensor:
+    def load_labels(self) -> Tensor:
         """The label map, (H, W) uint8."""
 
     def check(self) -> Size:
         """The image's size. Raises ValueError, naming the file, if a file is missing or cannot be used."""
         height, width = inspect_image(self.image)
-        for file, (label_height, label_width) in self.label_sizes():
+        for file, (label_height, label_width) in self.read_label_sizes():
             if abs(height * label_width - width * label_height) > ASPECT_TOLERANCE * height * label_width:
                 raise ValueError(f"{file} is {label_width}x{label_height}, the image {width}x{height}: "
                                  "their aspects differ")
         if self.text and not self.text.is_file():
             raise ValueError(describe_missing(self.text))
-        if self.text and not self.captions():
+        if self.text and not self.load_captions():
             raise ValueError(f"{self.text} is empty")
         return height, width
 
-    def captions(self) -> list[str]:
+    def load_captions(self) -> list[str]:
         return split_captions(read_text(self.text)) if self.text else []
 
     def load(self) -> Face:
-        return Face(read_image(self.image), self.labels(), self.captions())
+        return Face(read_image(self.image), self.load_labels(), self.load_captions())
 
-    def tar_files(self) -> dict[str, bytes]:
+    def make_tar_files(self) -> dict[str, bytes]:
         suffix = TAR_SUFFIXES.get(self.image.suffix.lower(), "png")
         is_kept = self.image.suffix.lower() in TAR_SUFFIXES
         content = self.image.read_bytes() if is_kept else encode_png(read_image(self.image))
-        return {suffix: content, **label_files(self.labels(), self.captions())}
+        return {suffix: content, **make_label_files(self.load_labels(), self.load_captions())}
 
 
 @dataclass(frozen=True)
@@ -129,12 +129,12 @@ class MaskFace(FileFace):
     mask: Path
     order: tuple[int, ...]
 
-    def label_sizes(self) -> list[tuple[Path, Size]]:
+    def read_label_sizes(self) -> list[tuple[Path, Size]]:
         if not self.mask.is_file():
             raise ValueError(describe_missing(self.mask))
-        return [(self.mask, tuple(self.labels().shape))]
+        return [(self.mask, tuple(self.load_labels().shape))]
 
-    def labels(self) -> Tensor:
+    def load_labels(self) -> Tensor:
         try:
             return read_labels(self.mask, self.order)
         except Exception as error:  # each decoder raises errors of its own
@@ -146,13 +146,13 @@ class PartFace(FileFace):
     """A label map in one file a class, painted in the order of the classes, as CelebAMask-HQ's own g_mask.py does."""
     parts: tuple[tuple[int, Path], ...]
 
-    def label_sizes(self) -> list[tuple[Path, Size]]:
+    def read_label_sizes(self) -> list[tuple[Path, Size]]:
         sizes = [(file, inspect_image(file)) for _, file in self.parts]
         if len({size for _, size in sizes}) != 1:
             raise ValueError(f"the part files of {self.image} are missing or differ in size")
         return sizes[:1]
 
-    def labels(self) -> Tensor:
+    def load_labels(self) -> Tensor:
         labels = None
         for class_id, file in sorted(self.parts):
             painted = read_image(file)[0] > 0  # (H, W)
@@ -174,6 +174,6 @@ class RenderedFace:
         labels = torch.from_numpy(self.shard["label"][self.row])
         return Face(image.permute(2, 0, 1).contiguous(), labels, [str(self.shard["caption"][self.row])])
 
-    def tar_files(self) -> dict[str, bytes]:
+    def make_tar_files(self) -> dict[str, bytes]:
         face = self.load()
-        return {"png": encode_png(face.image), **label_files(face.labels, face.captions)}
+        return {"png": encode_png(face.image), **make_label_files(face.labels, face.captions)}

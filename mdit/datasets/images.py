@@ -33,7 +33,7 @@ def read_labels(file: Path | io.BytesIO, order: tuple[int, ...]) -> Tensor:
     indices in a JPEG, which has changed them.
     """
     with Image.open(file) as image:
-        rows, own_order = label_rows(image, len(order))  # (H, W)
+        rows, own_order = find_label_rows(image, len(order))  # (H, W)
     if own_order is not None:
         order = ORDERS[own_order].classes
     if rows.max() >= len(order):
@@ -41,13 +41,13 @@ def read_labels(file: Path | io.BytesIO, order: tuple[int, ...]) -> Tensor:
     return torch.tensor(order, dtype=torch.uint8)[torch.from_numpy(rows.astype(np.int64))]
 
 
-def label_rows(image: Image.Image, count: int) -> tuple[np.ndarray, str | None]:
+def find_label_rows(image: Image.Image, count: int) -> tuple[np.ndarray, str | None]:
     """Each pixel's row in the palette, or class index, (H, W), and the key in ORDERS of an order that the colours have.
 
     count: the number of classes, which tells indices from levels that spread the classes.
     """
     if image.mode == "P":
-        return palette_rows(np.asarray(image), np.array(image.getpalette("RGB")).reshape(-1, 3), count)
+        return find_palette_rows(np.asarray(image), np.array(image.getpalette("RGB")).reshape(-1, 3), count)
     if image.mode not in GREY_MODES:
         colors = np.array(image.convert("RGB"))  # (H, W, 3)
         if (colors != colors[..., :1]).any():
@@ -69,8 +69,8 @@ def spread_rows(levels: np.ndarray) -> np.ndarray:
     return levels if rows is None else np.array(rows)[np.searchsorted(used, levels)]
 
 
-def palette_rows(indices: np.ndarray, palette: np.ndarray, count: int) -> tuple[np.ndarray, str | None]:
-    """As `label_rows`, for a palette image. Programs renumber palettes: known colours decide before numbers do."""
+def find_palette_rows(indices: np.ndarray, palette: np.ndarray, count: int) -> tuple[np.ndarray, str | None]:
+    """As `find_label_rows`, for a palette image. Programs renumber palettes: known colours decide before numbers do."""
     used = np.unique(indices)
     if used.max() >= len(palette):
         return indices, None

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from ..labelmap import CLASSES, find_class
 from .decoding import IMAGE_SUFFIXES, Size, read_text
 from .faces import FaceDataset, FileFace, MaskFace, PartFace, RenderedFace
-from .renders import read_shard, shard_files
+from .renders import list_shards, read_shard
 from .survey import raise_faults, survey
 
 CELEBA_IMAGES = "CelebA-HQ-img"
@@ -42,13 +42,13 @@ def open_dataset(source: Path | str, size: int | None = None, classes: Sequence[
         raise ValueError(f"size {size}: images are at least 1 pixel wide")
     order = read_order(source, classes)
     if (source / "face").is_dir() and (source / "mask").is_dir():
-        return open_files(source, mask_faces(source, order), size)
+        return open_files(source, list_mask_faces(source, order), size)
     if (source / CELEBA_IMAGES).is_dir() and (source / CELEBA_PARTS).is_dir():
-        return open_files(source, part_faces(source), size)
+        return open_files(source, list_part_faces(source), size)
     if any(source.glob("*.tar")):
         from .tars import open_tars  # no other layout needs webdataset
         return open_tars(source, size, order)
-    if shard_files(source):
+    if list_shards(source):
         return open_renders(source, size)
     raise FileNotFoundError(f"{source}: no data set here. There must be {LAYOUTS}.")
 
@@ -65,7 +65,8 @@ def open_faces(source: Path, size: int | None = None) -> FaceDataset:
 def read_order(source: Path, classes: Sequence[str] | None) -> tuple[int, ...]:
     """The class of each label value."""
     if classes is not None:
-        names, origin = classes, "classes"
+        names = classes
+        origin = "classes"
     else:
         listed = source / "classes.txt"
         if not listed.is_file():
@@ -76,39 +77,39 @@ def read_order(source: Path, classes: Sequence[str] | None) -> tuple[int, ...]:
 
 def open_files(source: Path, faces: list[FileFace], size: int | None) -> FaceDataset:
     """The data set of checked image files."""
-    return face_dataset(source, faces, survey(source, faces, lambda face: face.check()), size)
+    return make_dataset(source, faces, survey(source, faces, lambda face: face.check()), size)
 
 
-def face_dataset(source: Path, faces: Sequence, sizes: Sequence[Size], size: int | None) -> FaceDataset:
+def make_dataset(source: Path, faces: Sequence, sizes: Sequence[Size], size: int | None) -> FaceDataset:
     if not faces:
         raise FileNotFoundError(f"{source}: the folders are there, but no image is in them")
     return FaceDataset(faces, [(size, size)] * len(faces) if size else sizes)
 
 
-def mask_faces(source: Path, order: tuple[int, ...]) -> list[MaskFace]:
+def list_mask_faces(source: Path, order: tuple[int, ...]) -> list[MaskFace]:
     """The samples of the MM-CelebA-HQ layout, with those that lack a file."""
-    images = files_by_name(source / "face")
-    masks = files_by_name(source / "mask")
+    images = list_files(source / "face")
+    masks = list_files(source / "mask")
     faces = []
-    for name in in_order(images.keys() | masks.keys()):
+    for name in order_names(images.keys() | masks.keys()):
         image = images.get(name, source / "face" / f"{name}.jpg")
         mask = masks.get(name, source / "mask" / f"{name}.png")
-        faces.append(MaskFace(name, image, caption_file(source, name), mask, order))
+        faces.append(MaskFace(name, image, find_caption_file(source, name), mask, order))
     return faces
 
 
-def part_faces(source: Path) -> list[PartFace]:
+def list_part_faces(source: Path) -> list[PartFace]:
     """The samples of CelebAMask-HQ's own layout."""
     parts = defaultdict(list)
     for file in (source / CELEBA_PARTS).glob("*/*_*.png"):
         number, part = file.stem.split("_", 1)
         parts[number].append((find_class(part, str(file)), file))
-    images = files_by_name(source / CELEBA_IMAGES)
-    return [PartFace(name, images[name], caption_file(source, name), tuple(parts[name.zfill(5)]))
-            for name in in_order(images)]
+    images = list_files(source / CELEBA_IMAGES)
+    return [PartFace(name, images[name], find_caption_file(source, name), tuple(parts[name.zfill(5)]))
+            for name in order_names(images)]
 
 
-def files_by_name(folder: Path) -> dict[str, Path]:
+def list_files(folder: Path) -> dict[str, Path]:
     """Image files by their names without suffix. Raises ValueError if two files have one name."""
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
     named = {file.stem: file for file in files}
@@ -117,19 +118,19 @@ def files_by_name(folder: Path) -> dict[str, Path]:
     return named
 
 
-def in_order(names: Iterable[str]) -> list[str]:
+def order_names(names: Iterable[str]) -> list[str]:
     """Shorter names first: numbers come in the order of the published splits, with or without leading zeros."""
     return sorted(names, key=lambda name: (len(name), name))
 
 
-def caption_file(source: Path, name: str) -> Path | None:
+def find_caption_file(source: Path, name: str) -> Path | None:
     return source / "text" / f"{name}.txt" if (source / "text").is_dir() else None
 
 
 def open_renders(source: Path, size: int | None) -> FaceDataset:
     """The renderer's shards."""
-    files = shard_files(source)
+    files = list_shards(source)
     faces = []
     for file, shard in zip(files, survey(source, files, read_shard, "shard")):
         faces += [RenderedFace(f"{file.stem}-{row:04d}", shard, row) for row in range(len(shard["label"]))]
-    return face_dataset(source, faces, [face.shard["label"].shape[1:] for face in faces], size)
+    return make_dataset(source, faces, [face.shard["label"].shape[1:] for face in faces], size)

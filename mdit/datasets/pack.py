@@ -32,7 +32,7 @@ def pack(source: Path, out: Path, shard: int) -> None:
     claim(out, dataset.names, shard)
     files = [out / f"{k:05d}.tar" for k in range(-(-len(dataset.names) // shard))]
     finished = len(list(itertools.takewhile(Path.exists, files)))
-    samples = dataset.tar_samples(finished * shard)
+    samples = dataset.yield_tar_samples(finished * shard)
     with tqdm(total=len(dataset.names), initial=finished * shard, unit="sample", disable=None) as bar:
         for file in files[finished:]:
             bar.update(write_tar(file, itertools.islice(samples, shard)))

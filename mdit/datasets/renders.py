@@ -16,7 +16,7 @@ from .survey import survey
 ARRAYS = ("image", "label", "caption")
 
 
-def shard_files(folder: Path) -> list[Path]:
+def list_shards(folder: Path) -> list[Path]:
     """The finished shards of a folder."""
     return sorted(file for file in Path(folder).glob("*.npz") if not file.name.endswith(".part.npz"))
 
@@ -57,7 +57,7 @@ class Renders:
     """
 
     def __init__(self, folder: Path):
-        files = shard_files(folder)
+        files = list_shards(folder)
         if not files:
             raise FileNotFoundError(f"no finished shard (*.npz) in {folder}: make some with python dev.py render")
         shards = survey(folder, files, partial(read_shard, names=(*ARRAYS, "attributes")), "shard")
@@ -73,7 +73,7 @@ class Renders:
     def __len__(self) -> int:
         return len(self.captions)
 
-    def channels_first(self, index: Tensor) -> Tensor:
+    def get_channels_first(self, index: Tensor) -> Tensor:
         """Images (B, 3, S, S) uint8."""
         return self.images[index].permute(0, 3, 1, 2)
 

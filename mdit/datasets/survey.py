@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 LISTED = 10
 
 

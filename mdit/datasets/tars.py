@@ -47,20 +47,20 @@ class TarDataset(IterableDataset):
         if ranks * workers > len(self.shards):
             raise ValueError(f"{len(self.shards)} shards cannot be shared by {ranks} processes with {workers} workers "
                              "each: use fewer workers or pack with a smaller --shard")
-        return map(self.decode, self.raw_samples())
+        return map(self.decode, self.read_raw_samples())
 
-    def raw_samples(self) -> DataPipeline:
+    def read_raw_samples(self) -> DataPipeline:
         """This reader's samples as undecoded files."""
         shards = SimpleShardList([str(shard) for shard in self.shards])
         return DataPipeline(shards, split_by_node, split_by_worker, tarfile_to_samples())
 
-    def labels(self, raw: dict[str, Any]) -> Tensor:
+    def load_labels(self, raw: dict[str, Any]) -> Tensor:
         return read_labels(io.BytesIO(raw["mask.png"]), self.order)
 
     def decode(self, raw: dict[str, Any]) -> dict[str, Any]:
         try:
             image = read_image(io.BytesIO(next(raw[suffix] for suffix in IMAGE_KEYS if suffix in raw)))
-            labels = self.labels(raw)
+            labels = self.load_labels(raw)
             captions = split_captions(decode_text(raw.get("txt", b"")))
         except Exception as error:  # each decoder raises errors of its own
             raise ValueError(f"{raw['__url__']}: sample {raw['__key__']} cannot be used ({error})") from error
@@ -68,11 +68,11 @@ class TarDataset(IterableDataset):
         image, labels = fit_to_size(image, labels, size)
         return {"image": image, "labels": labels, "captions": captions, "name": raw["__key__"]}
 
-    def tar_samples(self, start: int) -> Iterator[dict[str, Any]]:
+    def yield_tar_samples(self, start: int) -> Iterator[dict[str, Any]]:
         """Samples from number `start` on, as webdataset writes them into a tar shard."""
-        for raw in itertools.islice(self.raw_samples(), start, None):
+        for raw in itertools.islice(self.read_raw_samples(), start, None):
             copied = {key: raw[key] for key in ("__key__", *IMAGE_KEYS, "txt") if key in raw}
-            yield copied | {"mask.png": encode_png(self.labels(raw))}
+            yield copied | {"mask.png": encode_png(self.load_labels(raw))}
 
 
 def open_tars(source: Path, size: int | None, order: tuple[int, ...]) -> TarDataset:

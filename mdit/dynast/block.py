@@ -10,7 +10,7 @@ from torch import Tensor
 from ..shared.candidates import Grid2D, join_2x2, split_2x2
 from ..shared.sparse_attention import Projections, SparseOptions, SparseOutput, attend_sparsely
 from .config import LEVELS, DynaSTConfig
-from .layers import SPADE, ResBlock, positional_norm
+from .layers import SPADE, ResBlock, normalize_positions
 
 EPSILON = 1e-10
 
@@ -35,9 +35,9 @@ class Block(nn.Module):
 
     def __init__(self, config: DynaSTConfig, level: int, operations):
         super().__init__()
-        c = config.width(level)
-        d = c + config.position_width(level)
-        r = config.prune_width(level)
+        c = config.get_width(level)
+        d = c + config.get_position_width(level)
+        r = config.get_prune_width(level)
         self.dense = level == LEVELS[0]
         self.tau = d ** 0.5 if self.dense else config.smooth
         self.f = operations.Conv2d(d, d, 1)
@@ -57,7 +57,7 @@ class Block(nn.Module):
         """
         found = self.attend(x, exemplar, candidates, SparseOptions(self.tau, top_k, warp_kept))
         y = found.output + (1 - found.conf) * self.spade(x, label) + x  # (B, c_L, h, w)
-        return self.res_block(positional_norm(y)), found
+        return self.res_block(normalize_positions(y)), found
 
     def attend(self, x: Tensor, exemplar: ExemplarFeatures, candidates: Tensor | None,
                options: SparseOptions) -> SparseOutput:

@@ -17,9 +17,9 @@ DOWN_RIGHT = (1, 1)
 UP_RIGHT = (-1, 1)
 
 
-def canny(luma: np.ndarray) -> np.ndarray:
+def find_edges(luma: np.ndarray) -> np.ndarray:
     """Edges (H, W) bool of an image (H, W) uint8."""
-    smoothed = smooth(luma / 255)
+    smoothed = smooth_image(luma / 255)
     gi = ndimage.sobel(smoothed, 0, mode="reflect")
     gj = ndimage.sobel(smoothed, 1, mode="reflect")
     m = np.sqrt(gi ** 2 + gj ** 2)
@@ -31,7 +31,7 @@ def canny(luma: np.ndarray) -> np.ndarray:
     return np.isin(components, strong) & kept
 
 
-def smooth(x: np.ndarray) -> np.ndarray:
+def smooth_image(x: np.ndarray) -> np.ndarray:
     """Filters with a Gaussian of sigma 1 that ignores pixels outside the image."""
     blur = dict(sigma=1, mode="constant", truncate=4)
     weights = ndimage.gaussian_filter(np.ones_like(x), **blur) + np.finfo(float).eps

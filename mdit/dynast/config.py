@@ -34,19 +34,19 @@ class DynaSTConfig:
     top_k: int = TOP_K
     smooth: float = SMOOTH
 
-    def width(self, level: int) -> int:
+    def get_width(self, level: int) -> int:
         """c_L, channels of the features of a level."""
-        return self.ngf * self._multi(level)
+        return self.ngf * self._get_factor(level)
 
-    def position_width(self, level: int) -> int:
+    def get_position_width(self, level: int) -> int:
         """p_L, channels of the position map of a level."""
-        return self.pos_dim * self._multi(level)
+        return self.pos_dim * self._get_factor(level)
 
-    def prune_width(self, level: int) -> int:
+    def get_prune_width(self, level: int) -> int:
         """r_L, channels of the pruning projections of a level."""
-        return self.prune_dim * self._multi(level)
+        return self.prune_dim * self._get_factor(level)
 
-    def _multi(self, level: int) -> int:
+    def _get_factor(self, level: int) -> int:
         return min(2 ** (level - 1), self.max_multi)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..labelmap import find_class
-from .canny import canny
+from .canny import find_edges
 from .label import Label, check_size, measure_distances, stack_labels, to_uint8
 
 PARTS = ("skin", "l_brow", "r_brow", "l_eye", "r_eye", "l_ear", "r_ear", "nose", "u_lip", "mouth", "l_lip", "eye_g",
@@ -28,7 +28,7 @@ def build_face_label(image: np.ndarray, parts: Sequence[np.ndarray], size: int) 
     outlines = [mark_outline(part) for part in parts]
     outside = parts[-1] | ~np.any(parts[:-1], axis=0)
     part_edges = np.any(outlines, axis=0)
-    all_edges = part_edges | (canny(to_luma(image, size)) & outside)
+    all_edges = part_edges | (find_edges(to_luma(image, size)) & outside)
     distances = [measure_distances(outline) for outline in outlines]
     return np.stack([255 * all_edges.astype(np.uint8), *distances, 255 * part_edges.astype(np.uint8)])
 

@@ -91,7 +91,7 @@ def to_image(x: Tensor) -> Tensor:
     return ((x + 1) / 2).clamp(0, 1).movedim(1, -1)
 
 
-def load(path: str, top_k: int = TOP_K, smooth: float = SMOOTH) -> PatchedDynaST:
+def load_dynast(path: str, top_k: int = TOP_K, smooth: float = SMOOTH) -> PatchedDynaST:
     """Loads a generator file in the published layout.
 
     Raises ValueError, naming the file and what is wrong, for any other file.

@@ -10,11 +10,11 @@ POSITIONAL_EPSILON = 1e-8
 INSTANCE_EPSILON = 1e-5
 
 
-def conv3(n_in: int, n_out: int, operations, stride: int = 1) -> nn.Module:
+def make_conv3(n_in: int, n_out: int, operations, stride: int = 1) -> nn.Module:
     return operations.Conv2d(n_in, n_out, 3, stride, padding=1, padding_mode="reflect")
 
 
-def positional_norm(x: Tensor) -> Tensor:
+def normalize_positions(x: Tensor) -> Tensor:
     """Normalizes each position of (B, C, H, W) over its channels, with the unbiased variance."""
     c = x.shape[1]
     unbiased = (c - 1) / c
@@ -34,15 +34,15 @@ class SPADE(nn.Module):
 
     def __init__(self, c: int, nc: int, operations):
         super().__init__()
-        self.mlp_shared = nn.Sequential(conv3(nc, c, operations), nn.ReLU())
-        self.mlp_gamma = conv3(c, c, operations)
-        self.mlp_beta = conv3(c, c, operations)
+        self.mlp_shared = nn.Sequential(make_conv3(nc, c, operations), nn.ReLU())
+        self.mlp_gamma = make_conv3(c, c, operations)
+        self.mlp_beta = make_conv3(c, c, operations)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         if label.shape[-2:] != x.shape[-2:]:
             label = F.interpolate(label, x.shape[-2:], mode="nearest")
         h = self.mlp_shared(label)  # (B, C, H, W)
-        return (1 + self.mlp_gamma(h)) * positional_norm(x) + self.mlp_beta(h)
+        return (1 + self.mlp_gamma(h)) * normalize_positions(x) + self.mlp_beta(h)
 
 
 class ResBlock(nn.Module):
@@ -51,8 +51,8 @@ class ResBlock(nn.Module):
     def __init__(self, c: int, operations):
         super().__init__()
         self.relu = nn.PReLU()
-        self.model = nn.Sequential(conv3(c, c, operations), nn.BatchNorm2d(c), self.relu,
-                                   conv3(c, c, operations), nn.BatchNorm2d(c))
+        self.model = nn.Sequential(make_conv3(c, c, operations), nn.BatchNorm2d(c), self.relu,
+                                   make_conv3(c, c, operations), nn.BatchNorm2d(c))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.relu(x + self.model(x))
@@ -63,8 +63,8 @@ class SPADEResBlock(nn.Module):
 
     def __init__(self, c: int, nc: int, operations):
         super().__init__()
-        self.conv_0 = conv3(c, c, operations)
-        self.conv_1 = conv3(c, c, operations)
+        self.conv_0 = make_conv3(c, c, operations)
+        self.conv_1 = make_conv3(c, c, operations)
         self.norm_0 = SPADE(c, nc, operations)
         self.norm_1 = SPADE(c, nc, operations)
         self.relu = nn.PReLU()
@@ -82,7 +82,8 @@ class Encoder(nn.Module):
         super().__init__()
         for i, width in enumerate(widths):
             stride = 1 if i == 0 else 2
-            layer = nn.Sequential(conv3(n_in, width, operations, stride), InstanceNorm(), ResBlock(width, operations))
+            conv = make_conv3(n_in, width, operations, stride)
+            layer = nn.Sequential(conv, InstanceNorm(), ResBlock(width, operations))
             self.add_module(f"layer{i + 1}", layer)
             n_in = width
 
@@ -94,7 +95,7 @@ class Encoder(nn.Module):
         return features
 
 
-def upsampler(n_in: int, n_out: int, operations, activation: nn.Module) -> nn.Sequential:
+def make_upsampler(n_in: int, n_out: int, operations, activation: nn.Module) -> nn.Sequential:
     """(B, n_in, H, W) -> (B, n_out, 2H, 2W)."""
     return nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
-                         conv3(n_in, n_out, operations), activation)
+                         make_conv3(n_in, n_out, operations), activation)

@@ -17,7 +17,7 @@ import comfy.ops
 from ..shared.candidates import Grid2D, expand_to_children, propagate_candidates
 from .block import Block, ExemplarFeatures
 from .config import COARSEST, LEVELS, DynaSTConfig
-from .layers import Encoder, SPADEResBlock, conv3, upsampler
+from .layers import Encoder, SPADEResBlock, make_conv3, make_upsampler
 
 LAYOUT = torch.channels_last  # the channels of a position are contiguous: convolutions and gathers read them faster
 
@@ -45,18 +45,18 @@ class DynaST(nn.Module):
     def __init__(self, config: DynaSTConfig, operations=comfy.ops.disable_weight_init):
         super().__init__()
         self.config = config
-        widths = [config.width(level) for level in reversed(LEVELS)]
+        widths = [config.get_width(level) for level in reversed(LEVELS)]
         side = config.size // COARSEST
-        self.pos_embed = nn.Parameter(torch.empty(1, config.position_width(4), side, side))
+        self.pos_embed = nn.Parameter(torch.empty(1, config.get_position_width(4), side, side))
         self.encoder_q = Encoder(config.nc, widths, operations)
         self.encoder_kv = Encoder(config.nc + 3, widths, operations)
         for level in LEVELS:
             self._add_level(level, operations)
-        self.decoder_10 = nn.Sequential(conv3(config.ngf, 3, operations))
+        self.decoder_10 = nn.Sequential(make_conv3(config.ngf, 3, operations))
 
     def _add_level(self, level: int, operations):
         config = self.config
-        c = config.width(level)
+        c = config.get_width(level)
         nc = config.nc
         self.add_module(f"embed_q{level}", SPADEResBlock(c, nc, operations))
         self.add_module(f"embed_kv{level}", SPADEResBlock(c, nc + 3, operations))
@@ -67,9 +67,10 @@ class DynaST(nn.Module):
         self.add_module(f"embed_{level}", SPADEResBlock(c, nc, operations))  # the published code never uses embed_1
         step = f"{level + 1}{level}"
         for name in ("decoder_", "decoder_q", "decoder_kv"):
-            self.add_module(name + step, upsampler(config.width(level + 1), c, operations, nn.ReLU()))
-        self.add_module(f"pos_{step}", upsampler(config.position_width(level + 1), config.position_width(level),
-                                                 operations, nn.LeakyReLU(0.01)))
+            self.add_module(name + step, make_upsampler(config.get_width(level + 1), c, operations, nn.ReLU()))
+        position_widths = (config.get_position_width(level + 1), config.get_position_width(level))
+        self.add_module(f"pos_{step}", make_upsampler(position_widths[0], position_widths[1], operations,
+                                                      nn.LeakyReLU(0.01)))
 
     @property
     def steps(self) -> int:
@@ -94,7 +95,7 @@ class DynaST(nn.Module):
         for level in LEVELS:
             q = self._embed("q", level, q, label_features.pop(), label)  # (B, c_L, h, w), h = H / 2^(L-1)
             k = self._embed("kv", level, k, exemplar_features.pop(), reference)  # (B, c_L, h, w)
-            positions = self._positions(level, positions, q)  # (1, p_L, h, w)
+            positions = self._make_positions(level, positions, q)  # (1, p_L, h, w)
             image = F.avg_pool2d(exemplar, 2 ** (level - 1))  # (B, 3, h, w)
             z = q
             for i, block in enumerate(self.get_submodule(f"transformer_{level}")):
@@ -102,7 +103,8 @@ class DynaST(nn.Module):
                 read = ExemplarFeatures(k, positions, image if finest or warp_all else None)
                 z, found = block(z, label, read, candidates=find_candidates(level, i, chosen, q.shape[-2:]),
                                  top_k=None if finest else self.config.top_k, warp_kept=warp_kept)
-                chosen, conf = found.chosen, found.conf
+                chosen = found.chosen
+                conf = found.conf
                 warped.append(found.warped)
                 advance()
             del read, found  # memory peaks in the next line
@@ -116,7 +118,7 @@ class DynaST(nn.Module):
             encoded = self.get_submodule(f"decoder_{side}{level + 1}{level}")(coarser) + encoded
         return self.get_submodule(f"embed_{side}{level}")(encoded, by)
 
-    def _positions(self, level: int, coarser: Tensor | None, like: Tensor) -> Tensor:
+    def _make_positions(self, level: int, coarser: Tensor | None, like: Tensor) -> Tensor:
         if coarser is not None:
             return self.get_submodule(f"pos_{level + 1}{level}")(coarser)
         positions = comfy.ops.cast_to_input(self.pos_embed, like)

@@ -27,13 +27,13 @@ def read_generator(path: str, top_k: int, smooth: float) -> tuple[DynaSTConfig, 
         config = read_config(found, top_k, smooth)
     except ValueError as error:
         raise ValueError(f"{SOURCE}: '{path}': {error}") from error
-    shapes = published_shapes(config)
+    shapes = list_published_shapes(config)
     found = add_twins(found, shapes)
     check_layout(found, shapes, path, SOURCE)
     return config, fold_spectral_norm(found)
 
 
-def published_shapes(config: DynaSTConfig) -> dict[str, torch.Size]:
+def list_published_shapes(config: DynaSTConfig) -> dict[str, torch.Size]:
     """The names and shapes in a file with these sizes."""
     with torch.device("meta"):
         weights = DynaST(config).state_dict()

@@ -10,13 +10,13 @@ PARTS = {"hair_color": ("hair",), "clothes_color": ("cloth",), "background_color
 MIN_PIXELS = 40  # of an image of 128 px; smaller parts are not judged
 
 
-def part_pixels(image: np.ndarray, label: np.ndarray, attribute: str) -> np.ndarray:
+def select_part_pixels(image: np.ndarray, label: np.ndarray, attribute: str) -> np.ndarray:
     """Pixels (n, 3) in 0..1 of the part whose colour is the attribute."""
     classes = [CLASSES.index(name) for name in PARTS[attribute]]
     return image[np.isin(label, classes)] / 255.0
 
 
-def quartiles(pixels: np.ndarray) -> np.ndarray:
+def compute_quartiles(pixels: np.ndarray) -> np.ndarray:
     """(9,): three quartiles of each channel."""
     return np.quantile(pixels, (0.25, 0.5, 0.75), axis=0).ravel()
 
@@ -29,10 +29,10 @@ class ColorRule:
         values = []
         features = []
         for image, label, appearance in zip(images, labels, appearances):
-            pixels = part_pixels(image, label, attribute)
+            pixels = select_part_pixels(image, label, attribute)
             if appearance[attribute] != "none" and len(pixels) >= MIN_PIXELS:
                 values.append(appearance[attribute])
-                features.append(quartiles(pixels))
+                features.append(compute_quartiles(pixels))
         values = np.array(values)
         x = np.stack(features)  # (n, 9)
         self.names = sorted(set(values))
@@ -42,13 +42,14 @@ class ColorRule:
 
     def __call__(self, image: np.ndarray, label: np.ndarray) -> str | None:
         """The colour's name. None if the part is too small."""
-        pixels = part_pixels(image, label, self.attribute)
+        pixels = select_part_pixels(image, label, self.attribute)
         if len(pixels) < MIN_PIXELS:
             return None
-        difference = quartiles(pixels) - self.centroids  # (names, 9)
+        difference = compute_quartiles(pixels) - self.centroids  # (names, 9)
         return self.names[np.einsum("nf,fg,ng->n", difference, self.precision, difference).argmin()]
 
-    def accuracy(self, images: np.ndarray, labels: np.ndarray, appearances: list[dict[str, str]]) -> dict[str, float]:
+    def measure_accuracy(self, images: np.ndarray, labels: np.ndarray, appearances: list[dict[str, str]]
+                         ) -> dict[str, float]:
         """Fraction of the images in which the part has the colour that the appearance names."""
         hits = []
         for image, label, appearance in zip(images, labels, appearances):

@@ -27,7 +27,7 @@ import comfy.utils
 from ..mditface.reductions import REDUCTIONS
 from ..parsing import WEIGHTS as PARSER_WEIGHTS
 from ..datasets import Renders, open_dataset
-from .generate import Generator, Options, fill_folder, image_folder, image_path, load_models
+from .generate import Generator, Options, fill_folder, make_image_folder, make_image_path, load_models
 from .metrics.agreement import LabelAgreement, Parser, open_parser
 from .metrics.attributes import AttributeAccuracy, AttributeRules
 from .metrics.scores import Score, open_scores
@@ -58,12 +58,12 @@ class Samples:
         return self.count
 
     def __iter__(self) -> Iterator[tuple[int, dict]]:
-        for number, sample in enumerate(itertools.islice(self.samples(), self.count), self.first):
+        for number, sample in enumerate(itertools.islice(self.read_samples(), self.count), self.first):
             appearance = self.appearances[number] if self.appearances else None
             caption = Caption.short(appearance) if appearance else next(iter(sample["captions"]), "")
             yield number, {**sample, "caption": caption, "appearance": appearance}
 
-    def samples(self) -> Iterator[dict]:
+    def read_samples(self) -> Iterator[dict]:
         if hasattr(self.dataset, "__getitem__"):
             return (self.dataset[i] for i in range(self.first, self.first + self.count))
         return itertools.islice(self.dataset, self.first, None)  # a stream of tar shards
@@ -108,7 +108,7 @@ def score_labels(pairs: Iterator[tuple[np.ndarray, dict]], parser: Parser, rules
 def read_generated(folder: Path, samples: Samples, title: str) -> Iterator[tuple[np.ndarray, dict]]:
     """The generated images (S, S, 3) uint8 of a folder with their samples, under a progress bar."""
     for number, sample in tqdm(samples, desc=title):
-        with Image.open(image_path(folder, number)) as image:
+        with Image.open(make_image_path(folder, number)) as image:
             yield np.array(image.convert("RGB")), sample
 
 
@@ -154,7 +154,7 @@ def main(argv: list[str] | None = None) -> None:
         skipped["attributes"] = "they need renders in --source and --fit"
     options = Options(**{name: getattr(args, name) for name in Options.__dataclass_fields__})
     files = filter(None, (args.model, args.adapter))
-    folder = image_folder(args.out, files, str(args.source.resolve()), size, options)
+    folder = make_image_folder(args.out, files, str(args.source.resolve()), size, options)
     fill_folder(folder, tqdm(samples, desc="images"), Generator(models, options, size), args.batch)
     report = {"model": str(args.model), "count": len(samples), "size": size, "options": vars(options),
               "skipped": skipped,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import comfy.sd
 
-from ..datasets import file_digest
+from ..datasets import compute_file_digest
 from ..labelmap import CLASSES
 from ..mditface import host
 from ..mditface.adapter.reader import apply_adapter
@@ -62,7 +62,7 @@ def load_models(model: Path, adapter: Path | None = None) -> Models:
         if not path.is_file():
             raise FileNotFoundError(f"no file {path}")
     if adapter is None:
-        models = Models(*host.load(str(model)))
+        models = Models(*host.load_mdit(str(model)))
     else:
         patcher, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(model))
         models = Models(apply_adapter(patcher, load_adapter(str(adapter))), clip, vae)
@@ -128,9 +128,9 @@ def join_encoded(encoded: list[tuple[Tensor, dict]]) -> tuple[Tensor, dict]:
     return tokens, joined
 
 
-def image_folder(out: Path, files: Iterable[Path], source: str, size: int, options: Options) -> Path:
+def make_image_folder(out: Path, files: Iterable[Path], source: str, size: int, options: Options) -> Path:
     """The folder for images of these weights, this source and these options alone."""
-    key = {"files": [file_digest(path) for path in files], "source": source, "size": size, **asdict(options)}
+    key = {"files": [compute_file_digest(path) for path in files], "source": source, "size": size, **asdict(options)}
     text = json.dumps(key, indent=1)
     folder = out / f"images-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ def image_folder(out: Path, files: Iterable[Path], source: str, size: int, optio
     return folder
 
 
-def image_path(folder: Path, number: int) -> Path:
+def make_image_path(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.png"
 
 
@@ -151,10 +151,10 @@ def write_image(path: Path, image: Tensor) -> None:
 
 def fill_folder(folder: Path, samples: Iterable[tuple[int, dict]], generator: Generator, batch: int) -> None:
     """Draws the images that the folder lacks, of (number, sample) pairs."""
-    missing = ((number, sample) for number, sample in samples if not image_path(folder, number).exists())
+    missing = ((number, sample) for number, sample in samples if not make_image_path(folder, number).exists())
     while chunk := list(itertools.islice(missing, batch)):
         numbers, faces = zip(*chunk)
         labels = torch.stack([face["labels"] for face in faces])
         images = generator(labels, [face["caption"] for face in faces], numbers)
         for number, image in zip(numbers, images):
-            write_image(image_path(folder, number), image)
+            write_image(make_image_path(folder, number), image)

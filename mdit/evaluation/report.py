@@ -30,37 +30,39 @@ class Row(NamedTuple):
     real: float | None
 
     def __str__(self) -> str:
-        return f"| {self.title} | {number(self.generated)} | {number(self.real)} |"
+        return f"| {self.title} | {format_number(self.generated)} | {format_number(self.real)} |"
 
 
-def markdown(report: dict) -> str:
+def format_markdown(report: dict) -> str:
     """The report as a Markdown table with the values for generated and for real images."""
-    rows = [*measure_rows(report["measures"]), *label_rows(**report["labels"]), *attribute_rows(**report["attributes"])]
+    rows = make_measure_rows(report["measures"])
+    rows += make_label_rows(**report["labels"])
+    rows += make_attribute_rows(**report["attributes"])
     lines = ["| measure | generated | real images |", "| --- | --- | --- |", *map(str, rows)]
     lines += [f"\n{name}: not measured, {reason}." for name, reason in report["skipped"].items()]
     return "\n".join(lines)
 
 
-def measure_rows(measures: dict[str, dict[str, float]]) -> list[Row]:
+def make_measure_rows(measures: dict[str, dict[str, float]]) -> list[Row]:
     return [Row(f"{name} ({DIRECTIONS[name]})", value["generated"], value.get("real"))
             for name, value in measures.items()]
 
 
-def label_rows(generated: dict, real: dict) -> list[Row]:
+def make_label_rows(generated: dict, real: dict) -> list[Row]:
     rows = [Row(title, generated[name], real[name]) for name, title in LABEL_ROWS.items()]
     return rows + [Row(f"IoU {name}", value, real["class_iou"][name]) for name, value in generated["class_iou"].items()]
 
 
-def attribute_rows(generated: dict, real: dict) -> list[Row]:
+def make_attribute_rows(generated: dict, real: dict) -> list[Row]:
     return [Row(f"{name} ({value['count']})", value["accuracy"], real.get(name, {}).get("accuracy"))
             for name, value in generated.items()]
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def sheet(faces: Iterable[tuple[np.ndarray, Tensor, Tensor]]) -> Image.Image:
+def draw_sheet(faces: Iterable[tuple[np.ndarray, Tensor, Tensor]]) -> Image.Image:
     """Label maps, generated and real images in columns.
 
     faces: (generated image (S, S, 3), real image (3, S, S), labels (S, S)) triples.
@@ -79,8 +81,8 @@ def sheet(faces: Iterable[tuple[np.ndarray, Tensor, Tensor]]) -> Image.Image:
 
 def write_report(out: Path, report: dict, faces: Iterable[tuple[np.ndarray, Tensor, Tensor]]) -> str:
     """Writes report.json, report.md and sheet.png into a folder. Returns the table."""
-    table = markdown(report)
+    table = format_markdown(report)
     (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     (out / "report.md").write_text(table + "\n")
-    sheet(faces).save(out / "sheet.png")
+    draw_sheet(faces).save(out / "sheet.png")
     return table

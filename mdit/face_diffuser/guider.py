@@ -17,8 +17,8 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
 from .pair import check_base, check_pair
 from .record import FusedStep, FusionRecord
-from .saliency import KERNEL, Prior, compute_response, log_saliency
-from .stages import Borders, Stage, step_of
+from .saliency import KERNEL, Prior, compute_response, compute_log_saliency
+from .stages import Borders, Stage, find_step
 
 KEY = "mdit_fusion"
 PRE_CFG = "sampler_pre_cfg_function"
@@ -125,14 +125,14 @@ class FusionGuider(comfy.samplers.CFGGuider):
         run_scene = super().outer_sample
 
         def run_inside(subject_options):
-            self.subject_options = self.with_base_options(subject_options, sigmas)
+            self.subject_options = self.add_base_options(subject_options, sigmas)
             if MASKING in subject_options:  # a run has one way of masking: the scene's, or else the subject's
                 self.model_options.setdefault(MASKING, subject_options[MASKING])
             return run_scene(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, **kwargs)
         nested = NestedRun(run_inside)
         subject = self.subject.model_patcher
         self.record = FusionRecord(len(sigmas) - 1)
-        self.log_prior = self.prior.log_weight(noise.shape, self.model_patcher.load_device)
+        self.log_prior = self.prior.compute_log_weight(noise.shape, self.model_patcher.load_device)
         load = functools.partial(FusionGuider.load, weakref.proxy(self))  # options outlive a run and must not hold it
         subject.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, load)
         mask = None if denoise_mask is None else denoise_mask[:, :1]  # the host repeats it over the channels again
@@ -164,7 +164,7 @@ class FusionGuider(comfy.samplers.CFGGuider):
         helpers.prepare_sampling(self.model_patcher, noise_shape, self.conds, self.model_options)
         return subject.model, conds, models
 
-    def with_base_options(self, options: dict, sigmas: Tensor) -> dict:
+    def add_base_options(self, options: dict, sigmas: Tensor) -> dict:
         """The subject's options. With a base model, the base pass runs with that model's options."""
         if self.subject_base is None:
             return options
@@ -181,12 +181,12 @@ class FusionGuider(comfy.samplers.CFGGuider):
 
     def outer_predict_noise(self, x: Tensor, timestep: Tensor, model_options={}, seed=None) -> Tensor:
         """One evaluation. Wrappers of a model that does not run in the step's stage are skipped."""
-        self.step = step_of(timestep[0], model_options["transformer_options"]["sample_sigmas"])
-        stage = self.borders.stage(self.step, self.record.steps)
+        self.step = find_step(timestep[0], model_options["transformer_options"]["sample_sigmas"])
+        stage = self.borders.find_stage(self.step, self.record.steps)
         self.record.stages[self.step] = stage
         if stage is Stage.SUBJECT:
             activate(self.subject.model_patcher)
-            return self.subject(x, timestep, self.subject_options_for(model_options), seed)
+            return self.subject(x, timestep, self.make_subject_options(model_options), seed)
         return super().outer_predict_noise(x, timestep, model_options, seed)
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options={}, seed=None) -> Tensor:
@@ -210,7 +210,7 @@ class FusionGuider(comfy.samplers.CFGGuider):
         count = len(self.model_options.get(POST_CFG, []))
         return functions[:count], functions[count:]
 
-    def subject_options_for(self, model_options: dict) -> dict:
+    def make_subject_options(self, model_options: dict) -> dict:
         """The subject's options with what a sampler added to the scene's."""
         _, added = self.split_post_cfg(model_options)
         options = {**self.subject_options, POST_CFG: [*self.subject_options.get(POST_CFG, ()), *added]}
@@ -230,8 +230,8 @@ class FusionGuider(comfy.samplers.CFGGuider):
         """Takes the subject's prediction in the cells where its saliency is higher, and records the step."""
         scene_response = compute_response(scene.change, self.cfg, sigma)  # (B, C, h, w)
         subject_response = compute_response(subject.change, self.subject.cfg, sigma)
-        scene_saliency = log_saliency(scene_response, self.kernel)  # (B, 1, h, w)
-        subject_saliency = log_saliency(subject_response, self.kernel) + self.log_prior
+        scene_saliency = compute_log_saliency(scene_response, self.kernel)  # (B, 1, h, w)
+        subject_saliency = compute_log_saliency(subject_response, self.kernel) + self.log_prior
         subject_mask = subject_saliency > scene_saliency
         self.record.fused_steps[self.step] = FusedStep(scene_saliency, subject_saliency, subject_mask)
         return choose(subject_mask, subject, scene)

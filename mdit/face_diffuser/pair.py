@@ -10,15 +10,15 @@ PATCH_KINDS = ("object_patches", "weight_wrapper_patches", "injections")  # in a
 
 def check_pair(scene: ModelPatcher, subject: ModelPatcher):
     """Raises ValueError unless both models use the same latents, add noise the same way, and can be patched apart."""
-    scene_space = latent_space(scene)
-    subject_space = latent_space(subject)
+    scene_space = read_latent_space(scene)
+    subject_space = read_latent_space(subject)
     if scene_space != subject_space:
-        raise ValueError(f"subject: a {model_name(subject)} uses other latents than the scene's {model_name(scene)} "
+        raise ValueError(f"subject: a {name_model(subject)} uses other latents than the scene's {name_model(scene)} "
                          f"({describe_space(subject_space)} against {describe_space(scene_space)}): connect two models "
                          "of one family")
-    if noise_convention(scene) != noise_convention(subject):
-        raise ValueError(f"subject: the {model_name(subject)} measures noise in another way than the scene's "
-                         f"{model_name(scene)}: one predicts noise, the other a flow; connect two models of one kind")
+    if read_noise_convention(scene) != read_noise_convention(subject):
+        raise ValueError(f"subject: the {name_model(subject)} measures noise in another way than the scene's "
+                         f"{name_model(scene)}: one predicts noise, the other a flow; connect two models of one kind")
     check_patches(scene, subject, "subject", "scene")
 
 
@@ -43,7 +43,7 @@ def has_same_patches(one: ModelPatcher, other: ModelPatcher) -> bool:
     return weights and all(getattr(one, kind) == getattr(other, kind) for kind in PATCH_KINDS)
 
 
-def latent_space(patcher: ModelPatcher) -> tuple:
+def read_latent_space(patcher: ModelPatcher) -> tuple:
     latent = patcher.model.latent_format
     return type(latent), latent.latent_channels, latent.scale_factor, getattr(latent, "shift_factor", 0.0)
 
@@ -53,12 +53,12 @@ def describe_space(space: tuple) -> str:
     return f"{kind.__name__} with {channels} channels, scale {scale:g}"
 
 
-def noise_convention(patcher: ModelPatcher) -> tuple:
+def read_noise_convention(patcher: ModelPatcher) -> tuple:
     sampling = type(patcher.get_model_object("model_sampling"))
     return sampling.noise_scaling, sampling.inverse_noise_scaling
 
 
-def model_name(patcher: ModelPatcher) -> str:
+def name_model(patcher: ModelPatcher) -> str:
     return type(patcher.model).__name__
 
 

@@ -26,7 +26,7 @@ class FusedStep(NamedTuple):
     def to(self, device: torch.device) -> FusedStep:
         return FusedStep(self.scene.to(device), self.subject.to(device), self.subject_mask.to(device))
 
-    def fraction_won(self) -> float:
+    def compute_fraction_won(self) -> float:
         """The fraction of the cells that the subject model won."""
         return self.subject_mask.float().mean().item()
 
@@ -51,6 +51,6 @@ class FusionRecord:
     def __str__(self):
         stages = list(self.stages.values())
         counts = ", ".join(f"{stage.name.lower()} {stages.count(stage)}" for stage in Stage)
-        lines = [f"step {step + 1}: the subject won {maps.fraction_won():.1%}"
+        lines = [f"step {step + 1}: the subject won {maps.compute_fraction_won():.1%}"
                  for step, maps in sorted(self.fused_steps.items())]
         return "\n".join([f"steps: {counts}", *lines])

@@ -24,7 +24,7 @@ def compute_response(change: Tensor, scale: float, sigma: Tensor) -> Tensor:
     return scale * change.float() / sigma.reshape(-1, 1, 1, 1)
 
 
-def smooth(response: Tensor, kernel: int = KERNEL) -> Tensor:
+def smooth_response(response: Tensor, kernel: int = KERNEL) -> Tensor:
     """|response| under a box filter of `kernel` cells: (B, C, h, w) -> (B, C, h, w).
 
     The zero padding counts in the mean. Even kernels lose a row and a column, and a resize restores them.
@@ -33,9 +33,9 @@ def smooth(response: Tensor, kernel: int = KERNEL) -> Tensor:
     return F.interpolate(pooled, size=response.shape[-2:], mode="bilinear")
 
 
-def log_saliency(response: Tensor, kernel: int = KERNEL) -> Tensor:
+def compute_log_saliency(response: Tensor, kernel: int = KERNEL) -> Tensor:
     """Logarithm of the softmax over a sample's cells: (B, C, h, w) -> (B, 1, h, w), in float32 without underflow."""
-    omega = smooth(response, kernel).mean(dim=1, keepdim=True)  # (B, 1, h, w)
+    omega = smooth_response(response, kernel).mean(dim=1, keepdim=True)  # (B, 1, h, w)
     return omega - omega.logsumexp(dim=(-2, -1), keepdim=True)
 
 
@@ -51,7 +51,7 @@ class Prior:
     feather: int = 0
     bias: float = 0.0
 
-    def log_weight(self, shape: torch.Size, device: torch.device) -> Tensor | float:
+    def compute_log_weight(self, shape: torch.Size, device: torch.device) -> Tensor | float:
         """What is added to the subject's log saliency for latents (B, C, h, w): (B, 1, h, w) or a number."""
         if self.region is None:
             return self.bias

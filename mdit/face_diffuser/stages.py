@@ -28,18 +28,18 @@ class Borders:
             raise ValueError(f"fusion_end: {self.fusion_end:g} is before scene_end {self.scene_end:g}: raise it, or "
                              "set both to the same value to skip fusion")
 
-    def stage(self, step: int, steps: int) -> Stage:
+    def find_stage(self, step: int, steps: int) -> Stage:
         """The stage of step 0, 1, ... of a run; both ends are inclusive."""
-        if step <= last_step(self.scene_end, steps):
+        if step <= find_last_step(self.scene_end, steps):
             return Stage.SCENE
-        return Stage.FUSION if step <= last_step(self.fusion_end, steps) else Stage.SUBJECT
+        return Stage.FUSION if step <= find_last_step(self.fusion_end, steps) else Stage.SUBJECT
 
 
-def last_step(fraction: float, steps: int) -> int:
+def find_last_step(fraction: float, steps: int) -> int:
     return round(fraction * steps) if fraction > 0 else -1
 
 
-def step_of(sigma: Tensor, sigmas: Tensor) -> int:
+def find_step(sigma: Tensor, sigmas: Tensor) -> int:
     """The step of an evaluation at `sigma` () in a schedule (steps + 1).
 
     Second evaluations of a step count as the step whose noise level they are made at.
@@ -47,7 +47,7 @@ def step_of(sigma: Tensor, sigmas: Tensor) -> int:
     return max(0, int((sigmas[:-1] >= sigma * (1 - SAME_SIGMA)).sum()) - 1)
 
 
-def leading_sigmas(sampling, steps: int, to_clean: bool = True) -> Tensor:
+def compute_leading_sigmas(sampling, steps: int, to_clean: bool = True) -> Tensor:
     """Noise levels (steps + 1) of the time steps that the published schedulers visit.
 
     Time steps are 1000 // steps apart, and the last is 1. The schedule ends at 0 or, as theirs, at time step 0.

@@ -14,7 +14,7 @@ import comfy.model_patcher
 import comfy.ops
 import comfy.sd
 
-from ..shared.weight_files import check_finite, check_layout, join_names, read_state_dict, shapes_of
+from ..shared.weight_files import check_finite, check_layout, join_names, read_state_dict, read_shapes
 from .subject import FaceDiffuserSubject, SubjectEncoder, read_config
 
 SOURCE = "weights_name"
@@ -99,7 +99,7 @@ def build_subject(weights: dict[str, Tensor], config: dict, path: str) -> FaceDi
     weights = {key: weight for key, weight in weights.items()
                if key.startswith(SUBJECT_PARTS) and not key.endswith(IGNORED)}
     network = SubjectEncoder(config, comfy.ops.manual_cast, dtype=torch.float32, device="meta")
-    check_layout(weights, shapes_of(network), path, SOURCE)
+    check_layout(weights, read_shapes(network), path, SOURCE)
     network.load_state_dict(weights, assign=True)
     network.requires_grad_(False)
     patcher = comfy.model_patcher.CoreModelPatcher(network, comfy.model_management.text_encoder_device(),

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from .interactions import Box, Interaction
-from .model import between_boxes
+from .model import compute_action_boxes
 
 Color = tuple[int, int, int]
 
@@ -31,30 +31,30 @@ class Pen(ImageDraw.ImageDraw):
         self.stroke = max(2, round(min(layer.size) / 200))
         self.font = ImageFont.load_default(max(10 * OVERSAMPLING, min(layer.size) / 28))
 
-    def point(self, position: Sequence[float]) -> np.ndarray:
+    def to_pixels(self, position: Sequence[float]) -> np.ndarray:
         """(2,) in pixels of a position in fractions."""
         return np.array([position[0] * self.size[0], position[1] * self.size[1]])
 
-    def box(self, box: Box, color: tuple[int, ...], fill: tuple[int, ...] | None = None, dashed: bool = False):
-        left, top = self.point(box[:2])
-        right, bottom = self.point(box[2:])
+    def draw_box(self, box: Box, color: tuple[int, ...], fill: tuple[int, ...] | None = None, dashed: bool = False):
+        left, top = self.to_pixels(box[:2])
+        right, bottom = self.to_pixels(box[2:])
         if not dashed:
             self.rectangle((left, top, right, bottom), fill, color, self.stroke)
             return
         corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
         for start, end in zip(corners, corners[1:]):
-            self.dashed_line(np.array(start), np.array(end), color)
+            self.draw_dashed_line(np.array(start), np.array(end), color)
 
-    def dashed_line(self, start: np.ndarray, end: np.ndarray, color: tuple[int, ...]):
+    def draw_dashed_line(self, start: np.ndarray, end: np.ndarray, color: tuple[int, ...]):
         count = max(1, round(np.linalg.norm(end - start) / (8 * self.stroke)))
         for i in range(count):
             dash_start = start + (end - start) * i / count
             dash_end = start + (end - start) * (i + DASH) / count
             self.line([tuple(dash_start), tuple(dash_end)], color, self.stroke)
 
-    def arrow(self, tail: Sequence[float], tip: Sequence[float], color: tuple[int, ...]):
-        start = self.point(tail)
-        end = self.point(tip)
+    def draw_arrow(self, tail: Sequence[float], tip: Sequence[float], color: tuple[int, ...]):
+        start = self.to_pixels(tail)
+        end = self.to_pixels(tip)
         length = np.linalg.norm(end - start)
         if length < 1:
             return
@@ -66,13 +66,13 @@ class Pen(ImageDraw.ImageDraw):
         self.line([tuple(start), tuple(neck)], color, self.stroke)
         self.polygon([tuple(end), tuple(neck + wing), tuple(neck - wing)], color)
 
-    def label(self, position: Sequence[float], text: str, color: Color, centered: bool = False):
+    def draw_label(self, position: Sequence[float], text: str, color: Color, centered: bool = False):
         """White text on the color. `position` is its top left corner or its center; it is moved into the image."""
         if not text:
             return
         left, top, right, bottom = self.textbbox((0, 0), text, self.font)
         extent = np.array([right - left, bottom - top]) + 4 * self.stroke
-        corner = self.point(position)
+        corner = self.to_pixels(position)
         if centered:
             corner = corner - extent / 2
         x, y = np.maximum(0, np.minimum(corner, np.array(self.size) - extent))
@@ -102,22 +102,22 @@ def draw_layout(images: Tensor, interactions: Sequence[Interaction]) -> Tensor:
 
 def draw_boxes(layer: Image.Image, pen: Pen, interaction: Interaction, color: Color):
     action = Image.new("RGBA", layer.size, (0, 0, 0, 0))
-    Pen(action).box(action_box(interaction), (*color, 2 * ACTION_ALPHA), (*color, ACTION_ALPHA))
+    Pen(action).draw_box(compute_action_box(interaction), (*color, 2 * ACTION_ALPHA), (*color, ACTION_ALPHA))
     layer.alpha_composite(action)
-    pen.box(interaction.subject_box, (*color, OPAQUE))
-    pen.box(interaction.object_box, (*color, OPAQUE), dashed=True)
-    pen.arrow(center(interaction.subject_box), center(interaction.object_box), (*color, OPAQUE))
+    pen.draw_box(interaction.subject_box, (*color, OPAQUE))
+    pen.draw_box(interaction.object_box, (*color, OPAQUE), dashed=True)
+    pen.draw_arrow(center(interaction.subject_box), center(interaction.object_box), (*color, OPAQUE))
 
 
 def draw_labels(pen: Pen, interaction: Interaction, color: Color):
-    pen.label(interaction.subject_box[:2], interaction.subject, color)
-    pen.label(interaction.object_box[:2], interaction.object, color)
+    pen.draw_label(interaction.subject_box[:2], interaction.subject, color)
+    pen.draw_label(interaction.object_box[:2], interaction.object, color)
     middle = np.mean([center(interaction.subject_box), center(interaction.object_box)], axis=0)
-    pen.label(middle, interaction.action, color, centered=True)
+    pen.draw_label(middle, interaction.action, color, centered=True)
 
 
-def action_box(interaction: Interaction) -> Box:
-    boxes = between_boxes(torch.tensor(interaction.subject_box), torch.tensor(interaction.object_box))
+def compute_action_box(interaction: Interaction) -> Box:
+    boxes = compute_action_boxes(torch.tensor(interaction.subject_box), torch.tensor(interaction.object_box))
     return tuple(boxes.tolist())
 
 

@@ -66,7 +66,7 @@ class EncodedInteractions:
                          object=fill_slots(object_))
 
 
-def no_interactions(sizes: InteractDiffusionSizes) -> EncodedInteractions:
+def make_empty_interactions(sizes: InteractDiffusionSizes) -> EncodedInteractions:
     """Empty interactions. Their tokens are the null tokens that the unconditional branch reads."""
     return EncodedInteractions((), torch.zeros(3, 0, sizes.feature))
 

@@ -37,7 +37,7 @@ class Grounding(NamedTuple):
     object: Tensor
 
 
-def between_boxes(subject_boxes: Tensor, object_boxes: Tensor) -> Tensor:
+def compute_action_boxes(subject_boxes: Tensor, object_boxes: Tensor) -> Tensor:
     """The action's boxes (..., 4): on each axis the second and third of the four coordinates in ascending order."""
     corners = torch.stack((subject_boxes, object_boxes), dim=-1)  # (..., 4, 2)
     axes = corners.unflatten(-2, (2, 2)).transpose(-3, -2).flatten(-2).sort(dim=-1).values  # (..., 2, 4)
@@ -80,17 +80,17 @@ class PositionNet(nn.Module):
         factory = {"dtype": dtype, "device": device}
         self.frequencies = sizes.position // (2 * COORDINATES)
 
-        def mlp() -> nn.Sequential:
+        def make_mlp() -> nn.Sequential:
             return nn.Sequential(operations.Linear(sizes.feature + sizes.position, sizes.hidden, **factory), nn.SiLU(),
                                  operations.Linear(sizes.hidden, sizes.hidden, **factory), nn.SiLU(),
                                  operations.Linear(sizes.hidden, sizes.token, **factory))
 
-        def table(rows: int) -> nn.ModuleDict:
+        def make_table(rows: int) -> nn.ModuleDict:
             return nn.ModuleDict({"emb": operations.Embedding(rows, sizes.token, **factory)})
-        self.linears = mlp()  # for subjects and objects
-        self.linear_action = mlp()
-        self.interaction_embedding = table(sizes.slots)
-        self.position_embedding = table(len(ROLES))
+        self.linears = make_mlp()  # for subjects and objects
+        self.linear_action = make_mlp()
+        self.interaction_embedding = make_table(sizes.slots)
+        self.position_embedding = make_table(len(ROLES))
         self.null_positive_feature = nn.Parameter(torch.empty(sizes.feature, **factory))
         self.null_action_feature = nn.Parameter(torch.empty(sizes.feature, **factory))
         self.null_position_feature = nn.Parameter(torch.empty(sizes.position, **factory))
@@ -98,21 +98,21 @@ class PositionNet(nn.Module):
     def forward(self, grounding: Grounding) -> Tensor:
         """Tokens (B, 3S, E): subjects, actions, objects. Free slots give null tokens, whatever they hold."""
         used = grounding.used.unsqueeze(-1)  # (B, S, 1)
-        action_boxes = between_boxes(grounding.subject_boxes, grounding.object_boxes)
-        subject = self.subject_input(grounding.subject, grounding.subject_boxes, used)
-        object_ = self.subject_input(grounding.object, grounding.object_boxes, used)
-        action = self.masked_input(grounding.action, self.null_action_feature, action_boxes, used)
+        action_boxes = compute_action_boxes(grounding.subject_boxes, grounding.object_boxes)
+        subject = self.make_subject_input(grounding.subject, grounding.subject_boxes, used)
+        object_ = self.make_subject_input(grounding.object, grounding.object_boxes, used)
+        action = self.make_masked_input(grounding.action, self.null_action_feature, action_boxes, used)
         tokens = torch.stack([self.linears(subject), self.linear_action(action), self.linears(object_)], dim=1)
         slots = torch.arange(tokens.shape[2], device=tokens.device)
         roles = torch.tensor(ROLES, device=tokens.device)
         tokens = tokens + self.interaction_embedding["emb"](slots, out_dtype=tokens.dtype)  # (B, 3, S, E)
         return (tokens + self.position_embedding["emb"](roles, out_dtype=tokens.dtype)[:, None]).flatten(1, 2)
 
-    def subject_input(self, features: Tensor, boxes: Tensor, used: Tensor) -> Tensor:
+    def make_subject_input(self, features: Tensor, boxes: Tensor, used: Tensor) -> Tensor:
         """Input of the MLP that subjects and objects share."""
-        return self.masked_input(features, self.null_positive_feature, boxes, used)
+        return self.make_masked_input(features, self.null_positive_feature, boxes, used)
 
-    def masked_input(self, features: Tensor, null_feature: Tensor, boxes: Tensor, used: Tensor) -> Tensor:
+    def make_masked_input(self, features: Tensor, null_feature: Tensor, boxes: Tensor, used: Tensor) -> Tensor:
         """Features (B, S, F) and embedded boxes, the null vectors where a slot is free: (B, S, F + position)."""
         positions = embed_boxes(boxes, self.frequencies)
         features = used * features + (1 - used) * comfy.ops.cast_to_input(null_feature, features)
@@ -152,10 +152,10 @@ class Fuser(nn.Module):
         k = torch.cat((self.attn.to_k(z), token_k), dim=1)  # (B, N + 3S, C)
         v = torch.cat((self.attn.to_v(z), token_v), dim=1)
         attended = optimized_attention(q, k, v, HEADS, transformer_options=transformer_options)
-        x = torch.addcmul(x, self.gate(self.alpha_attn, x), self.attn.to_out(attended), value=scale)
-        return torch.addcmul(x, self.gate(self.alpha_dense, x), self.ff(self.norm2(x)), value=scale)
+        x = torch.addcmul(x, self.compute_gate(self.alpha_attn, x), self.attn.to_out(attended), value=scale)
+        return torch.addcmul(x, self.compute_gate(self.alpha_dense, x), self.ff(self.norm2(x)), value=scale)
 
-    def gate(self, alpha: Tensor, x: Tensor) -> Tensor:
+    def compute_gate(self, alpha: Tensor, x: Tensor) -> Tensor:
         return comfy.ops.cast_to_input(alpha, x).tanh()
 
 

@@ -15,7 +15,7 @@ from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
 from ..shared.conds import CarriedCond
-from .encode import EncodedInteractions, no_interactions
+from .encode import EncodedInteractions, make_empty_interactions
 from .model import Grounding
 from .schedule import ScheduleBySteps, ScheduleByTimestep, find_moment
 from .weights import InteractionWeights
@@ -38,11 +38,11 @@ class Reading:
     start: float = 0.0
     end: float = 1.0
 
-    def scale(self, model_sampling, sigma: Tensor, sample_sigmas: Tensor) -> float:
+    def compute_scale(self, model_sampling, sigma: Tensor, sample_sigmas: Tensor) -> float:
         """The factor on the fusers' residuals in a call at `sigma` ()."""
         if not model_sampling.percent_to_sigma(self.end) <= sigma <= model_sampling.percent_to_sigma(self.start):
             return 0.0
-        return self.strength * self.schedule.scale(find_moment(model_sampling, sigma, sample_sigmas))
+        return self.strength * self.schedule.compute_scale(find_moment(model_sampling, sigma, sample_sigmas))
 
 
 def apply_interactions(patcher, weights: InteractionWeights, interactions: EncodedInteractions | None = None,
@@ -107,7 +107,7 @@ class InteractionReader:
         self.weights = weights
         self.interactions = interactions
         self.reading = reading
-        self.none = no_interactions(weights.network.sizes)
+        self.none = make_empty_interactions(weights.network.sizes)
 
     def bind(self, executor, noise: Tensor, *args, **kwargs):
         """OUTER_SAMPLE: gives each condition its interactions, and the host the network to load."""
@@ -136,7 +136,8 @@ class InteractionReader:
         """APPLY_MODEL: hands the interactions of each chunk to the fusers, unless their strength is 0."""
         chunks = kwargs.pop(KEY, None)
         if chunks:
-            scale = self.reading.scale(executor.class_obj.model_sampling, t[0], transformer_options["sample_sigmas"])
+            model_sampling = executor.class_obj.model_sampling
+            scale = self.reading.compute_scale(model_sampling, t[0], transformer_options["sample_sigmas"])
             if scale:
                 for chunk in chunks:
                     chunk.cond.check_size(chunk.area, x)
@@ -161,7 +162,7 @@ class BoundInteractions:
         self.tokens: dict[LatentArea | None, Tensor] = {}
         self.entries: dict[tuple[int, LatentArea | None], tuple[Tensor, Tensor]] = {}
 
-    def entry(self, fuser: int, area: LatentArea | None, x: Tensor) -> tuple[Tensor, Tensor]:
+    def find_entry(self, fuser: int, area: LatentArea | None, x: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (1, 3S, C) for a fuser and an area of the latent; None is the whole latent."""
         if (fuser, area) not in self.entries:
             if area not in self.tokens:
@@ -199,7 +200,7 @@ class FuserPatch:
         keys = []
         values = []
         for chunk in self.chunks:
-            k, v = chunk.cond.entry(i, chunk.area, x)
+            k, v = chunk.cond.find_entry(i, chunk.area, x)
             keys.append(k.expand(rows, -1, -1))
             values.append(v.expand(rows, -1, -1))
         return self.fusers[i](x, torch.cat(keys), torch.cat(values), self.scale, options)

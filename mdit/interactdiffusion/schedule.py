@@ -42,7 +42,7 @@ class ScheduleBySteps(NamedTuple):
     full: float = 1.0
     decay: float = 0.0
 
-    def scale(self, now: Moment) -> float:
+    def compute_scale(self, now: Moment) -> float:
         full_steps = int(self.full * now.steps)
         decay_steps = int(self.decay * now.steps)
         if now.step < full_steps:
@@ -61,7 +61,7 @@ class ScheduleByTimestep(NamedTuple):
     full: float = 0.8
     end: float = 0.0
 
-    def scale(self, now: Moment) -> float:
+    def compute_scale(self, now: Moment) -> float:
         last_full = (1 - self.full) * TIMESTEPS
         last = (1 - self.end) * TIMESTEPS
         if now.timestep >= last_full:

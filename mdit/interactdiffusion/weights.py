@@ -17,7 +17,7 @@ import comfy.model_patcher
 import comfy.ops
 import comfy.utils
 
-from ..shared.weight_files import check_finite, check_layout, read_tensors, shapes_of
+from ..shared.weight_files import check_finite, check_layout, read_tensors, read_shapes
 from .model import COORDINATES, HEADS, InteractDiffusion, InteractDiffusionSizes
 
 SOURCE = "weights_name"
@@ -83,10 +83,10 @@ def load_interactdiffusion(path: str) -> InteractDiffusionFile:
     except ValueError as error:
         raise ValueError(f"{SOURCE}: '{path}': {error}") from error
     network = InteractDiffusion(sizes, comfy.utils.weight_dtype(plugin), "meta", comfy.ops.manual_cast)
-    shapes = {key_in_file(name, blocks): shape for name, shape in shapes_of(network).items()}
+    shapes = {make_file_key(name, blocks): shape for name, shape in read_shapes(network).items()}
     check_layout(plugin, shapes, path, SOURCE)
     check_finite(plugin, path, SOURCE)
-    network.load_state_dict({name: plugin[key_in_file(name, blocks)] for name in network.state_dict()}, assign=True)
+    network.load_state_dict({name: plugin[make_file_key(name, blocks)] for name in network.state_dict()}, assign=True)
     network.requires_grad_(False)
     patcher = comfy.model_patcher.CoreModelPatcher(network, comfy.model_management.get_torch_device(),
                                                    comfy.model_management.unet_offload_device())
@@ -127,7 +127,7 @@ def flatten_checkpoint(found: dict) -> dict[str, Tensor]:
 
 def split_plugin(found: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The plug-in's tensors under the plug-in file's keys, and all others."""
-    keys = {key: plugin_key(key) for key in found}
+    keys = {key: make_plugin_key(key) for key in found}
     plugin = {new: found[key] for key, new in keys.items() if PLUGIN_KEY.fullmatch(new)}
     if f"{NET}linear_action.0.weight" not in plugin:
         raise ValueError(explain_refusal(plugin))
@@ -146,13 +146,13 @@ def explain_refusal(keys: Iterable[str]) -> str:
             "ext_interactdiff_v1.2.pth, a complete checkpoint of the authors or the UNet of their diffusers version")
 
 
-def plugin_key(key: str) -> str:
+def make_plugin_key(key: str) -> str:
     """A tensor's key in the plug-in file: without a prefix, its block named as in the original UNet."""
     prefix = next(filter(key.startswith, PREFIXES), "")
-    return DIFFUSERS_BLOCK.sub(original_block, key[len(prefix):])
+    return DIFFUSERS_BLOCK.sub(name_original_block, key[len(prefix):])
 
 
-def original_block(match: re.Match) -> str:
+def name_original_block(match: re.Match) -> str:
     stage = match[1]
     level = int(match[2] or 0)
     index = int(match[3])
@@ -164,10 +164,10 @@ def original_block(match: re.Match) -> str:
 def find_blocks(plugin: Iterable[str]) -> tuple[str, ...]:
     """The blocks that have a fuser, in the order in which they run."""
     blocks = {PLUGIN_KEY.fullmatch(key)["block"] for key in plugin}
-    return tuple(sorted(blocks - {None}, key=execution_order))
+    return tuple(sorted(blocks - {None}, key=find_execution_order))
 
 
-def execution_order(block: str) -> tuple[int, ...]:
+def find_execution_order(block: str) -> tuple[int, ...]:
     """Sorts the UNet's blocks, such as input_blocks.4.1, in the order in which they run."""
     stage, *numbers = block.split(".")
     if stage not in UNET_STAGES or not all(map(str.isdigit, numbers)):
@@ -175,7 +175,7 @@ def execution_order(block: str) -> tuple[int, ...]:
     return UNET_STAGES.index(stage), *map(int, numbers)
 
 
-def key_in_file(name: str, blocks: tuple[str, ...]) -> str:
+def make_file_key(name: str, blocks: tuple[str, ...]) -> str:
     """The plug-in file's key of the network's parameter `name`."""
     if not name.startswith("fusers."):
         return name
@@ -185,19 +185,19 @@ def key_in_file(name: str, blocks: tuple[str, ...]) -> str:
 
 def read_sizes(plugin: dict[str, Tensor], blocks: tuple[str, ...]) -> InteractDiffusionSizes:
     """All sizes, from the tensors' shapes."""
-    def shape(key: str, dims: int) -> torch.Size:
+    def read_shape(key: str, dims: int) -> torch.Size:
         if key not in plugin or plugin[key].ndim != dims:
             raise ValueError(f"it lacks the key {key} with {dims} dimensions: it is truncated; download it again")
         return plugin[key].shape
     if not blocks:
         raise ValueError("it holds no fusers: it is truncated; download it again")
-    (position,) = shape(f"{NET}null_position_feature", 1)
-    widths = tuple(shape(f"{block}{FUSER}linear.weight", 2)[0] for block in blocks)
+    (position,) = read_shape(f"{NET}null_position_feature", 1)
+    widths = tuple(read_shape(f"{block}{FUSER}linear.weight", 2)[0] for block in blocks)
     if position % (2 * COORDINATES) or any(width % HEADS for width in widths):
         raise ValueError(f"its box embedding of {position} or its widths {sorted(set(widths))} are not multiples of 8: "
                          "it is damaged; download it again")
-    (feature,) = shape(f"{NET}null_positive_feature", 1)
-    hidden = shape(f"{NET}linears.0.weight", 2)[0]
-    slots, token = shape(f"{NET}interaction_embedding.emb.weight", 2)
+    (feature,) = read_shape(f"{NET}null_positive_feature", 1)
+    hidden = read_shape(f"{NET}linears.0.weight", 2)[0]
+    slots, token = read_shape(f"{NET}interaction_embedding.emb.weight", 2)
     return InteractDiffusionSizes(feature=feature, position=position, hidden=hidden, token=token, slots=slots,
                                   fusers=widths)

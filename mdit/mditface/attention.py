@@ -54,8 +54,8 @@ class ReadPattern(NamedTuple):
     radius: int = 0
     grid: tuple[int, int] = (0, 0)
 
-    def readers(self, length: int) -> slice:
-        """The queries that read the mask, out of `length`."""
+    def find_readers(self, length: int) -> slice:
+        """The queries that read the mask, among `length` queries."""
         if self.radius:
             return slice(self.text, self.text + self.grid[0] * self.grid[1])
         return slice(0 if self.text_reads else self.text, length)
@@ -76,6 +76,7 @@ class AttentionCall(NamedTuple):
     kernel: Callable
 
     def select_rows(self, rows: slice) -> AttentionCall:
+        """The same attention for some rows of the batch."""
         attn_mask = self.attn_mask
         if attn_mask is not None and attn_mask.ndim > 2 and attn_mask.shape[0] > 1:
             attn_mask = attn_mask[rows]
@@ -84,9 +85,10 @@ class AttentionCall(NamedTuple):
 
 def attend_masks(call: AttentionCall, mask_rows: Sequence[MaskRows], index: int, pattern: ReadPattern, use_lse: bool
                  ) -> Tensor:
-    """Attention to the own keys and to block `index`'s keys of the masks, (B, T, H * D).
+    """Attention of the queries to their own keys and to the masks' keys of block `index`, (B, T, H * D).
 
-    `use_lse` allows kernels that return the logits' log-sum-exp instead of the host's.
+    mask_rows: cover all rows of the batch, in order.
+    use_lse: allows kernels that return the log-sum-exp of the logits, instead of the host's kernel.
     """
     outputs = []
     for rows, kv, bias, _ in mask_rows:
@@ -121,7 +123,10 @@ def has_lse_kernel(q: Tensor, biased: bool) -> bool:
 
 
 def attend_with_lse(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Attention (B, H, T, D) and the log-sum-exp of its logits (B, H, T), for a bias that broadcasts to them."""
+    """Attention (B, H, T, D) and the log-sum-exp of its logits (B, H, T).
+
+    q: (B, H, T, D). k, v: (B, H, K, D). bias: broadcasts to the logits (B, H, T, K); None for zero.
+    """
     aten = torch.ops.aten
     if bias is not None:
         keys = bias.shape[-1]
@@ -137,9 +142,12 @@ def attend_with_lse(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None)
 
 def merge_with_lse(call: AttentionCall, mask_k: Tensor, mask_v: Tensor, bias: Tensor | None, pattern: ReadPattern
                    ) -> Tensor:
-    """Two attentions whose outputs are weighted by their log-sum-exp: exact, and no keys are copied."""
+    """Two attentions whose outputs are weighted by their log-sum-exp, (B, T, H * D): exact, and no keys are copied.
+
+    mask_k, mask_v, bias: as in `MaskRows`, of one block.
+    """
     out, lse = attend_with_lse(call.q, call.k, call.v, as_bias(call.attn_mask, call.q))  # (B, H, T, D), (B, H, T)
-    readers = pattern.readers(call.q.shape[2])
+    readers = pattern.find_readers(call.q.shape[2])
     q = call.q[:, :, readers]
     if pattern.radius:
         mask_out, mask_lse = local_window.attend_windows(q, mask_k, mask_v, bias, pattern.grid, pattern.radius,
@@ -155,32 +163,36 @@ def merge_with_lse(call: AttentionCall, mask_k: Tensor, mask_v: Tensor, bias: Te
 
 def concatenate_keys(call: AttentionCall, mask_k: Tensor, mask_v: Tensor, bias: Tensor | None, pattern: ReadPattern
                      ) -> Tensor:
-    """One attention over all keys; serves every kernel and has gradients."""
+    """One attention over all keys, (B, T, H * D); serves every kernel and has gradients.
+
+    mask_k, mask_v, bias: as in `MaskRows`, of one block.
+    """
     q, k, v, attn_mask, kernel = call
     length = q.shape[2]
-    readers = pattern.readers(length)
+    readers = pattern.find_readers(length)
     mask_k, mask_v, bias = expand_keys(mask_k, mask_v, bias, pattern, q)
     all_k = torch.cat((k, mask_k), dim=2)
     all_v = torch.cat((v, mask_v), dim=2)
     all_bias = concatenate_biases(select_queries(attn_mask, readers), k.shape[2], bias, mask_k.shape[2], q)
     outputs = [kernel(q[:, :, readers], all_k, all_v, all_bias)]
-    before, after = slice(0, readers.start), slice(readers.stop, length)  # queries that do not read the mask
-    if readers.start > 0:
+    if readers.start > 0:  # queries that do not read the mask
+        before = slice(0, readers.start)
         outputs.insert(0, kernel(q[:, :, before], k, v, select_queries(attn_mask, before)))
     if readers.stop < length:
+        after = slice(readers.stop, length)
         outputs.append(kernel(q[:, :, after], k, v, select_queries(attn_mask, after)))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
 
 def attend_at_once(call: AttentionCall, mask_rows: Sequence[MaskRows], index: int, pattern: ReadPattern) -> Tensor:
-    """What `attend_masks` computes, in one call of the kernel with all rows and queries.
+    """What `attend_masks` computes, in one call of the kernel with all rows and queries, (B, T, H * D).
 
-    For the attention of another node, another adapter's among them, that identifies rows and queries by their
-    positions in the tensor.
+    An attention override of another node or another adapter identifies rows and queries by their positions in the
+    tensor.
     """
     q, k, v, attn_mask, kernel = call
     B, H, T, D = q.shape
-    readers = pattern.readers(T)
+    readers = pattern.find_readers(T)
     expanded = []
     for rows, kv, bias, _ in mask_rows:
         if kv is not None:

@@ -135,13 +135,13 @@ class StaticMaskCache(nn.Module):
     def nbytes(self) -> int:
         return sum(entry.nbytes for entry in self.entries.values())
 
-    def resident(self) -> list[StaticEntry]:
+    def list_resident(self) -> list[StaticEntry]:
         return [entry for entry in self.entries.values() if entry.resident]
 
     def move(self, source: torch.device, target: torch.device, budget: float) -> int:
         """Moves entries stored on `source`, least recently used first, until `budget` bytes moved."""
         moved = 0
-        for entry in self.resident():
+        for entry in self.list_resident():
             if entry.stored_on == source and source != target and moved < budget:
                 entry.store_on(target)
                 moved += entry.nbytes
@@ -149,14 +149,14 @@ class StaticMaskCache(nn.Module):
 
 
 class CachePatcher(comfy.model_patcher.ModelPatcher):
-    """Lets the host load, count, spill and unload a mask's entries like a model's weights (docs/design/mditface.md,
+    """Lets the host load, count, offload and unload a mask's entries like a model's weights (docs/design/mditface.md,
     section 6.3)."""
 
     def model_size(self) -> int:
-        return sum(entry.nbytes for entry in self.model.resident()) + self.model.planned
+        return sum(entry.nbytes for entry in self.model.list_resident()) + self.model.planned
 
     def loaded_size(self) -> int:
-        return sum(entry.nbytes for entry in self.model.resident() if entry.stored_on == self.load_device)
+        return sum(entry.nbytes for entry in self.model.list_resident() if entry.stored_on == self.load_device)
 
     def current_loaded_device(self) -> torch.device:
         return self.load_device
@@ -168,7 +168,7 @@ class CachePatcher(comfy.model_patcher.ModelPatcher):
         return self.model.move(self.load_device, self.offload_device, memory_to_free)
 
     def detach(self, unpatch_all=True) -> StaticMaskCache:
-        """The host calls this with False on every reload: then the entries must stay where they are."""
+        """On every reload the host passes False for `unpatch_all`; the entries must then stay on their device."""
         if unpatch_all:
             self.model.move(self.load_device, self.offload_device, float("inf"))
         return self.model
@@ -183,14 +183,14 @@ class StaticStore:
         self.patchers: dict[torch.device, CachePatcher] = {}
         self.lock = threading.RLock()
 
-    def patcher(self, load_device, offload_device) -> CachePatcher:
+    def get_patcher(self, load_device, offload_device) -> CachePatcher:
         if load_device not in self.patchers:
             self.patchers[load_device] = CachePatcher(self.cache, load_device, offload_device)
         return self.patchers[load_device]
 
     @contextlib.contextmanager
-    def reserved(self, entries: int, nbytes: int):
-        """For the time of a run: stores that many entries at once, and lets the host make room for new bytes."""
+    def reserve(self, entries: int, nbytes: int):
+        """During a run, the store holds `entries` more entries, and the host makes room for `nbytes` new bytes."""
         self.needed += entries
         self.cache.planned += nbytes
         try:
@@ -208,7 +208,7 @@ class StaticStore:
                 entry.hits += 1
                 self.cache.entries.move_to_end(key)
             else:
-                entry = compute_counted(compute, report)
+                entry = compute_and_count(compute, report)
                 self.cache.planned = max(0, self.cache.planned - entry.nbytes)
                 while len(self.cache.entries) >= max(CAPACITY, self.needed):
                     self.cache.entries.popitem(last=False)
@@ -222,7 +222,7 @@ def compact(x: Tensor) -> Tensor:
     return x.clone() if x.untyped_storage().nbytes() > x.nbytes else x
 
 
-def compute_counted(compute: Callable[[], StaticEntry], report: RunReport) -> StaticEntry:
+def compute_and_count(compute: Callable[[], StaticEntry], report: RunReport) -> StaticEntry:
     """The computed entry, counted in the report as a pass."""
     start = time.perf_counter()
     entry = compute()

@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import NamedTuple
 
-MATCH, PRUNE = 64, 16  # features of an exemplar's token: to compare it by, and to say whether it is read at all
+MATCH = 64  # features by which an exemplar's token is compared
+PRUNE = 16  # features that decide whether an exemplar's token is read at all
 FORMAT = "1"
 FORMAT_KEY = "mdit.format"
 CONFIG_KEY = "mdit.config"

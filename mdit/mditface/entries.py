@@ -16,21 +16,24 @@ from .reductions import Reduction
 from .tokens import MaskTokens, find_flat_regions, merge_leaves
 
 KeysAndValues = tuple[Tensor, Tensor]  # of one block, each (b, H, M, D)
-Rotation = Callable[[Tensor], Tensor | None]  # of positions (M, 2), None for a model whose keys are not rotated
+RotationFunction = Callable[[Tensor], Tensor | None]  # of positions (M, 2); None for keys that are not rotated
 
 
 def reduce_entry(kv: Iterable[KeysAndValues], tokens: MaskTokens, reduction: Reduction, radius: int,
-                 rotation: Rotation, eight_bit: bool = False) -> StaticEntry:
-    """The entry of a mask's tokens: in strips for a reader with a `radius` above 0, otherwise merged where the
-    reduction says so."""
+                 compute_rotation: RotationFunction, eight_bit: bool = False) -> StaticEntry:
+    """The entry of a mask's tokens: in strips with a `radius` above 0, otherwise merged where the reduction says so.
+
+    kv: keys and values of each block. eight_bit: stores them as int8.
+    """
     if radius:
-        return window_entry(kv, tokens.grid, radius, eight_bit)
+        return make_window_entry(kv, tokens.grid, radius, eight_bit)
     if reduction.merge:
-        return merge_entry(kv, tokens, rotation, eight_bit)
+        return merge_entry(kv, tokens, compute_rotation, eight_bit)
     return StaticEntry(kv, None, eight_bit)
 
 
-def merge_entry(kv: Iterable[KeysAndValues], tokens: MaskTokens, rotation: Rotation, eight_bit: bool) -> StaticEntry:
+def merge_entry(kv: Iterable[KeysAndValues], tokens: MaskTokens, compute_rotation: RotationFunction, eight_bit: bool
+                ) -> StaticEntry:
     """The keys and values of each flat region become one pair, with the bias log n.
 
     Keys that are rotated to different positions would partly cancel out in a mean. They are turned back first, and
@@ -39,9 +42,9 @@ def merge_entry(kv: Iterable[KeysAndValues], tokens: MaskTokens, rotation: Rotat
     leaves = find_flat_regions(tokens.classes, tokens.grid)  # (M,)
     if leaves.max() + 1 == len(leaves):  # nothing is flat: exact
         return StaticEntry(kv, None, eight_bit)
-    positions = tokens.positions()
-    turn = rotation(positions)
-    turn_to_mean = rotation(merge_leaves(positions, leaves))
+    positions = tokens.list_positions()
+    turn = compute_rotation(positions)
+    turn_to_mean = compute_rotation(merge_leaves(positions, leaves))
 
     def merge_keys(k: Tensor) -> Tensor:
         if turn is None:
@@ -54,7 +57,7 @@ def merge_entry(kv: Iterable[KeysAndValues], tokens: MaskTokens, rotation: Rotat
     return StaticEntry(kv, bias, eight_bit)
 
 
-def window_entry(kv: Iterable[KeysAndValues], grid: tuple[int, int], radius: int, eight_bit: bool) -> StaticEntry:
+def make_window_entry(kv: Iterable[KeysAndValues], grid: tuple[int, int], radius: int, eight_bit: bool) -> StaticEntry:
     """The keys and values in strips, each (b, C * H, R, D)."""
     kv = [(local_window.cut_strips(k, grid, radius), local_window.cut_strips(v, grid, radius)) for k, v in kv]
     first_keys = kv[0][0]
@@ -63,7 +66,7 @@ def window_entry(kv: Iterable[KeysAndValues], grid: tuple[int, int], radius: int
     return StaticEntry(kv, bias, eight_bit)
 
 
-def key_bias(entry: StaticEntry, strength: float) -> Tensor | None:
+def make_key_bias(entry: StaticEntry, strength: float) -> Tensor | None:
     """log n of merged tokens plus log w of the strength, (1 or b, M)."""
     if strength == 1:
         return entry.bias

@@ -86,7 +86,8 @@ class SparseRead(nn.Module):
         match = repeat_rows(exemplar.match, B)
         candidates = repeat_rows(exemplar.candidates, B)
         score = torch.cat((match, query / math.sqrt(width)), dim=-1)  # (B, N, MATCH + d)
-        key = Projections(*keys.split((score.shape[-1], PRUNE), dim=-1))
+        key_score, key_prune = keys.split((score.shape[-1], PRUNE), dim=-1)
+        key = Projections(key_score, key_prune)
         found = attend_sparsely(Projections(score, prune), key, values, candidates, SparseOptions(tau=1.0))
         return torch.addcmul(img, gate * exemplar.strength, self.proj(found.output.to(img)))
 
@@ -111,7 +112,7 @@ class ExemplarBranch(nn.Module):
             operations.Linear(config.width, config.width, **factory))
         self.reads = nn.ModuleList([SparseRead(config.width, operations=operations, **factory) for _ in self.blocks])
 
-    def static_path(self, tokens: ExemplarTokens) -> tuple[tuple[Tensor, Tensor], Iterator[tuple[Tensor, Tensor]]]:
+    def run_static_path(self, tokens: ExemplarTokens) -> tuple[tuple[Tensor, Tensor], Iterator[tuple[Tensor, Tensor]]]:
         """The candidates (b, N, 5k) with the target's features (b, N, MATCH), and each reading block's keys and values.
         """
         target, labels, patches = tokens
@@ -144,13 +145,13 @@ def make_features(side: MatchSide) -> Tensor:
 
 @torch.no_grad()
 def find_candidates(query: Tensor, key: Tensor, grids: tuple[Grid2D, Grid2D], k: int) -> Tensor:
-    """The keys that are most like each of N queries: candidates (b, N, 5k), some of them several times.
+    """The keys that are most similar to each of N queries: candidates (b, N, 5k), some of them several times.
 
-    query: (b, N, r), key: (b, M, r), on their grids. The order is DynaST's: all pairs on a pooled grid, then level by
-    level the children of the best, and what the neighbours found.
+    query: (b, N, r), key: (b, M, r), on their grids. The search is DynaST's: all pairs on a pooled grid, then level by
+    level the children of the best candidates, and the candidates of the neighbours.
     """
     b = max(query.shape[0], key.shape[0])
-    levels = max(1, math.ceil(math.log2(max(*grids[0], *grids[1]) / COARSE)))
+    levels = max(1, math.ceil(math.log2(max(grids[0] + grids[1]) / COARSE)))
     *query_levels, (coarse, _) = build_pyramid(repeat_rows(query, b), grids[0], levels)
     *key_levels, (coarse_keys, key_grid) = build_pyramid(repeat_rows(key, b), grids[1], levels)
     candidates = select_most_similar(coarse, coarse_keys, None, min(k, coarse_keys.shape[1]))
@@ -170,16 +171,16 @@ def find_candidates(query: Tensor, key: Tensor, grids: tuple[Grid2D, Grid2D], k:
 
 def select_most_similar(query: Tensor, key: Tensor, candidates: Tensor | None, k: int) -> Tensor:
     """The k best candidates of each query, (b, N, k); the shapes are those of `attend_sparsely`."""
-    unread = key[..., :1]  # only the choice is asked for
+    unread = key[..., :1]  # only the choice is needed
     queries = Projections(query, query[..., :1])
     return attend_sparsely(queries, Projections(key, unread), unread, candidates, SparseOptions(tau=1.0, top_k=k)
                            ).chosen
 
 
 def build_pyramid(x: Tensor, grid: Grid2D, levels: int) -> list[tuple[Tensor, Grid2D]]:
-    """x (b, N, r) on its grid, and the grid halved again and again: the finest first.
+    """x (b, N, r) on its grid, then on grids of half the side each, `levels` times: the finest first.
 
-    The grid is padded with copies of its border, so that it can be halved so often.
+    The grid is padded with copies of its border, so that every level has even sides.
     """
     rows, columns = (-side % 2 ** levels for side in grid)
     found = [F.pad(x.float().mT.unflatten(2, grid), (0, columns, 0, rows), mode="replicate")]

@@ -46,7 +46,7 @@ class DualGuider(comfy.samplers.CFGGuider):
         self.inner_set_conds({"positive": positive, "mask_only": mask_only, "negative": without_mask})
 
     def set_guidance(self, guidance: Guidance):
-        """Call after `set_conds`: without a mask its scale has no meaning and counts as 1."""
+        """Call after `set_conds`: without a mask, the mask's scale has no meaning and counts as 1."""
         self.set_cfg(guidance.text)
         self.mask_scale = guidance.mask if self.has_mask else 1.0
 

@@ -16,7 +16,7 @@ import comfy.utils
 from comfy.model_base import BaseModel, ModelType
 
 from ..shared.base_model import build_patcher, set_dtype
-from ..shared.weight_files import check_layout, read_weights, shapes_of
+from ..shared.weight_files import check_layout, read_weights, read_shapes
 from .config import MDiTConfig
 from .mask import CONDITIONING_KEY
 from .model import MDiT
@@ -80,7 +80,7 @@ class LoadedMDiT(NamedTuple):
     vae: comfy.sd.VAE | None
 
 
-def load(path: str, dtype: torch.dtype | None = None) -> LoadedMDiT:
+def load_mdit(path: str, dtype: torch.dtype | None = None) -> LoadedMDiT:
     """Loads a stand-alone MDiT file. `dtype` forces the weights' type; None leaves it to the host.
 
     Raises ValueError, naming the file and what is wrong, for a file that is not a complete MDiT file.
@@ -116,7 +116,7 @@ def build_mdit(weights: dict, config: MDiTConfig, dtype, path: str, disable_dyna
     model_config = MDiTModelConfig(config)
     dtype = set_dtype(model_config, weights, dtype)
     model = MDiTBaseModel(model_config, device=comfy.model_management.unet_offload_device())
-    check_layout(weights, shapes_of(model.diffusion_model), path, SOURCE)
+    check_layout(weights, read_shapes(model.diffusion_model), path, SOURCE)
     patcher = build_patcher(model, weights, disable_dynamic)
     StandAloneReader().install(patcher)
     patcher.cached_patcher_init = (load_patcher, (path, dtype))
@@ -127,7 +127,7 @@ def load_text_encoder(weights: dict, metadata: dict, path: str) -> comfy.sd.CLIP
     if TEXT_KEY not in metadata:
         return None
     config = TextConfig.from_metadata(metadata)
-    check_layout(weights, shapes_of(TextEncoder(config, device="meta")), path, SOURCE)
+    check_layout(weights, read_shapes(TextEncoder(config, device="meta")), path, SOURCE)
     target = comfy.supported_models_base.ClipTarget(WordTokenizer, TextEncoder)
     target.params["config"] = config
     return comfy.sd.CLIP(target, tokenizer_data={"mdit_text": config}, state_dict=[weights],

@@ -133,6 +133,7 @@ class MDiTBlock(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, text_length: int, mask_rows: Sequence[MaskRows], index: int,
                transformer_options) -> Tensor:
+        """Attention of q (B, H, L+N, D), text queries first, to k and v and to the masks: (B, L+N, d)."""
         def kernel(q, k, v, attn_mask=None) -> Tensor:
             return optimized_attention(q, k, v, self.heads, mask=attn_mask, skip_reshape=True,
                                        transformer_options=transformer_options)

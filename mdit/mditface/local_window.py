@@ -58,14 +58,14 @@ def join_strips(x: Tensor, grid: tuple[int, int], radius: int) -> Tensor:
 
 def make_strip_bias(grid: tuple[int, int], radius: int, heads: int, x: Tensor) -> Tensor:
     """Closes the windows' positions outside of the grid: (rows, C * heads, 1, window) of zero and minus infinity."""
-    inside = pad_grid(x.new_zeros(*grid, 1), radius, value=-torch.inf)[..., 0]
+    inside = pad_grid(x.new_zeros(grid).unsqueeze(-1), radius, value=-torch.inf)[..., 0]
     width = TILE + 2 * radius
     windows = inside.unfold(0, width, TILE).unfold(1, width, TILE)  # (rows, C, width, width)
     return windows.flatten(2).repeat_interleave(heads, dim=1).unsqueeze(2)
 
 
 def make_dense_bias(grid: tuple[int, int], radius: int, x: Tensor) -> Tensor:
-    """The same rule for every query and key of the grid, (N, N)."""
+    """Zero where a query's window holds the key, else minus infinity, for all queries and keys of the grid: (N, N)."""
     rows = is_near(grid[0], radius, x.device)
     columns = is_near(grid[1], radius, x.device)
     near = (rows[:, None, :, None] & columns[None, :, None, :]).flatten(2).flatten(0, 1)
@@ -81,7 +81,10 @@ def is_near(side: int, radius: int, device: torch.device) -> Tensor:
 
 def attend_windows(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, grid: tuple[int, int], radius: int,
                    attend_with_lse: Callable) -> tuple[Tensor, Tensor]:
-    """Attention of q (B, H, N, D) to strips k, v and its log-sum-exp (B, H, N)."""
+    """Attention (B, H, N, D) of q (B, H, N, D) to strips, and its log-sum-exp (B, H, N).
+
+    k, v: strips, (b, C * H, R, D). bias: of `make_strip_bias`. attend_with_lse: as in attention.py.
+    """
     h, w = grid
     rows, columns = count_tiles(grid)
     B, H, _, D = q.shape
@@ -90,7 +93,8 @@ def attend_windows(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, grid: tuple[in
     q = F.pad(q.unflatten(2, grid), (0, 0, 0, columns * TILE - w, 0, rows * TILE - h))
     q = q.view(n, b, H, rows, TILE, columns, TILE, D).permute(1, 3, 5, 2, 0, 4, 6, 7)  # (b, rows, C, H, n, T, T, D)
     q = q.reshape(b, rows, columns * H, n * TILE * TILE, D)
-    outputs, sums = [], []
+    outputs = []
+    sums = []
     for i in range(b):
         k_windows = view_windows(k[i], rows, radius)
         v_windows = view_windows(v[i], rows, radius)

@@ -52,8 +52,11 @@ class MaskInput:
         return MaskInput, (self.labels, self.visible, self.reduction)
 
     def encode(self, height: int, width: int, palette) -> Tensor:
-        """The label maps as images of height x width pixels in a palette (() for the standard one), encoded:
-        (b, C, h, w). Encoded once."""
+        """The label maps as encoded images, (b, C, h, w). Each size and palette is encoded once.
+
+        height, width: of the images in pixels. palette: colors of the classes; () for the standard ones.
+        Raises ValueError without a VAE.
+        """
         palette = palette or PALETTE
         if (height, width, palette) not in self.latents:
             if self.vae is None:
@@ -90,7 +93,7 @@ class ExemplarInput(MaskInput):
 
 
 class MaskReference:
-    """What a conditioning holds: a mask, its strength, and the part of the schedule in which it is read.
+    """What a conditioning holds: a mask, its strength, and the range of the schedule in which the mask is read.
 
     start, end: fractions of the schedule.
     exemplar: read wherever the mask is read, times its own strength; None without one.
@@ -134,17 +137,19 @@ class BoundMask:
                              "use one label map, or one for each latent")
         self.regions: dict[tuple, tuple[MaskTokens, bytes]] = {}
         self.size = (layout.condition,) * 2 if layout.condition else tuple(side * self.pixels for side in latents[-2:])
-        self.labels = resize_nearest(mask.labels, *self.size)  # (b, height, width)
+        height, width = self.size
+        self.labels = resize_nearest(mask.labels, height, width)  # (b, height, width)
         self.latent = self.encode_latent(model) if layout.tokenizer == "vae_palette" else None
         self.exemplar = BoundExemplar(self, model) if layout.exemplar and reference.exemplar else None
 
     def encode_latent(self, model) -> Tensor:
         """The label maps as the model sees latents, (b, C, h, w)."""
-        latent = model.process_latent_in(self.reference.mask.encode(*self.size, self.layout.palette))
-        expected = (self.latents[1], *(side // self.pixels for side in self.size))
+        height, width = self.size
+        latent = model.process_latent_in(self.reference.mask.encode(height, width, self.layout.palette))
+        expected = (self.latents[1], height // self.pixels, width // self.pixels)
         if tuple(latent.shape[1:]) != expected:
             raise ValueError(f"vae: the one at 'Encode Label Map as MDiT Mask' makes latents {tuple(latent.shape[1:])} "
-                             f"of {self.size[1]} x {self.size[0]} pixels, the model works on {expected}: connect the "
+                             f"of {width} x {height} pixels, the model works on {expected}: connect the "
                              "VAE that belongs to the model")
         return latent
 
@@ -152,7 +157,7 @@ class BoundMask:
     def store(self) -> StaticStore:
         return self.reference.mask.store
 
-    def cached_parts(self) -> list[BoundMask | BoundExemplar]:
+    def list_cached_parts(self) -> list[BoundMask | BoundExemplar]:
         """The parts of this reference that have a store: the mask, and the exemplar on it."""
         return [self] if self.exemplar is None else [self, self.exemplar]
 
@@ -165,7 +170,7 @@ class BoundMask:
         return (f"label map {w} x {h} resized to {width} x {height} by nearest neighbor, because the latent has "
                 "another aspect ratio")
 
-    def tokens(self, area: tuple | None, reduction: Reduction | None = None) -> tuple[MaskTokens, bytes]:
+    def get_tokens(self, area: tuple | None, reduction: Reduction | None = None) -> tuple[MaskTokens, bytes]:
         """Tokens for the region `area` (h, w, y, x in latent cells; None for all) and their digest.
 
         Every region reads a condition of fixed size as a whole, at its own position. `reduction` is the mask's if None.
@@ -190,9 +195,9 @@ class BoundMask:
         latent = None if self.latent is None else self.latent[:, :, y:y + h, x:x + w]
         return make_mask_tokens(labels, latent, visible, self.layout, p, reduction)
 
-    def planned_bytes(self, area: tuple | None, itemsize: int, radius: int) -> int:
+    def plan_bytes(self, area: tuple | None, itemsize: int, radius: int) -> int:
         """Bytes of the keys and values to come for the region `area`, in strips for a radius above 0."""
-        tokens, _ = self.tokens(area)
+        tokens, _ = self.get_tokens(area)
         b, M, _ = tokens.tokens.shape
         if radius:
             M = count_slots(tokens.grid, radius)
@@ -200,7 +205,7 @@ class BoundMask:
 
 
 class BoundExemplar:
-    """The exemplar of a mask, bound like it."""
+    """The exemplar of a mask, bound to the same run and layout as the mask."""
 
     def __init__(self, mask: BoundMask, model):
         self.exemplar = mask.reference.exemplar
@@ -210,7 +215,8 @@ class BoundExemplar:
         if images not in (1, count):
             raise ValueError(f"exemplar: {images} images for {count} latents: connect one image, or one for each "
                              "latent")
-        latent = self.exemplar.encode_images(*mask.size)
+        height, width = mask.size
+        latent = self.exemplar.encode_images(height, width)
         if latent.shape[1:] != mask.latents[1:]:
             raise ValueError(f"vae: the one at 'Apply MDiT Exemplar' makes latents {tuple(latent.shape[1:])} where the "
                              f"model works on {tuple(mask.latents[1:])}: connect the VAE that belongs to the model")
@@ -224,19 +230,19 @@ class BoundExemplar:
     def store(self) -> StaticStore:
         return self.exemplar.store
 
-    def tokens(self, area: tuple | None) -> tuple[ExemplarTokens, tuple]:
-        """For the region `area` of the target, which may read all of the exemplar, and their digest."""
-        target, target_digest = self.mask.tokens(area, EXACT)
-        labels, labels_digest = self.labels.tokens(None)
+    def get_tokens(self, area: tuple | None) -> tuple[ExemplarTokens, tuple]:
+        """The tokens for the region `area` of the target, and their digest. Every region reads the whole exemplar."""
+        target, target_digest = self.mask.get_tokens(area, EXACT)
+        labels, labels_digest = self.labels.get_tokens(None)
         tokens = ExemplarTokens(self.make_side(target, area), self.make_side(labels, None), self.patches)
         return tokens, (target_digest, area, labels_digest, self.digest)
 
     def make_side(self, tokens: MaskTokens, area: tuple | None) -> MatchSide:
-        """With positions as fractions of the whole image."""
+        """What is compared of these tokens, with positions as fractions of the whole image."""
         corner = torch.tensor([0.0, 0.0] if area is None else area[2:])
-        cells = (tokens.positions() + 0.5) * self.mask.layout.patch + corner
+        cells = (tokens.list_positions() + 0.5) * self.mask.layout.patch + corner
         return MatchSide(tokens.tokens, cells / torch.tensor(self.mask.latents[-2:]), tokens.grid)
 
-    def planned_bytes(self, area: tuple | None, itemsize: int, radius: int) -> int:
+    def plan_bytes(self, area: tuple | None, itemsize: int, radius: int) -> int:
         """The same number for every region and radius."""
         return self.patches.shape[0] * self.patches.shape[1] * self.mask.layout.exemplar * itemsize

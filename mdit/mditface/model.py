@@ -43,8 +43,8 @@ class Final(nn.Module):
 class MDiT(nn.Module):
     """Predicts the flow velocity noise - image of a noisy latent.
 
-    The mask enters as keys and values of each block (`MaskRows`). `static_path` computes them from mask tokens once,
-    because they depend neither on the time nor on the text.
+    The mask enters as keys and values of each block (`MaskRows`). They depend neither on the time nor on the text, so
+    `run_static_path` computes them from mask tokens once.
     """
 
     def __init__(self, config: MDiTConfig, dtype=None, device=None, operations=None):
@@ -66,8 +66,11 @@ class MDiT(nn.Module):
 
     def forward(self, x, timesteps, context=None, y=None, mask_rows: Sequence[MaskRows] = (), transformer_options={},
                 **kwargs) -> Tensor:
-        """x (B, C, H, W) noisy latent, timesteps (B,) sigma in 0..1 (0 is clean), context (B, L, text_dim),
-        y (B, pooled_dim). Returns the velocity (B, C, H, W)."""
+        """The velocity (B, C, H, W) of a noisy latent.
+
+        x: (B, C, H, W). timesteps: sigma, (B,) in 0..1; 0 is clean. context: (B, L, text_dim). y: (B, pooled_dim).
+        mask_rows: cover all rows of the batch, in order; empty without a mask.
+        """
         return comfy.patcher_extension.WrapperExecutor.new_class_executor(
             self._forward, self, comfy.patcher_extension.get_all_wrappers(
                 comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, transformer_options),
@@ -116,14 +119,15 @@ class MDiT(nn.Module):
             out = run(args) if patch is None else patch(args, {"original_block": run})
             for p in after:
                 out = p({**out, "block_index": i, "transformer_options": options})
-            img, txt = out["img"], out["txt"]
+            img = out["img"]
+            txt = out["txt"]
         return img
 
-    def static_path(self, tokens: Tensor, positions: Tensor, transformer_options={}
+    def run_static_path(self, tokens: Tensor, positions: Tensor, transformer_options={}
                     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields each block's mask keys and values (b, H, M, D), after norm and rotation.
 
-        tokens (b, M, mask_features) and their positions (M, 2), as `mask_tokens` makes them.
+        tokens: (b, M, mask_features), as in `MaskTokens`. positions: (M, 2), rows and columns on the image's grid.
         """
         embed = self.mask_embed if self.config.own_mask_weights else self.x_embed
         msk, pe = self.add_positions(embed(tokens), positions, transformer_options)  # (b, M, d)

@@ -2,7 +2,7 @@
 
 The host batches `y` and `guidance` of its conditions into one tensor for each call. To read them there makes the
 device wait at every step. A run therefore marks both in its conditions: each is read once, and the tensor of a call
-carries the sources of its rows. A tensor that another node made or changed has no valid mark and is read anew.
+carries the sources of its rows. A tensor that another node made or changed has no valid mark: it is read again.
 """
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class PromptPart(NamedTuple):
 
 
 def read_part(x: Tensor) -> PromptPart:
-    """Waits for the device."""
+    """The content of one input (rows, ...) of a model call. Reading it waits for the device."""
     rows = x[:1] if (x == x[:1]).all() else x
     digest = hashlib.blake2b(repr((rows.shape, rows.dtype)).encode())
     digest.update(rows.contiguous().view(torch.uint8).cpu().numpy())
@@ -95,6 +95,7 @@ def read_prompt(conds: dict, names: tuple[str, ...], chunk: int, rows: slice) ->
 
 
 def find_part(x: Tensor, chunk: int, rows: slice) -> PromptPart:
+    """One input of a chunk, from its source where the tensor's mark is valid, otherwise from the tensor."""
     version, sources = getattr(x, MARK, (None, []))
     if chunk < len(sources) and sources[chunk] is not None and x._version == version:
         return sources[chunk].read(rows.stop - rows.start)

@@ -35,19 +35,19 @@ class ProxyGrid(NamedTuple):
 
 
 def make_proxy_grid(window: int, grid: tuple[int, int], img: Tensor, positions: Tensor,
-                    rotation: Callable[[Tensor], Tensor | None]) -> ProxyGrid:
+                    compute_rotation: Callable[[Tensor], Tensor | None]) -> ProxyGrid:
     """For image tokens (B, N, d) at `positions` (N, 2) of a grid (h, w), in windows of `window` by `window` tokens."""
     layout = build_layout((1, *grid), (1, window, window), (1, 1), img)
 
     def rotate_windows(cut: WindowPartition) -> Tensor | None:
-        pe = rotation(positions[cut.token_of_slot])
+        pe = compute_rotation(positions[cut.token_of_slot])
         if pe is None:
             return None
         pe = pe.unflatten(2, (-1, cut.slots))[0].transpose(0, 1)  # (nw, 1, P, D/2, 2, 2)
         return pe.repeat(img.shape[0], *[1] * (pe.ndim - 1))
 
     return ProxyGrid(layout, rotate_windows(layout.plain), rotate_windows(layout.shifted),
-                     rotation(layout.pool.average(positions[None])[0]))
+                     compute_rotation(layout.pool.average(positions[None])[0]))
 
 
 class SelfAttention(nn.Module):

@@ -17,9 +17,9 @@ import comfy.patcher_extension
 
 from ..shared.conds import CarriedCond
 from .attention import ExemplarKeys, MaskRows
-from .cache import REPORT_KEY, RunReport, StaticEntry, StaticStore, compute_counted
+from .cache import REPORT_KEY, RunReport, StaticEntry, StaticStore, compute_and_count
 from .config import MaskLayout
-from .entries import key_bias, reduce_entry
+from .entries import make_key_bias, reduce_entry
 from .exemplar_branch import ExemplarTokens
 from .keys import EntryInputs, make_key
 from .mask import CONDITIONING_KEY, BoundMask, is_mask
@@ -50,7 +50,7 @@ class MaskCond(CarriedCond):
         if self.cond is None:
             return [0]
         batch, *latent = self.cond.latents
-        return [len(self.cond.cached_parts()) * batch, *latent]
+        return [len(self.cond.list_cached_parts()) * batch, *latent]
 
 
 class MaskReader:
@@ -69,32 +69,34 @@ class MaskReader:
     prompted = False
     radius = 0
 
-    def layout(self, model) -> MaskLayout:
+    def get_layout(self, model) -> MaskLayout:
+        """How the model's mask tokens are made."""
         raise NotImplementedError
 
-    def static_path(self, model, tokens: MaskTokens, device: torch.device, dtype: torch.dtype, prompt: Prompt | None,
-                    transformer_options: dict) -> Iterator[tuple[Tensor, Tensor]]:
+    def run_static_path(self, model, tokens: MaskTokens, device: torch.device, dtype: torch.dtype,
+                        prompt: Prompt | None, transformer_options: dict) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields each block's keys and values, (b, H, M, D)."""
         raise NotImplementedError
 
-    def rotation(self, model, device: torch.device, transformer_options: dict, positions: Tensor) -> Tensor | None:
+    def compute_rotation(self, model, device: torch.device, transformer_options: dict, positions: Tensor
+                         ) -> Tensor | None:
         """The rotation (1, 1, M, D/2, 2, 2) of keys at positions (M, 2); None where keys are not rotated."""
         raise NotImplementedError
 
-    def prompt_inputs(self, model) -> tuple[str, ...]:
+    def list_prompt_inputs(self, model) -> tuple[str, ...]:
         """The host's names of the model inputs that the keys and values of a `prompted` reader depend on."""
         raise NotImplementedError
 
-    def exemplar_path(self, model, tokens: ExemplarTokens
-                      ) -> tuple[tuple[Tensor, Tensor], Iterator[tuple[Tensor, Tensor]]]:
-        """What `ExemplarBranch.static_path` gives; for models whose layout says that they read exemplars."""
+    def run_exemplar_path(self, model, tokens: ExemplarTokens
+                          ) -> tuple[tuple[Tensor, Tensor], Iterator[tuple[Tensor, Tensor]]]:
+        """The result of `ExemplarBranch.run_static_path`, for models whose layout says that they read exemplars."""
         raise NotImplementedError
 
-    def call(self, executor, mask_rows: tuple[MaskRows, ...], x: Tensor, *args, **kwargs) -> Tensor:
+    def call_model(self, executor, mask_rows: tuple[MaskRows, ...], x: Tensor, *args, **kwargs) -> Tensor:
         """Calls the model so that its blocks read the masks."""
         raise NotImplementedError
 
-    def additional_models(self) -> list:
+    def list_additional_models(self) -> list:
         """Patchers that are loaded together with a model that reads a mask."""
         return []
 
@@ -114,7 +116,7 @@ class MaskReader:
         references = [cond.get(self.key) or cond.get(CONDITIONING_KEY) for cond in conds]
         if not any(references):
             return executor(noise, *args, **kwargs)
-        layout = self.layout(patcher.model)
+        layout = self.get_layout(patcher.model)
         if not layout.exemplar and any(reference.exemplar for reference in references if reference):
             raise ValueError(f"model: {name_model(patcher)} has no branch that reads an exemplar (exemplar_blocks in "
                              "its configuration): load a model with such a branch, or remove 'Apply MDiT Exemplar'")
@@ -124,7 +126,7 @@ class MaskReader:
         notes = [mask.describe_stretch() for mask in bound.values()]
         report.notes += dict.fromkeys(note for note in notes if note)
         for cond, reference in zip(conds, references):
-            self.hand_over(cond, bound.get(reference), patcher, uses_cache(options))
+            self.attach_to_condition(cond, bound.get(reference), patcher, uses_cache(options))
         with contextlib.ExitStack() as stack:
             if uses_cache(options):
                 uses = list_uses(guider.conds, self.key, tuple(noise.shape[2:]), patcher.load_device)
@@ -133,14 +135,14 @@ class MaskReader:
         self.check_reads(report)
         return out
 
-    def hand_over(self, cond: dict, mask: BoundMask | None, patcher, cached: bool):
+    def attach_to_condition(self, cond: dict, mask: BoundMask | None, patcher, cached: bool):
         """Gives a condition its mask in the form that the host batches, and tells the host what to load for it."""
         cond["model_conds"] = {**cond["model_conds"], self.key: MaskCond(mask)}
         if mask is None:
             return
-        holders = [part.store.patcher(patcher.load_device, patcher.offload_device)
-                   for part in (mask.cached_parts() if cached else [])]
-        cond["additional_models"] = [*cond.get("additional_models", []), *self.additional_models(), *holders]
+        holders = [part.store.get_patcher(patcher.load_device, patcher.offload_device)
+                   for part in (mask.list_cached_parts() if cached else [])]
+        cond["additional_models"] = [*cond.get("additional_models", []), *self.list_additional_models(), *holders]
 
     def reserve(self, stack: contextlib.ExitStack, uses: list[MaskUse], patcher, options: dict):
         """Keeps room for this run's entries: one for all equal uses of a mask or exemplar."""
@@ -148,17 +150,17 @@ class MaskReader:
         dtype = patcher.model.get_dtype_inference()
         sizes: dict[StaticStore, dict[tuple, int]] = collections.defaultdict(dict)  # bytes of each different use
         for use in uses:
-            for part in use.cond.cond.cached_parts():
-                digest = part.tokens(use.area)[1]
+            for part in use.cond.cond.list_cached_parts():
+                digest = part.get_tokens(use.area)[1]
                 different = digest, use.hooks, use.cond if self.prompted else None
                 itemsize = 1 if mode == "8-bit" else dtype.itemsize
-                sizes[part.store][different] = part.planned_bytes(use.area, itemsize, self.radius)
+                sizes[part.store][different] = part.plan_bytes(use.area, itemsize, self.radius)
         state = patcher.patches_uuid, self.identity, mode, dtype
         for store, needed in sizes.items():
-            stack.enter_context(store.reserved(len(needed), count_missing_bytes(store, needed, state)))
+            stack.enter_context(store.reserve(len(needed), count_missing_bytes(store, needed, state)))
 
     def check_reads(self, report: RunReport):
-        """Adds a note where another node kept the blocks from reading the masks."""
+        """Adds a note where another node prevented blocks from reading the masks."""
         read, expected = report.reads.get(self.key, (0, 0))
         if read == expected:
             return
@@ -170,8 +172,8 @@ class MaskReader:
         report.notes.append(note)
 
     def mark_prompts(self, executor, guider, *args, **kwargs):
-        """SAMPLER_SAMPLE: from here on the conditions hold their prompt; see prompt.py."""
-        names = self.prompt_inputs(guider.model_patcher.model)
+        """SAMPLER_SAMPLE: marks the prompt of each condition; see prompt.py."""
+        names = self.list_prompt_inputs(guider.model_patcher.model)
         for cond in itertools.chain.from_iterable(guider.conds.values()):
             mark_prompt(cond, names)
         return executor(guider, *args, **kwargs)
@@ -180,14 +182,16 @@ class MaskReader:
                transformer_options={}, **kwargs):
         """APPLY_MODEL: turns the masks of the chunks into the keys and values that each row of the batch reads."""
         chunks = kwargs.pop(self.key, None)
-        args = (x, t, c_concat, c_crossattn, control, transformer_options)
         rows = self.find_rows(executor.class_obj, chunks, x, t[0], kwargs, transformer_options) if chunks else ()
-        return self.call(executor, rows, *args, **kwargs) if rows else executor(*args, **kwargs)
+        call = partial(self.call_model, executor, rows) if rows else executor
+        return call(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
     def find_rows(self, model, chunks: list[MaskCond], x: Tensor, sigma: Tensor, conds: dict, transformer_options: dict
                   ) -> tuple[MaskRows, ...]:
-        """Runs of equal masks among the chunks, each of which takes x.shape[0] / len(chunks) rows. Empty without
-        masks."""
+        """What the rows of the batch read: one item for neighbouring chunks with the same entry; empty without masks.
+
+        Each chunk has x.shape[0] / len(chunks) rows.
+        """
         n = x.shape[0] // len(chunks)
         runs: list[ChunkRun] = []
         for i, chunk in enumerate(chunks):
@@ -205,26 +209,28 @@ class MaskReader:
             check_size(mask, area, x)
             entry = self.find_entry(model, mask, area, run.prompt, digest, x.device, transformer_options)
             exemplar = self.find_exemplar_keys(model, mask, area, x.device, transformer_options)
-            found.append(MaskRows(rows, entry, key_bias(entry, mask.reference.strength), exemplar))
+            found.append(MaskRows(rows, entry, make_key_bias(entry, mask.reference.strength), exemplar))
         return tuple(found) if any(part.kv is not None for part in found) else ()
 
     def find_prompt(self, model, conds: dict, chunk: int, rows: slice) -> tuple[Prompt | None, tuple]:
         """The prompt of a chunk and its digest; None and an empty digest where keys do not depend on it."""
         if not self.prompted:
             return None, ()
-        return read_prompt(conds, self.prompt_inputs(model), chunk, rows)
+        return read_prompt(conds, self.list_prompt_inputs(model), chunk, rows)
 
     def find_entry(self, model, mask: BoundMask, area: tuple | None, prompt: Prompt | None, prompt_digest: Hashable,
                    device: torch.device, transformer_options: dict) -> StaticEntry:
+        """What the rows of a mask read in one region of the image."""
         options = transformer_options.get(OPTIONS_KEY, CacheOptions())
-        tokens, digest = mask.tokens(area)
+        tokens, digest = mask.get_tokens(area)
         reduction = mask.reference.mask.reduction
         dtype = model.get_dtype_inference()
 
         def compute() -> StaticEntry:
-            kv = self.static_path(model, tokens, device, dtype, prompt, transformer_options)
-            rotation = partial(self.rotation, model, device, transformer_options)
-            return reduce_entry(kv, tokens, REDUCTIONS[reduction], self.radius, rotation, options.mode == "8-bit")
+            kv = self.run_static_path(model, tokens, device, dtype, prompt, transformer_options)
+            compute_rotation = partial(self.compute_rotation, model, device, transformer_options)
+            return reduce_entry(kv, tokens, REDUCTIONS[reduction], self.radius, compute_rotation,
+                                eight_bit=options.mode == "8-bit")
 
         rope = tuple(sorted((transformer_options.get("rope_options") or {}).items()))
         inputs = EntryInputs(digest, device, reduction, rope, prompt_digest)
@@ -235,12 +241,12 @@ class MaskReader:
         """What the rows of a mask read of its exemplar; None where it has none."""
         if mask.exemplar is None:
             return None
-        tokens, digest = mask.exemplar.tokens(area)
+        tokens, digest = mask.exemplar.get_tokens(area)
         options = transformer_options.get(OPTIONS_KEY, CacheOptions())
         dtype = model.get_dtype_inference()
 
         def compute() -> StaticEntry:
-            candidates_and_match, kv = self.exemplar_path(model, tokens.to(device, dtype))
+            candidates_and_match, kv = self.run_exemplar_path(model, tokens.to(device, dtype))
             entry = StaticEntry(kv, None, options.mode == "8-bit")
             entry.blocks.append(candidates_and_match)
             return entry
@@ -256,7 +262,7 @@ class MaskReader:
         options = transformer_options.get(OPTIONS_KEY, CacheOptions())
         report = transformer_options.get(REPORT_KEY) or RunReport()
         if not uses_cache(transformer_options):
-            return compute_counted(compute, report)
+            return compute_and_count(compute, report)
         patcher = model.current_patcher
         key = make_key(patcher, self.identity, inputs, options.mode, model.get_dtype_inference())
         entry = store.get(key, compute, report)
@@ -281,20 +287,20 @@ class ChunkRun(NamedTuple):
 class StandAloneReader(MaskReader):
     """Reads masks for a base model whose network takes `mask_rows` (see MDiT.forward)."""
 
-    def layout(self, model) -> MaskLayout:
+    def get_layout(self, model) -> MaskLayout:
         return model.diffusion_model.config.mask_layout
 
-    def static_path(self, model, tokens, device, dtype, prompt, transformer_options):
-        return model.diffusion_model.static_path(tokens.tokens.to(device, dtype), tokens.positions().to(device),
-                                                 transformer_options)
+    def run_static_path(self, model, tokens, device, dtype, prompt, transformer_options):
+        positions = tokens.list_positions().to(device)
+        return model.diffusion_model.run_static_path(tokens.tokens.to(device, dtype), positions, transformer_options)
 
-    def rotation(self, model, device, transformer_options, positions) -> Tensor | None:
+    def compute_rotation(self, model, device, transformer_options, positions) -> Tensor | None:
         return model.diffusion_model.encode_positions(positions.to(device), transformer_options)[1]
 
-    def exemplar_path(self, model, tokens):
-        return model.diffusion_model.exemplar.static_path(tokens)
+    def run_exemplar_path(self, model, tokens):
+        return model.diffusion_model.exemplar.run_static_path(tokens)
 
-    def call(self, executor, mask_rows, *args, **kwargs) -> Tensor:
+    def call_model(self, executor, mask_rows, *args, **kwargs) -> Tensor:
         return executor(*args, mask_rows=mask_rows, **kwargs)
 
 
@@ -312,11 +318,13 @@ def reads_masks(patcher) -> bool:
 
 
 def uses_cache(transformer_options: dict) -> bool:
+    """Whether a run stores its entries: not with the mode `off`, and not with gradients."""
     mode = transformer_options.get(OPTIONS_KEY, CacheOptions()).mode
     return mode != "off" and not torch.is_grad_enabled()
 
 
 def check_size(mask: BoundMask, area: tuple | None, x: Tensor):
+    """Raises ValueError where x (B, C, h, w) has another size than the region that the mask was bound to."""
     expected = tuple(area[:2]) if area else tuple(mask.latents[-2:])
     if tuple(x.shape[-2:]) != expected:
         raise ValueError(f"latent: another node changed its size from {expected} to {tuple(x.shape[-2:])} inside the "

@@ -56,24 +56,27 @@ class WordTokenizer:
         self.ids = {word: FIRST_WORD + i for i, word in enumerate(self.config.vocabulary)}
         self.ids |= {word: self.ids[known] for word, known in self.config.synonyms.items()}
 
-    def words(self, text: str) -> list[tuple[str, float]]:
+    def split_words(self, text: str) -> list[tuple[str, float]]:
         weighted = token_weights(escape_important(text), 1.0)
         return [(word, weight) for part, weight in weighted for word in WORD.findall(unescape_important(part).lower())]
 
-    def unknown_words(self, text: str) -> list[str]:
+    def find_unknown_words(self, text: str) -> list[str]:
         """The words of the text that the model does not know, each once, in order."""
-        return list(dict.fromkeys(word for word, _ in self.words(text) if word not in self.ids))
+        return list(dict.fromkeys(word for word, _ in self.split_words(text) if word not in self.ids))
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs) -> dict[str, list[list[tuple]]]:
         """Sections of `length` (id, weight[, word index]) tuples; the last section is padded."""
-        if unknown := self.unknown_words(text):
+        if unknown := self.find_unknown_words(text):
             logging.warning("MDiT text encoder: words ignored because the model does not know them: %s",
                             ", ".join(unknown))
-        tokens = [(self.ids.get(word, UNKNOWN), weight, i) for i, (word, weight) in enumerate(self.words(text), 1)]
-        tokens += [(PAD, 1.0, 0)] * (max(1, -(-len(tokens) // self.config.length)) * self.config.length - len(tokens))
+        words = self.split_words(text)
+        tokens = [(self.ids.get(word, UNKNOWN), weight, i) for i, (word, weight) in enumerate(words, 1)]
+        length = self.config.length
+        sections = max(1, -(-len(tokens) // length))
+        tokens += [(PAD, 1.0, 0)] * (sections * length - len(tokens))
         if not return_word_ids:
             tokens = [token[:2] for token in tokens]
-        return {"mdit": [tokens[i:i + self.config.length] for i in range(0, len(tokens), self.config.length)]}
+        return {"mdit": [tokens[i:i + length] for i in range(0, len(tokens), length)]}
 
     def state_dict(self) -> dict:
         return {}

@@ -37,7 +37,7 @@ class MaskTokens(NamedTuple):
     classes: Tensor
     latent: Tensor | None = None
 
-    def positions(self) -> Tensor:
+    def list_positions(self) -> Tensor:
         """Row and column of each token, (M, 2)."""
         return torch.cartesian_prod(self.rows, self.cols)
 
@@ -135,7 +135,7 @@ def find_flat_regions(classes: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def grow_leaf(kinds: list[list[int]], leaves: list[list[int]], y: int, x: int, side: int) -> tuple[int, int]:
-    """The row below and the column right of the leaf that begins at (y, x); both are outside of it."""
+    """The end of the leaf that begins at (y, x): the first row below the leaf and the first column right of it."""
     kind = kinds[y][x]
 
     def is_free(row: int, col: int) -> bool:

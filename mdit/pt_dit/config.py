@@ -69,8 +69,8 @@ def read_config(weights: dict[str, Tensor], path: str) -> PTDiTConfig:
         raise ValueError(f"its sample_size {fields['sample_size']} is above {LARGEST_SAMPLE}: such a network reads the "
                          "size of the image, which is not supported; take the 1024 px model")
     depth = 1 + max(int(key.split(".")[1]) for key in weights if key.startswith("transformer_blocks."))
-    caption = shape_of(weights, "caption_projection.linear_1.weight")[1]
-    out_channels = shape_of(weights, "proj_out.weight")[0] // patch ** 2
+    caption = read_shape(weights, "caption_projection.linear_1.weight")[1]
+    out_channels = read_shape(weights, "proj_out.weight")[0] // patch ** 2
     return PTDiTConfig(width=width, depth=depth, heads=heads, caption=caption, in_channels=channels,
                        out_channels=out_channels, patch=patch, settings=read_settings(fields))
 
@@ -83,7 +83,7 @@ def read_heads(fields: dict, width: int) -> tuple[int, int]:
     return heads or width // head_dim, head_dim
 
 
-def shape_of(weights: dict[str, Tensor], key: str) -> tuple[int, ...]:
+def read_shape(weights: dict[str, Tensor], key: str) -> tuple[int, ...]:
     if key not in weights:
         raise ValueError(f"it lacks {key}: it was cut or renamed; download it again")
     return tuple(weights[key].shape)

@@ -108,7 +108,7 @@ def report_cost(config: PTDiTConfig, settings: PTDiTSettings, grid: Grid3D, text
     return "\n".join(lines), total
 
 
-def token_grid(config: PTDiTConfig, width: int, height: int, frames: int) -> Grid3D:
+def compute_token_grid(config: PTDiTConfig, width: int, height: int, frames: int) -> Grid3D:
     """The grid of an image or video; `width` and `height` in pixels, `frames` in latent frames."""
     token = CELL * config.patch
     return frames, -(-height // token), -(-width // token)

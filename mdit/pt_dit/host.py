@@ -10,7 +10,7 @@ import comfy.supported_models_base
 from comfy.model_base import BaseModel, ModelType
 
 from ..shared.base_model import build_patcher, set_dtype
-from ..shared.weight_files import check_finite, check_layout, read_state_dict, shapes_of
+from ..shared.weight_files import check_finite, check_layout, read_state_dict, read_shapes
 from .config import PTDiTConfig, PTDiTSettings, read_config
 from .model import OPTIONS_KEY, PTDiT
 
@@ -51,7 +51,7 @@ class PTDiTBaseModel(BaseModel):
         return conds
 
 
-def load(path: str, dtype: torch.dtype | None = None, disable_dynamic: bool = False):
+def load_pt_dit(path: str, dtype: torch.dtype | None = None, disable_dynamic: bool = False):
     """Loads the transformer as a MODEL. `dtype` sets the type of the weights; None leaves it to the host.
 
     Raises ValueError, naming the file and what is wrong, unless it is a complete PT-DiT.
@@ -65,14 +65,14 @@ def load(path: str, dtype: torch.dtype | None = None, disable_dynamic: bool = Fa
     model_config = PTDiTModelConfig(config)
     dtype = set_dtype(model_config, weights, dtype)
     model = PTDiTBaseModel(model_config, device=comfy.model_management.unet_offload_device())
-    check_layout(weights, shapes_of(model.diffusion_model), path, SOURCE, allow_unknown=True)
+    check_layout(weights, read_shapes(model.diffusion_model), path, SOURCE, allow_unknown=True)
     check_finite(weights, path, SOURCE)
     patcher = build_patcher(model, weights, disable_dynamic)
-    patcher.cached_patcher_init = (load, (path, dtype))
+    patcher.cached_patcher_init = (load_pt_dit, (path, dtype))
     return patcher
 
 
-def with_settings(patcher, settings: PTDiTSettings):
+def apply_settings(patcher, settings: PTDiTSettings):
     """A clone of a PT-DiT MODEL with other windows, proxies and positions. Raises ValueError for other models."""
     get_config(patcher)
     patcher = patcher.clone()

@@ -14,7 +14,7 @@ from torch import Tensor
 import comfy.sd
 from comfy.ldm.models.autoencoder import AutoencoderKL
 
-from ..shared.weight_files import check_finite, check_layout, read_state_dict, shapes_of
+from ..shared.weight_files import check_finite, check_layout, read_state_dict, read_shapes
 
 VAE_SOURCE = "vae_name"
 VAE_MARKS = ("decoder.conv_in.conv.weight", "encoder.conv_in.weight", "post_quant_conv.conv.weight")
@@ -46,7 +46,7 @@ def load_vae(path: str) -> comfy.sd.VAE:
     weights = collapse_time(weights)
     params = read_params(weights)
     with torch.device("meta"):
-        shapes = shapes_of(AutoencoderKL(**params))
+        shapes = read_shapes(AutoencoderKL(**params))
     check_layout(weights, shapes, path, VAE_SOURCE, allow_unknown=True)
     check_finite(weights, path, VAE_SOURCE)
     vae = comfy.sd.VAE(sd=weights, config={"params": params})

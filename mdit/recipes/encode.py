@@ -12,13 +12,13 @@ import comfy.utils
 from comfy.model_patcher import ModelPatcher
 
 from ..labelmap import to_image
-from ..mditface.host import load as load_mdit
+from ..mditface.host import load_mdit
 from ..mditface.text import TEXT_KEY
-from ..datasets import CachedDataset, bucket_sizes, file_digest, open_faces
+from ..datasets import CachedDataset, find_bucket_sizes, compute_file_digest, open_faces
 from .patches import PATCHES_KEY, PatchVAE
 from ..training.settings import EncodedSettings
 from ..training.targets.adapter import AdapterSettings, AdapterTarget
-from ..training.targets.lowrank import base_family
+from ..training.targets.lowrank import find_base_family
 from .targets.sd3 import SD3Settings, SD3Target
 
 MULTIPLE = 16  # pixels: the VAE's factor 8 times the patch of 2
@@ -35,10 +35,10 @@ class Encoder:
         labels = sample["labels"]
         image = sample["image"].movedim(0, -1)[None] / 255  # (1, H, W, 3)
         return {"latent": self.vae.encode(image)[0], "mask_latent": self.vae.encode(to_image(labels[None]))[0],
-                "labels": labels, **self.text((sample["captions"] or [""])[0])}
+                "labels": labels, **self.encode_text((sample["captions"] or [""])[0])}
 
     @torch.no_grad()
-    def text(self, caption: str) -> dict[str, Tensor]:
+    def encode_text(self, caption: str) -> dict[str, Tensor]:
         context, pooled = self.clip.encode_from_tokens(self.clip.tokenize(caption), return_pooled=True)
         return {"context": context[0].cpu(), "pooled": pooled[0].cpu()}
 
@@ -52,7 +52,7 @@ def load_base(settings: AdapterSettings) -> tuple[ModelPatcher, comfy.sd.VAE, co
     else:
         base, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
             str(settings.base), output_vae=not settings.vae, output_clip=not settings.clip)
-    family = base_family(base)
+    family = find_base_family(base)
     if settings.clip:
         clip = load_clip(settings.clip, comfy.sd.CLIPType[family.clip_type])
     if settings.vae:
@@ -84,20 +84,20 @@ def load_clip(paths: tuple[Path, ...], kind: comfy.sd.CLIPType) -> comfy.sd.CLIP
 def encode_folder(folder: Path, settings: EncodedSettings, encoder: Encoder, key: dict) -> CachedDataset:
     """The samples of a folder, encoded into the cache before training starts."""
     faces = open_faces(folder)
-    sizes = bucket_sizes(faces.sizes, settings.size ** 2, MULTIPLE)
-    dataset = CachedDataset(faces.resized(sizes), encoder, settings.cache or settings.output / "cache",
+    sizes = find_bucket_sizes(faces.sizes, settings.size ** 2, MULTIPLE)
+    dataset = CachedDataset(faces.resize(sizes), encoder, settings.cache or settings.output / "cache",
                             {**key, "source": str(folder.resolve())})
     dataset.fill()
     return dataset
 
 
-def samples_of(settings: EncodedSettings, vae, clip, files: tuple[Path, ...]) -> dict:
+def encode_samples(settings: EncodedSettings, vae, clip, files: tuple[Path, ...]) -> dict:
     """Arguments of a target: samples, held-out samples, VAE and the empty prompt. files: of VAE and text encoders."""
     encoder = Encoder(vae, clip)
-    key = {"files": list(map(file_digest, files))}
+    key = {"files": list(map(compute_file_digest, files))}
     heldout = encode_folder(settings.heldout, settings, encoder, key) if settings.heldout else ()
     return {"samples": encode_folder(settings.data, settings, encoder, key), "heldout": heldout, "vae": vae,
-            "empty": encoder.text("")}
+            "empty": encoder.encode_text("")}
 
 
 @torch.inference_mode(False)
@@ -105,7 +105,7 @@ def open_adapter(settings: AdapterSettings) -> AdapterTarget:
     """The target made of the files that the settings name."""
     base, vae, clip = load_base(settings)
     files = (settings.vae or settings.base, *(settings.clip or [settings.base]))
-    made = samples_of(settings, vae, clip, files)
+    made = encode_samples(settings, vae, clip, files)
     return AdapterTarget(settings, base, **made, sizes=made["samples"].sizes)
 
 
@@ -115,4 +115,4 @@ def open_sd3(settings: SD3Settings) -> SD3Target:
     check_files([settings.vae, *settings.clip])
     vae = load_vae(settings.vae)
     clip = load_clip(settings.clip, comfy.sd.CLIPType.SD3)
-    return SD3Target(settings, **samples_of(settings, vae, clip, (settings.vae, *settings.clip)))
+    return SD3Target(settings, **encode_samples(settings, vae, clip, (settings.vae, *settings.clip)))

@@ -10,12 +10,12 @@ from ..mditface.exemplar_branch import ExemplarTokens, MatchSide
 from ..mditface.math import patchify
 from ..mditface.model import MDiT
 from ..datasets.augment import mirror, normalize
-from ..training.sampling import mask_inputs
+from ..training.sampling import make_mask_inputs
 
 SMALLEST_CROP = 0.6  # its side, as a fraction of the image's
 
 
-def other_view(images: Tensor, labels: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+def crop_randomly(images: Tensor, labels: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Crops of images (B, 3, S, S) and label maps (B, S, S) uint8, at their size, half of them mirrored.
 
     The colours stay the same, the positions change: the model must read the matching part of the exemplar.
@@ -32,15 +32,15 @@ def other_view(images: Tensor, labels: Tensor, rng: torch.Generator) -> tuple[Te
     return cut(images, "bilinear"), cut(labels[:, None], "nearest")[:, 0]
 
 
-def exemplar_keys(model: MDiT, labels: Tensor, images: Tensor, image_labels: Tensor, strength: float | Tensor = 1.0
+def make_exemplar_keys(model: MDiT, labels: Tensor, images: Tensor, image_labels: Tensor, strength: float | Tensor = 1.0
                   ) -> ExemplarKeys:
     """Keys of exemplars (B, 3, S, S) uint8 with label maps of their own, for images of label maps (B, S, S)."""
     patch = model.config.patch
     grid = (labels.shape[-1] // patch,) * 2
 
-    def side(labels: Tensor) -> MatchSide:
-        tokens, positions = mask_inputs(labels, model)
+    def make_side(labels: Tensor) -> MatchSide:
+        tokens, positions = make_mask_inputs(labels, model)
         return MatchSide(tokens, (positions + 0.5) / grid[0], grid)
-    tokens = ExemplarTokens(side(labels), side(image_labels), patchify(normalize(images), patch))
-    (candidates, match), kv = model.exemplar.static_path(tokens)
+    tokens = ExemplarTokens(make_side(labels), make_side(image_labels), patchify(normalize(images), patch))
+    (candidates, match), kv = model.exemplar.run_static_path(tokens)
     return ExemplarKeys(candidates, match, list(kv), strength)

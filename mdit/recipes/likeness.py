@@ -24,9 +24,9 @@ prepare_host()
 from ..mditface.text import PAD
 from ..parsing import load_parser
 from ..evaluation.colors import PARTS
-from ..evaluation.metrics.exemplar_agreement import median_color_distances
+from ..evaluation.metrics.exemplar_agreement import measure_color_distances
 from ..datasets import Renders
-from .exemplar import exemplar_keys
+from .exemplar import make_exemplar_keys
 from ..training.sampling import sample, save_sheet
 from .targets.demo import Demo
 
@@ -50,7 +50,7 @@ class Likeness:
         self.drawn = self.draw_all(demo, steps, with_exemplars=True)
         self.plain = self.draw_all(demo, steps, with_exemplars=False)
 
-    def exemplar(self, index: Tensor, shift: int = SHIFT) -> Tensor:
+    def find_exemplar(self, index: Tensor, shift: int = SHIFT) -> Tensor:
         return (index + shift) % self.count
 
     def draw_all(self, demo: Demo, steps: int, with_exemplars: bool) -> Tensor:
@@ -61,22 +61,23 @@ class Likeness:
         labels = self.faces.labels[index]
         keys = None
         if with_exemplars:
-            other = self.exemplar(index)
-            keys = exemplar_keys(demo.model, labels, self.faces.channels_first(other), self.faces.labels[other])
+            other = self.find_exemplar(index)
+            images = self.faces.get_channels_first(other)
+            keys = make_exemplar_keys(demo.model, labels, images, self.faces.labels[other])
         ids = torch.full((len(index), demo.text_config.length), PAD)
         return sample(demo.model, demo.text_encoder, labels, ids, seed=int(index[0]), steps=steps, exemplar=keys)
 
-    def distances(self, images: Tensor, shift: int) -> dict[str, float]:
+    def measure_distances(self, images: Tensor, shift: int) -> dict[str, float]:
         """Means over the images of each part's colour distance to the exemplar `shift` further."""
         found = {part: [] for part in PARTS}
         faces = self.faces.images.numpy()
         labels = self.faces.labels.numpy()
-        for i, j in zip(self.index.tolist(), self.exemplar(self.index, shift).tolist()):
-            for part, distance in median_color_distances(images[i].numpy(), labels[i], faces[j], labels[j]).items():
+        for i, j in zip(self.index.tolist(), self.find_exemplar(self.index, shift).tolist()):
+            for part, distance in measure_color_distances(images[i].numpy(), labels[i], faces[j], labels[j]).items():
                 found[part].append(distance)
         return {part: float(np.mean(values)) for part, values in found.items() if values}
 
-    def agreement(self, images: Tensor) -> float:
+    def measure_agreement(self, images: Tensor) -> float:
         """The fraction of pixels in which the judge sees the asked class."""
         parser = load_parser()
         scores = [parser.measure_agreement(image.numpy(), labels.numpy())["pixel_accuracy"]
@@ -84,15 +85,15 @@ class Likeness:
         return float(np.mean(scores))
 
     def report(self) -> dict:
-        rows = (self.distances(self.drawn, SHIFT), self.distances(self.drawn, OTHER),
-                self.distances(self.plain, SHIFT))
-        return {"count": self.count, **dict(zip(KINDS, rows)),
-                "agreement": {"drawn with": self.agreement(self.drawn), "without": self.agreement(self.plain)}}
+        rows = (self.measure_distances(self.drawn, SHIFT), self.measure_distances(self.drawn, OTHER),
+                self.measure_distances(self.plain, SHIFT))
+        agreement = {"drawn with": self.measure_agreement(self.drawn), "without": self.measure_agreement(self.plain)}
+        return {"count": self.count, **dict(zip(KINDS, rows)), "agreement": agreement}
 
     def save_sheet(self, path: Path) -> None:
         """Label maps, exemplars, images with and without them."""
         first = self.index[:SHEET_COUNT]
-        save_sheet(path, self.faces.labels[first], self.faces.images[self.exemplar(first)], self.drawn[first],
+        save_sheet(path, self.faces.labels[first], self.faces.images[self.find_exemplar(first)], self.drawn[first],
                    self.plain[first])
 
 

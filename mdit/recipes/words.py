@@ -30,7 +30,7 @@ SYNONYMS = {
 }
 
 
-def text_config(width: int) -> TextConfig:
+def make_text_config(width: int) -> TextConfig:
     synonyms = {word: known for word, known in SYNONYMS.items() if word not in VOCABULARY and known in VOCABULARY}
     return TextConfig(vocabulary=VOCABULARY, synonyms=synonyms, width=width)
 
@@ -70,7 +70,7 @@ class AttributeHeads(nn.Module):
         read = (tokens @ self.query.T).softmax(1).transpose(1, 2) @ tokens  # (B, attributes, d)
         return [(head(read[:, i]), mean(pooled)) for i, (head, mean) in enumerate(zip(self.tokens, self.pooled))]
 
-    def targets(self, appearances: list[dict[str, str]]) -> list[Tensor]:
+    def find_targets(self, appearances: list[dict[str, str]]) -> list[Tensor]:
         """The index (B,) of each attribute's value."""
         found = []
         for key, names in self.values.items():
@@ -78,7 +78,7 @@ class AttributeHeads(nn.Module):
         return found
 
 
-def attribute_values(appearances: list[dict[str, str]]) -> dict[str, list[str]]:
+def list_attribute_values(appearances: list[dict[str, str]]) -> dict[str, list[str]]:
     """The values of each attribute that takes more than one."""
     values = {}
     for key in appearances[0]:
@@ -94,7 +94,7 @@ def pretrain(encoder: TextEncoder, writer: CaptionWriter, steps: int, batch: int
     In a short training the encoder otherwise hardly learns to which noun an adjective belongs
     (docs/design/bundled-model.md, section 2).
     """
-    values = attribute_values([sample_appearance(writer.rng) for _ in range(4000)])
+    values = list_attribute_values([sample_appearance(writer.rng) for _ in range(4000)])
     heads = AttributeHeads(values, encoder.embed.weight.shape[1])
     parameters = [*encoder.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, 2e-3, betas=(0.9, 0.95), weight_decay=0.0)
@@ -102,7 +102,7 @@ def pretrain(encoder: TextEncoder, writer: CaptionWriter, steps: int, batch: int
     hits = []
     for step in tqdm(range(steps), desc="text encoder", mininterval=5):
         appearances = [sample_appearance(writer.rng) for _ in range(batch)]
-        targets = heads.targets(appearances)
+        targets = heads.find_targets(appearances)
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             tokens, pooled = encoder(writer(appearances))
             out = heads(tokens, pooled)

@@ -14,7 +14,7 @@ from .dataset import require_positive, write_set
 from .scene import make_sample
 
 
-def contact_sheet(path: Path, count: int, size: int, seed: int, views: int = 1, columns: int = 10) -> None:
+def draw_contact_sheet(path: Path, count: int, size: int, seed: int, views: int = 1, columns: int = 10) -> None:
     """Draw samples 0 .. count-1 above their label maps. Raises ValueError for numbers that are not positive."""
     require_positive(count=count, size=size, views=views)
     tiles = [make_sample(seed, i, size, views) for i in range(count)]
@@ -44,7 +44,7 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the workers: otherwise each takes all cores
     try:
         if args.sheet:
-            contact_sheet(args.sheet, args.count, args.size, args.seed, args.views)
+            draw_contact_sheet(args.sheet, args.count, args.size, args.seed, args.views)
         else:
             write_set(args.out, args.count, args.size, args.seed, args.workers, args.shard, args.views)
     except ValueError as error:

@@ -87,7 +87,7 @@ def sample_appearance(rng: np.random.Generator) -> dict[str, str]:
         chubby="yes" if rng.random() < 0.15 else "no", freckles="yes" if rng.random() < 0.12 else "no")
 
 
-def same_person(appearance: dict[str, str], person: dict[str, str]) -> dict[str, str]:
+def sample_same_person(appearance: dict[str, str], person: dict[str, str]) -> dict[str, str]:
     """An appearance with the lasting attributes of another one, `person`."""
     colors = {key: person[key] for key in PART_COLORS if "none" not in (appearance[key], person[key])}
     return appearance | {key: person[key] for key in PERSON} | colors

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .hair import ball, grid_triangles, hat_height
+from .hair import ball, make_grid_triangles, compute_hat_height
 from .head import Head
-from .mesh import BODY, vertex_normals
+from .mesh import BODY, compute_vertex_normals
 from .soup import EARRING, FRAME, HAT, LENS, Soup
 
 EYE = np.array([0.31, 7.28])
@@ -15,7 +15,7 @@ HAT_AXIS_Z = 0.35
 HAT_CUT = {"cap": (0.09, 0.05), "beanie": (0.12, 0.4), "hat": (0.13, 0.45)}  # puff, rise of the crown
 
 
-def cloth_height(template: np.ndarray, clothes: str) -> np.ndarray:
+def compute_cloth_height(template: np.ndarray, clothes: str) -> np.ndarray:
     """Depth below the neckline in template coordinates, (N, 3) -> (N,), positive under cloth."""
     x, y, z = template.T
     x = np.abs(x)
@@ -25,10 +25,10 @@ def cloth_height(template: np.ndarray, clothes: str) -> np.ndarray:
     return line - y - np.where(z > 0.2, np.maximum(0, notch - x), 0)
 
 
-def dressed_vertices(head: Head, clothes: str) -> np.ndarray:
+def dress_vertices(head: Head, clothes: str) -> np.ndarray:
     """Vertices pushed out under cloth."""
     thickness = {"hoodie": 0.12, "sweater": 0.08, "suit": 0.07}.get(clothes, 0.05)
-    depth = np.clip(cloth_height(head.bust.vertices, clothes) / 0.1, 0, 1)
+    depth = np.clip(compute_cloth_height(head.bust.vertices, clothes) / 0.1, 0, 1)
     return head.vertices + head.normals * (thickness * depth * (head.bust.vertices[:, 1] < 6.3))[:, None]
 
 
@@ -44,7 +44,7 @@ def add_hat(soup: Soup, head: Head, appearance: dict[str, str], rng: np.random.G
     top = add_crown(soup, head, puff, rise)
     angle = np.linspace(-np.pi, np.pi, 49)
     reach = np.linspace(0, 1, 6)
-    rim, away = hat_rim(head, angle)
+    rim, away = make_hat_rim(head, angle)
     if kind == "beanie":
         add_band(soup, rim, angle, away, 0.07 + 0.08 * np.sin(np.pi * reach), 0.34 * reach - 0.06, 0.75)
         add_pompom(soup, top, rng.uniform(0.16, 0.24))
@@ -62,21 +62,21 @@ def add_crown(soup: Soup, head: Head, puff: float, rise: float) -> np.ndarray:
     """The scalp above the hat line, ``puff`` outwards and ``rise`` upwards; returns its highest point (3,)."""
     bust = head.bust
     body = bust.triangles[bust.parts == BODY]
-    shell = body[(hat_height(bust.vertices[body].mean(1)) > -0.03) & (bust.masks["ears"][body].max(1) < 0.3)]
+    shell = body[(compute_hat_height(bust.vertices[body].mean(1)) > -0.03) & (bust.masks["ears"][body].max(1) < 0.3)]
     used, triangles = np.unique(shell, return_inverse=True)
     triangles = triangles.reshape(-1, 3)
-    height = np.clip(hat_height(bust.vertices[used]), 0, 1)
+    height = np.clip(compute_hat_height(bust.vertices[used]), 0, 1)
     position = head.vertices[used] + head.normals[used] * (0.09 + puff * np.clip(2 * height, 0, 1))[:, None]
     position[:, 1] += rise * np.clip(height / 0.7, 0, 1)
     angle = np.arctan2(position[:, 0], position[:, 2] - HAT_AXIS_Z)
     extra = np.column_stack([angle, np.zeros_like(angle), np.ones_like(angle)])
-    soup.add(position, vertex_normals(position, triangles), extra, triangles, HAT)
+    soup.add(position, compute_vertex_normals(position, triangles), extra, triangles, HAT)
     return position[position[:, 1].argmax()]
 
 
-def hat_rim(head: Head, angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def make_hat_rim(head: Head, angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points (n, 3) just off the head on the hat line, at ``angle`` (n,) from the front, and directions out (n, 3)."""
-    near = np.abs(hat_height(head.bust.vertices)) < 0.1
+    near = np.abs(compute_hat_height(head.bust.vertices)) < 0.1
     near &= (head.bust.masks["ears"] < 0.3) & (head.bust.vertices[:, 1] > 7)
     x, y, z = head.vertices[near].T
     at = np.arctan2(x, z - HAT_AXIS_Z)
@@ -95,9 +95,9 @@ def add_band(soup: Soup, rim: np.ndarray, angle: np.ndarray, away: np.ndarray, o
     rows = rim + out[:, None, None] * away
     rows[..., 1] += up[:, None]
     extra = np.stack(np.broadcast_arrays(angle, 0.0, np.full((len(out), 1), shade)), 2).reshape(-1, 3)
-    triangles = grid_triangles(*rows.shape[:2])
+    triangles = make_grid_triangles(*rows.shape[:2])
     position = rows.reshape(-1, 3)
-    soup.add(position, vertex_normals(position, triangles), extra, triangles, HAT)
+    soup.add(position, compute_vertex_normals(position, triangles), extra, triangles, HAT)
 
 
 def add_pompom(soup: Soup, top: np.ndarray, radius: float) -> None:
@@ -106,7 +106,7 @@ def add_pompom(soup: Soup, top: np.ndarray, radius: float) -> None:
     soup.add(position, normal, np.tile(np.array([0, 0, 1.15]), (len(position), 1)), triangles, HAT)
 
 
-def lens_outline(rng: np.random.Generator, sun: bool) -> np.ndarray:
+def make_lens_outline(rng: np.random.Generator, sun: bool) -> np.ndarray:
     """Offsets of a lens rim from the eye center, (LENS_POINTS, 2)."""
     power = rng.choice([2.0, 2.0, 3.0, 4.5])
     width = rng.uniform(0.21, 0.27) + 0.02 * sun
@@ -122,7 +122,7 @@ def add_glasses(soup: Soup, lenses: Soup, head: Head, appearance: dict[str, str]
     """Rims, bridge and temples into ``soup``; lens discs into ``lenses``."""
     if appearance["glasses"] == "none":
         return
-    outline = lens_outline(rng, appearance["glasses"] == "sunglasses")
+    outline = make_lens_outline(rng, appearance["glasses"] == "sunglasses")
     thick = rng.uniform(0.025, 0.055)
     x, y, z = head.vertices.T
     front = z[(np.abs(x) > 0.15) & (np.abs(x) < 0.6) & (np.abs(y - 7.25) < 0.3)].max() + 0.06
@@ -133,13 +133,13 @@ def add_glasses(soup: Soup, lenses: Soup, head: Head, appearance: dict[str, str]
         inner = outline + eye
         outer = outline * (1 + thick / np.abs(outline).max(0)) + eye
         rim = on_curve(np.vstack([inner, outer]), front + 0.004)
-        add_flat(soup, rim, grid_triangles(2, LENS_POINTS), FRAME)
+        add_flat(soup, rim, make_grid_triangles(2, LENS_POINTS), FRAME)
         add_flat(lenses, on_curve(np.vstack([inner, eye]), front), fan, LENS)
         edge = eye + [sign * (np.abs(outline[:, 0]).max() + thick / 2), 0.05]
         add_temple(soup, head, on_curve(edge[None], front)[0], sign, thick)
     gap = EYE[0] + 0.02 - np.abs(outline[:, 0]).max()
     upper = np.array([[-gap, 7.34], [0, 7.37], [gap, 7.34]])
-    add_flat(soup, on_curve(np.vstack([upper, upper - [0, thick]]), front + 0.01), grid_triangles(2, 3), FRAME)
+    add_flat(soup, on_curve(np.vstack([upper, upper - [0, thick]]), front + 0.01), make_grid_triangles(2, 3), FRAME)
 
 
 def on_curve(points: np.ndarray, front: float) -> np.ndarray:
@@ -152,7 +152,7 @@ def add_temple(soup: Soup, head: Head, edge: np.ndarray, sign: int, thick: float
     half_head = np.abs(head.vertices[head.bust.masks["ears"] > 0.5, 0]).max()
     ear = np.array([sign * (half_head - 0.02), 7.33, 0.55])
     half = np.array([0, thick / 2, 0])
-    add_flat(soup, np.stack([edge + half, ear + half, edge - half, ear - half]), grid_triangles(2, 2), FRAME)
+    add_flat(soup, np.stack([edge + half, ear + half, edge - half, ear - half]), make_grid_triangles(2, 2), FRAME)
 
 
 def add_flat(soup: Soup, position: np.ndarray, triangles: np.ndarray, material: int) -> None:
@@ -181,4 +181,4 @@ def hoop(center: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray, np.
     outward = np.stack([np.cos(around), np.sin(around), np.zeros_like(around)], 2)
     normal = outward * np.cos(across)[..., None] + np.array([0, 0, 1]) * np.sin(across)[..., None]
     position = center + radius * outward + 0.045 * normal
-    return position.reshape(-1, 3), normal.reshape(-1, 3), grid_triangles(24, 8)
+    return position.reshape(-1, 3), normal.reshape(-1, 3), make_grid_triangles(24, 8)

@@ -26,7 +26,7 @@ KNOTS = {"tied": np.array([0, 7.3, -0.7], np.float32), "bun": np.array([0, 8.5, 
 NAPE = np.array([0, 6.4, -1.1], np.float32)
 
 
-def scalp_height(template: np.ndarray, receding: bool) -> np.ndarray:
+def compute_scalp_height(template: np.ndarray, receding: bool) -> np.ndarray:
     """Height above the hairline in template coordinates (N, 3) -> (N,), positive on the scalp."""
     line = np.interp(template[:, 2], HAIRLINE_Z, HAIRLINE_Y)
     if receding:
@@ -34,7 +34,7 @@ def scalp_height(template: np.ndarray, receding: bool) -> np.ndarray:
     return template[:, 1] - line
 
 
-def hat_height(template: np.ndarray) -> np.ndarray:
+def compute_hat_height(template: np.ndarray) -> np.ndarray:
     """Height above the plane where a hat sits, (N, 3) -> (N,)."""
     return template[:, 1] - (7.58 + 0.23 * template[:, 2])
 
@@ -79,10 +79,10 @@ def sample_roots(head: Head, appearance: dict[str, str], count: int,
     bust = head.bust
     triangles = bust.triangles[bust.parts == BODY]
     middle = bust.vertices[triangles].mean(1)
-    on_scalp = scalp_height(middle, appearance["receding"] == "yes") > 0
+    on_scalp = compute_scalp_height(middle, appearance["receding"] == "yes") > 0
     on_scalp &= bust.masks["ears"][triangles].max(1) < 0.3
     if appearance["hat"] != "none":
-        on_scalp &= hat_height(middle) < -0.05
+        on_scalp &= compute_hat_height(middle) < -0.05
     triangles = triangles[on_scalp]
     a, b, c = (head.vertices[triangles[:, k]] for k in range(3))
     area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
@@ -112,7 +112,7 @@ def is_bang(roots: np.ndarray) -> np.ndarray:
     return (roots[:, 2] > 0.75) & (np.abs(roots[:, 0]) < 0.5)
 
 
-def off_the_face(points: np.ndarray, free: np.ndarray) -> np.ndarray:
+def move_off_face(points: np.ndarray, free: np.ndarray) -> np.ndarray:
     """Move points in front of the face to its oval outline, at its sides back, except points of ``free`` strands."""
     offset = (points[:, :2] - FACE_CENTER) / FACE_HALF
     distance = np.maximum(np.linalg.norm(offset, axis=1), 1e-3)
@@ -165,7 +165,7 @@ def trace(head: Head, roots: np.ndarray, direction: np.ndarray, step: np.ndarray
     for k in range(1, POINTS):
         direction = unit(direction + pull(points[-1]))
         moved = radial.push_out(points[-1] + direction * step, gap * min(1, k / 4))
-        shift = off_the_face(moved, bangs) - points[-1]
+        shift = move_off_face(moved, bangs) - points[-1]
         # The coarse map sees the shoulders as a part of the nape and would push its strands far out.
         shift *= np.minimum(1, 1.5 * step / np.maximum(np.linalg.norm(shift, axis=1, keepdims=True), 1e-6))
         direction = unit(0.5 * direction + 0.5 * unit(shift))
@@ -201,12 +201,12 @@ def add_hair(soup: Soup, head: Head, appearance: dict[str, str], view: np.ndarra
     facts = np.stack(np.broadcast_arrays(np.linspace(0, 1, points), rng.random((count, 1)),
                                          ((cell * 0.7548) % 1)[:, None]), 2)
     soup.add(position, np.repeat(tangent.reshape(-1, 3), 2, 0), np.repeat(facts.reshape(-1, 3), 2, 0),
-             ribbon_triangles(count, points), HAIR)
+             make_ribbon_triangles(count, points), HAIR)
     if appearance["hair_style"] == "bun" and appearance["hat"] == "none":
         add_bun(soup, head, rng)
 
 
-def ribbon_triangles(count: int, points: int) -> np.ndarray:
+def make_ribbon_triangles(count: int, points: int) -> np.ndarray:
     """Triangles of ``count`` ribbons whose vertices come in left-right pairs."""
     first = (np.arange(count)[:, None] * points + np.arange(points - 1)).ravel() * 2
     return np.concatenate([np.stack([first, first + 1, first + 2], 1),
@@ -228,10 +228,10 @@ def ball(center: np.ndarray, radius: float, steps: int = 12) -> tuple[np.ndarray
                                       indexing="ij")
     normal = np.stack([np.sin(latitude) * np.cos(longitude), np.cos(latitude),
                        np.sin(latitude) * np.sin(longitude)], 2)
-    return center + radius * normal.reshape(-1, 3), normal.reshape(-1, 3), grid_triangles(steps, 2 * steps)
+    return center + radius * normal.reshape(-1, 3), normal.reshape(-1, 3), make_grid_triangles(steps, 2 * steps)
 
 
-def grid_triangles(rows: int, columns: int) -> np.ndarray:
+def make_grid_triangles(rows: int, columns: int) -> np.ndarray:
     """Two triangles for every cell of a vertex grid (rows, columns)."""
     first = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).ravel()
     return np.concatenate([np.stack([first, first + 1, first + columns], 1),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .mesh import L_EYE, R_EYE, Bust, load_bust, vertex_normals
+from .mesh import L_EYE, R_EYE, Bust, load_bust, compute_vertex_normals
 
 ANCESTRIES = ("african", "asian", "caucasian")
 AGE_OLDNESS = {"young": (0.0, 0.12), "middle-aged": (0.4, 0.6), "old": (0.85, 1.0)}
@@ -25,7 +25,7 @@ class Head:
     oldness: float
 
 
-def three_way(level: float, stem: str) -> dict[str, float]:
+def compute_blend_weights(level: float, stem: str) -> dict[str, float]:
     """Blend weights of the min / average / max shapes at ``level`` in [0, 1]."""
     return {f"min{stem}": max(0.0, 1 - 2 * level), f"average{stem}": 1 - abs(2 * level - 1),
             f"max{stem}": max(0.0, 2 * level - 1)}
@@ -39,9 +39,9 @@ def macro_weights(appearance: dict[str, str], oldness: float, mix: np.ndarray,
     female = strong if appearance["sex"] == "man" else 1 - strong
     sexes = {"male": male, "female": female}
     ages = {"young": 1 - oldness, "old": oldness}
-    muscles = three_way(float(np.clip(rng.normal(0.5, 0.2), 0, 1)), "muscle")
+    muscles = compute_blend_weights(float(np.clip(rng.normal(0.5, 0.2), 0, 1)), "muscle")
     heavy = rng.uniform(0.85, 1.0) if appearance["chubby"] == "yes" else rng.uniform(0.15, 0.6)
-    loads = three_way(float(heavy), "weight")
+    loads = compute_blend_weights(float(heavy), "weight")
     weights = {}
     for sex, s in sexes.items():
         for age, a in ages.items():
@@ -74,7 +74,7 @@ def expression_units(appearance: dict[str, str], rng: np.random.Generator) -> di
     return units
 
 
-def local_weights(bust: Bust, rng: np.random.Generator) -> dict[str, float]:
+def sample_local_weights(bust: Bust, rng: np.random.Generator) -> dict[str, float]:
     """Random local shape controls, alike on both sides of the face."""
     weights = {}
     draws = {}
@@ -95,7 +95,7 @@ def build_head(appearance: dict[str, str], rng: np.random.Generator) -> Head:
     low, high = AGE_OLDNESS[appearance["age"]]
     oldness = rng.uniform(low, high)
     mix = rng.dirichlet([0.6, 0.6, 0.6])
-    weights = macro_weights(appearance, oldness, mix, rng) | local_weights(bust, rng)
+    weights = macro_weights(appearance, oldness, mix, rng) | sample_local_weights(bust, rng)
     for unit, strength in expression_units(appearance, rng).items():
         weights.update({f"{a}/{unit}": strength * part for a, part in zip(ANCESTRIES, mix)})
     vertices = bust.vertices.copy()
@@ -104,7 +104,7 @@ def build_head(appearance: dict[str, str], rng: np.random.Generator) -> Head:
             index, delta = bust.targets[name]
             vertices[index] += weight * delta
     vertices = align_eyes(hollow_mouth(vertices, bust), bust)
-    return Head(vertices, vertex_normals(vertices, bust.triangles), bust, oldness)
+    return Head(vertices, compute_vertex_normals(vertices, bust.triangles), bust, oldness)
 
 
 def hollow_mouth(vertices: np.ndarray, bust: Bust) -> np.ndarray:
@@ -115,8 +115,8 @@ def hollow_mouth(vertices: np.ndarray, bust: Bust) -> np.ndarray:
 
 def align_eyes(vertices: np.ndarray, bust: Bust) -> np.ndarray:
     """Scale and move so that both eye centers stand where the template has them."""
-    left = bust.part_vertices(L_EYE)
-    right = bust.part_vertices(R_EYE)
+    left = bust.find_part_vertices(L_EYE)
+    right = bust.find_part_vertices(R_EYE)
     l_now = vertices[left].mean(0)
     r_now = vertices[right].mean(0)
     l_goal = bust.vertices[left].mean(0)

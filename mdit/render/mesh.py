@@ -22,7 +22,7 @@ class Bust:
     masks: dict[str, np.ndarray]
     targets: dict[str, tuple[np.ndarray, np.ndarray]]
 
-    def part_vertices(self, part: int) -> np.ndarray:
+    def find_part_vertices(self, part: int) -> np.ndarray:
         return np.unique(self.triangles[self.parts == part])
 
 
@@ -40,7 +40,7 @@ def load_bust() -> Bust:
                     dict(zip(file["target_names"].tolist(), pairs)))
 
 
-def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+def compute_vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """Area-weighted unit normals (V, 3)."""
     a, b, c = (vertices[triangles[:, k]] for k in range(3))
     face = np.cross(b - a, c - a)

@@ -43,7 +43,7 @@ def read_obj(path: Path) -> tuple[np.ndarray, np.ndarray, list, list]:
     return np.array(vertices), np.array(uvs), faces, face_uvs
 
 
-def part_of(face: list[int]) -> int | None:
+def find_part(face: list[int]) -> int | None:
     """Part id of a polygon, or None for clothes helpers and joints."""
     if max(face) < BODY_END:
         return PART_IDS["body"]
@@ -58,7 +58,7 @@ def triangulate(vertices: np.ndarray, faces: list) -> tuple[np.ndarray, np.ndarr
     triangles = []
     parts = []
     for face in faces:
-        part = part_of(face)
+        part = find_part(face)
         if part is None or vertices[face, 1].min() <= BUST_HEIGHT:
             continue
         for k in range(1, len(face) - 1):
@@ -67,7 +67,7 @@ def triangulate(vertices: np.ndarray, faces: list) -> tuple[np.ndarray, np.ndarr
     return np.array(triangles), np.array(parts, np.uint8)
 
 
-def vertex_mask(path: Path, uvs: np.ndarray, faces: list, face_uvs: list, count: int) -> np.ndarray:
+def read_vertex_mask(path: Path, uvs: np.ndarray, faces: list, face_uvs: list, count: int) -> np.ndarray:
     """Grey UV mask read at the vertices: uint8 (V,), the largest value where a seam has two."""
     image = np.asarray(Image.open(path).convert("L"))
     height, width = image.shape
@@ -79,7 +79,7 @@ def vertex_mask(path: Path, uvs: np.ndarray, faces: list, face_uvs: list, count:
     return mask
 
 
-def target_files(root: Path) -> dict[str, Path]:
+def list_target_files(root: Path) -> dict[str, Path]:
     """Names and files of the adult head targets."""
     macros = [p for p in (root / "targets/macrodetails").glob("*.target.gz") if "baby" not in p.name]
     macros = [p for p in macros if "child" not in p.name]
@@ -109,9 +109,9 @@ def pack(root: Path) -> Path:
     used = np.unique(triangles)
     renumber = np.full(len(vertices), -1)
     renumber[used] = np.arange(len(used))
-    masks = {name: vertex_mask(root / f"textures/mpfb_{name}.jpg", uvs, faces, face_uvs, len(vertices))[used]
+    masks = {name: read_vertex_mask(root / f"textures/mpfb_{name}.jpg", uvs, faces, face_uvs, len(vertices))[used]
              for name in ("lips", "ears", "eyelids", "inside-mouth")}
-    files = target_files(root)
+    files = list_target_files(root)
     targets = [read_target(path, renumber) for path in files.values()]
     out = DATA / "bust.npz"
     np.savez_compressed(

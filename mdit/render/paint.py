@@ -7,8 +7,8 @@ from enum import IntEnum
 import numpy as np
 
 from ..labelmap import CLASSES
-from .dress import cloth_height
-from .hair import scalp_height
+from .dress import compute_cloth_height
+from .hair import compute_scalp_height
 from .head import Head
 from .appearance import BEARD_COLORS, COLORS, EYE_COLORS, HAIR_COLORS, LIPSTICKS, SKIN_TONES
 from .mesh import L_EYE, R_EYE
@@ -49,7 +49,7 @@ def is_neck(p: np.ndarray, up: np.ndarray) -> np.ndarray:
     return p[:, 1] < jaw + 0.1 * ramp(up, -0.6, -0.85) * ramp(p[:, 2], 1.35, 1.2)
 
 
-def brow_amount(p: np.ndarray, bushy: bool) -> np.ndarray:
+def compute_brow_amount(p: np.ndarray, bushy: bool) -> np.ndarray:
     """Density of the eyebrows in [0, 1]."""
     x = np.abs(p[:, 0])
     y = p[:, 1]
@@ -59,7 +59,7 @@ def brow_amount(p: np.ndarray, bushy: bool) -> np.ndarray:
     return inside * ramp(np.abs(y - center), 1.15 * half, 0.85 * half)
 
 
-def beard_amount(p: np.ndarray, kind: str) -> np.ndarray:
+def compute_beard_amount(p: np.ndarray, kind: str) -> np.ndarray:
     """Density of the facial hair in [0, 1]."""
     x, y, z = p.T
     x = np.abs(x)
@@ -72,13 +72,13 @@ def beard_amount(p: np.ndarray, kind: str) -> np.ndarray:
     return np.max([np.zeros(len(p)), *parts.get(kind, [mustache, full, corner])], axis=0)
 
 
-def facial_hair_color(appearance: dict[str, str]) -> np.ndarray:
+def choose_facial_hair_color(appearance: dict[str, str]) -> np.ndarray:
     """Brows and beard: the hair's colour, darkened; a natural one for dyed hair and the bald."""
     name = BEARD_COLORS.get(appearance["hair_color"], appearance["hair_color"])
     return color(HAIR_COLORS, name) * (0.62 if appearance["age"] != "old" else 0.8)
 
 
-def complexion(p: np.ndarray, lids: np.ndarray, appearance: dict[str, str], oldness: float,
+def compute_complexion(p: np.ndarray, lids: np.ndarray, appearance: dict[str, str], oldness: float,
                noise: np.ndarray) -> np.ndarray:
     """Albedo (N, 3) of bare skin: blush, lids, freckles, wrinkles."""
     x, y, z = p.T
@@ -100,12 +100,12 @@ def paint_skin(seen: Pixels, appearance: dict[str, str], oldness: float,
     """Albedo (N, 3) in [0, 1] and class (N,) of body pixels; ``noise`` (N,) in [0, 1] is their grain."""
     p = seen.extra
     lips, ears, lids, inside = seen.masks.T
-    hair = facial_hair_color(appearance)
-    albedo = complexion(p, lids, appearance, oldness, noise)
-    beard = beard_amount(p, appearance["facial_hair"]) * (lips < 0.4)
+    hair = choose_facial_hair_color(appearance)
+    albedo = compute_complexion(p, lids, appearance, oldness, noise)
+    beard = compute_beard_amount(p, appearance["facial_hair"]) * (lips < 0.4)
     dense = 0.45 if appearance["facial_hair"] == "stubble" else 1.0
     albedo = mix(albedo, hair * (0.75 + 0.5 * noise[:, None]), beard * dense * (0.8 + 0.2 * noise))
-    brow = brow_amount(p, appearance["brows"] == "bushy")
+    brow = compute_brow_amount(p, appearance["brows"] == "bushy")
     albedo = mix(albedo, hair * 0.85, 0.9 * brow)
     is_lip = (lips > 0.45) & (inside < 0.5)
     albedo[is_lip] = (color(LIPSTICKS, appearance["lipstick"]) if appearance["lipstick"] != "none"
@@ -136,7 +136,7 @@ def paint_scalp(albedo: np.ndarray, label: np.ndarray, p: np.ndarray, ears: np.n
     """Hair colour under the strands, so that no skin shows through."""
     if appearance["hair_length"] == "bald":
         return
-    height = scalp_height(p, appearance["receding"] == "yes")
+    height = compute_scalp_height(p, appearance["receding"] == "yes")
     under = (height > 0.04 * (noise - 0.3)) & (ears < 0.3)
     tone = color(HAIR_COLORS, appearance["hair_color"])
     if appearance["hair_length"] == "buzz":
@@ -161,10 +161,10 @@ def paint_necklace(albedo: np.ndarray, label: np.ndarray, p: np.ndarray, appeara
 def paint_cloth(albedo: np.ndarray, label: np.ndarray, p: np.ndarray, appearance: dict[str, str],
                 noise: np.ndarray) -> None:
     """Clothes below their neckline; a suit shows a white shirt and a tie."""
-    depth = cloth_height(p, appearance["clothes"])
+    depth = compute_cloth_height(p, appearance["clothes"])
     cloth = (depth > 0) & (p[:, 1] < 6.3)
     tone = color(COLORS, appearance["clothes_color"])
-    shade = cloth_shade(p, depth, appearance["clothes"]) * (0.96 + 0.06 * noise)
+    shade = compute_cloth_shade(p, depth, appearance["clothes"]) * (0.96 + 0.06 * noise)
     albedo[cloth] = tone * shade[cloth, None]
     if appearance["clothes"] == "suit":
         half = 0.33 - 0.5 * (5.75 - p[:, 1])
@@ -174,7 +174,7 @@ def paint_cloth(albedo: np.ndarray, label: np.ndarray, p: np.ndarray, appearance
     label[cloth] = Label.cloth
 
 
-def cloth_shade(p: np.ndarray, depth: np.ndarray, clothes: str) -> np.ndarray:
+def compute_cloth_shade(p: np.ndarray, depth: np.ndarray, clothes: str) -> np.ndarray:
     """Knit, seams and buttons: a factor (N,) of the cloth's colour."""
     if clothes in ("sweater", "turtleneck"):
         return 0.93 + 0.1 * np.sin(p[:, 0] * 70)
@@ -205,7 +205,7 @@ def hat_color(extra: np.ndarray, appearance: dict[str, str]) -> np.ndarray:
     return color(COLORS, appearance["hat_color"]) * shade[:, None]
 
 
-def strand_color(extra: np.ndarray, appearance: dict[str, str]) -> np.ndarray:
+def compute_strand_color(extra: np.ndarray, appearance: dict[str, str]) -> np.ndarray:
     """Albedo (N, 3) of hair pixels."""
     along, strand, clump = extra.T
     shade = (0.72 + 0.28 * strand) * (0.8 + 0.35 * clump) * (0.75 + 0.3 * along)
@@ -226,7 +226,7 @@ def paint_surface(head: Head, appearance: dict[str, str], seen: Pixels, gaze: np
     colors, classes = paint_skin(skin, appearance, head.oldness, grain.random(len(skin.kind)))
     put(SKIN, colors, classes)
     for material, part, name in ((LEFT_EYE, L_EYE, Label.l_eye), (RIGHT_EYE, R_EYE, Label.r_eye)):
-        center = head.bust.vertices[head.bust.part_vertices(part)].mean(0)
+        center = head.bust.vertices[head.bust.find_part_vertices(part)].mean(0)
         put(material, paint_eye(seen.extra[seen.kind == material], center, gaze, appearance["eye_color"]), name)
     put(LASH, 0.06, np.where(seen.extra[seen.kind == LASH, 0] > 0, Label.l_eye, Label.r_eye))
     for material, tone in MOUTH_TONES.items():
@@ -237,5 +237,5 @@ def paint_surface(head: Head, appearance: dict[str, str], seen: Pixels, gaze: np
         put(FRAME, color(COLORS, appearance["glasses_color"]), Label.eye_g)
     put(EARRING, GOLD, Label.ear_r)
     if appearance["hair_length"] != "bald":
-        put(HAIR, strand_color(seen.extra[seen.kind == HAIR], appearance), Label.hair)
+        put(HAIR, compute_strand_color(seen.extra[seen.kind == HAIR], appearance), Label.hair)
     return albedo, label

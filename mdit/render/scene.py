@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from .caption import Caption
-from .dress import add_earrings, add_glasses, add_hat, dressed_vertices
+from .dress import add_earrings, add_glasses, add_hat, dress_vertices
 from .hair import add_hair
 from .head import Head, build_head
 from .light import background, sample_light, shade, shadow
-from .appearance import sample_appearance, same_person
-from .mesh import BODY, L_EYE, LASHES, LOWER_TEETH, R_EYE, TONGUE, UPPER_TEETH, vertex_normals
+from .appearance import sample_appearance, sample_same_person
+from .mesh import BODY, L_EYE, LASHES, LOWER_TEETH, R_EYE, TONGUE, UPPER_TEETH, compute_vertex_normals
 from .paint import Label, paint_surface
 from .raster import interpolate, rasterize
 from .soup import (LASH, LEFT_EYE, LOWER_TOOTH, RIGHT_EYE, SKIN, TONGUE_FLESH, UPPER_TOOTH, Mesh, Pixels,
@@ -55,7 +55,7 @@ class Camera:
         return np.column_stack([column, row, near]).astype(np.float32)
 
 
-def rotation_matrix(yaw: float, pitch: float, roll: float) -> np.ndarray:
+def make_rotation_matrix(yaw: float, pitch: float, roll: float) -> np.ndarray:
     """Roll after pitch after yaw, radians, (3, 3)."""
     cy, cp, cr = np.cos([yaw, pitch, roll])
     sy, sp, sr = np.sin([yaw, pitch, roll])
@@ -67,7 +67,7 @@ def rotation_matrix(yaw: float, pitch: float, roll: float) -> np.ndarray:
 def sample_camera(hat: bool, rng: np.random.Generator) -> Camera:
     """CelebA-like crop and pose, with room above for a hat."""
     yaw = np.clip(rng.normal(0, 0.22), -0.6, 0.6)
-    turn = rotation_matrix(yaw, rng.normal(0, 0.09), rng.normal(0, 0.06))
+    turn = make_rotation_matrix(yaw, rng.normal(0, 0.09), rng.normal(0, 0.06))
     center = np.array([rng.normal(0, 0.05), rng.uniform(-0.3, -0.04) + 0.12 * hat])
     return Camera(turn, center, rng.uniform(2.7, 3.3) + 0.24 * hat)
 
@@ -78,9 +78,9 @@ def build_scene(head: Head, appearance: dict[str, str], view: np.ndarray,
     soup = Soup()
     lenses = Soup()
     bust = head.bust
-    vertices = dressed_vertices(head, appearance["clothes"])
+    vertices = dress_vertices(head, appearance["clothes"])
     kinds = np.array([PART_MATERIALS[p] for p in range(7)], np.int8)[bust.parts]
-    soup.add(vertices, vertex_normals(vertices, bust.triangles), bust.vertices, bust.triangles, kinds)
+    soup.add(vertices, compute_vertex_normals(vertices, bust.triangles), bust.vertices, bust.triangles, kinds)
     add_hat(soup, head, appearance, rng)
     add_glasses(soup, lenses, head, appearance, rng)
     add_earrings(soup, head, appearance, rng)
@@ -91,7 +91,7 @@ def build_scene(head: Head, appearance: dict[str, str], view: np.ndarray,
 def gather(head: Head, mesh: Mesh, owner: np.ndarray, weights: np.ndarray) -> Pixels:
     """The surface seen at N pixels: triangles ``owner`` (N,) at the corner ``weights`` (N, 2)."""
     bust = head.bust
-    up = vertex_normals(bust.vertices, bust.triangles)[:, 1:2]
+    up = compute_vertex_normals(bust.vertices, bust.triangles)[:, 1:2]
     masks = np.stack([bust.masks[name] for name in ("lips", "ears", "eyelids", "inside-mouth")], 1)
     others = np.zeros((len(mesh.position) - len(up), 5), np.float32)
     values = np.hstack([mesh.position, mesh.normal, mesh.extra, np.vstack([np.hstack([masks, up]), others])])
@@ -172,7 +172,7 @@ def make_sample(seed: int, index: int, size: int, views: int = 1) -> Sample:
     rng = np.random.default_rng([seed, index])
     appearance = sample_appearance(rng)
     if later := index % views:
-        appearance = same_person(appearance, sample_appearance(np.random.default_rng([seed, index - later])))
+        appearance = sample_same_person(appearance, sample_appearance(np.random.default_rng([seed, index - later])))
     head = build_head(appearance, rng)
     image, label = render(head, appearance, size, rng)
     return Sample(image, label, Caption()(appearance, rng), appearance)

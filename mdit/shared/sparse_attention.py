@@ -74,7 +74,7 @@ class Keys(NamedTuple):
         """Keys (M, ...) at index (n, C) -> (n, C, ...)."""
         return self.apply(lambda x: x.index_select(0, index.flatten()).unflatten(0, index.shape))
 
-    def numbers_per_key(self) -> int:
+    def count_numbers_per_key(self) -> int:
         return sum(x.shape[-1] for x in self if x is not None)
 
 
@@ -141,7 +141,7 @@ def gather_keys(query: Projections, keys: Keys, candidates: Tensor) -> Iterator[
     all_keys = keys.apply(lambda x: x.flatten(0, 1))  # (B * M, ...)
     score = query.score.reshape(len(numbers), -1, query.score.shape[-1])  # (B * n, g, d)
     prune = query.prune.reshape(len(numbers), -1, query.prune.shape[-1])  # (B * n, g, r)
-    count = max(1, CHUNK // (numbers.shape[1] * keys.numbers_per_key()))
+    count = max(1, CHUNK // (numbers.shape[1] * keys.count_numbers_per_key()))
     for start in range(0, len(numbers), count):
         lists = slice(start, start + count)
         yield Chunk(Projections(score[lists], prune[lists]), all_keys.gather(index[lists]), numbers[lists])

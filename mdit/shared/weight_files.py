@@ -52,7 +52,7 @@ def read_state_dict(path: str, source: str, prefixes: Sequence[str] = ()) -> dic
     return weights
 
 
-def shapes_of(module: nn.Module) -> dict[str, torch.Size]:
+def read_shapes(module: nn.Module) -> dict[str, torch.Size]:
     """The shapes of a module's parameters and buffers, by name: what `check_layout` expects in a file."""
     return {name: weight.shape for name, weight in module.state_dict().items()}
 

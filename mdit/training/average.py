@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
-def trained_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def list_trained_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Parameters, and floating buffers such as a norm's statistics, of the layers that are not frozen."""
     for prefix, layer in module.named_modules():
         if any(w.requires_grad for w in layer.parameters(recurse=False)):
@@ -28,7 +28,7 @@ class Average:
 
     def __init__(self, module: nn.Module, decay: float):
         self.decay = decay
-        self.live = dict(trained_tensors(module)) if decay else {}
+        self.live = dict(list_trained_tensors(module)) if decay else {}
         self.mean = {name: w.detach().clone() for name, w in self.live.items()}
 
     @torch.no_grad()
@@ -38,7 +38,7 @@ class Average:
             get_ema_multi_avg_fn(decay)(list(self.mean.values()), list(self.live.values()), None)
 
     @contextlib.contextmanager
-    def applied(self) -> Iterator[None]:
+    def apply(self) -> Iterator[None]:
         """Within it, the module has the averages as its weights."""
         self.exchange()
         try:

@@ -4,7 +4,10 @@ from __future__ import annotations
 from PIL import Image, ImageDraw, ImageFont
 
 SIZE = (768, 448)  # pixels
-LEFT, TOP, RIGHT, BOTTOM = 72, 40, 744, 400  # of the plot in the image
+LEFT = 72  # this and the next: sides of the plot in the image, in pixels
+TOP = 40
+RIGHT = 744
+BOTTOM = 400
 TEXT = 15  # height in pixels
 PAPER = "#ffffff"
 GRID = "#e8e8e8"
@@ -14,7 +17,7 @@ LINE = "#1f5fa8"  # the running mean
 TICKS = 5
 
 
-def loss_curve(losses: list[float]) -> Image.Image:
+def draw_loss_curve(losses: list[float]) -> Image.Image:
     """The loss of each step, and its running mean over about a twentieth of the run."""
     image = Image.new("RGB", SIZE, PAPER)
     draw = ImageDraw.Draw(image)
@@ -39,13 +42,13 @@ def loss_curve(losses: list[float]) -> Image.Image:
         draw.text((x, BOTTOM + 8), str(step + 1), INK, font, anchor="mt")
     draw.text(((LEFT + RIGHT) / 2, SIZE[1] - 6), "step", INK, font, anchor="mb")
     draw.text((LEFT - 8, 6), "loss", INK, font, anchor="rt")
-    for values, color, width in ((losses, PALE, 1), (running_mean(losses), LINE, 3)):
+    for values, color, width in ((losses, PALE, 1), (compute_running_mean(losses), LINE, 3)):
         points = [point(i / last, value) for i, value in enumerate(values)]
         draw.line(points * 2 if len(points) == 1 else points, color, width, joint="curve")
     return image
 
 
-def running_mean(values: list[float]) -> list[float]:
+def compute_running_mean(values: list[float]) -> list[float]:
     """The exponential mean, without a bias towards zero at the start."""
     keep = 1 - 1 / max(1, len(values) / 20)
     mean = 0.0

@@ -9,15 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def step_rng(*seed: int) -> np.random.Generator:
+def make_step_rng(*seed: int) -> np.random.Generator:
     """The random numbers of one step: a function of the run's seed, the step and the process alone.
 
-    So a run that was interrupted resumes exactly as it would have continued.
+    An interrupted run therefore resumes exactly as it would have continued.
     """
     return np.random.default_rng(seed)
 
 
-def torch_rng(rng: np.random.Generator, device: torch.device | str = "cpu") -> torch.Generator:
+def make_torch_rng(rng: np.random.Generator, device: torch.device | str = "cpu") -> torch.Generator:
     return torch.Generator(device).manual_seed(int(rng.integers(2 ** 63)))
 
 
@@ -55,7 +55,7 @@ class BatchOrder:
 
     def shuffle(self, epoch: int) -> np.ndarray:
         """All batches of an epoch, (batches, batch)."""
-        rng = step_rng(self.seed, epoch)
+        rng = make_step_rng(self.seed, epoch)
         parts = [np.resize(rng.permutation(group), (self.count(group), self.batch)) for group in self.groups]
         return rng.permutation(np.concatenate(parts))
 
@@ -67,7 +67,11 @@ def fit_length(x: Tensor, length: int) -> Tensor:
 
 def stack_tensors(samples: Sequence[dict[str, Tensor]], names: Sequence[str]) -> dict[str, Tensor]:
     """Batches of the named tensors, as far as the samples have them."""
-    return {name: torch.stack([sample[name] for sample in samples]) for name in names if name in samples[0]}
+    stacked = {}
+    for name in names:
+        if name in samples[0]:
+            stacked[name] = torch.stack([sample[name] for sample in samples])
+    return stacked
 
 
 def stack_text(samples: Sequence[dict[str, Tensor]]) -> Tensor:

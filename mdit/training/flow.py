@@ -12,7 +12,7 @@ from comfy.model_sampling import time_snr_shift
 Velocity = Callable[[Tensor, Tensor], Tensor]  # of noisy latents (B, C, h, w) and their noise levels (B,)
 
 
-def flow_loss(velocity: Velocity, clean: Tensor, shift: float, rng: torch.Generator) -> Tensor:
+def compute_flow_loss(velocity: Velocity, clean: Tensor, shift: float, rng: torch.Generator) -> Tensor:
     """Mean squared error of the velocity, which is noise - clean.
 
     clean: (B, C, h, w). The noise levels are sigmoids of normal numbers, moved by `shift` as SD3's sampling moves

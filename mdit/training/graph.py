@@ -125,7 +125,7 @@ def make_settings(chosen: dict, base: Path, output: Path, weights: Path, precisi
 
 def name_run(settings: AdapterSettings, model: ModelPatcher, samples: list[dict[str, Tensor]]) -> str:
     """Tells runs of other settings, models or data apart; the number of steps is not among them."""
-    state = [settings.recipe(), str(model.patches_uuid) if model.patches else ""]
+    state = [settings.describe_recipe(), str(model.patches_uuid) if model.patches else ""]
     digest = hashlib.blake2b(json.dumps(state).encode(), digest_size=6)
     for sample in samples:
         for name in sorted(sample):
@@ -160,15 +160,15 @@ class GraphTarget(AdapterTarget):
                              "to fp32")
         self.progress.update_absolute(step)
 
-    def sheet(self):
-        image = super().sheet()
+    def draw_sheet(self):
+        image = super().draw_sheet()
         if image is not None:
             preview = ("JPEG", Image.fromarray(image), PREVIEW_PIXELS)
             self.progress.update_absolute(self.progress.current, preview=preview)
             self.load()
         return image
 
-    def metrics(self) -> dict[str, float]:
+    def measure(self) -> dict[str, float]:
         return {}
 
 
@@ -219,7 +219,7 @@ def train(model: ModelPatcher, settings: AdapterSettings, samples: list[dict[str
 
 def run(settings: AdapterSettings, base: ModelPatcher, samples: list[dict[str, Tensor]], vae,
         empty: dict[str, Tensor] | None) -> None:
-    """Trains to the end, or to Cancel, which the host's layers look for, and a checkpoint."""
+    """Trains to the end. On Cancel, which the host's layers raise, it writes a checkpoint and raises again."""
     target = GraphTarget(settings, base, samples, vae, empty)
     trainer = Trainer(target, Accelerator(cpu=base.load_device.type == "cpu", project_dir=settings.output))
     try:

@@ -16,7 +16,7 @@ from ..mditface.text import PAD, TextEncoder
 from ..mditface.tokens import average_classes
 
 
-def mask_inputs(labels: Tensor, model: MDiT) -> tuple[Tensor, Tensor]:
+def make_mask_inputs(labels: Tensor, model: MDiT) -> tuple[Tensor, Tensor]:
     """Mask tokens (B, M, features) of label maps (B, S, S), and their positions (M, 2)."""
     axis = torch.arange(float(labels.shape[-1] // model.config.patch), device=labels.device)
     visible = torch.ones(len(CLASSES), device=labels.device)
@@ -33,8 +33,8 @@ def sample(model: MDiT, encoder: TextEncoder, labels: Tensor, ids: Tensor, seed:
     """
     batch = labels.shape[0]
     size = labels.shape[1]
-    tokens, positions = mask_inputs(labels, model)
-    kv = list(model.static_path(tokens, positions))
+    tokens, positions = make_mask_inputs(labels, model)
+    kv = list(model.run_static_path(tokens, positions))
     mask_rows = [MaskRows(slice(0, 2 * batch), kv, exemplar=exemplar), MaskRows(slice(2 * batch, None), None)]
     context, y = encoder(torch.cat([ids, torch.full_like(ids, PAD).repeat(2, 1)]))
     x = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed)).to(labels.device)

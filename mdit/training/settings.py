@@ -70,7 +70,7 @@ class Settings(Section):
     workers: Annotated[int, Field(ge=0)] = 0
     every: Every = Every()
 
-    def recipe(self) -> dict:
+    def describe_recipe(self) -> dict:
         """What the weights depend on: all but lengths, paths and intervals."""
         return self.model_dump(mode="json", exclude={"data", "heldout", "output", "weights", "steps", "workers",
                                                      "every"})

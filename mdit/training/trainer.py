@@ -21,7 +21,7 @@ from tqdm import tqdm
 import comfy.model_management
 
 from .average import Average
-from .data import step_rng, torch_rng
+from .data import make_step_rng, make_torch_rng
 from .settings import Schedule, Settings
 from .targets.base import Target
 
@@ -54,7 +54,7 @@ class Steps(Dataset):
         self.processes = processes
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
-        return self.target.batch(step, self.process, self.processes)
+        return self.target.make_batch(step, self.process, self.processes)
 
 
 class Trainer:
@@ -67,7 +67,7 @@ class Trainer:
         self.step = 0
         self.average = None
         if accelerator.distributed_type == DistributedType.FSDP and self.settings.ema:
-            raise ValueError("ema: the average cannot be kept when FSDP shards the weights; set ema: 0")
+            raise ValueError("ema: no average can be made when FSDP shards the weights; set ema: 0")
 
     @property
     def checkpoints(self) -> list[Path]:
@@ -84,8 +84,8 @@ class Trainer:
         accelerator = self.accelerator
         self.frozen = [name for name, w in module.named_parameters() if not w.requires_grad]
         self.trained = [w for w in module.parameters() if w.requires_grad]
-        self.module, *self.optimizers = accelerator.prepare(module, *self.target.optimizers())
-        self.base_rates = [learning_rates(optimizer) for optimizer in self.optimizers]
+        self.module, *self.optimizers = accelerator.prepare(module, *self.target.build_optimizers())
+        self.base_rates = [read_rates(optimizer) for optimizer in self.optimizers]
         self.average = Average(module, self.settings.ema)
         accelerator.register_save_state_pre_hook(self.drop_frozen)
         if self.checkpoints:
@@ -97,17 +97,17 @@ class Trainer:
 
         `report(step, loss)` is called after each step of the main process.
         """
-        with training():
+        with enable_training():
             self.prepare()
             start = self.step
             steps = self.settings.steps
             losses = []
-            for batch in tqdm(self.batches(), initial=start, total=steps, mininterval=5,
+            for batch in tqdm(self.load_batches(), initial=start, total=steps, mininterval=5,
                               disable=not self.accelerator.is_main_process):
                 terms = self.advance(batch)
                 losses.append(terms)
                 if self.step % self.settings.every.log == 0:
-                    self.log(means(losses))
+                    self.log(average_terms(losses))
                     losses.clear()
                 if report:
                     report(self.step, terms["loss"].item())
@@ -124,7 +124,7 @@ class Trainer:
         """Lets the run end after the current step; serves as a handler of signals."""
         self.accelerator.set_trigger()
 
-    def batches(self) -> DataLoader:
+    def load_batches(self) -> DataLoader:
         """The batches of the steps that are left."""
         steps = Steps(self.target, self.accelerator.process_index, self.accelerator.num_processes)
         return DataLoader(steps, batch_size=None, sampler=range(self.step, self.settings.steps),
@@ -135,7 +135,8 @@ class Trainer:
         accelerator = self.accelerator
         settings = self.settings
         self.set_rates(scale_rate(self.step, settings.steps, settings.schedule))
-        rng = torch_rng(step_rng(settings.seed, self.step, accelerator.process_index, NOISE), accelerator.device)
+        step_rng = make_step_rng(settings.seed, self.step, accelerator.process_index, NOISE)
+        rng = make_torch_rng(step_rng, accelerator.device)
         with choose_attention(accelerator.device):
             result = self.module(**send_to_device(batch, accelerator.device), rng=rng)
         terms = result if isinstance(result, dict) else {"loss": result}
@@ -165,9 +166,9 @@ class Trainer:
 
     def show(self, sheet: bool, metrics: bool) -> None:
         """Writes a sample sheet and measurements of the averaged weights."""
-        with self.average.applied(), torch.no_grad():
-            image = self.target.sheet() if sheet else None
-            measured = self.target.metrics() if metrics else {}
+        with self.average.apply(), torch.no_grad():
+            image = self.target.draw_sheet() if sheet else None
+            measured = self.target.measure() if metrics else {}
         if image is not None:
             folder = self.settings.output / "sheets"
             folder.mkdir(exist_ok=True)
@@ -186,7 +187,7 @@ class Trainer:
 
     def finish(self) -> None:
         """Writes the finished file, the last sheet and the last measurements."""
-        with self.average.applied():
+        with self.average.apply():
             weights = self.accelerator.get_state_dict(self.module)
             if self.accelerator.is_main_process:
                 self.target.save(self.settings.weights, {name: w.detach().cpu() for name, w in weights.items()})
@@ -212,7 +213,8 @@ class Trainer:
         self.accelerator.save_state(part)
         if self.accelerator.is_main_process:
             self.average.save(part / AVERAGE)
-            (part / STATE).write_text(json.dumps({"step": self.step, "recipe": self.settings.recipe()}, indent=1))
+            state = {"step": self.step, "recipe": self.settings.describe_recipe()}
+            (part / STATE).write_text(json.dumps(state, indent=1))
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             part.rename(folder)
@@ -223,7 +225,7 @@ class Trainer:
     def load_checkpoint(self, folder: Path) -> None:
         """Raises ValueError where the checkpoint belongs to a run of another recipe."""
         state = json.loads((folder / STATE).read_text())
-        recipe = self.settings.recipe()
+        recipe = self.settings.describe_recipe()
         if changed := [key for key in recipe if recipe[key] != state["recipe"].get(key)]:
             raise ValueError(f"output: {self.settings.output} holds a run with other values of {', '.join(changed)}: "
                              "use another folder, or the old values to resume that run")
@@ -233,7 +235,7 @@ class Trainer:
 
 
 @contextlib.contextmanager
-def training() -> Iterator[None]:
+def enable_training() -> Iterator[None]:
     """Within it, the host takes operations with a gradient."""
     before = comfy.model_management.in_training
     comfy.model_management.in_training = True
@@ -248,10 +250,13 @@ def choose_attention(device: torch.device) -> contextlib.AbstractContextManager:
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
 
 
-def learning_rates(optimizer: torch.optim.Optimizer) -> list[float]:
+def read_rates(optimizer: torch.optim.Optimizer) -> list[float]:
     return [group["lr"] for group in optimizer.param_groups]
 
 
-def means(losses: list[dict[str, Tensor]]) -> dict[str, float]:
+def average_terms(losses: list[dict[str, Tensor]]) -> dict[str, float]:
     """The mean of each term over several steps."""
-    return {name: torch.stack([step[name] for step in losses]).mean().item() for name in losses[0]}
+    means = {}
+    for name in losses[0]:
+        means[name] = torch.stack([step[name] for step in losses]).mean().item()
+    return means

@@ -97,7 +97,7 @@ def terms(family: str, cfg: AdapterConfig, seed: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     layers = FAMILIES[cfg.family].blocks
     weights = {}
-    for kind, i in cfg.blocks():
+    for kind, i in cfg.list_blocks():
         for name, layer in layers[kind].layers.items():
             n_out = 9 if (family, name) == ("sd35", "mod") and i < 2 else layer.n_out[0]
             down = torch.randn(cfg.rank, layer.n_in * cfg.width, generator=generator) * (layer.n_in * cfg.width) ** -0.5

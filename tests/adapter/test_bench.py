@@ -61,20 +61,20 @@ def test_formulas_give_the_table_of_the_design(name, size, monkeypatch):
     monkeypatch.undo()
     sizes, M = BACKBONES[name], (size // 16) ** 2
     cost = formulas.run_costs(sizes.width, sizes.blocks, M, sizes.text_tokens, M, 2, sizes.second, sizes.text_ends)
-    found = [measure.removed(cost["base"], cost["naive"], cost["cached"] + static / 28)
+    found = [measure.compute_removed(cost["base"], cost["naive"], cost["cached"] + static / 28)
              for static in (cost["static"], 0)]
     assert [round(100 * share, 1) for share in found] == list(EXPECTED[name, size])
 
 
 def count(case: Case, call) -> int:
-    return case.meter.seconds_and_flops(call)[1]
+    return case.meter.measure_seconds_and_flops(call)[1]
 
 
 def embedding(case: Case) -> int:
     """FLOPs of the mask tokens' embedding and vector, which the formulas leave out."""
-    stream, tokens = case.readers["exact"].stream(case.model), case.tokens("exact")
-    return measure.flops(lambda: (stream.start(tokens, tokens.tokens, {}),
-                                  stream.vector(torch.zeros(1), None, torch.float32)))
+    stream, tokens = case.readers["exact"].make_stream(case.model), case.get_tokens("exact")
+    return measure.count_flops(lambda: (stream.start(tokens, tokens.tokens, {}),
+                                  stream.make_vector(torch.zeros(1), None, torch.float32)))
 
 
 def modulation(case: Case) -> int:
@@ -95,7 +95,7 @@ def outside_blocks(sizes) -> int:
     case = Case(name, SIZE, ROWS, L, False, torch.float32, torch.device("cpu"))
     for blocks in ("joint_blocks", "double_blocks", "single_blocks"):
         setattr(case.model.diffusion_model, blocks, nn.ModuleList())
-    return measure.flops(case.base)
+    return measure.count_flops(case.run_base)
 
 
 def last_layers(case: Case) -> int:
@@ -114,35 +114,35 @@ def terms(case: Case) -> int:
 
 @torch.inference_mode()
 def test_reading_and_static_pass_cost_what_the_formulas_say(case):
-    expected, static = backbones.predicted(case, ROWS), count(case, lambda: case.static("exact"))
-    extra = count(case, lambda: case.cached("exact")) - count(case, case.base)
+    expected, static = backbones.predict_flops(case, ROWS), count(case, lambda: case.run_static("exact"))
+    extra = count(case, lambda: case.run_cached("exact")) - count(case, case.run_base)
     assert extra == expected["cached"] - expected["base"]
     assert static == expected["static"] + last_layers(case) + terms(case) + modulation(case) + embedding(case)
 
 
 @torch.inference_mode()
 def test_base_and_naive_cost_what_the_formulas_say(case):
-    expected, base = backbones.predicted(case, ROWS), count(case, case.base)
+    expected, base = backbones.predict_flops(case, ROWS), count(case, case.run_base)
     assert base == expected["base"] + ROWS * (modulation(case) + text_modulation(case)) + outside_blocks(case.sizes)
-    extra = count(case, case.joint) - base - embedding(case)
+    extra = count(case, case.run_joint) - base - embedding(case)
     rows = ROWS * (last_layers(case) + terms(case) + modulation(case))
     assert extra == expected["naive"] - expected["base"] + rows
 
 
 @torch.inference_mode()
 def test_exact_mode_is_the_masked_joint_attention(case):
-    case.static("exact")
-    cached, expected = case.cached("exact"), case.joint(decoupled=True)
+    case.run_static("exact")
+    cached, expected = case.run_cached("exact"), case.run_joint(decoupled=True)
     torch.testing.assert_close(cached, expected, rtol=0, atol=2e-6)
-    assert (case.joint() - expected).abs().max() > 1e-3
-    assert (case.base() - expected).abs().max() > 1e-3
+    assert (case.run_joint() - expected).abs().max() > 1e-3
+    assert (case.run_base() - expected).abs().max() > 1e-3
 
 
 def test_meter_counts_a_part_as_often_as_it_stands_for():
     a, b = nn.Linear(4, 8, bias=False), nn.Linear(8, 2, bias=False)
     meter, x = measure.Meter({a: 5}), torch.zeros(3, 4)
-    assert meter.seconds_and_flops(lambda: b(a(x)))[1] == 2 * 3 * (5 * 4 * 8 + 8 * 2)
-    assert measure.flops(lambda: b(a(x))) == 2 * 3 * (4 * 8 + 8 * 2)
+    assert meter.measure_seconds_and_flops(lambda: b(a(x)))[1] == 2 * 3 * (5 * 4 * 8 + 8 * 2)
+    assert measure.count_flops(lambda: b(a(x))) == 2 * 3 * (4 * 8 + 8 * 2)
 
 
 @torch.inference_mode()
@@ -152,10 +152,12 @@ def test_few_blocks_stand_for_all():
         counted = []
         for whole in (False, True):
             case = Case(name, SIZE, ROWS, L, whole, torch.float32, torch.device("cpu"))
-            control = case.sizes.controlnet(SIZE, whole, torch.float32, case.device)
-            flops = {call: count(case, run) for call, run in backbones.calls_of(case, {}).items()}
-            flops["control"] = measure.Meter(control.counts).seconds_and_flops(lambda: case.controlled(control))[1]
-            weights = [case.adapter_bytes(), backbones.weight_bytes(control), *map(case.cache_bytes, MODES)]
+            control = case.sizes.make_controlnet(SIZE, whole, torch.float32, case.device)
+            flops = {call: count(case, run) for call, run in backbones.list_calls(case, {}).items()}
+            meter = measure.Meter(control.counts)
+            flops["control"] = meter.measure_seconds_and_flops(lambda: case.run_controlled(control))[1]
+            weights = [case.count_adapter_bytes(), backbones.count_weight_bytes(control),
+                       *map(case.count_cache_bytes, MODES)]
             counted.append((flops, weights))
         assert counted[0] == counted[1]
 
@@ -180,7 +182,7 @@ def test_bench_ends_with_one_json_object(name, capsys):
     assert exact["R_warm_flops"] < half["R_warm_flops"] < 1
     with torch.inference_mode():
         case = Case(name, SIZE, ROWS, L, False, torch.float32, torch.device("cpu"))
-        assert result["flops"]["base"] == count(case, case.base)  # though one row was measured
+        assert result["flops"]["base"] == count(case, case.run_base)  # though one row was measured
     cheapest = result["modes"][result["mask_extra_mode"]]
     assert result["mask_extra_s"] == pytest.approx(
         cheapest["cached_s"] + cheapest["static_s"] / STEPS - cheapest["base_s"])

@@ -19,7 +19,7 @@ from comfy.patcher_extension import WrappersMP
 from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
 from comfy_extras.nodes_model_merging import ModelMergeSimple
 from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
-from mditface.mdit.mditface.adapter.reader import mask_key
+from mditface.mdit.mditface.adapter.reader import make_mask_key
 from mditface.mdit.mditface.mask import MaskReference
 from mditface.tests.adapter.bases import (
     FLUX, KERNELS, MMDIT, SIGMA, VAE, case as make_case, load, mask, noisy, prediction, published, random_weights, run)
@@ -294,7 +294,7 @@ def second(own, tmp_path):
 
 
 def with_masks(cond, *readers):
-    return [[text, {**values, **{mask_key(case.adapter): MaskReference(m) for case, m in readers}}]
+    return [[text, {**values, **{make_mask_key(case.adapter): MaskReference(m) for case, m in readers}}]
             for text, values in cond]
 
 

@@ -198,7 +198,7 @@ def test_an_adapter_for_another_family(sd3, flux, adapter):
 
 
 def test_a_model_that_no_adapter_serves(adapter, tmp_path):
-    standalone = host.load(tiny.write(tmp_path / "tiny.safetensors")).model
+    standalone = host.load_mdit(tiny.write(tmp_path / "tiny.safetensors")).model
     refuses(ValueError, ("model: a MDiTBaseModel", "Load a model of SD3, SD3.5 (family sd3) and FLUX.1 (family flux)"),
             apply_adapter, standalone, adapter("flux"))
 

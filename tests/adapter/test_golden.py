@@ -22,7 +22,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
 from mditface.mdit.labelmap import CLASSES
 from mditface.mdit.mditface.adapter.families import flux
-from mditface.mdit.mditface.adapter.reader import apply_adapter, mask_key
+from mditface.mdit.mditface.adapter.reader import apply_adapter, make_mask_key
 from mditface.mdit.mditface.adapter.weights import load_adapter
 from mditface.mdit.mditface.cache import REPORT_KEY, RunReport
 from mditface.mdit.mditface.mask import CONDITIONING_KEY, BoundMask, MaskInput, MaskReference
@@ -121,10 +121,10 @@ def set_up(base, adapter, case, shape) -> Setup:
     latent, pixels = case["cond_latent"], base.model.latent_format.spacial_downscale_ratio
     own_size = latent.shape[-2:] == shape[-2:]
     model = apply_adapter(base, adapter, case["strength"].item(), 0 if own_size else latent.shape[-1] * pixels)
-    reader = model.wrappers[WrappersMP.APPLY_MODEL][mask_key(adapter)][0].__self__
+    reader = model.wrappers[WrappersMP.APPLY_MODEL][make_mask_key(adapter)][0].__self__
     labels = torch.zeros(latent.shape[0], 8, 8, dtype=torch.uint8)
     mask = MaskInput(labels, torch.ones(len(CLASSES)), vae=Latents(base.model.process_latent_out(latent)))
-    layout, reference = reader.layout(base.model), MaskReference(mask)
+    layout, reference = reader.get_layout(base.model), MaskReference(mask)
     if own_size or latent.shape[-2] == latent.shape[-1]:
         return Setup(model, reader, mask, BoundMask(reference, shape, base.model, layout))
     return Setup(model, reader, mask, Rectangle(reference, shape, base.model, layout, latent))
@@ -234,11 +234,11 @@ def test_the_mask_stream_block_by_block(base, adapter, cases):
     for name, case in cases.items():
         bound = set_up(base, adapter, case, case["latent"].shape).bound
         stream = Raw(base.model.diffusion_model, adapter, case["strength"].item())
-        tokens, _ = bound.tokens(None)
+        tokens, _ = bound.get_tokens(None)
         msk, pe = stream.start(tokens, tokens.tokens, {})
-        vec = stream.vector(torch.zeros(1), Prompt(y=case["pooled"], guidance=case["guidance"]), torch.float32)
+        vec = stream.make_vector(torch.zeros(1), Prompt(y=case["pooled"], guidance=case["guidance"]), torch.float32)
         for i, block in enumerate(names(base)):
-            inputs = stream.inputs(i, msk, vec, pe)
+            inputs = stream.make_inputs(i, msk, vec, pe)
             msk = inputs.finish(optimized_attention(*inputs[:3], stream.heads, skip_reshape=True))
             for part, value, tolerance in (("k_raw", stream.k, TOLERANCE), ("state", msk, STATE)):
                 if f"{block}.{part}" in case:
@@ -250,7 +250,7 @@ def test_the_mask_stream_block_by_block(base, adapter, cases):
 def test_places_of_the_tokens(base, adapter, cases, trajectories):
     for name, case in (cases | trajectories).items():
         latent = case["latent"] if "latent" in case else case["noise"]
-        tokens, _ = set_up(base, adapter, case, latent.shape).bound.tokens(None)
+        tokens, _ = set_up(base, adapter, case, latent.shape).bound.get_tokens(None)
         close(ids(tokens.rows, tokens.cols), case["cond_ids"], name, **IDS)
         close(ids(*map(torch.arange, tokens.extent)), case["image_ids"], name, **IDS)
 

@@ -170,7 +170,7 @@ def test_eviction_in_mid_run(case, texts):
 
 def test_unloading_in_mid_run(case, texts):
     labels, model = mask(), case.model
-    holder = labels.store.patcher(model.load_device, model.offload_device)
+    holder = labels.store.get_patcher(model.load_device, model.offload_device)
     out, report = run(each_step(model, lambda: holder.detach(True)), masked(texts[0], labels), texts[1], steps=3)
     assert (report.passes, report.hits) == (1, 2)
     torch.testing.assert_close(out, fresh(case, texts, steps=3), **TOLERANCE)

@@ -18,7 +18,7 @@ SIDE = 128
 
 @pytest.fixture(scope="module")
 def masks():
-    return {mask.name: mask for mask in painted.painted_masks()}
+    return {mask.name: mask for mask in painted.list_painted_masks()}
 
 
 def share(mask, part: str) -> np.ndarray:
@@ -62,7 +62,7 @@ def test_shapes_lie_on_top_of_earlier_ones():
 @pytest.fixture
 def samples(tmp_path, monkeypatch):
     """Stands for the renderer: pictures that show their label map's colours."""
-    def renders(seed: int, size: int, count: int, workers: int) -> Renders:
+    def make_renders(seed: int, size: int, count: int, workers: int) -> Renders:
         rng = np.random.default_rng(seed)
         labels = rng.integers(0, 19, (count, 8, 8), dtype=np.uint8).repeat(size // 8, 1).repeat(size // 8, 2)
         appearances = [sample_appearance(rng) for _ in labels]
@@ -72,7 +72,7 @@ def samples(tmp_path, monkeypatch):
                  caption=list(map(Caption.short, appearances)), attributes=list(map(json.dumps, appearances)))
         return Renders(folder)
 
-    monkeypatch.setattr(measure, "renders", renders)
+    monkeypatch.setattr(measure, "make_renders", make_renders)
     monkeypatch.setattr(measure, "ROUNDS", 1)
     monkeypatch.setattr(measure, "PAINTED_SEEDS", 1)
 
@@ -94,7 +94,7 @@ def test_bench_ends_with_one_json_object(samples, tmp_path, capsys):
 
 def test_swapped_sides_are_counted_in_the_standard_habit(monkeypatch):
     monkeypatch.setattr(measure, "PAINTED_SEEDS", 1)
-    masks = painted.painted_masks()
+    masks = painted.list_painted_masks()
     swap = masks[[mask.swapped for mask in masks].index(True)]
     asked = []
 
@@ -121,4 +121,4 @@ def test_swapped_sides_are_counted_in_the_standard_habit(monkeypatch):
     ("seconds_per_image", 1.2, "MISSED"), ("seconds_per_image", 0.7, "passed"),
     ("seconds_per_image", 0.4, "aim reached"), ("hat_color", 0.1, "")])
 def test_verdicts(name, value, told):
-    assert bundled.verdict(name, value) == told
+    assert bundled.judge_value(name, value) == told

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mditface.mdit.datasets import CachedDataset, FaceDataset, bucket_sizes, file_digest
+from mditface.mdit.datasets import CachedDataset, FaceDataset, find_bucket_sizes, compute_file_digest
 from mditface.mdit.datasets.faces import Face
 
 SIZES = st.lists(st.tuples(st.integers(1, 2000), st.integers(1, 2000)), min_size=1, max_size=40)
@@ -31,19 +31,19 @@ def faces(sizes):
 @settings(deadline=None)
 @given(SIZES, st.sampled_from([16, 32]), st.integers(32 ** 2, 600 ** 2))
 def test_every_sample_has_a_common_size_within_the_area(sizes, multiple, area):
-    common = bucket_sizes(sizes, area, multiple)
+    common = find_bucket_sizes(sizes, area, multiple)
     assert len(common) == len(sizes)
     for height, width in common:
         assert height * width <= area and height % multiple == width % multiple == 0 and min(height, width) > 0
 
 
 def test_common_sizes_keep_the_aspect():
-    sizes = bucket_sizes([(512, 512), (1024, 1024), (1200, 800), (800, 1200)], 512 ** 2)
+    sizes = find_bucket_sizes([(512, 512), (1024, 1024), (1200, 800), (800, 1200)], 512 ** 2)
     assert sizes[:2] == [(512, 512)] * 2
     (h, w), turned = sizes[2:]
     assert abs(h / w - 1.5) < 0.05 and turned[0] < turned[1] and 0.9 * 512 ** 2 < h * w
     with pytest.raises(ValueError, match="an area of 200 pixels"):
-        bucket_sizes([(1, 1)], 200)
+        find_bucket_sizes([(1, 1)], 200)
 
 
 # The cache
@@ -77,9 +77,9 @@ def test_samples_are_encoded_once(cached, tmp_path):
 def test_another_key_or_size_is_another_file(cached, tmp_path, key, size):
     cached.fill()
     other = CachedDataset(faces([(size, size)] * 4), encode, tmp_path / "cache", key)
-    assert {other.path(k) for k in range(4)}.isdisjoint(cached.path(k) for k in range(4))
+    assert {other.get_path(k) for k in range(4)}.isdisjoint(cached.get_path(k) for k in range(4))
     same = CachedDataset(faces([(16, 16)] * 4), encode, tmp_path / "cache", {"scale": 1, "vae": "a"})
-    assert [same.path(k) for k in range(4)] == [cached.path(k) for k in range(4)]
+    assert [same.get_path(k) for k in range(4)] == [cached.get_path(k) for k in range(4)]
 
 
 def test_a_stopped_write_leaves_no_file(cached, monkeypatch):
@@ -87,9 +87,9 @@ def test_a_stopped_write_leaves_no_file(cached, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         cached[0]
     monkeypatch.undo()
-    assert not cached.path(0).exists() and cached[0]["latent"].shape == (3, 16, 16)
+    assert not cached.get_path(0).exists() and cached[0]["latent"].shape == (3, 16, 16)
 
 
 def test_file_digest(tmp_path):
     (tmp_path / "model").write_bytes(b"abc")
-    assert file_digest(tmp_path / "model").startswith("ba7816bf8f01cfea")
+    assert compute_file_digest(tmp_path / "model").startswith("ba7816bf8f01cfea")

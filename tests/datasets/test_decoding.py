@@ -165,7 +165,7 @@ def test_a_shard_takes_other_formats_as_png(tmp_path):
     write_pairs(tmp_path, 2)
     become_webp(tmp_path / "face" / "1.png")
     faces = open_dataset(tmp_path)
-    files = faces.sources[1].tar_files()
+    files = faces.sources[1].make_tar_files()
     assert set(files) == {"png", "mask.png", "txt"}
     assert torch.equal(read_image(io.BytesIO(files["png"])), faces[1]["image"])
 

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from bench import dynast
-from bench.costs.dynast import direct
+from bench.costs.dynast import run_direct
 from mditface.mdit.dynast.model import DynaST
 from mditface.mdit.dynast.weights import read_generator
 from mditface.tests.dynast import tiny
@@ -20,7 +20,7 @@ def test_the_direct_network_agrees_with_the_reference(root):
     network.load_state_dict(weights)
     case = load_file(golden / "forward_deepfashion.safetensors")
     with torch.inference_mode():
-        found = direct(network, case["in.seg_u8"] / 255, case["in.ref_image"], case["in.ref_seg_u8"] / 255)
+        found = run_direct(network, case["in.seg_u8"] / 255, case["in.ref_image"], case["in.ref_seg_u8"] / 255)
     torch.testing.assert_close(found, case["out.image"], rtol=1e-3, atol=1e-4)
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from mditface.mdit.shared import sparse_attention
 from mditface.mdit.shared.candidates import expand_to_children, join_2x2, propagate_candidates, split_2x2
-from mditface.mdit.dynast import block, canny, face, pose, weights
+from mditface.mdit.dynast import block, canny, face, keypoints, pose, weights
 from mditface.mdit.dynast.config import LEVELS, read_config
 from mditface.mdit.dynast.model import DynaST
 from mditface.mdit.dynast.label import prepare_exemplar
@@ -213,7 +213,7 @@ def test_published_names_and_shapes(folder):
     shapes = {name: tuple(shape.tolist()) for name, shape in
               load_file(folder / "published_shapes.safetensors").items()}
     config = read_config({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
-    found = {name: tuple(shape) for name, shape in weights.published_shapes(config).items()}
+    found = {name: tuple(shape) for name, shape in weights.list_published_shapes(config).items()}
     assert found == shapes
 
 
@@ -232,14 +232,14 @@ def test_face_labels(folder):
         parts = [mask.numpy() > 0 if there else torch.zeros_like(mask).numpy() > 0
                  for mask, there in zip(case["part_masks_u8"], case["part_present"])]
         assert (face.to_luma(image, size) == case["gray_u8"].numpy()).all()
-        assert (canny.canny(case["gray_u8"].numpy()) == (case["canny"].numpy() > 0)).all()
+        assert (canny.find_edges(case["gray_u8"].numpy()) == (case["canny"].numpy() > 0)).all()
         assert (face.build_face_label(image, parts, size) == case["label"].numpy()).all()
         torch.testing.assert_close(prepare_exemplar(image, size), case["image"], rtol=0, atol=1e-6)
 
 
 def test_pose_labels(folder):
     for case in numbered(load_file(folder / "preprocess.safetensors"), "pose"):
-        indices = case["subset"].flatten()[:pose.POINTS].int().tolist()
+        indices = case["subset"].flatten()[:keypoints.POINTS].int().tolist()
         points = [None if i < 0 else tuple(case["candidate"][i, :2].tolist()) for i in indices]
         found = pose.build_pose_label(points, *case["source_hw"].tolist(), case["label"].shape[-1])
         assert (found == case["label"].numpy()).all()

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from mditface.mdit.recipes.dynast import losses, network
 from mditface.mdit.recipes.dynast.discriminator import Discriminator
-from mditface.mdit.recipes.dynast.vgg import vgg_input
+from mditface.mdit.recipes.dynast.vgg import prepare_vgg_input
 
 WEIGHTS = network.LossWeights()
 
@@ -63,4 +63,4 @@ def test_distances_of_vggs_features(step):
     fake, real = step["vgg.feat_fake"], step["vgg.feat_real"]
     same(losses.weighted_l1(fake, real, losses.sample_weights(step["in.self_ref"])), step, "vgg.weighted_l1")
     same(F.mse_loss(fake, real), step, "vgg.mse")
-    same(vgg_input(step["vgg.pre_in"]), step, "vgg.pre_out")
+    same(prepare_vgg_input(step["vgg.pre_in"]), step, "vgg.pre_out")

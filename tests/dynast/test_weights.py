@@ -54,7 +54,7 @@ def test_a_network_under_spectral_norm_saves_the_published_layout():
         if weights.SPECTRAL.fullmatch(name):
             torch.nn.utils.spectral_norm(module)
     shapes = {name: weight.shape for name, weight in network.state_dict().items()}
-    assert shapes == weights.published_shapes(tiny.CONFIG)
+    assert shapes == weights.list_published_shapes(tiny.CONFIG)
     label = tiny.label(2).channels / 255
     network.train()(label, torch.rand(2, 3, 32, 32), label).image.sum().backward()
     assert network.embed_q1.conv_0.weight_orig.grad.abs().max() > 0
@@ -82,7 +82,7 @@ def test_refusals(tmp_path, edit, message):
     path = tmp_path / "G.pth"
     torch.save(edit(tiny.published()), path)
     with pytest.raises(ValueError, match=f"weights_name: '.*G.pth'.*{message}"):
-        host.load(str(path))
+        host.load_dynast(str(path))
 
 
 class Evil:
@@ -94,5 +94,5 @@ def test_no_code_of_a_file_is_run(tmp_path, capsys):
     path = tmp_path / "G.pth"
     torch.save({"pos_embed": Evil()}, path)
     with pytest.raises(ValueError, match="weights_name"):
-        host.load(str(path))
+        host.load_dynast(str(path))
     assert capsys.readouterr().out == ""

@@ -10,7 +10,7 @@ from mditface.mdit.dynast.config import DynaSTConfig
 from mditface.mdit.dynast.host import PatchedDynaST
 from mditface.mdit.dynast.label import Label
 from mditface.mdit.dynast.model import DynaST
-from mditface.mdit.dynast.weights import add_twins, fold_spectral_norm, published_shapes
+from mditface.mdit.dynast.weights import add_twins, fold_spectral_norm, list_published_shapes
 
 CONFIG = DynaSTConfig(nc=15, ngf=4, max_multi=4, pos_dim=2, prune_dim=3, blocks=2, size=32)
 PERSON = replace(CONFIG, nc=20)
@@ -20,7 +20,7 @@ def published(config: DynaSTConfig = CONFIG, seed: int = 0) -> dict[str, torch.T
     """Random weights in the published layout, what is saved twice equal."""
     generator = torch.Generator().manual_seed(seed)
     weights = {}
-    for name, shape in published_shapes(config).items():
+    for name, shape in list_published_shapes(config).items():
         if name.endswith("num_batches_tracked"):
             weights[name] = torch.tensor(0)
         elif not name.endswith("model.2.weight"):
@@ -32,7 +32,7 @@ def published(config: DynaSTConfig = CONFIG, seed: int = 0) -> dict[str, torch.T
         v = torch.nn.functional.normalize(flat.mT @ u, dim=0)  # as one power iteration leaves them
         weights |= {name.removesuffix("orig") + "u": torch.nn.functional.normalize(flat @ v, dim=0),
                     name.removesuffix("orig") + "v": v}
-    return add_twins(weights, published_shapes(config))
+    return add_twins(weights, list_published_shapes(config))
 
 
 def network(config: DynaSTConfig = CONFIG, seed: int = 0) -> DynaST:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mditface.mdit.interactdiffusion.draw import COLORS
-from mditface.mdit.interactdiffusion.model import between_boxes
+from mditface.mdit.interactdiffusion.model import compute_action_boxes
 from mditface.mdit.interactdiffusion.text import FIELDS, parse_interactions
 from mditface.nodes.interactdiffusion import FIRST_LAYOUT
 from mditface.tests.e2e.draw_interactions_page import EDITOR
@@ -59,4 +59,4 @@ def test_the_action_lies_where_the_model_puts_it(page):
         const {{ between }} = {MODEL};
         return pairs.map(([one, other]) => between(one, other));
     }}""", boxes.tolist())
-    assert torch.equal(torch.tensor(found, dtype=torch.float64), between_boxes(boxes[:, 0], boxes[:, 1]))
+    assert torch.equal(torch.tensor(found, dtype=torch.float64), compute_action_boxes(boxes[:, 0], boxes[:, 1]))

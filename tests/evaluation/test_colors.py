@@ -13,5 +13,5 @@ def test_color_rule_names_colors():
     images = [rng.normal(tones[appearance["hair_color"]], 12, (16, 16, 3)) for appearance in appearances]
     images = np.stack(images).clip(0, 255)
     rule = ColorRule("hair_color", images, labels, appearances)
-    assert rule.accuracy(images, labels, appearances) == {"count": 36, "accuracy": 1.0}
+    assert rule.measure_accuracy(images, labels, appearances) == {"count": 36, "accuracy": 1.0}
     assert rule(images[0], np.zeros_like(labels[0])) is None

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from mditface.mdit.evaluation.metrics.exemplar_agreement import ExemplarAgreement, median_color_distances
+from mditface.mdit.evaluation.metrics.exemplar_agreement import ExemplarAgreement, measure_color_distances
 from mditface.mdit.labelmap import CLASSES
 
 
@@ -25,5 +25,5 @@ def test_median_color_distances():
     labels[:8] = CLASSES.index("hair")
     one, other = np.zeros((16, 16, 3), np.uint8), np.zeros((16, 16, 3), np.uint8)
     other[:8] = (30, 40, 0)
-    assert median_color_distances(one, labels, other, labels) == {"hair_color": 50.0, "background_color": 0.0}
-    assert median_color_distances(one, labels, other, np.zeros_like(labels)).keys() == {"background_color"}
+    assert measure_color_distances(one, labels, other, labels) == {"hair_color": 50.0, "background_color": 0.0}
+    assert measure_color_distances(one, labels, other, np.zeros_like(labels)).keys() == {"background_color"}

@@ -313,11 +313,12 @@ def test_attributes_are_read_from_the_parsed_regions():
     images, labels = map(np.stack, zip(*(painted_appearance(appearance, rng) for appearance in appearances)))
     rules = attributes.ShapeRules(images[:80], labels[:80], appearances[:80])
     for image, label, appearance in zip(images[80:], labels[80:], appearances[80:]):
-        assert rules(image, label) == {name: attributes.asked_value(name, appearance) for name in attributes.JUDGED}
+        asked = {name: attributes.find_asked_value(name, appearance) for name in attributes.JUDGED}
+        assert rules(image, label) == asked
 
 
 def test_picture_without_a_face_is_judged_all_the_same():
-    assert not attributes.region_statistics(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)).any()
+    assert not attributes.compute_region_statistics(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)).any()
 
 
 # Generation and the command
@@ -366,10 +367,10 @@ def test_folder_is_filled_where_pictures_are_missing(tmp_path):
         return torch.zeros(len(labels), 4, 4, 3, dtype=torch.uint8)
 
     samples = [(number, {"labels": torch.zeros(4, 4), "caption": ""}) for number in range(7)]
-    generate.write_image(generate.image_path(tmp_path, 1), torch.full((4, 4, 3), 9, dtype=torch.uint8))
+    generate.write_image(generate.make_image_path(tmp_path, 1), torch.full((4, 4, 3), 9, dtype=torch.uint8))
     generate.fill_folder(tmp_path, samples, generator, batch=3)
     assert drawn == [(0, 2, 3), (4, 5, 6)]
-    assert np.array(Image.open(generate.image_path(tmp_path, 1))).max() == 9
+    assert np.array(Image.open(generate.make_image_path(tmp_path, 1))).max() == 9
     assert len(list(tmp_path.iterdir())) == 7
 
 
@@ -377,10 +378,10 @@ def test_other_options_and_weights_have_folders_of_their_own(tmp_path):
     weights = [tmp_path / "a", tmp_path / "b"]
     for path in weights:
         path.write_text(path.name)
-    folders = {generate.image_folder(tmp_path, [path], source, SIDE, options) for path in weights
+    folders = {generate.make_image_folder(tmp_path, [path], source, SIDE, options) for path in weights
                for source in ("x", "y") for options in (generate.Options(), generate.Options(seed=1))}
     assert len(folders) == 8
-    assert generate.image_folder(tmp_path, weights[:1], "x", SIDE, generate.Options()) in folders
+    assert generate.make_image_folder(tmp_path, weights[:1], "x", SIDE, generate.Options()) in folders
 
 
 def test_missing_model_file(tmp_path):
@@ -422,7 +423,7 @@ def test_command_writes_the_report_and_goes_on(shard, tmp_path, root, capsys, mo
 
 def test_sheet_shows_map_picture_and_real_picture():
     picture, image = np.full((4, 4, 3), 7, np.uint8), torch.full((3, 4, 4), 9, dtype=torch.uint8)
-    pixels = np.array(report.sheet([(picture, image, torch.ones(4, 4, dtype=torch.uint8))]))
+    pixels = np.array(report.draw_sheet([(picture, image, torch.ones(4, 4, dtype=torch.uint8))]))
     assert [tuple(pixels[0, x]) for x in (0, 4, 8)] == [PALETTE[1], (7, 7, 7), (9, 9, 9)]
 
 

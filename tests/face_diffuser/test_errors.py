@@ -6,7 +6,7 @@ import comfy.model_sampling
 import comfy.nested_tensor
 from comfy.patcher_extension import PatcherInjection
 from mditface.mdit.face_diffuser.guider import FusionGuider
-from mditface.mdit.face_diffuser.stages import Borders, leading_sigmas
+from mditface.mdit.face_diffuser.stages import Borders, compute_leading_sigmas
 from mditface.nodes.face_diffuser import SaliencyFusionGuider, read_region
 from mditface.tests.face_diffuser.test_host import with_lora
 from mditface.tests.face_diffuser.tiny import FAMILIES, TEXTS, fusion, model, run
@@ -115,4 +115,4 @@ def test_regions():
 def test_more_steps_than_the_schedule_has():
     sampling = model().get_model_object("model_sampling")
     with pytest.raises(ValueError, match="steps: 1000, but the model's schedule has 1000"):
-        leading_sigmas(sampling, 1000)
+        compute_leading_sigmas(sampling, 1000)

@@ -13,8 +13,8 @@ import comfy.samplers
 import comfy.sd1_clip
 from mditface.mdit.face_diffuser.guider import FusionGuider, Prediction
 from mditface.mdit.face_diffuser.marker import MARKER, tokenize
-from mditface.mdit.face_diffuser.saliency import compute_response, log_saliency, smooth
-from mditface.mdit.face_diffuser.stages import Borders, leading_sigmas, step_of
+from mditface.mdit.face_diffuser.saliency import compute_response, compute_log_saliency, smooth_response
+from mditface.mdit.face_diffuser.stages import Borders, compute_leading_sigmas, find_step
 from mditface.mdit.face_diffuser.subject import normalize, prepare_image, read_config
 from mditface.mdit.face_diffuser.weights import SUBJECT_PARTS, build_subject, load_face_diffuser, split_parts
 from mditface.tests.face_diffuser import tiny, toy
@@ -71,9 +71,9 @@ def test_maps(snf):
         for side in SIDES:
             change = predictions[side].change
             change = compute_response(change, case["guidance"].item(), torch.ones(len(change)))
-            smoothed = smooth(change)
+            smoothed = smooth_response(change)
             found = {"abs_smoothed": smoothed, "omega": smoothed.mean(1, keepdim=True),
-                     "softmax": log_saliency(change).exp()}
+                     "softmax": compute_log_saliency(change).exp()}
             for part, tensor in found.items():
                 if f"{part}_{side}" in case:
                     torch.testing.assert_close(tensor, case[f"{part}_{side}"], rtol=1e-5, atol=1e-5 * (
@@ -108,18 +108,18 @@ def test_stages(folder):
         scheduler, *numbers = name.rsplit("_", 3)
         steps, first, last = map(int, numbers)
         n = len(case["stage"])
-        found = [borders(first, last, n).stage(i, n).value for i in range(n)]
+        found = [borders(first, last, n).find_stage(i, n).value for i in range(n)]
         assert found == case["stage"].int().tolist(), name
         sigmas = torch.cat([case["sigma"], torch.zeros(1)])
         if scheduler != "pndm":  # PNDM visits one twice
-            assert [step_of(sigma, sigmas) for sigma in case["sigma"]] == list(range(n)), name
+            assert [find_step(sigma, sigmas) for sigma in case["sigma"]] == list(range(n)), name
 
 
 def test_schedule_visits_the_references_time_steps(folder):
     sampling = tiny.model().get_model_object("model_sampling")
     for name, case in read(folder, "stages").items():
         if name.startswith("ddim"):
-            sigmas = leading_sigmas(sampling, len(case["sigma"]))
+            sigmas = compute_leading_sigmas(sampling, len(case["sigma"]))
             torch.testing.assert_close(sigmas[:-1], case["sigma"], rtol=1e-5, atol=0, msg=said(name))
             assert sigmas[-1] == 0
 

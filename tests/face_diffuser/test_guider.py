@@ -208,7 +208,7 @@ def test_each_picture_has_its_region():
 def test_feathering_fades_the_edge():
     region = torch.zeros(1, 8, 8)
     region[..., 4:] = 1
-    log = Prior(region, feather=2).log_weight(torch.Size((1, 4, 8, 8)), torch.device("cpu"))
+    log = Prior(region, feather=2).compute_log_weight(torch.Size((1, 4, 8, 8)), torch.device("cpu"))
     torch.testing.assert_close(log[0, 0, 0].exp(), torch.tensor([0, 0, 0.2, 0.4, 0.6, 0.8, 1, 1]))
 
 

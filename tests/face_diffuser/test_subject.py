@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 import comfy.model_management
 import comfy.ops
 from mditface.mdit.face_diffuser.marker import MARKER, tokenize
-from mditface.mdit.face_diffuser.stages import Borders, Stage, leading_sigmas, step_of
+from mditface.mdit.face_diffuser.stages import Borders, Stage, compute_leading_sigmas, find_step
 from mditface.mdit.face_diffuser.subject import SubjectEncoder, prepare_image, read_config
 from mditface.mdit.face_diffuser.weights import build_subject
 from mditface.nodes.face_diffuser import SubjectConditioning
@@ -168,7 +168,7 @@ def test_prepared_images(height, width, resolution):
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(1, 200))
 def test_stages_follow_each_other(one, other, steps):
     borders = Borders(*sorted((one, other)))
-    stages = [borders.stage(step, steps).value for step in range(steps)]
+    stages = [borders.find_stage(step, steps).value for step in range(steps)]
     assert stages == sorted(stages)
     assert one > 0 < other or Stage.SCENE.value not in stages
     assert max(one, other) < 1 or Stage.SUBJECT.value not in stages
@@ -176,13 +176,13 @@ def test_stages_follow_each_other(one, other, steps):
 
 @given(st.integers(1, 999))
 def test_every_step_knows_itself(steps):
-    sigmas = leading_sigmas(model().get_model_object("model_sampling"), steps)
+    sigmas = compute_leading_sigmas(model().get_model_object("model_sampling"), steps)
     assert len(sigmas) == steps + 1
-    assert [step_of(sigma, sigmas) for sigma in sigmas[:-1:7]] == list(range(0, steps, 7))
-    assert step_of(sigmas[0] * 2, sigmas) == 0 and step_of(sigmas[-1], sigmas) == steps - 1
+    assert [find_step(sigma, sigmas) for sigma in sigmas[:-1:7]] == list(range(0, steps, 7))
+    assert find_step(sigmas[0] * 2, sigmas) == 0 and find_step(sigmas[-1], sigmas) == steps - 1
 
 
 def test_the_published_schedule():
     sampling = model().get_model_object("model_sampling")
-    sigmas = leading_sigmas(sampling, 50, to_clean=False)
+    sigmas = compute_leading_sigmas(sampling, 50, to_clean=False)
     assert torch.equal(sigmas, torch.cat([sampling.sigmas[1:982:20].flip(0), sampling.sigmas[:1]]))

@@ -27,18 +27,18 @@ VAE = dict(double_z=True, z_channels=4, resolution=256, in_channels=3, out_ch=3,
 META = dict(dtype=torch.float32, device="meta")
 
 
-def shapes_of(module: torch.nn.Module) -> dict[str, tuple]:
+def read_shapes(module: torch.nn.Module) -> dict[str, tuple]:
     return {name: tuple(weight.shape) for name, weight in module.state_dict().items()}
 
 
 def unet_shapes() -> dict[str, tuple]:
-    network = shapes_of(comfy.model_base.UNetModel(**UNET, **META, operations=comfy.ops.disable_weight_init))
+    network = read_shapes(comfy.model_base.UNetModel(**UNET, **META, operations=comfy.ops.disable_weight_init))
     return {name: network[own] for name, own in comfy.utils.unet_to_diffusers(UNET).items() if own in network}
 
 
 def vae_shapes(names: list[str]) -> dict[str, tuple]:
     with torch.device("meta"):
-        network = shapes_of(comfy.ldm.models.autoencoder.AutoencoderKL(ddconfig=VAE, embed_dim=4))
+        network = read_shapes(comfy.ldm.models.autoencoder.AutoencoderKL(ddconfig=VAE, embed_dim=4))
     numbered = {name: torch.full((1,), float(i)) for i, name in enumerate(names)}
     own = comfy.diffusers_convert.convert_vae_state_dict(dict(numbered))
     found = {names[int(number.flatten()[0])]: network[key] for key, number in own.items()}
@@ -49,7 +49,7 @@ def vae_shapes(names: list[str]) -> dict[str, tuple]:
 def text_shapes() -> dict[str, tuple]:
     config = dict(num_hidden_layers=12, hidden_size=768, num_attention_heads=12, intermediate_size=3072,
                   hidden_act="quick_gelu", max_position_embeddings=77, eos_token_id=49407)
-    return shapes_of(comfy.clip_model.CLIPTextModel_(config, torch.float32, "meta", comfy.ops.disable_weight_init))
+    return read_shapes(comfy.clip_model.CLIPTextModel_(config, torch.float32, "meta", comfy.ops.disable_weight_init))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def full(tiny_file):
     shapes = {**{published.UNET + name: shape for name, shape in unet_shapes().items()},
               **{published.TEXT + name: shape for name, shape in text_shapes().items()},
               **{published.VAE + name: shape for name, shape in vae_shapes(names).items()},
-              **shapes_of(subject)}
+              **read_shapes(subject)}
     frozen = (published.TEXT, published.VAE)
     weights = {name: torch.full((1,), 0.01 + 1e-5 * i, dtype=torch.bfloat16 if name.startswith(frozen) else
                                 torch.float32).expand(shape) for i, (name, shape) in enumerate(shapes.items())}

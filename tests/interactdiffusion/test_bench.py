@@ -20,8 +20,8 @@ def case():
 
 
 def test_forms_compute_the_same(case):
-    bare = case.step(lambda x, options: x)
-    steps = [case.step(patch) for patch in case.forms.values()]
+    bare = case.run_step(lambda x, options: x)
+    steps = [case.run_step(patch) for patch in case.forms.values()]
     for step in steps:
         torch.testing.assert_close(step, steps[0], rtol=0, atol=1e-4)
     assert (bare - steps[0]).abs().max() > 0.01

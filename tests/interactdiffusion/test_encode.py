@@ -4,7 +4,7 @@ import torch
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from mditface.mdit.interactdiffusion.draw import COLORS, draw_layout
-from mditface.mdit.interactdiffusion.encode import WHOLE_IMAGE, encode_interactions, no_interactions
+from mditface.mdit.interactdiffusion.encode import WHOLE_IMAGE, encode_interactions, make_empty_interactions
 from mditface.tests.interactdiffusion import tiny
 
 
@@ -50,7 +50,7 @@ def test_crop():
     torch.testing.assert_close(torch.tensor(right.interactions[0].subject_box), torch.tensor((0.0, 0.2, 0.9, 1.0)))
     assert torch.equal(right.features, given.features[:, 1:])
     assert given.crop_to((0.0, 0.9, 0.1, 1.0)).interactions == ()
-    none = no_interactions(tiny.SIZES).crop_to((0.5, 0.0, 1.0, 1.0))  # as the host does
+    none = make_empty_interactions(tiny.SIZES).crop_to((0.5, 0.0, 1.0, 1.0))  # as the host does
     assert none.interactions == () and none.features.shape == (3, 0, tiny.SIZES.feature)
 
 

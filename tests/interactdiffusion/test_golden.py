@@ -13,7 +13,7 @@ import comfy.ops
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_detection import detect_unet_config
 from mditface.mdit.shared.conds import CarriedCond
-from mditface.mdit.interactdiffusion.model import HEADS, Grounding, between_boxes, embed_boxes
+from mditface.mdit.interactdiffusion.model import HEADS, Grounding, compute_action_boxes, embed_boxes
 from mditface.mdit.interactdiffusion.patch import FuserPatch
 from mditface.mdit.interactdiffusion.schedule import ScheduleBySteps, ScheduleByTimestep, Moment
 from mditface.mdit.interactdiffusion.weights import load_interactdiffusion
@@ -51,7 +51,7 @@ def read(folder, name):
 
 def test_between(folder):
     given = read(folder, "between")
-    found = between_boxes(given["subject_boxes"], given["object_boxes"])
+    found = compute_action_boxes(given["subject_boxes"], given["object_boxes"])
     names = json.loads(safe_open(folder / "between.safetensors", "pt").metadata()["case_names"])
     for i, expected in enumerate(given["between_boxes"][0]):
         torch.testing.assert_close(found[0, i], expected, **EXACT, msg=said(names[i] if i < len(names) else i))
@@ -106,7 +106,7 @@ class Tokens:
     def __init__(self, fusers, tokens):
         self.fusers, self.tokens = fusers, tokens
 
-    def entry(self, fuser, area, x):
+    def find_entry(self, fuser, area, x):
         return self.fusers[fuser].project_tokens(self.tokens)
 
 
@@ -160,11 +160,11 @@ def test_schedules(folder):
 
 def check_steps(schedules, expected):
     steps = expected.shape[1]
-    found = [[one.scale(Moment(i, steps, 0.0)) for i in range(steps)] for one in schedules]
+    found = [[one.compute_scale(Moment(i, steps, 0.0)) for i in range(steps)] for one in schedules]
     torch.testing.assert_close(torch.tensor(found), expected, **SCHEDULE)
 
 
 def check_timesteps(settings, timesteps, expected):
-    found = [[strength * ScheduleByTimestep(full, end).scale(Moment(0, 1, t)) for t in timesteps.tolist()]
+    found = [[strength * ScheduleByTimestep(full, end).compute_scale(Moment(0, 1, t)) for t in timesteps.tolist()]
              for full, end, strength in settings]
     torch.testing.assert_close(torch.tensor(found), expected, **SCHEDULE)

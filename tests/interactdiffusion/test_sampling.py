@@ -9,7 +9,7 @@ import comfy.samplers
 import comfy.sd
 import node_helpers
 import nodes
-from bench.costs.plain import plain_fuser
+from bench.costs.plain import run_plain_fuser
 from comfy.cldm.cldm import ControlNet
 from comfy.ldm.modules import attention
 from comfy_extras import nodes_custom_sampler
@@ -49,7 +49,7 @@ def reference(model, weights, positive, negative=None):
         halves = options["cond_or_uncond"]
         seen.append(tuple(halves))
         rows = torch.cat([tokens[half].expand(x.shape[0] // len(halves), -1, -1) for half in halves])
-        return plain_fuser(network.fusers[options["transformer_index"]], x, rows, 1.0)
+        return run_plain_fuser(network.fusers[options["transformer_index"]], x, rows, 1.0)
     model = model.clone()
     model.set_model_patch(patch, "middle_patch")
     return model, seen

@@ -86,7 +86,7 @@ def encoded(*interactions: Interaction) -> encode.EncodedInteractions:
 
 
 def nothing(weights):
-    return encode.no_interactions(weights.network.sizes)
+    return encode.make_empty_interactions(weights.network.sizes)
 
 
 def text(seed: int, length: int = 11, **values) -> list:

@@ -11,7 +11,7 @@ def inference_mode(as_the_host_runs_nodes):
 def loaded(tmp_path_factory):
     from mditface.mdit.mditface import host
     from mditface.tests.mditface import tiny
-    return host.load(tiny.write(tmp_path_factory.mktemp("model") / "tiny.safetensors"))
+    return host.load_mdit(tiny.write(tmp_path_factory.mktemp("model") / "tiny.safetensors"))
 
 
 @pytest.fixture

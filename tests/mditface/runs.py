@@ -114,12 +114,12 @@ def hooked(conditioning, strength: float = 1.0, keyframes: dict[float, float] = 
 @contextlib.contextmanager
 def reservations():
     """The entries and bytes that runs inside the block reserve, in their order."""
-    found, reserved = [], StaticStore.reserved
+    found, reserved = [], StaticStore.reserve
 
     def record(store, entries, nbytes):
         found.append((entries, nbytes))
         return reserved(store, entries, nbytes)
-    with mock.patch.object(StaticStore, "reserved", record):
+    with mock.patch.object(StaticStore, "reserve", record):
         yield found
 
 

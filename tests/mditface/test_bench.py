@@ -40,40 +40,41 @@ def tokens(count: int, rows: int = B) -> torch.Tensor:
 
 
 def count_dynamic(block, masks=()) -> int:
-    return measure.flops(lambda: block(tokens(N), tokens(L), torch.zeros(B, D), None, masks, 0))
+    return measure.count_flops(lambda: block(tokens(N), tokens(L), torch.zeros(B, D), None, masks, 0))
 
 
 def test_base_block_costs_what_the_formula_says(block):
-    assert count_dynamic(block) - modulation(2, B) == B * formulas.base_flops(D, N, L)
+    assert count_dynamic(block) - modulation(2, B) == B * formulas.count_base_flops(D, N, L)
 
 
 @pytest.mark.parametrize("keys", [M, M // 4])
 def test_dynamic_block_costs_what_the_formula_says(block, keys):
     kv = torch.zeros(1, block.heads, keys, D // block.heads)
     extra = count_dynamic(block, (MaskRows(slice(0, B), [(kv, kv)]),)) - count_dynamic(block)
-    assert extra == B * formulas.dynamic_extra(D, N, L, keys)
+    assert extra == B * formulas.count_dynamic_extra(D, N, L, keys)
 
 
 @LAST
 def test_static_block_costs_what_the_formula_says(block, last):
     """The last block's queries are made, too: they come out of the same layer as its keys and values."""
-    counted = measure.flops(lambda: block.run_static(tokens(M, 1), torch.zeros(1, D), None, last))
-    assert counted - modulation(1, 1) == formulas.static_flops(D, M, last) + last * 2 * D * D * M
+    counted = measure.count_flops(lambda: block.run_static(tokens(M, 1), torch.zeros(1, D), None, last))
+    assert counted - modulation(1, 1) == formulas.count_static_flops(D, M, last) + last * 2 * D * D * M
 
 
 @LAST
 def test_naive_block_costs_what_the_formula_says(block, last):
     vec = torch.zeros(B, D)
-    counted = measure.flops(lambda: standalone.joint_block(
+    counted = measure.count_flops(lambda: standalone.run_joint_block(
         block, tokens(L), tokens(N), tokens(M), vec, vec, None, None, None, last))
-    expected = formulas.base_flops(D, N, L) + formulas.naive_extra(D, N, L, M, last) + last * 2 * D * D * M
+    expected = formulas.count_base_flops(D, N, L) + formulas.count_naive_extra(D, N, L, M, last) + last * 2 * D * D * M
     assert counted - modulation(3, B) == B * expected
 
 
 @pytest.mark.parametrize("pixels", standalone.EXPECTED)
 @pytest.mark.parametrize("name", standalone.SIZES)
 def test_formulas_give_the_table_of_the_design_page(name, pixels):
-    found = standalone.removed(standalone.predicted(standalone.SIZES[name], (pixels // 16) ** 2), steps=28)
+    predicted = standalone.predict_flops(standalone.SIZES[name], (pixels // 16) ** 2)
+    found = standalone.compute_removed_fractions(predicted, steps=28)
     assert [round(100 * found[kind], 1) for kind in standalone.KINDS] == list(standalone.EXPECTED[pixels][name])
 
 
@@ -95,10 +96,10 @@ def test_bench_ends_with_one_json_object(monkeypatch, capsys):
 def test_error_would_show_other_keys_and_another_form():
     with torch.inference_mode():
         case = standalone.Case(standalone.Size(64, 3, 2), 64, torch.device("cpu"))
-        expected = case.joint(decoupled=True)
-        kv = [(k * 1.01, v) for k, v in case.static(case.tokens()).blocks]
-        assert (case.cached(kv) - expected).abs().max() > 1e-4
-        assert (case.joint() - expected).abs().max() > 1e-2
+        expected = case.run_joint(decoupled=True)
+        kv = [(k * 1.01, v) for k, v in case.run_static(case.make_tokens()).blocks]
+        assert (case.run_cached(kv) - expected).abs().max() > 1e-4
+        assert (case.run_joint() - expected).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("argv, told", [(["--sizes", "Ti,Q"], "no Q"), (["--pixels", "250"], "multiple of 32"),

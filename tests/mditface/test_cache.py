@@ -316,7 +316,7 @@ def test_a_failed_pass_leaves_nothing(loaded, texts, mask, uncached, place, fail
     with replaced(block, "run_static", failure), pytest.raises(error):
         run(loaded.model, masked(texts[0], mask), texts[1])
     assert not mask.store.cache.entries
-    assert mask.store.patcher(loaded.model.load_device, loaded.model.offload_device).model_size() == 0
+    assert mask.store.get_patcher(loaded.model.load_device, loaded.model.offload_device).model_size() == 0
     out, report = run(loaded.model, masked(texts[0], mask), texts[1])
     assert report.passes == 1
     torch.testing.assert_close(out, uncached(), **TOLERANCE)
@@ -450,7 +450,7 @@ def test_copies_share_the_mask_and_pickles_leave_the_cache_behind(loaded, texts,
 @torch.inference_mode(False)
 def test_with_gradients_the_mask_is_computed_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(comfy.model_management, "in_training", True)  # the host's kernels have no gradients else
-    loaded = host.load(tiny.write(tmp_path / "trained.safetensors"))
+    loaded = host.load_mdit(tiny.write(tmp_path / "trained.safetensors"))
     weight = loaded.model.model.diffusion_model.blocks[0].msk.qkv.weight.requires_grad_(True)
     mask = mask_of(tiny.labels().clone())
     with torch.no_grad():

@@ -33,8 +33,8 @@ def exemplar_tokens(cfg, grid=(3, 4), target_grid=(3, 4), batch=1):
     return ExemplarTokens(side(cfg.mask_features, target_grid), side(cfg.mask_features, grid, batch, seed=2), picture)
 
 
-def exemplar_keys(net, tokens, strength=1.0):
-    found, kv = net.exemplar.static_path(tokens)
+def make_exemplar_keys(net, tokens, strength=1.0):
+    found, kv = net.exemplar.run_static_path(tokens)
     return ExemplarKeys(*found, list(kv), strength)
 
 
@@ -43,7 +43,7 @@ def reading(**changes):
     net = tiny.network(tiny.config(**READING | changes))
     given = inputs(net.config)
     rows = static_rows(net, given)
-    return net, given, rows, rows._replace(exemplar=exemplar_keys(net, exemplar_tokens(net.config)))
+    return net, given, rows, rows._replace(exemplar=make_exemplar_keys(net, exemplar_tokens(net.config)))
 
 
 def shut(net):
@@ -72,7 +72,7 @@ def test_a_shut_gate_and_a_strength_of_zero_are_bit_for_bit_the_model_without():
 def test_a_read_is_the_sum_over_the_candidates_that_pass_the_test():
     net, given, _, _ = reading()
     read, width = net.exemplar.reads[1], net.config.width
-    keys = exemplar_keys(net, exemplar_tokens(net.config, grid=(4, 4)))
+    keys = make_exemplar_keys(net, exemplar_tokens(net.config, grid=(4, 4)))
     img, vec = torch.randn(2, 12, width), torch.randn(2, width)
     shift, scale, gate = read.mod(torch.nn.functional.silu(vec))[:, None].chunk(3, -1)
     norm = torch.nn.functional.layer_norm(img, (width,), eps=1e-6) * (1 + scale) + shift
@@ -118,7 +118,7 @@ def test_a_moved_map_corresponds_where_it_went():
 def test_grids_of_target_and_exemplar_may_differ():
     net, given, _, _ = reading()
     for grid in ((5, 7), (1, 1), (64, 48)):
-        keys = exemplar_keys(net, exemplar_tokens(net.config, grid))
+        keys = make_exemplar_keys(net, exemplar_tokens(net.config, grid))
         assert keys.candidates.shape[:2] == (1, 12)
         assert keys.candidates.min() >= 0 and keys.candidates.max() < math.prod(grid)
 
@@ -127,12 +127,12 @@ def test_items_are_independent():
     net, _, _, _ = reading()
     given, tokens = inputs(net.config, batch=3), exemplar_tokens(net.config, batch=3)
     rows = static_rows(net, given)
-    together = forward(net, given, [rows._replace(exemplar=exemplar_keys(net, tokens))])
+    together = forward(net, given, [rows._replace(exemplar=make_exemplar_keys(net, tokens))])
     for i in range(3):
         own = ExemplarTokens(tokens.target, tokens.labels._replace(tokens=tokens.labels.tokens[i:i + 1]),
                              tokens.patches[i:i + 1])
         alone = type(given)(**vars(given) | {name: getattr(given, name)[i:i + 1] for name in ("x", "context", "y")})
-        out = forward(net, alone, [rows._replace(exemplar=exemplar_keys(net, own))])
+        out = forward(net, alone, [rows._replace(exemplar=make_exemplar_keys(net, own))])
         torch.testing.assert_close(together[i:i + 1], out, rtol=0, atol=1e-4)
 
 
@@ -144,15 +144,16 @@ def test_training_starts_neutral_with_open_candidates_and_reaches_every_weight(m
     initialize_model(net)
     tokens = exemplar_tokens(net.config)
     img, vec = torch.randn(1, 12, net.config.width), torch.ones(1, net.config.width)
-    assert torch.equal(net.exemplar(0, img, vec, [MaskRows(slice(None), None, None, exemplar_keys(net, tokens))]), img)
-    keys = exemplar_keys(net, tokens).kv[0][0][0, 0, :, -PRUNE:]
+    rows = [MaskRows(slice(None), None, None, make_exemplar_keys(net, tokens))]
+    assert torch.equal(net.exemplar(0, img, vec, rows), img)
+    keys = make_exemplar_keys(net, tokens).kv[0][0][0, 0, :, -PRUNE:]
     query = net.exemplar.reads[0].query(img)[0, :, -PRUNE:]
     assert (query @ keys.T > 0).all()
     with torch.no_grad():
         for name, weight in net.named_parameters():
             if weight.ndim > 1:
                 weight.normal_(std=0.1)
-    out = forward(net, given, [static_rows(net, given)._replace(exemplar=exemplar_keys(net, tokens))])
+    out = forward(net, given, [static_rows(net, given)._replace(exemplar=make_exemplar_keys(net, tokens))])
     out.square().mean().backward()
     assert [name for name, weight in net.exemplar.named_parameters() if not weight.grad.any()] == []
 
@@ -169,7 +170,7 @@ def test_a_start_finds_like_classes():
     kinds = kinds.repeat_interleave(4, 1).repeat_interleave(4, 2).flatten(1)  # (2, 64): quarters of one class
     tokens = torch.nn.functional.one_hot(kinds, 19).float().repeat_interleave(cfg.mask_cells ** 2, -1)
     target, other = (side(1, grid)._replace(tokens=x[None]) for x in (tokens[0], tokens[0].flip(0)))
-    (candidates, _), _ = net.exemplar.static_path(ExemplarTokens(target, other, torch.zeros(1, 64, 48)))
+    (candidates, _), _ = net.exemplar.run_static_path(ExemplarTokens(target, other, torch.zeros(1, 64, 48)))
     agree = kinds[0].flip(0)[candidates[0, :, :cfg.exemplar_candidates]] == kinds[0][:, None]
     assert agree.float().mean() > 0.9
 
@@ -179,7 +180,7 @@ def test_a_start_finds_like_classes():
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory):
-    return host.load(tiny.write(tmp_path_factory.mktemp("model") / "reading.safetensors", tiny.config(**READING)))
+    return host.load_mdit(tiny.write(tmp_path_factory.mktemp("model") / "reading.safetensors", tiny.config(**READING)))
 
 
 @pytest.fixture
@@ -299,7 +300,7 @@ def test_the_host_is_told_of_the_memory(reader, texts):
 
 def test_palette_models_encode_the_exemplars_map_too(tmp_path):
     cfg = tiny.config(**READING, mask_tokenizer="vae_palette", own_mask_weights=False, lora_rank=2)
-    loaded = host.load(tiny.write(tmp_path / "palette.safetensors", cfg))
+    loaded = host.load_mdit(tiny.write(tmp_path / "palette.safetensors", cfg))
     text = tiny.conditioning(loaded.clip, "man")
     positive = exemplified(text, tiny.mask(vae=loaded.vae), tiny.exemplar(vae=loaded.vae))
     out, report = run(loaded.model, positive, text)

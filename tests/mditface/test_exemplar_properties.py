@@ -20,7 +20,7 @@ from mditface.tests.mditface.test_exemplar import READING, exemplified
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory):
     cfg = tiny.config(**READING)
-    return host.load(tiny.write(tmp_path_factory.mktemp("model") / "reading.safetensors", cfg))
+    return host.load_mdit(tiny.write(tmp_path_factory.mktemp("model") / "reading.safetensors", cfg))
 
 
 def given_texts(reader):

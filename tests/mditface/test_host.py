@@ -49,7 +49,7 @@ EDITS = {
 @pytest.mark.parametrize("edit, message", EDITS.values(), ids=EDITS.keys())
 def test_damaged_weights_are_named(tmp_path, edit, message):
     with pytest.raises(ValueError, match=message):
-        host.load(tiny.write(tmp_path / "damaged.safetensors", edit=edit))
+        host.load_mdit(tiny.write(tmp_path / "damaged.safetensors", edit=edit))
 
 
 def test_truncated_and_foreign_files_are_refused(tmp_path):
@@ -59,14 +59,14 @@ def test_truncated_and_foreign_files_are_refused(tmp_path):
     for content in (whole[:len(whole) // 2], whole[:4], b"", b"no tensors at all", no_size):
         open(path, "wb").write(content)
         with pytest.raises(ValueError, match=r"cut\.safetensors.*(truncated|another format)"):
-            host.load(path)
+            host.load_mdit(path)
 
 
 def test_other_families_are_told_from_mdit(tmp_path):
     path = str(tmp_path / "other.safetensors")
     save_file({"double_blocks.0.weight": torch.ones(2)}, path, {"format": "pt"})
     with pytest.raises(ValueError, match="not a stand-alone MDiT model"):
-        host.load(path)
+        host.load_mdit(path)
 
 
 @pytest.mark.parametrize("changes, message", [
@@ -79,7 +79,7 @@ def test_damaged_headers_are_named(tmp_path, changes, message):
     path = tiny.write(tmp_path / "header.safetensors")
     save_file(load_file(path), path, tiny.CONFIG.to_metadata() | changes)
     with pytest.raises(ValueError, match=message):
-        host.load(path)
+        host.load_mdit(path)
 
 
 @pytest.mark.parametrize("changes", [dict(width=64), dict(depth=4), dict(mask_cells=1), dict(qk_norm="none")])
@@ -87,26 +87,26 @@ def test_a_header_that_does_not_fit_the_weights_is_refused(tmp_path, changes):
     path = tiny.write(tmp_path / "header.safetensors")
     save_file(load_file(path), path, tiny.config(**changes).to_metadata() | tiny.TEXT.to_metadata())
     with pytest.raises(ValueError, match="does not fit its model"):
-        host.load(path)
+        host.load_mdit(path)
 
 
 def test_weights_arrive_unchanged(tmp_path):
     path = tiny.write(tmp_path / "tiny.safetensors")
-    weights, model = load_file(path), host.load(path).model.model.diffusion_model
+    weights, model = load_file(path), host.load_mdit(path).model.model.diffusion_model
     for name, weight in model.state_dict().items():
         assert torch.equal(weight, weights[name]), name
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_weight_type_can_be_chosen(tmp_path, dtype):
-    model = host.load(tiny.write(tmp_path / "tiny.safetensors"), dtype).model
+    model = host.load_mdit(tiny.write(tmp_path / "tiny.safetensors"), dtype).model
     assert model.model.diffusion_model.x_embed.weight.dtype == model.model.get_dtype() == dtype
 
 
 def test_a_file_may_hold_no_text_encoder(tmp_path):
     path = str(tmp_path / "bare.safetensors")
     save_file(tiny.random_weights(tiny.network()), path, tiny.CONFIG.to_metadata())
-    assert host.load(path).clip is None
+    assert host.load_mdit(path).clip is None
 
 
 def test_the_stock_text_node_works(loaded):
@@ -214,7 +214,7 @@ def test_a_lora_equals_merged_weights(tmp_path, texts, loaded):
             up, down = (added[f"diffusion_model.{layer}.lora_{side}.weight"] for side in ("up", "down"))
             weights[f"{layer}.weight"] += 0.5 * up @ down
         return weights
-    merged = host.load(tiny.write(tmp_path / "merged.safetensors", edit=merge)).model
+    merged = host.load_mdit(tiny.write(tmp_path / "merged.safetensors", edit=merge)).model
     outs = [run(model, masked(texts[0], tiny.mask()), texts[1])[0] for model in (patched, merged, loaded.model)]
     torch.testing.assert_close(outs[0], outs[1], rtol=0, atol=1e-5)
     assert not torch.allclose(outs[0], outs[2], atol=1e-3)

@@ -41,10 +41,10 @@ def test_each_part_of_the_tokens_enters_the_digest(change):
 class OnesReader(MaskReader):
     """Makes two tokens of ones, whatever it is asked."""
 
-    def static_path(self, model, tokens, device, dtype, prompt, transformer_options):
+    def run_static_path(self, model, tokens, device, dtype, prompt, transformer_options):
         yield torch.ones(1, 1, 16, 4, device=device), torch.ones(1, 1, 16, 4, device=device)
 
-    def rotation(self, model, device, transformer_options, positions):
+    def compute_rotation(self, model, device, transformer_options, positions):
         return None
 
 
@@ -81,7 +81,7 @@ def passes(store: StaticStore, **changes) -> int:
     patcher = SimpleNamespace(patches_uuid=found.uuid, current_hooks=hooks, injections={"bypass": [found.injection]},
                               object_patches={"diffusion_model.a": found.patch, **found.extra})
     model = SimpleNamespace(current_patcher=patcher, get_dtype_inference=lambda: found.dtype)
-    mask = SimpleNamespace(store=store, tokens=lambda area: (found.tokens, found.tokens.digest()),
+    mask = SimpleNamespace(store=store, get_tokens=lambda area: (found.tokens, found.tokens.digest()),
                            reference=SimpleNamespace(mask=SimpleNamespace(reduction=found.reduction)))
     reader, report = OnesReader(), RunReport()
     reader.identity = found.identity
@@ -107,7 +107,7 @@ def test_what_does_not_change_keys_and_values_is_not_in_the_key():
 
 @pytest.fixture(scope="module")
 def exemplar_model(tmp_path_factory):
-    return host.load(tiny.write(tmp_path_factory.mktemp("model") / "reading.safetensors", tiny.config(**READING)))
+    return host.load_mdit(tiny.write(tmp_path_factory.mktemp("model") / "reading.safetensors", tiny.config(**READING)))
 
 
 EXEMPLARS = {
@@ -127,7 +127,7 @@ def test_each_part_of_an_exemplar_enters_its_digest(exemplar_model, change):
         reference = exemplified([["", {}]], target, exemplar)[0][1]["mdit_mask"]
         bound = BoundMask(reference, torch.Size((1, 3, 16, 16)), model, model.diffusion_model.config.mask_layout)
         assert isinstance(bound.exemplar, BoundExemplar)
-        return bound.exemplar.tokens(area)[1]
+        return bound.exemplar.get_tokens(area)[1]
     assert digest() == digest()
     assert digest(**change) != digest()
 
@@ -202,7 +202,7 @@ def with_object(model):
 
 @pytest.mark.parametrize("change", [with_object, lambda model: with_bypass_lora(model, 0.5)], ids=["patch", "bypass"])
 def test_an_entry_does_not_keep_its_model_alive(tmp_path, texts, change):
-    model = change(host.load(tiny.write(tmp_path / "dead.safetensors")).model)
+    model = change(host.load_mdit(tiny.write(tmp_path / "dead.safetensors")).model)
     mask = tiny.mask()
     run(model, masked(texts[0], mask), texts[1])
     parts = [model.model, model.model.diffusion_model, *model.object_patches.values()]
@@ -218,6 +218,6 @@ def test_an_entry_does_not_keep_its_model_alive(tmp_path, texts, change):
 
 def test_reservations_leave_nothing_behind():
     store = StaticStore()
-    with reservations() as found, store.reserved(3, 100):
+    with reservations() as found, store.reserve(3, 100):
         assert (store.needed, store.cache.planned) == (3, 100)
     assert (store.needed, store.cache.planned, found) == (0, 0, [(3, 100)])

@@ -131,7 +131,7 @@ def forward(net, given, masks=(), sigma=SIGMA, **transformer_options):
 
 
 def static_rows(net, given, rows=slice(None), bias=None) -> MaskRows:
-    return MaskRows(rows, list(net.static_path(given.tokens, given.positions)), bias)
+    return MaskRows(rows, list(net.run_static_path(given.tokens, given.positions)), bias)
 
 
 @pytest.fixture(scope="module")
@@ -182,9 +182,9 @@ def test_without_a_mask_nothing_of_the_mask_stream_is_used(changes):
 
 def test_static_rows_do_not_depend_on_each_other(net, given):
     pair = torch.cat((given.tokens, given.tokens.flip(1)))
-    both = list(net.static_path(pair, given.positions))
+    both = list(net.run_static_path(pair, given.positions))
     for row in (0, 1):
-        alone = net.static_path(pair[row:row + 1], given.positions)
+        alone = net.run_static_path(pair[row:row + 1], given.positions)
         for (k, v), (k1, v1) in zip(both, alone, strict=True):
             torch.testing.assert_close(k[row:row + 1], k1)
             torch.testing.assert_close(v[row:row + 1], v1)
@@ -206,7 +206,7 @@ def test_the_last_block_computes_keys_and_values_only(net, given):
     calls = []
     handles = [layer.register_forward_hook(lambda *_, name=(i, name): calls.append(name))
                for i, block in enumerate(net.blocks) for name, layer in block.msk.named_children()]
-    list(net.static_path(given.tokens, given.positions))
+    list(net.run_static_path(given.tokens, given.positions))
     for handle in handles:
         handle.remove()
     last = len(net.blocks) - 1
@@ -219,7 +219,7 @@ def test_the_static_path_leaves_the_other_streams_alone(net, given):
     calls = []
     handles = [getattr(block, name).qkv.register_forward_hook(lambda *_: calls.append(name))
                for block in net.blocks for name in ("img", "txt")]
-    list(net.static_path(given.tokens, given.positions))
+    list(net.run_static_path(given.tokens, given.positions))
     for handle in handles:
         handle.remove()
     assert calls == []
@@ -228,7 +228,7 @@ def test_the_static_path_leaves_the_other_streams_alone(net, given):
 def test_rows_with_and_without_a_mask_in_one_batch(net, given):
     several = inputs(net.config, batch=3, seed=2)
     one, other = given.tokens, given.tokens.flip(1)
-    kv = [list(net.static_path(tokens, given.positions)) for tokens in (one, other)]
+    kv = [list(net.run_static_path(tokens, given.positions)) for tokens in (one, other)]
     masks = [MaskRows(slice(0, 1), kv[0]), MaskRows(slice(1, 2), None), MaskRows(slice(2, 3), kv[1])]
     out = forward(net, several, masks)
     for i, tokens in enumerate((one, None, other)):
@@ -239,7 +239,7 @@ def test_rows_with_and_without_a_mask_in_one_batch(net, given):
 
 def test_a_mask_batch_is_repeated_over_the_guidance_halves(net, given):
     several = inputs(net.config, batch=4, seed=3)
-    pair = list(net.static_path(torch.cat((given.tokens, given.tokens.flip(1))), given.positions))
+    pair = list(net.run_static_path(torch.cat((given.tokens, given.tokens.flip(1))), given.positions))
     swapped = [tuple(x.flip(0) for x in kv) for kv in pair]
     out = forward(net, several, [MaskRows(slice(0, 4), pair)])
     expected = forward(net, several, [MaskRows(slice(i, i + 1), [tuple(x[i % 2:i % 2 + 1] for x in kv) for kv in pair])
@@ -251,7 +251,7 @@ def test_a_mask_batch_is_repeated_over_the_guidance_halves(net, given):
 @pytest.mark.parametrize("text_reads_mask", [True, False])
 def test_a_bias_counts_a_key_several_times(text_reads_mask, given):
     net = tiny.network(tiny.config(text_reads_mask=text_reads_mask))
-    kv = list(net.static_path(given.tokens, given.positions))
+    kv = list(net.run_static_path(given.tokens, given.positions))
     twice = [tuple(torch.cat((x, x), 2) for x in pair) for pair in kv]
     bias = torch.full((1, given.tokens.shape[1]), math.log(2))
     torch.testing.assert_close(forward(net, given, [MaskRows(slice(None), kv, bias)]),
@@ -261,9 +261,9 @@ def test_a_bias_counts_a_key_several_times(text_reads_mask, given):
 def test_half_resolution_tokens_stand_between_the_image_tokens(net):
     """A mask token over 2 x 2 image tokens is rotated by the mean of their positions."""
     token, axis = torch.zeros(1, 1, net.config.mask_features), place_tokens(2, 1, 0, corner=False)
-    keys = next(iter(net.static_path(token, torch.cartesian_prod(axis, axis))))[0]
+    keys = next(iter(net.run_static_path(token, torch.cartesian_prod(axis, axis))))[0]
     shifted = {"rope_options": dict(shift_x=0.5, shift_y=0.5)}
-    expected = next(iter(net.static_path(token, torch.zeros(1, 2), shifted)))[0]
+    expected = next(iter(net.run_static_path(token, torch.zeros(1, 2), shifted)))[0]
     torch.testing.assert_close(keys, expected)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mditface.mdit.mditface.cache import StaticEntry, quantize, restore
-from mditface.mdit.mditface.entries import key_bias, merge_entry
+from mditface.mdit.mditface.entries import make_key_bias, merge_entry
 from mditface.mdit.mditface.tokens import MaskTokens, find_flat_regions, merge_leaves
 from mditface.mdit.shared.windows import ProxyPool
 from mditface.tests.mditface import tiny
@@ -101,9 +101,9 @@ def test_rotated_keys_are_merged_with_the_error_of_one_rounding(dtype):
     def rotation(positions):
         return net.encode_positions(positions, {})[1]
     x = keys(dtype, SIDE ** 2, mean=3.0)
-    turn = rotation(tokens.positions())
+    turn = rotation(tokens.list_positions())
     unturned = rotate(x, turn.transpose(-1, -2))
-    true = rotate(true_means(unturned, leaves), rotation(merge_leaves(tokens.positions(), leaves)))
+    true = rotate(true_means(unturned, leaves), rotation(merge_leaves(tokens.list_positions(), leaves)))
     entry = merge_entry([(x, x)], tokens, rotation, eight_bit=False)
     assert relative_error(entry[0][0], true) < 0.5 * torch.finfo(dtype).eps + 2e-6
 
@@ -115,15 +115,16 @@ def test_a_bias_is_not_rounded_to_the_computation_type(dtype):
     x = keys(dtype, SIDE ** 2)
     entry = merge_entry([(x, x)], tokens, lambda positions: None, eight_bit=False)
     torch.testing.assert_close(entry.bias[0], leaves.bincount().float().log())
-    torch.testing.assert_close(key_bias(entry, 0.3)[0], (leaves.bincount() * 0.3).log())
-    torch.testing.assert_close(key_bias(StaticEntry([(x, x)], None, False), 0.3), torch.full((1, SIDE ** 2), 0.3).log())
+    torch.testing.assert_close(make_key_bias(entry, 0.3)[0], (leaves.bincount() * 0.3).log())
+    bias = make_key_bias(StaticEntry([(x, x)], None, False), 0.3)
+    torch.testing.assert_close(bias, torch.full((1, SIDE ** 2), 0.3).log())
 
 
 def test_a_bias_fetches_no_block(monkeypatch):
     x = keys(torch.float32, 4)
     entry = StaticEntry([(x, x)], None, eight_bit=True)
     monkeypatch.setattr(StaticEntry, "fetch", None)
-    assert key_bias(entry, 0.5).shape == (1, 4)
+    assert make_key_bias(entry, 0.5).shape == (1, 4)
 
 
 @TYPES

@@ -99,7 +99,7 @@ def test_a_file_with_proxies_is_sampled(tmp_path):
     path = tiny.write(tmp_path / "proxied.safetensors", tiny.config(proxy_window=2))
     assert any(".proxy." in name for name in load_file(path))
     with torch.inference_mode():
-        loaded = host.load(path)
+        loaded = host.load_mdit(path)
         text = tiny.conditioning(loaded.clip, "young woman")
         first, report = run(loaded.model, masked(text, tiny.mask()), text)
         assert first.isfinite().all() and report.passes == 1

@@ -54,7 +54,7 @@ def test_hidden_classes_are_no_class():
 def test_a_region_has_the_tokens_of_its_part_of_the_map(model, area):
     labels = tiny.labels(side=16)
     h, w, y, x = area
-    part, _ = bound(model, labels, 16).tokens(area)
+    part, _ = bound(model, labels, 16).get_tokens(area)
     expected = average_classes(labels[:, y:y + h, x:x + w], ALL, tiny.CONFIG.mask_cells, tiny.CONFIG.patch)
     assert torch.equal(part.tokens, expected)
     assert part.grid == (h // 4, w // 4)
@@ -62,7 +62,7 @@ def test_a_region_has_the_tokens_of_its_part_of_the_map(model, area):
 
 def test_a_map_is_resized_to_the_latent_before_anything_else(model):
     large, small = tiny.labels(side=32), tiny.labels(side=16)
-    assert bound(model, large, 16).tokens(None)[1] == bound(model, small, 16).tokens(None)[1]
+    assert bound(model, large, 16).get_tokens(None)[1] == bound(model, small, 16).get_tokens(None)[1]
 
 
 def test_the_digest_tells_contents_apart(model):
@@ -70,15 +70,15 @@ def test_the_digest_tells_contents_apart(model):
     visible[int(tiny.labels()[0, 0, 0])] = 0
     masks = [bound(model, tiny.labels(), 16), bound(model, tiny.labels(seed=1), 16), bound(model, tiny.labels(), 20),
              bound(model, tiny.labels(), 16, visible), bound(model, tiny.labels(), 16, reduction="half")]
-    assert len({mask.tokens(None)[1] for mask in masks}) == len(masks)
-    assert bound(model, tiny.labels(), 16).tokens(None)[1] == masks[0].tokens(None)[1]
+    assert len({mask.get_tokens(None)[1] for mask in masks}) == len(masks)
+    assert bound(model, tiny.labels(), 16).get_tokens(None)[1] == masks[0].get_tokens(None)[1]
 
 
 def test_each_reduction_has_its_own_tokens(model):
     mask = bound(model, tiny.labels(), 16)
-    found = [mask.tokens(None, reduction)[0] for reduction in REDUCTIONS.values()]
+    found = [mask.get_tokens(None, reduction)[0] for reduction in REDUCTIONS.values()]
     assert len(set(map(id, found))) == len(REDUCTIONS)
-    assert mask.tokens(None, EXACT)[0] is found[0]
+    assert mask.get_tokens(None, EXACT)[0] is found[0]
 
 
 def test_half_tokens_are_of_a_map_of_half_the_size():

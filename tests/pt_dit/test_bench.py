@@ -24,7 +24,7 @@ def test_error_would_show_another_block(monkeypatch):
     case = pt_dit.Case(128, 60, torch.float32, torch.device("cpu"))
     with torch.inference_mode():
         case.two.mask.zero_()
-        assert case.error() > 1e-3
+        assert case.compute_error() > 1e-3
 
 
 @pytest.mark.parametrize("argv, message", [(["--pixels", "500"], "multiple of 128"), (["--rounds", "0"], "at least 1"),

@@ -34,8 +34,8 @@ def test_counts_of_blocks(pixels, side, N, M, ours, pixart, dit):
 def test_counts_agree_with_an_operation_counter(grid, settings):
     net, text = network(), 6
     latent = normal(1, 4, grid[0], 2 * grid[1], 2 * grid[2])
-    counted = measure.flops(lambda: net(latent, torch.tensor([500.0]), context=normal(1, text, CONFIG.caption),
-                                        transformer_options={OPTIONS_KEY: settings}))
+    counted = measure.count_flops(lambda: net(latent, torch.tensor([500.0]), context=normal(1, text, CONFIG.caption),
+                                              transformer_options={OPTIONS_KEY: settings}))
     counts = cost.count_tokens(grid, settings, text)
     blocks = CONFIG.depth * sum(cost.count_proxy_block(CONFIG.width, counts).values())
     assert counted == 2 * (blocks + cost.count_outside(CONFIG, counts.N, text))
@@ -44,17 +44,18 @@ def test_counts_agree_with_an_operation_counter(grid, settings):
 def test_break_even():
     assert cost.find_break_even(FULL, FULL.settings, 200) == 72 * 16
     assert cost.find_break_even(FULL, PTDiTSettings((1, 512, 512)), 200) is None  # one window is full attention
-    text, _ = cost.report_cost(FULL, PTDiTSettings((1, 512, 512)), cost.token_grid(FULL, 4096, 4096, 1), 200)
+    text, _ = cost.report_cost(FULL, PTDiTSettings((1, 512, 512)), cost.compute_token_grid(FULL, 4096, 4096, 1), 200)
     assert "Not cheaper" in text
 
 
 def test_the_report_holds_the_counts():
-    text, total = cost.report_cost(FULL, FULL.settings, cost.token_grid(FULL, 1024, 1024, 1), 200)
+    text, total = cost.report_cost(FULL, FULL.settings, cost.compute_token_grid(FULL, 1024, 1024, 1), 200)
     assert total == 28 * 124337258496 + cost.count_outside(FULL, 4096, 200)
     for part in ("4096 tokens, 64 proxies", "124.34 G", "117.17 G", "PT-DiT +6.1 %", "103.89 G", "PT-DiT +19.7 %",
                  "for squares of 1152 px and more"):
         assert part in text
-    assert "PT-DiT -46.0 %" in cost.report_cost(FULL, FULL.settings, cost.token_grid(FULL, 2048, 2048, 1), 200)[0]
+    grid = cost.compute_token_grid(FULL, 2048, 2048, 1)
+    assert "PT-DiT -46.0 %" in cost.report_cost(FULL, FULL.settings, grid, 200)[0]
 
 
 def test_empty_slots_of_windows_are_counted():

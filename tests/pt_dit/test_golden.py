@@ -34,7 +34,7 @@ def folder(golden):
 
 @pytest.fixture(scope="module")
 def loaded(folder):
-    return host.load(str(folder / "model.safetensors"), torch.float32)
+    return host.load_pt_dit(str(folder / "model.safetensors"), torch.float32)
 
 
 @pytest.fixture(scope="module")

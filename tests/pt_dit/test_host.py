@@ -29,7 +29,7 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(file):
-    return host.load(file, torch.float32)
+    return host.load_pt_dit(file, torch.float32)
 
 
 def prompt(length, seed=0, width=CONFIG.caption, **extra):
@@ -51,7 +51,7 @@ def test_every_container_gives_the_same_model(tmp_path, file, loaded, wrap):
     path = tmp_path / "tiny.pt"
     torch.save(wrap(load_file(file)), path)
     path.with_suffix(".json").write_text(tiny.JSON)
-    weights = host.load(str(path), torch.float32).model.diffusion_model.state_dict()
+    weights = host.load_pt_dit(str(path), torch.float32).model.diffusion_model.state_dict()
     for name, weight in loaded.model.diffusion_model.state_dict().items():
         assert torch.equal(weights[name], weight), name
 
@@ -91,7 +91,7 @@ def test_a_json_that_does_not_fit_is_refused(tmp_path, file, fields, message):
     save_file(load_file(file), path)
     path.with_name("config.json").write_text(json.dumps({"predictor": fields}))
     with pytest.raises(ValueError, match=f"model_name: .*tiny.safetensors.*{message}"):
-        host.load(str(path))
+        host.load_pt_dit(str(path))
 
 
 def test_a_damaged_json_is_named(tmp_path, file):
@@ -99,7 +99,7 @@ def test_a_damaged_json_is_named(tmp_path, file):
     save_file(load_file(file), path)
     path.with_suffix(".json").write_text("{")
     with pytest.raises(ValueError, match="tiny.json.*is damaged"):
-        host.load(str(path))
+        host.load_pt_dit(str(path))
 
 
 EDITS = {
@@ -117,14 +117,14 @@ EDITS = {
 @pytest.mark.parametrize("edit, message", EDITS.values(), ids=EDITS.keys())
 def test_files_that_are_no_pt_dit_are_refused(tmp_path, edit, message):
     with pytest.raises(ValueError, match=f"(?s)model_name: .*bad.safetensors.*{message}"):
-        host.load(tiny.write(tmp_path / "bad.safetensors", edit=edit))
+        host.load_pt_dit(tiny.write(tmp_path / "bad.safetensors", edit=edit))
 
 
 @pytest.mark.parametrize("name, content", [("cut.safetensors", b"\x08"), ("cut.pt", b"nonsense")])
 def test_unreadable_files_are_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=f"{name}.*cannot be read"):
-        host.load(str(tmp_path / name))
+        host.load_pt_dit(str(tmp_path / name))
 
 
 def test_a_file_that_runs_code_is_refused(tmp_path):
@@ -133,17 +133,17 @@ def test_a_file_that_runs_code_is_refused(tmp_path):
             return exec, ("raise SystemExit",)
     torch.save({"model": Harmful()}, tmp_path / "harmful.pt")
     with pytest.raises(ValueError, match="harmful.pt.*cannot be read"):
-        host.load(str(tmp_path / "harmful.pt"))
+        host.load_pt_dit(str(tmp_path / "harmful.pt"))
 
 
 def test_unknown_keys_are_ignored(tmp_path):
-    host.load(tiny.write(tmp_path / "more.safetensors", edit=lambda sd: sd | {"ema_step": torch.ones(1)}))
+    host.load_pt_dit(tiny.write(tmp_path / "more.safetensors", edit=lambda sd: sd | {"ema_step": torch.ones(1)}))
 
 
 @pytest.mark.parametrize("dtype, computed", [(torch.float16, torch.float32), (torch.bfloat16, None),
                                              (torch.float32, torch.float32)])
 def test_weight_types(file, dtype, computed):
-    model = host.load(file, dtype).model
+    model = host.load_pt_dit(file, dtype).model
     assert model.get_dtype() == dtype
     assert model.get_dtype_inference() != torch.float16
     assert torch.accelerator.is_available() or model.get_dtype_inference() == (computed or model.get_dtype_inference())
@@ -152,7 +152,7 @@ def test_weight_types(file, dtype, computed):
 def test_low_precision_is_close(file, loaded):
     expected = sample(loaded)
     for dtype in (torch.float16, torch.bfloat16):
-        error = (sample(host.load(file, dtype)) - expected).abs().mean() / expected.abs().mean()
+        error = (sample(host.load_pt_dit(file, dtype)) - expected).abs().mean() / expected.abs().mean()
         assert error < 0.02
 
 
@@ -210,7 +210,7 @@ def test_prompts_of_other_lengths_share_a_call_without_changing(loaded):
                          ids=["patched", "bypass"])
 @pytest.mark.parametrize("side", [16, 32], ids=["fewer tokens than the width", "more"])
 def test_a_lora_in_the_hosts_naming_equals_merged_weights(tmp_path, file, load, side):
-    loaded, size = host.load(file, torch.float32), (1, 4, side, side)
+    loaded, size = host.load_pt_dit(file, torch.float32), (1, 4, side, side)
     layers = ("transformer_blocks.0.proxy_attn1.to_q", "transformer_blocks.1.attn3.to_out.0",
               "transformer_blocks.0.linear_1_visual", "caption_projection.linear_1")
     weights = loaded.model.diffusion_model.state_dict()
@@ -227,7 +227,7 @@ def test_a_lora_in_the_hosts_naming_equals_merged_weights(tmp_path, file, load, 
             up, down = normal(sd[f"{name}.weight"].shape[0], 2), normal(2, sd[f"{name}.weight"].shape[1])
             sd[f"{name}.weight"] = sd[f"{name}.weight"] + 0.1 * up @ down
         return sd
-    merged = host.load(tiny.write(tmp_path / "merged.safetensors", edit=merge), torch.float32)
+    merged = host.load_pt_dit(tiny.write(tmp_path / "merged.safetensors", edit=merge), torch.float32)
     found = sample(patched, size=size)
     torch.testing.assert_close(found, sample(merged, size=size), rtol=0, atol=1e-4)
     assert not torch.allclose(found, plain, atol=1e-3)

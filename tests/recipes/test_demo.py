@@ -7,10 +7,10 @@ from mditface.mdit.mditface.config import MDiTConfig
 from mditface.mdit.mditface.text import PAD, UNKNOWN
 from mditface.mdit.recipes.targets.demo import Demo
 from mditface.mdit.recipes.targets.kinds import DemoSettings, DemoTarget
-from mditface.mdit.recipes.words import SYNONYMS, CaptionWriter, pretrain, text_config
+from mditface.mdit.recipes.words import SYNONYMS, CaptionWriter, pretrain, make_text_config
 from mditface.mdit.render.appearance import sample_appearance
 from mditface.mdit.render.caption import VOCABULARY
-from mditface.mdit.training.sampling import mask_inputs, sample
+from mditface.mdit.training.sampling import make_mask_inputs, sample
 from mditface.mdit.training.trainer import Trainer, make_accelerator
 from mditface.tests.recipes.tiny_targets import DEMO, MODEL, SIDE
 from mditface.tests.training.tiny_targets import fitted, loss_on_fixed_batch
@@ -23,14 +23,14 @@ def test_demo_learns(demo):
     trainer = Trainer(demo, make_accelerator(demo.settings))
     trainer.prepare()
     for step in range(5):
-        trainer.advance(demo.batch(step, 0, 1))
+        trainer.advance(demo.make_batch(step, 0, 1))
         trainer.step = 0
     assert loss_on_fixed_batch(demo) < 0.9 * before
 
 
 def test_every_parameter_of_the_image_model_learns(demo):
     fitted(demo)
-    demo.module(**demo.batch(5, 0, 1), rng=torch.Generator()).backward()
+    demo.module(**demo.make_batch(5, 0, 1), rng=torch.Generator()).backward()
     model = demo.module.model
     last = f"blocks.{len(model.blocks) - 1}."
     still = {name for name, w in model.named_parameters() if w.grad is None or not w.grad.any()}
@@ -65,7 +65,7 @@ def test_a_file_with_coarser_mask_cells_starts_as_the_same_function(demo, paths,
     file = tmp_path / "coarser.safetensors"
     demo.module.save(file)
     target = DemoTarget(DemoSettings(**DEMO | {"model": MODEL | {"mask_cells": 8}, "init": file}, **paths))
-    before, after = (module.model.mask_embed(mask_inputs(demo.faces.labels, module.model)[0])
+    before, after = (module.model.mask_embed(make_mask_inputs(demo.faces.labels, module.model)[0])
                      for module in (Demo.load(file), target.module))
     torch.testing.assert_close(after, before)
     with pytest.raises(ValueError, match="init: .* another configuration"):
@@ -80,7 +80,7 @@ def test_samples_have_the_maps_size(demo):
 
 
 def test_pretraining_returns_a_score_for_each_attribute():
-    demo = Demo(MDiTConfig(**MODEL), text_config(32))
+    demo = Demo(MDiTConfig(**MODEL), make_text_config(32))
     before = demo.text_encoder.embed.weight.clone()
     scores = pretrain(demo.text_encoder, CaptionWriter(demo.text_config, 0), steps=20, batch=4)
     assert {"hair_color", "clothes_color", "background_color"} <= set(scores)
@@ -88,7 +88,7 @@ def test_pretraining_returns_a_score_for_each_attribute():
 
 
 def test_captions_are_known_words():
-    writer = CaptionWriter(text_config(32), seed=0)
+    writer = CaptionWriter(make_text_config(32), seed=0)
     appearances = [sample_appearance(writer.rng) for _ in range(50)]
     ids = writer(appearances)
     assert (ids != UNKNOWN).all() and (ids[:, 0] != PAD).all()

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from bench import dynast_agreement as bench
 from mditface.mdit.dynast import host
 from mditface.mdit.dynast.label import Label
-from mditface.mdit.dynast.weights import published_shapes
+from mditface.mdit.dynast.weights import list_published_shapes
 from mditface.mdit.recipes.dynast.pairs import PEOPLE_FILE, Exemplars, Pairs
-from mditface.mdit.recipes.dynast.vgg import CONVS, NAMES, VGG, vgg_input
+from mditface.mdit.recipes.dynast.vgg import CONVS, NAMES, VGG, prepare_vgg_input
 from mditface.mdit.training.settings import read_settings
 from mditface.mdit.recipes.targets.kinds import SETTINGS, DynaSTSettings, DynaSTTarget
 from mditface.mdit.training.trainer import Trainer, make_accelerator
@@ -44,10 +44,10 @@ def vgg_file(tmp_path):
 def test_both_sides_move_as_by_two_steps_in_turn(target):
     trainer = Trainer(target, make_accelerator(target.settings))
     trainer.prepare()
-    batch, twin = target.batch(0, 0, 1), copy.deepcopy(target.module)
+    batch, twin = target.make_batch(0, 0, 1), copy.deepcopy(target.module)
     trainer.advance(batch)
     rates = [group["lr"] for optimiser in trainer.optimizers for group in optimiser.param_groups]
-    in_turn = DynaSTTarget.optimizers(type("Twin", (), {"module": twin, "settings": target.settings})())
+    in_turn = DynaSTTarget.build_optimizers(type("Twin", (), {"module": twin, "settings": target.settings})())
     terms = twin(**batch, rng=None)
     for optimiser, rate in zip(in_turn, rates):
         optimiser.param_groups[0]["lr"] = rate
@@ -67,7 +67,7 @@ def test_generator_learns_the_true_picture(paths):
     target = DynaSTTarget(DynaSTSettings(**DYNAST | {"losses": {"pixel": 500}}, **paths))
     trainer = Trainer(target, make_accelerator(target.settings))
     trainer.prepare()
-    batch, found = target.batch(0, 0, 1), []
+    batch, found = target.make_batch(0, 0, 1), []
     for _ in range(12):
         found.append(trainer.advance(batch))
         trainer.step = 0
@@ -75,7 +75,7 @@ def test_generator_learns_the_true_picture(paths):
 
 
 def test_one_power_iteration_each_time_a_layer_is_run_in_training(target):
-    generator, batch = target.module.generator, target.batch(0, 0, 1)
+    generator, batch = target.module.generator, target.make_batch(0, 0, 1)
     layers = {name: getattr(generator, name).conv_0 for name in ("embed_q1", "embed_q2")}
     before = {name: (layer.weight_u.clone(), layer.weight_orig.detach().flatten(1)) for name, layer in layers.items()}
     target.module(**batch, rng=None)
@@ -89,9 +89,9 @@ def test_one_power_iteration_each_time_a_layer_is_run_in_training(target):
 def test_finished_file_is_the_published_layout_and_draws_the_same(target, paths):
     fitted(target)
     generator, weights = target.module.generator, load_file(paths["weights"])
-    assert {name: w.shape for name, w in weights.items()} == published_shapes(generator.config)
+    assert {name: w.shape for name, w in weights.items()} == list_published_shapes(generator.config)
     assert not any(w.any() for name, w in weights.items() if name.endswith("num_batches_tracked"))
-    loaded, batch = host.load(str(paths["weights"]), DYNAST["model"]["top_k"]), target.batch(9, 0, 1)
+    loaded, batch = host.load_dynast(str(paths["weights"]), DYNAST["model"]["top_k"]), target.make_batch(9, 0, 1)
     made = target.module.synthesize(batch["seg"], batch["ref_image"], batch["ref_seg"])
     with torch.inference_mode():
         again = loaded.synthesize(Label(batch["seg"]), batch["ref_image"].movedim(1, -1) / 255, Label(batch["ref_seg"]))
@@ -129,7 +129,7 @@ def test_log_names_the_terms_and_what_is_left_out(paths, caplog):
 
 def test_vgg_adds_its_terms_and_stays_out_of_the_checkpoints(paths, vgg_file):
     target = DynaSTTarget(DynaSTSettings(**DYNAST | {"vgg": vgg_file, "steps": 1}, **paths))
-    terms = target.module(**target.batch(0, 0, 1), rng=None)
+    terms = target.module(**target.make_batch(0, 0, 1), rng=None)
     assert terms["reconstruction"] > 0 and terms["perceptual"] > 0
     trainer = fitted(target)
     saved = load_file(trainer.checkpoints[-1] / "model.safetensors")
@@ -139,7 +139,7 @@ def test_vgg_adds_its_terms_and_stays_out_of_the_checkpoints(paths, vgg_file):
 def test_vgg_is_the_one_of_its_weights(vgg_file):
     weights, x = load_file(vgg_file), torch.rand(1, 3, 32, 32) * 2 - 1
     made, names = VGG.load(vgg_file)(x), iter(NAMES)
-    x = vgg_input(x)
+    x = prepare_vgg_input(x)
     for depth, count in enumerate(CONVS):
         x = torch.nn.functional.max_pool2d(x, 2) if depth else x
         for i in range(count):
@@ -190,7 +190,7 @@ def test_people_are_read_from_the_data(paths):
     people.write_text("00000-0003.png ann\n00000-0005.png ann\n")
     pairs = DynaSTTarget(DynaSTSettings(**values, **paths)).pairs
     rng = np.random.default_rng(0)
-    assert {pairs.another_of(3, rng) for _ in range(9)} == {5} and pairs.another_of(4, rng) == 4
+    assert {pairs.choose_another(3, rng) for _ in range(9)} == {5} and pairs.choose_another(4, rng) == 4
     people.write_text("00000-0003.png\n")
     with pytest.raises(ValueError, match="'00000-0003.png' is no line"):
         DynaSTTarget(DynaSTSettings(**values, **paths))

@@ -10,7 +10,7 @@ from mditface.mdit.mditface.config import MDiTConfig
 from mditface.mdit.mditface.mask import BoundMask, ExemplarInput, MaskInput, MaskReference
 from mditface.mdit.recipes import likeness
 from mditface.mdit.datasets import Renders
-from mditface.mdit.recipes.exemplar import exemplar_keys, other_view
+from mditface.mdit.recipes.exemplar import make_exemplar_keys, crop_randomly
 from mditface.mdit.training.sampling import sample
 from mditface.mdit.training.settings import read_settings
 from mditface.mdit.recipes.targets.kinds import SETTINGS, DemoSettings, DemoTarget
@@ -37,10 +37,10 @@ def base(demo, tmp_path):
 
 
 def test_batches_hold_another_view_of_the_same_pictures(target, demo):
-    batch = target.batch(2, 0, 1)
+    batch = target.make_batch(2, 0, 1)
     assert batch["exemplars"].shape == batch["images"].shape and batch["exemplars"].dtype == torch.uint8
-    assert all(torch.equal(x, target.batch(2, 0, 1)[name]) for name, x in batch.items())
-    plain = demo.batch(2, 0, 1)
+    assert all(torch.equal(x, target.make_batch(2, 0, 1)[name]) for name, x in batch.items())
+    plain = demo.make_batch(2, 0, 1)
     assert plain.keys() == {"images", "labels", "ids", "read_mask"}  # as before there were exemplars
     assert torch.equal(plain["images"], batch["images"]) and torch.equal(plain["labels"], batch["labels"])
     assert not (batch["read_exemplar"] & ~batch["read_mask"]).any()
@@ -52,7 +52,7 @@ def test_another_view_keeps_pictures_and_maps_together():
     sided = [i for i, name in enumerate(CLASSES) if name[:2] in ("l_", "r_")]
     labels[torch.isin(labels, torch.tensor(sided))] = 1  # mirroring exchanges sides
     images = labels[:, None].expand(-1, 3, -1, -1) * 10
-    seen, maps = other_view(images, labels, torch.Generator().manual_seed(1))
+    seen, maps = crop_randomly(images, labels, torch.Generator().manual_seed(1))
     assert (seen[:, 0] == maps * 10).float().mean() > 0.6  # all but where edges are interpolated
     assert not torch.equal(maps, labels) and all(set(m.unique().tolist()) <= set(o.unique().tolist())
                                                  for m, o in zip(maps, labels))
@@ -79,7 +79,8 @@ def test_an_untrained_branch_is_the_file_that_it_started_from(base, paths):
     plain, faces = Demo.load(base), target.faces
     ids = target.writer.encode(faces.captions[:2])
     labels = faces.labels[:2]
-    keys = exemplar_keys(target.module.model, labels, faces.channels_first(torch.tensor([2, 3])), faces.labels[2:4])
+    others = faces.get_channels_first(torch.tensor([2, 3]))
+    keys = make_exemplar_keys(target.module.model, labels, others, faces.labels[2:4])
     pictures = [sample(demo.model, demo.text_encoder, labels, ids, seed=0, steps=2, exemplar=exemplar)
                 for demo, exemplar in ((target.module, keys), (plain, None))]
     assert torch.equal(*pictures)
@@ -87,13 +88,13 @@ def test_an_untrained_branch_is_the_file_that_it_started_from(base, paths):
 
 def test_the_host_shows_the_branch_what_the_trainer_does(target):
     model, faces = target.module.model, target.faces
-    keys = exemplar_keys(model, faces.labels[:1], faces.channels_first(torch.tensor([1])), faces.labels[1:2])
+    keys = make_exemplar_keys(model, faces.labels[:1], faces.get_channels_first(torch.tensor([1])), faces.labels[1:2])
     seen = torch.ones(len(CLASSES))
     reference = MaskReference(MaskInput(faces.labels[:1], seen)).with_exemplar(
         ExemplarInput(faces.images[1:2] / 255, faces.labels[1:2], PixelVAE()), 1.0)
     pixels = SimpleNamespace(latent_format=SimpleNamespace(spacial_downscale_ratio=1), process_latent_in=lambda x: x)
     bound = BoundMask(reference, torch.Size((1, 3, SIDE, SIDE)), pixels, model.config.mask_layout)
-    found, kv = model.exemplar.static_path(bound.exemplar.tokens(None)[0])
+    found, kv = model.exemplar.run_static_path(bound.exemplar.get_tokens(None)[0])
     assert torch.equal(found[0], keys.candidates)
     torch.testing.assert_close([found[1], *sum(kv, ())], [keys.match, *sum(keys.kv, ())])
 
@@ -102,15 +103,15 @@ def test_it_learns_to_look(target):
     """Every picture has colours of its own, and neither text nor mask tells which."""
     torch.manual_seed(0)
     target.faces.images = torch.randint(0, 256, (16, 1, 1, 3), dtype=torch.uint8).expand(-1, SIDE, SIDE, -1).clone()
-    optimizers = target.optimizers()
+    optimizers = target.build_optimizers()
     for step in range(60):
-        loss = target.module(**target.batch(step, 0, 1), rng=torch.Generator().manual_seed(step))
+        loss = target.module(**target.make_batch(step, 0, 1), rng=torch.Generator().manual_seed(step))
         loss.backward()
         for optimiser in optimizers:
             optimiser.step()
             optimiser.zero_grad()
     seeing = loss_on_fixed_batch(target)
-    batch = target.batch(0, 0, 1)
+    batch = target.make_batch(0, 0, 1)
     blind = batch | {"exemplars": batch["exemplars"].roll(1, 0)}
     with torch.no_grad():
         assert seeing < 0.7 * target.module(**blind, rng=torch.Generator().manual_seed(1)).item()

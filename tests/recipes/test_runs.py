@@ -62,10 +62,10 @@ def test_run_leaves_log_sheet_and_measurements(paths):
 
 
 def test_batch_depends_on_seed_step_and_process_alone(demo, paths):
-    later, again = demo.batch(3, 1, 2), DemoTarget(demo.settings)
-    again.batch(0, 0, 1)
-    assert all(torch.equal(x, again.batch(3, 1, 2)[name]) for name, x in later.items())
-    assert not torch.equal(later["images"], demo.batch(3, 0, 2)["images"])
+    later, again = demo.make_batch(3, 1, 2), DemoTarget(demo.settings)
+    again.make_batch(0, 0, 1)
+    assert all(torch.equal(x, again.make_batch(3, 1, 2)[name]) for name, x in later.items())
+    assert not torch.equal(later["images"], demo.make_batch(3, 0, 2)["images"])
 
 
 def config_file(tmp_path, values):

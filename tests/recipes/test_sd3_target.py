@@ -73,18 +73,18 @@ def test_host_opens_the_base_as_it_was_trained(proof):
     parts = "x_embedder t_embedder y_embedder context_embedder pos_embed joint_blocks final_layer".split()
     assert {re.match(r"model\.diffusion_model\.(\w+)", name)[1] for name in weights} == set(parts)
     loaded = comfy.sd.load_diffusion_model(str(target.settings.weights), model_options={"dtype": torch.float32})
-    network, batch = loaded.model.diffusion_model, target.batch(0, 0, 1)
+    network, batch = loaded.model.diffusion_model, target.make_batch(0, 0, 1)
     assert type(loaded.model).__name__ == "SD3" and len(network.state_dict()) == len(weights)
     sigma, context, pooled = torch.full((4,), 0.5), batch["context"].float(), batch["pooled"].float()
     with torch.no_grad():
-        expected = target.module.velocity(batch["latent"], sigma, context, pooled)
+        expected = target.module.predict_velocity(batch["latent"], sigma, context, pooled)
         made = network(batch["latent"], loaded.model.model_sampling.timestep(sigma), context=context, y=pooled)
     assert torch.equal(made, expected) and expected.abs().max() > 0
 
 
 def test_captions_are_hidden_from_the_base_as_the_empty_one(proof):
     target = proof.target("base", "drop_text=1")
-    batch = target.batch(0, 0, 1)
+    batch = target.make_batch(0, 0, 1)
     assert all(torch.equal(row, target.empty["context"]) for row in batch["context"])
     assert all(torch.equal(row, target.empty["pooled"]) for row in batch["pooled"])
 

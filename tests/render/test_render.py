@@ -11,18 +11,18 @@ from PIL import Image
 pytest.importorskip("numba")
 
 from mdit.labelmap import CLASSES  # noqa: E402
-from mdit.render.__main__ import contact_sheet  # noqa: E402
+from mdit.render.__main__ import draw_contact_sheet  # noqa: E402
 from mdit.render import dataset  # noqa: E402
 from mdit.render.caption import MAX_WORDS, VOCABULARY, Caption, words  # noqa: E402
 from mdit.render.dataset import write_set, write_shard  # noqa: E402
-from mdit.render.dress import cloth_height  # noqa: E402
+from mdit.render.dress import compute_cloth_height  # noqa: E402
 from mdit.render.hair import FACE_CENTER, FACE_HALF, KNOTS, grow  # noqa: E402
 from mdit.render.head import build_head  # noqa: E402
 from mdit.render.appearance import (  # noqa: E402
     BEARD_COLORS, CLOTHES, COLORS, HAIR_COLORS, PART_COLORS, PERSON, sample_appearance,
 )
 from mdit.render.mesh import BUST_FILE, load_bust  # noqa: E402
-from mdit.render.paint import facial_hair_color  # noqa: E402
+from mdit.render.paint import choose_facial_hair_color  # noqa: E402
 from mdit.render.scene import make_sample, render  # noqa: E402
 
 SIZE = 64
@@ -109,7 +109,7 @@ def test_beards_and_brows_are_not_dyed():
     look = sample_appearance(np.random.default_rng(1)) | {"age": "young"}
     for name in dyed:
         natural = np.array(HAIR_COLORS[BEARD_COLORS[name]]) / 255
-        assert np.allclose(facial_hair_color(look | {"hair_color": name}), 0.62 * natural)
+        assert np.allclose(choose_facial_hair_color(look | {"hair_color": name}), 0.62 * natural)
 
 
 def strands_of(seed, **attributes):
@@ -144,7 +144,7 @@ def test_shoulders_are_dressed():
     shoulder = vertices[(np.abs(vertices[:, 0]) > 1.0) & (vertices[:, 1] < 6.3)]
     assert len(shoulder) > 100
     for clothes in set(CLOTHES) - {"top"}:
-        assert (cloth_height(shoulder, clothes) > 0).all()
+        assert (compute_cloth_height(shoulder, clothes) > 0).all()
 
 
 def test_clothes_are_in_the_picture(samples):
@@ -255,8 +255,8 @@ def test_people_are_noted_by_sample(tmp_path):
 
 
 def test_contact_sheet(tmp_path):
-    contact_sheet(tmp_path / "sheet.png", count=3, size=32, seed=0, columns=2)
+    draw_contact_sheet(tmp_path / "sheet.png", count=3, size=32, seed=0, columns=2)
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (64, 128)
     with pytest.raises(ValueError, match="count"):
-        contact_sheet(tmp_path / "sheet.png", count=0, size=32, seed=0)
+        draw_contact_sheet(tmp_path / "sheet.png", count=0, size=32, seed=0)

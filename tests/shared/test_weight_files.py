@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from mditface.mdit.shared.weight_files import check_finite, check_layout, read_state_dict, shapes_of
+from mditface.mdit.shared.weight_files import check_finite, check_layout, read_state_dict, read_shapes
 
 WEIGHTS = {"a.weight": torch.ones(2, 3), "a.bias": torch.ones(2)}
 
@@ -35,8 +35,8 @@ def test_files_without_weights_are_refused(tmp_path, found, message):
 
 def test_a_layout_that_fits():
     module = torch.nn.ModuleDict({"a": torch.nn.Linear(3, 2)})
-    check_layout(WEIGHTS, shapes_of(module), "file", "name")
-    check_layout(WEIGHTS | {"b": torch.ones(1)}, shapes_of(module), "file", "name", allow_unknown=True)
+    check_layout(WEIGHTS, read_shapes(module), "file", "name")
+    check_layout(WEIGHTS | {"b": torch.ones(1)}, read_shapes(module), "file", "name", allow_unknown=True)
 
 
 def test_a_layout_that_does_not_fit_is_described():

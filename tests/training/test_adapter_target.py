@@ -14,9 +14,9 @@ pytestmark = pytest.mark.usefixtures("in_training")
                                   {"window": 1, "text_reads_mask": False}], ids=["exact", "half", "merged", "window"])
 def test_adapter_learns_and_its_file_changes_the_output(family, form, paths):
     target = adapter(paths, family, **form, steps=12)
-    before, plain = target.metrics()["heldout_loss"], target.metrics()["heldout_loss_without_mask"]
+    before, plain = target.measure()["heldout_loss"], target.measure()["heldout_loss_without_mask"]
     fitted(target)
-    after = target.metrics()
+    after = target.measure()
     assert after["heldout_loss"] < before
     assert after["heldout_loss_without_mask"] == plain  # the base is as it was
     loaded = load_adapter(str(paths["weights"]))
@@ -40,7 +40,7 @@ def test_new_adapter_is_the_base_with_the_image_streams_weights(paths):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_adapter_gradient_is_the_slope_of_its_loss(family, checkpointing, paths):
     target = adapter(paths, family, gradient_checkpointing=checkpointing)
-    module, batch = target.module, target.batch(0, 0, 1)
+    module, batch = target.module, target.make_batch(0, 0, 1)
     generator = torch.Generator().manual_seed(0)
     weights = list(module.terms.parameters())
     with torch.no_grad():
@@ -66,18 +66,18 @@ def test_adapter_gradient_is_the_slope_of_its_loss(family, checkpointing, paths)
 
 def test_adapter_samples_in_the_latents_shape(paths):
     target = adapter(paths)
-    batch = target.heldout_batch(0, 2)
+    batch = target.make_heldout_batch(0, 2)
     out = target.module.sample(**batch, sigmas=torch.linspace(1, 0, 3), seed=0)
     assert out.shape == batch["latent"].shape and out.isfinite().all()
 
 
 def test_hidden_classes_are_painted_as_background(paths):
     target = adapter(paths, drop={"text": 1.0, "mask": 1.0})
-    batch = target.batch(0, 0, 1)
+    batch = target.make_batch(0, 0, 1)
     assert not batch["labels"].any() and not batch["context"].any() and not batch["pooled"].any()
     black = bases.VAE.encode(torch.zeros(1, bases.SIDE, bases.SIDE, 3))
     assert torch.allclose(batch["mask_latent"], black.expand_as(batch["mask_latent"]))
-    kept = adapter(paths, drop={"text": 0.0, "mask": 0.0}).batch(0, 0, 1)
+    kept = adapter(paths, drop={"text": 0.0, "mask": 0.0}).make_batch(0, 0, 1)
     assert kept["labels"].any() and torch.equal(kept["mask_latent"], kept["latent"])
 
 

@@ -19,7 +19,7 @@ import folder_paths
 from comfy.model_management import InterruptProcessingException
 from mditface.mdit.labelmap import PALETTE
 from mditface.mdit.mditface.adapter.weights import load_adapter
-from mditface.mdit.training.curve import loss_curve, running_mean
+from mditface.mdit.training.curve import compute_running_mean, draw_loss_curve
 from mditface.mdit.training.targets.masked import MaskedBase
 from mditface.nodes import training
 from mditface.nodes.adapter import LoadAdapter
@@ -91,8 +91,8 @@ def test_the_adapter_learns_and_serves(family, tmp_path):
 
 def test_the_loss_falls(base, monkeypatch):
     losses = []
-    monkeypatch.setattr("mditface.mdit.training.curve.loss_curve", lambda values: losses.extend(values) or
-                        loss_curve(values))
+    monkeypatch.setattr("mditface.mdit.training.curve.draw_loss_curve", lambda values: losses.extend(values) or
+                        draw_loss_curve(values))
     run(base, steps=40, batch_size=8, drop_text=0.0, drop_mask=0.0)
     assert len(losses) == 40 and sum(losses[-8:]) < 0.9 * sum(losses[:8])
 
@@ -154,8 +154,8 @@ def test_cancel_does_not_wait_for_the_step(base, monkeypatch):
         comfy.model_management.interrupt_current_processing()
         seen.append(True)
         return plain(self, *args, **kwargs)
-    plain = MaskedBase.velocity
-    monkeypatch.setattr(MaskedBase, "velocity", velocity)
+    plain = MaskedBase.predict_velocity
+    monkeypatch.setattr(MaskedBase, "predict_velocity", velocity)
     with pytest.raises(InterruptProcessingException):
         run(base)
     assert len(seen) == 1 and files("mdit_training") == [] and files("mdit_adapters") == []
@@ -263,8 +263,8 @@ def test_attention_without_gradients(base, option, monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(base, monkeypatch):
-    plain = MaskedBase.velocity
-    monkeypatch.setattr(MaskedBase, "velocity", lambda *args, **kwargs: plain(*args, **kwargs) * float("nan"))
+    plain = MaskedBase.predict_velocity
+    monkeypatch.setattr(MaskedBase, "predict_velocity", lambda *args, **kwargs: plain(*args, **kwargs) * float("nan"))
     with pytest.raises(ValueError, match="learning_rate: the loss of step 1 is not finite"):
         run(base)
     assert comfy.model_management.in_training is False and files("mdit_adapters") == []
@@ -290,6 +290,6 @@ def test_without_accelerate_only_this_node_is_absent(monkeypatch, caplog):
 
 @pytest.mark.parametrize("losses", [[0.5], [0.5, 0.5], [3.0, 2.0, 1.0]], ids=str)
 def test_loss_curve_of_any_run(losses):
-    picture = loss_curve(losses)
+    picture = draw_loss_curve(losses)
     assert (31, 95, 168) in {colour for _, colour in picture.getcolors(2 ** 16)}
-    assert running_mean(losses)[0] == pytest.approx(losses[0])
+    assert compute_running_mean(losses)[0] == pytest.approx(losses[0])

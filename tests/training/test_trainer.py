@@ -16,7 +16,7 @@ def test_average_follows_with_the_ramp():
     torch.nn.init.ones_(layer.weight)
     average.update(0)
     assert average.mean["weight"].item() == pytest.approx(0.9)  # the decay is 1 / 10 at first
-    with average.applied():
+    with average.apply():
         assert layer.weight.item() == pytest.approx(0.9)
     assert layer.weight.item() == 1
 

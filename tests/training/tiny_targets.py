@@ -6,7 +6,7 @@ from accelerate.state import AcceleratorState
 
 from mditface.mdit.labelmap import PALETTE
 from mditface.mdit.training.targets.adapter import AdapterSettings, AdapterTarget
-from mditface.mdit.training.trainer import Trainer, make_accelerator, training
+from mditface.mdit.training.trainer import Trainer, make_accelerator, enable_training
 from mditface.tests.adapter import bases
 
 EVERY = {"log": 1, "checkpoint": 2, "sheet": 100, "metrics": 100}
@@ -19,7 +19,7 @@ FAMILIES = ("sd3", "sd35", "flux")
 @contextmanager
 def trainer_state():
     """A host that trains, and an accelerator that the next test may make with another precision."""
-    with training():
+    with enable_training():
         yield
     AcceleratorState._reset_state(reset_partial_state=True)
 
@@ -67,4 +67,4 @@ def fitted(target, stop=None):
 
 def loss_on_fixed_batch(target, seed=1):
     with torch.no_grad():
-        return target.module(**target.batch(0, 0, 1), rng=torch.Generator().manual_seed(seed)).item()
+        return target.module(**target.make_batch(0, 0, 1), rng=torch.Generator().manual_seed(seed)).item()

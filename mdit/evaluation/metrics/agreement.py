@@ -32,7 +32,7 @@ def open_parser(name: str = str(WEIGHTS)) -> Parser:
     return parser
 
 
-def mean_of(scores: list[dict[str, float]]) -> dict[str, float]:
+def average_scores(scores: list[dict[str, float]]) -> dict[str, float]:
     """The mean of each score."""
     means = {}
     for name in scores[0]:
@@ -57,6 +57,6 @@ class LabelAgreement:
 
     def compute(self) -> dict:
         """`class_iou` is None for classes that no map has."""
-        means = mean_of(self.scores)
+        means = average_scores(self.scores)
         iou = {name: None if np.isnan(x) else float(x) for name, x in zip(CLASSES, class_iou(self.confusion))}
         return means | {"class_iou": iou}

@@ -32,14 +32,14 @@ class Frame(NamedTuple):
     width: float
 
 
-def asked_value(attribute: str, appearance: dict[str, str]) -> str:
+def find_asked_value(attribute: str, appearance: dict[str, str]) -> str:
     """The value of one of the judged attributes. Lipstick of any colour is 'some'."""
     if attribute == "lipstick" and appearance["lipstick"] != "none":
         return "some"
     return appearance[attribute]
 
 
-def face_frame(parsed: np.ndarray) -> Frame:
+def find_face_frame(parsed: np.ndarray) -> Frame:
     """The frame of the face in a label map (H, W). The whole map if there is no face."""
     rows, columns = np.nonzero(np.isin(parsed, FACE))
     if len(rows) < len(FACE):
@@ -49,9 +49,9 @@ def face_frame(parsed: np.ndarray) -> Frame:
     return Frame(top, left, max(1.0, bottom - top), max(1.0, right - left))
 
 
-def region_statistics(image: np.ndarray, parsed: np.ndarray) -> np.ndarray:
+def compute_region_statistics(image: np.ndarray, parsed: np.ndarray) -> np.ndarray:
     """(14 x 19,): each region's fraction of the image, its position in the face's frame, and its colours in 0..1."""
-    frame = face_frame(parsed)
+    frame = find_face_frame(parsed)
     out = np.zeros((len(REGIONS), REGION_WIDTH))
     for row, classes in zip(out, REGIONS):
         inside = np.isin(parsed, classes)
@@ -73,28 +73,28 @@ class ShapeRules:
     """
 
     def __init__(self, images: np.ndarray, parsed: np.ndarray, appearances: list[dict[str, str]]):
-        x = np.stack(list(map(region_statistics, images, parsed)))  # (N, F)
+        x = np.stack(list(map(compute_region_statistics, images, parsed)))  # (N, F)
         self.mean = x.mean(0)
         self.deviation = x.std(0) + 1e-3
         self.x = (x - self.mean) / self.deviation
-        gram = self.kernel(self.x) + SHRINKAGE * np.eye(len(x))
+        gram = self.compute_kernel(self.x) + SHRINKAGE * np.eye(len(x))
         self.coefficients = {}
         self.offsets = {}
         for attribute, values in JUDGED.items():
-            asked = np.array([asked_value(attribute, appearance) for appearance in appearances])
+            asked = np.array([find_asked_value(attribute, appearance) for appearance in appearances])
             targets = (asked[:, None] == np.array(values)).astype(float)  # (N, values)
             self.offsets[attribute] = targets.mean(0)
             self.coefficients[attribute] = np.linalg.solve(gram, targets - targets.mean(0))  # (N, values)
 
-    def kernel(self, x: np.ndarray) -> np.ndarray:
+    def compute_kernel(self, x: np.ndarray) -> np.ndarray:
         """(n, F) -> (n, N)."""
         squares = (x ** 2).sum(1)[:, None] + (self.x ** 2).sum(1) - 2 * x @ self.x.T
         return np.exp(-KERNEL_WIDTH / x.shape[1] * squares)
 
     def __call__(self, image: np.ndarray, parsed: np.ndarray) -> dict[str, str]:
         """The judged attributes of an image (H, W, 3) uint8 and its parsed map (H, W)."""
-        x = (region_statistics(image, parsed) - self.mean) / self.deviation
-        similarity = self.kernel(x[None])  # (1, N)
+        x = (compute_region_statistics(image, parsed) - self.mean) / self.deviation
+        similarity = self.compute_kernel(x[None])  # (1, N)
         found = {}
         for attribute, values in JUDGED.items():
             scores = similarity @ self.coefficients[attribute] + self.offsets[attribute]  # (1, values)
@@ -112,7 +112,7 @@ class AttributeRules:
         self.colors = [ColorRule(name, images, labels, renders.attributes) for name in PARTS]
         self.shapes = ShapeRules(images, parsed, renders.attributes)
 
-    def hits(self, image: np.ndarray, asked: np.ndarray, parsed: np.ndarray, appearance: dict[str, str]
+    def find_hits(self, image: np.ndarray, asked: np.ndarray, parsed: np.ndarray, appearance: dict[str, str]
              ) -> dict[str, bool]:
         """Whether an image shows each attribute of the appearance. Attributes that cannot be judged are left out."""
         hits = {}
@@ -123,7 +123,7 @@ class AttributeRules:
             if seen is not None:
                 hits[rule.attribute] = seen == appearance[rule.attribute]
         for name, value in self.shapes(image, parsed).items():
-            hits[name] = value == asked_value(name, appearance)
+            hits[name] = value == find_asked_value(name, appearance)
         return hits
 
 
@@ -135,7 +135,7 @@ class AttributeAccuracy:
         self.hits: dict[str, list[bool]] = {}
 
     def update(self, image: np.ndarray, asked: np.ndarray, parsed: np.ndarray, appearance: dict[str, str]) -> None:
-        for name, hit in self.rules.hits(image, asked, parsed, appearance).items():
+        for name, hit in self.rules.find_hits(image, asked, parsed, appearance).items():
             self.hits.setdefault(name, []).append(hit)
 
     def compute(self) -> dict[str, dict[str, float]]:

@@ -63,11 +63,12 @@ def gaussian_mmd(real: Tensor, generated: Tensor) -> float:
     real = real.double()
     generated = generated.double()
 
-    def kernel(x: Tensor, y: Tensor) -> Tensor:
+    def compute_kernel(x: Tensor, y: Tensor) -> Tensor:
         return torch.exp(-torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square() / (2 * SIGMA ** 2))
 
-    mmd = kernel(real, real).mean() + kernel(generated, generated).mean() - 2 * kernel(real, generated).mean()
-    return 1000 * mmd.item()
+    within = compute_kernel(real, real).mean() + compute_kernel(generated, generated).mean()
+    across = compute_kernel(real, generated).mean()
+    return 1000 * (within - 2 * across).item()
 
 
 def self_similarity(keys: Tensor) -> Tensor:

@@ -1,37 +1,37 @@
 """How much an image takes over from the colours of its exemplar.
 
 Two distances, because two sets of published figures were measured with them. `ExemplarAgreement` takes mean colours and
-their mean absolute difference (docs/training/dynast.md). `median_color_distances` takes median colours, which strands
+their mean absolute difference (docs/training/dynast.md). `measure_color_distances` takes median colours, which strands
 of other classes do not shift, as RGB vectors (docs/training/exemplar.md).
 """
 from __future__ import annotations
 
 import numpy as np
 
-from ..colors import MIN_PIXELS, PARTS, part_pixels
+from ..colors import MIN_PIXELS, PARTS, select_part_pixels
 
 LEVELS = 255
 
 
-def median_colors(image: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+def compute_median_colors(image: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     """Median colour (3,) in 0..255 of each part of an image (S, S, 3) uint8 that is large enough."""
-    pixels = {part: part_pixels(image, labels, part) for part in PARTS}
+    pixels = {part: select_part_pixels(image, labels, part) for part in PARTS}
     return {part: np.median(found, axis=0) * LEVELS for part, found in pixels.items() if len(found) >= MIN_PIXELS}
 
 
-def median_color_distances(image: np.ndarray, labels: np.ndarray, other: np.ndarray, other_labels: np.ndarray
+def measure_color_distances(image: np.ndarray, labels: np.ndarray, other: np.ndarray, other_labels: np.ndarray
                            ) -> dict[str, float]:
     """Lengths of the differences between the median RGB colours of the parts that both images have, in 0..255."""
-    ours = median_colors(image, labels)
-    theirs = median_colors(other, other_labels)
+    ours = compute_median_colors(image, labels)
+    theirs = compute_median_colors(other, other_labels)
     return {part: float(np.linalg.norm(ours[part] - theirs[part])) for part in ours if part in theirs}
 
 
-def mean_colors(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def compute_mean_colors(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Mean colours (parts, 3) in 0..255 of an image (H, W, 3) uint8; nan for a part that is too small to judge."""
     colors = np.full((len(PARTS), 3), np.nan)
     for row, part in zip(colors, PARTS):
-        pixels = part_pixels(image, labels, part)
+        pixels = select_part_pixels(image, labels, part)
         if len(pixels) >= MIN_PIXELS:
             row[:] = LEVELS * pixels.mean(0)
     return colors
@@ -50,8 +50,8 @@ class ExemplarAgreement:
 
     def update(self, image: np.ndarray, asked: np.ndarray, exemplar: np.ndarray, exemplar_labels: np.ndarray) -> None:
         """Adds an image (H, W, 3) uint8 with the asked map (H, W), and its exemplar with the exemplar's map."""
-        self.generated.append(mean_colors(image, asked))
-        self.exemplars.append(mean_colors(exemplar, exemplar_labels))
+        self.generated.append(compute_mean_colors(image, asked))
+        self.exemplars.append(compute_mean_colors(exemplar, exemplar_labels))
 
     def compute(self) -> dict[str, dict[str, float]]:
         """Distances by part, without the parts that fewer than two images have.
@@ -63,10 +63,11 @@ class ExemplarAgreement:
         exemplars = np.stack(self.exemplars)
         distances = np.abs(generated[:, None] - exemplars[None]).mean(-1)  # (N, N, parts)
         tables = {name: distances[..., k] for k, name in enumerate(PARTS)}
-        return {name: summary(table) for name, table in tables.items() if np.isfinite(table.diagonal()).sum() > 1}
+        return {name: summarize_distances(table) for name, table in tables.items()
+                if np.isfinite(table.diagonal()).sum() > 1}
 
 
-def summary(distances: np.ndarray) -> dict[str, float]:
+def summarize_distances(distances: np.ndarray) -> dict[str, float]:
     """Figures of distances (N, N) from images to exemplars, own exemplars on the diagonal; nan for a missing part."""
     known = np.isfinite(distances.diagonal())
     distances = distances[known][:, known]

@@ -88,7 +88,7 @@ class DinoKeys:
     """
 
     def __init__(self, path: Path, size: int, device: torch.device):
-        weights = dino_weights(torch.load(path, map_location="cpu", weights_only=True), size)
+        weights = convert_dino_weights(torch.load(path, map_location="cpu", weights_only=True), size)
         depth = sum(name.endswith("ln_1.weight") for name in weights)
         width = weights["class_token"].shape[-1]
         network = VisionTransformer(size, DINO_PATCH, depth, width // DINO_HEAD_WIDTH, width, 4 * width)
@@ -111,7 +111,7 @@ class DinoKeys:
         return F.linear(self.normed, self.weight, self.bias)
 
 
-def dino_weights(published: dict[str, Tensor], size: int) -> dict[str, Tensor]:
+def convert_dino_weights(published: dict[str, Tensor], size: int) -> dict[str, Tensor]:
     """DINO's state dict under torchvision's names, its position embedding resized for images of `size` pixels."""
     weights = {}
     for name, weight in published.items():

@@ -60,6 +60,6 @@ class AdapterConfig:
         """Whether the mask's keys and values depend on the prompt."""
         return self.mask_vec == PROMPT_POOLED
 
-    def blocks(self) -> list[tuple[str, int]]:
+    def list_blocks(self) -> list[tuple[str, int]]:
         """Kind of each block, and its index among its kind, in the order of the model."""
         return [(kind, i) for kind, count in zip(KINDS, self.depth) for i in range(count)]

@@ -15,7 +15,7 @@ from ..cache import REPORT_KEY
 from ..config import MaskLayout
 from ..mask import CONDITIONING_KEY
 from ..reader import MaskReader
-from .families import FAMILIES, Family, family_of, family_titles
+from .families import FAMILIES, Family, find_family, list_family_titles
 from .streams import MaskStream
 from .terms import Adapter
 
@@ -23,7 +23,7 @@ COMPILED_FORMS: dict[tuple[str, tuple[int, int]], int] = {}  # number of residua
 FIRST_FORM = 64  # more than any ControlNet has residuals
 
 
-def mask_key(adapter: Adapter) -> str:
+def make_mask_key(adapter: Adapter) -> str:
     """Where a conditioning carries a mask meant for one adapter alone."""
     return f"{CONDITIONING_KEY}.{adapter.id}"
 
@@ -47,28 +47,30 @@ def apply_adapter(patcher, adapter: Adapter, weight: float = 1.0, condition: int
 def check_model(patcher) -> Family:
     """The family of a MODEL that can read masks by an adapter; ValueError for any other."""
     network = getattr(patcher.model, "diffusion_model", None)
-    family = family_of(network)
+    family = find_family(network)
     if family is None:
         raise ValueError(f"model: a {type(patcher.model).__name__} cannot read masks with an adapter. Load a model of "
-                         f"{family_titles()}, or a stand-alone model with 'Load MDiT Model'")
+                         f"{list_family_titles()}, or a stand-alone model with 'Load MDiT Model'")
     family.check(network)
     return family
 
 
 def check_base(patcher, adapter: Adapter) -> None:
+    """Raises ValueError for a MODEL that the adapter was not made for."""
     family = check_model(patcher)
     config = adapter.config
     if family.key != config.family:
         raise ValueError(f"adapter: it was made for family {config.family}, but the model has family {family.key}: "
                          "load an adapter made for this model")
-    width, depth = family.size(patcher.model.diffusion_model)
+    width, depth = family.measure(patcher.model.diffusion_model)
     if (width, depth) != (config.width, config.depth):
-        raise ValueError(f"adapter: it was made for width {config.width} and {blocks(config.depth)} blocks, but the "
-                         f"model has width {width} and {blocks(depth)} blocks: load an adapter made for this model"
-                         + (f" (this one belongs to {config.base_hint})" if config.base_hint else ""))
+        hint = f" (this one belongs to {config.base_hint})" if config.base_hint else ""
+        raise ValueError(f"adapter: it was made for width {config.width} and {format_depth(config.depth)} blocks, but "
+                         f"the model has width {width} and {format_depth(depth)} blocks: load an adapter made for this "
+                         f"model{hint}")
 
 
-def blocks(depth: tuple[int, int]) -> str:
+def format_depth(depth: tuple[int, int]) -> str:
     return f"{depth[0]} + {depth[1]}" if depth[1] else str(depth[0])
 
 
@@ -80,33 +82,33 @@ class AdapterReader(MaskReader):
         self.weight = weight
         self.condition = condition
         self.family = FAMILIES[adapter.config.family]
-        self.key = mask_key(adapter)
+        self.key = make_mask_key(adapter)
         self.identity = (adapter.id, weight, condition)
         self.prompted = adapter.config.prompted
         self.radius = adapter.config.window
 
-    def additional_models(self) -> list:
+    def list_additional_models(self) -> list:
         return [self.adapter.patcher]
 
-    def layout(self, model) -> MaskLayout:
+    def get_layout(self, model) -> MaskLayout:
         config = self.adapter.config
         return MaskLayout("vae_palette", config.palette, model.diffusion_model.patch_size, sum(config.depth),
                           config.width, condition=self.condition, corner=config.corner)
 
-    def stream(self, model) -> MaskStream:
+    def make_stream(self, model) -> MaskStream:
         return self.family.stream(model.diffusion_model, self.adapter, self.weight)
 
-    def prompt_inputs(self, model) -> tuple[str, ...]:
-        return self.family.prompt_inputs(model.diffusion_model)
+    def list_prompt_inputs(self, model) -> tuple[str, ...]:
+        return self.family.list_prompt_inputs(model.diffusion_model)
 
-    def static_path(self, model, tokens, device, dtype, prompt, transformer_options):
-        return self.stream(model).static_path(tokens, device, dtype, prompt, transformer_options)
+    def run_static_path(self, model, tokens, device, dtype, prompt, transformer_options):
+        return self.make_stream(model).run_static_path(tokens, device, dtype, prompt, transformer_options)
 
-    def rotation(self, model, device, transformer_options, positions) -> Tensor | None:
-        return self.stream(model).rotation(positions.to(device), transformer_options)
+    def compute_rotation(self, model, device, transformer_options, positions) -> Tensor | None:
+        return self.make_stream(model).compute_rotation(positions.to(device), transformer_options)
 
-    def call(self, executor, rows, x: Tensor, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
-        stream = self.stream(executor.class_obj)
+    def call_model(self, executor, rows, x: Tensor, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
+        stream = self.make_stream(executor.class_obj)
         patch = executor.class_obj.diffusion_model.patch_size
         grid = tuple(-(-side // patch) for side in x.shape[-2:])
         pattern = ReadPattern(0, self.adapter.config.text_reads_mask, self.radius, grid)
@@ -115,7 +117,7 @@ class AdapterReader(MaskReader):
         patches = {name: BlockPatch(rows, i, inner.get(name), stream, pattern) for i, name in enumerate(stream.names)}
         options = {**transformer_options, "patches_replace": {**replace, "dit": {**inner, **patches}}}
         if COMPILE_KEY in transformer_options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
-            control = mark_form(control, repr((self.key, form_of(rows))))
+            control = mark_form(control, repr((self.key, describe_form(rows))))
         out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
         if REPORT_KEY in transformer_options:
             reads = transformer_options[REPORT_KEY].reads.setdefault(self.key, [0, 0])
@@ -124,7 +126,7 @@ class AdapterReader(MaskReader):
         return out
 
 
-def form_of(rows: tuple[MaskRows, ...]) -> list:
+def describe_form(rows: tuple[MaskRows, ...]) -> list:
     """What a compiled model's code depends on: rows, bias, and keys and values of the first block."""
     form = []
     for part in rows:
@@ -135,7 +137,7 @@ def form_of(rows: tuple[MaskRows, ...]) -> list:
 
 
 def mark_form(control: dict | None, form: str) -> dict:
-    """A ControlNet's residuals, followed by as many empty ones as tell this form of masks from all others.
+    """A ControlNet's residuals, followed by empty ones, whose number identifies this form of masks.
 
     The host's compile node sets no guards on the transformer options: code compiled without a mask would be called
     with one. The number of residuals is guarded, and the models skip residuals that are None.
@@ -151,7 +153,7 @@ def mark_form(control: dict | None, form: str) -> dict:
 class BlockPatch:
     """Replaces one block: calls the block, or the patch that was there, with an attention that reads the masks.
 
-    `read` tells whether the attention was reached.
+    read: whether the attention was reached.
     """
 
     def __init__(self, mask_rows: tuple[MaskRows, ...], index: int, inner: Callable | None, stream: MaskStream,
@@ -172,7 +174,7 @@ class BlockPatch:
         args = {**args, "transformer_options": {**options, "optimized_attention_override": attend}}
         if self.inner is not None:
             return self.inner(args, extra)
-        return self.stream.block_call(self.index, extra["original_block"])(args)
+        return self.stream.choose_block_call(self.index, extra["original_block"])(args)
 
     def attend(self, override: Callable | None, text: int, length: int, function: Callable, q: Tensor, k: Tensor,
                v: Tensor, heads: int, mask: Tensor | None = None, skip_reshape: bool = False, **kwargs) -> Tensor:
@@ -182,7 +184,7 @@ class BlockPatch:
         """
         call = function if override is None else partial(override, function)
         if not skip_reshape:  # SD3: q and k (B, T, H * D), v (B, T, H, D)
-            q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
+            q, k, v = (x.reshape(x.shape[0], x.shape[1], heads, -1).transpose(1, 2) for x in (q, k, v))
 
         def kernel(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
             return call(q, k, v, heads, mask=attn_mask, skip_reshape=True, **kwargs)

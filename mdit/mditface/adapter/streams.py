@@ -43,7 +43,7 @@ class MaskStream:
         self.network = network
         self.adapter = adapter
         self.weight = weight
-        self.kinds = adapter.config.blocks()
+        self.kinds = adapter.config.list_blocks()
         self.blocks = len(self.kinds)
 
     @property
@@ -58,18 +58,18 @@ class MaskStream:
         """
         raise NotImplementedError
 
-    def rotation(self, positions: Tensor, transformer_options: dict) -> Tensor | None:
+    def compute_rotation(self, positions: Tensor, transformer_options: dict) -> Tensor | None:
         """The rotation (1, 1, M, D/2, 2, 2) of keys at positions (M, 2); None where keys are not rotated."""
         raise NotImplementedError
 
-    def vector(self, t: Tensor, prompt: Prompt | None, dtype: torch.dtype) -> Tensor:
+    def make_vector(self, t: Tensor, prompt: Prompt | None, dtype: torch.dtype) -> Tensor:
         """What modulates the blocks, such as a vector (b, d), at time t (1,).
 
         `prompt` is None where it does not modulate the mask.
         """
         raise NotImplementedError
 
-    def inputs(self, i: int, msk: Tensor, vec: Tensor, pe: Tensor | None) -> Inputs:
+    def make_inputs(self, i: int, msk: Tensor, vec: Tensor, pe: Tensor | None) -> Inputs:
         """The inputs of block i's attention, for mask tokens (b, M, d), `vector`'s result and `start`'s rotation."""
         raise NotImplementedError
 
@@ -77,37 +77,37 @@ class MaskStream:
         """Calls block i on text and image as the network's forward does, with the arguments of a block patch."""
         raise NotImplementedError
 
-    def block_call(self, i: int, original: Callable) -> Callable:
+    def choose_block_call(self, i: int, original: Callable) -> Callable:
         """What a block patch calls instead of block i's own patch; `original` is the host's."""
         return original
 
-    def static_path(self, tokens: MaskTokens, device: torch.device, dtype: torch.dtype, prompt: Prompt | None,
+    def run_static_path(self, tokens: MaskTokens, device: torch.device, dtype: torch.dtype, prompt: Prompt | None,
                     transformer_options: dict) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields each block's mask keys and values (b, H, M, D), after norm and rotation."""
         msk, pe = self.start(tokens, tokens.tokens.to(device, dtype), transformer_options)  # (b, M, d)
-        vec = self.vector(torch.zeros(1, device=device), prompt, dtype)
+        vec = self.make_vector(torch.zeros(1, device=device), prompt, dtype)
         for i in range(self.blocks):
-            inputs = self.inputs(i, msk, vec, pe)
+            inputs = self.make_inputs(i, msk, vec, pe)
             yield inputs.k, inputs.v
             if i + 1 < self.blocks:
                 attention = optimized_attention(inputs.q, inputs.k, inputs.v, self.heads, skip_reshape=True)
                 msk = inputs.finish(attention)
 
-    def layer(self, module: nn.Module, name: str, x: Tensor) -> Tensor:
+    def run_layer(self, module: nn.Module, name: str, x: Tensor) -> Tensor:
         """The layer with its term, which may cover the first rows of the output only."""
         y = module(x)
         reads_output = self.adapter.config.proj_after and name.endswith(".proj")
-        term = self.adapter.term(name, y if reads_output else x)
+        term = self.adapter.compute_term(name, y if reads_output else x)
         if term is None:
             return y
         return y + F.pad(term, (0, y.shape[-1] - term.shape[-1])) * self.weight
 
-    def modulation(self, module: nn.Module, name: str, vec: Tensor, count: int) -> tuple[Tensor, ...]:
+    def make_modulation(self, module: nn.Module, name: str, vec: Tensor, count: int) -> tuple[Tensor, ...]:
         """`count` shifts, scales and gates, each (b, 1, d), for the vector (b, d)."""
-        return self.layer(module, name, F.silu(vec)).unsqueeze(1).chunk(count, dim=-1)
+        return self.run_layer(module, name, F.silu(vec)).unsqueeze(1).chunk(count, dim=-1)
 
-    def mlp(self, layers: tuple[nn.Module, Callable, nn.Module], name: str, x: Tensor) -> Tensor:
+    def run_mlp(self, layers: tuple[nn.Module, Callable, nn.Module], name: str, x: Tensor) -> Tensor:
         """The block's MLP of a layer, an activation and a layer."""
         fc1, activation, fc2 = layers
-        hidden = activation(self.layer(fc1, f"{name}.fc1", x))
-        return self.layer(fc2, f"{name}.fc2", hidden)
+        hidden = activation(self.run_layer(fc1, f"{name}.fc1", x))
+        return self.run_layer(fc2, f"{name}.fc2", hidden)

@@ -26,20 +26,20 @@ class Adapter(nn.Module):
     def __init__(self, config: AdapterConfig, terms: dict[str, dict[str, Tensor]]):
         super().__init__()
         self.config = config
-        self.id = digest_of(config, terms)
+        self.id = compute_digest(config, terms)
         self.terms = nn.ModuleDict()
         for name, halves in sorted(terms.items()):
-            self.terms[module_name(name)] = make_term(config, halves["down"], halves["up"])
+            self.terms[make_module_name(name)] = make_term(config, halves["down"], halves["up"])
         management = comfy.model_management
         self.patcher = comfy.model_patcher.CoreModelPatcher(
             self, management.get_torch_device(), management.unet_offload_device())
 
-    def term(self, name: str, x: Tensor) -> Tensor | None:
+    def compute_term(self, name: str, x: Tensor) -> Tensor | None:
         """What the adapter adds to the output of a layer with the input x; None where the layer has no term.
 
         The terms of q, k and v alone stand for the first rows of a fused layer.
         """
-        name = module_name(name)
+        name = make_module_name(name)
         if name in self.terms:
             return self.terms[name](x)
         fused = [f"{name}_{part}" for part in "qkv"]
@@ -48,7 +48,7 @@ class Adapter(nn.Module):
         return torch.cat([self.terms[part](x) for part in fused], dim=-1)
 
 
-def module_name(name: str) -> str:
+def make_module_name(name: str) -> str:
     """A module's name holds no dot."""
     return name.replace(".", "_")
 
@@ -60,7 +60,7 @@ def make_term(config: AdapterConfig, down: Tensor, up: Tensor) -> LowRank:
     return term.requires_grad_(False)
 
 
-def digest_of(config: AdapterConfig, terms: dict[str, dict[str, Tensor]]) -> str:
+def compute_digest(config: AdapterConfig, terms: dict[str, dict[str, Tensor]]) -> str:
     digest = hashlib.blake2b(repr(config).encode())
     for name, halves in sorted(terms.items()):
         for half in (halves["down"], halves["up"]):

@@ -71,7 +71,7 @@ def read_own(weights: dict, metadata: dict) -> tuple[AdapterConfig, Terms]:
     terms: Terms = {}
     for key, weight in weights.items():
         match = OWN_KEY.fullmatch(key)
-        if match is None or family.layer(match[1], match[3]) is None:
+        if match is None or family.find_layer(match[1], match[3]) is None:
             raise ValueError(f"the file has the unknown key {key}: it was renamed or made for a newer version of this "
                              "pack; use the original file, or update the pack")
         kind, block, layer, half = match.groups()
@@ -94,7 +94,7 @@ def read_easycontrol(weights: dict) -> tuple[AdapterConfig, Terms]:
         terms.setdefault(f"{kind}.{block}.{layer}", {})[half] = weight
         index = KINDS.index(kind)
         depth[index] = max(depth[index], int(block) + 1)
-    if missing := sorted(easycontrol_layers(depth) - set(terms)):
+    if missing := sorted(list_easycontrol_layers(depth) - set(terms)):
         raise ValueError(f"the file lacks the layers {join_names(missing)}: it is truncated; download it again")
     first = next(iter(terms.values())).get("down")
     if first is None or first.ndim != 2:
@@ -105,7 +105,7 @@ def read_easycontrol(weights: dict) -> tuple[AdapterConfig, Terms]:
     return config, terms
 
 
-def easycontrol_layers(depth: list[int]) -> set[str]:
+def list_easycontrol_layers(depth: list[int]) -> set[str]:
     """The layers that every EasyControl file of this depth has terms for."""
     double = itertools.product(range(depth[0]), ("qkv_q", "qkv_k", "qkv_v", "proj"))
     single = itertools.product(range(depth[1]), ("linear1_q", "linear1_k", "linear1_v"))
@@ -132,7 +132,7 @@ def check_terms(config: AdapterConfig, terms: Terms) -> None:
 
 def fits(config: AdapterConfig, kind: str, layer: str, down: Tensor, up: Tensor) -> bool:
     """Whether the halves of a term have the shapes of the layer's inputs and outputs."""
-    found = FAMILIES[config.family].layer(kind, layer) or FUSED_PART
+    found = FAMILIES[config.family].find_layer(kind, layer) or FUSED_PART
     if down.shape != (config.rank, found.n_in * config.width):
         return False
     return any(up.shape == (n * config.width, config.rank) for n in found.n_out)

@@ -15,7 +15,7 @@ SLOPE = 0.2
 SMALLEST_IMAGE = 48  # pixels; the coarse scale needs so many
 
 
-def conv4(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
+def make_conv4(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 4, stride, padding=1)
 
 
@@ -25,11 +25,11 @@ class Patches(nn.Module):
     def __init__(self, channels: int, width: int):
         super().__init__()
         widths = [min(width * 2 ** i, MAX_WIDTH) for i in range(4)]
-        self.model0 = nn.Sequential(conv4(channels, width, 2), nn.LeakyReLU(SLOPE))
+        self.model0 = nn.Sequential(make_conv4(channels, width, 2), nn.LeakyReLU(SLOPE))
         for i, (inputs, outputs) in enumerate(pairwise(widths), 1):
-            conv = spectral_norm(conv4(inputs, outputs, 1 if i == 3 else 2))
+            conv = spectral_norm(make_conv4(inputs, outputs, 1 if i == 3 else 2))
             self.add_module(f"model{i}", nn.Sequential(conv, nn.InstanceNorm2d(outputs), nn.LeakyReLU(SLOPE)))
-        self.model4 = nn.Sequential(conv4(widths[-1], 1, 1))
+        self.model4 = nn.Sequential(make_conv4(widths[-1], 1, 1))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """The outputs of all layers for x (B, channels, H, W). The last one is the verdict (B, 1, h, w)."""

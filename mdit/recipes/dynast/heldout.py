@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...datasets import FaceDataset
 from ...evaluation.metrics.exemplar_agreement import ExemplarAgreement
-from .pairs import edge_label
+from .pairs import make_edge_label
 
 BATCH = 16
 
@@ -29,12 +29,12 @@ class HeldOut(NamedTuple):
     segs: Tensor
 
     @classmethod
-    def first_of(cls, faces: FaceDataset, count: int) -> HeldOut:
+    def take_first(cls, faces: FaceDataset, count: int) -> HeldOut:
         """The first `count` faces."""
         samples = [faces[i] for i in range(min(count, len(faces)))]
         images = torch.stack([sample["image"] for sample in samples])
         labels = torch.stack([sample["labels"] for sample in samples])
-        return cls(images, labels, torch.stack([edge_label(sample, i) for i, sample in enumerate(samples)]))
+        return cls(images, labels, torch.stack([make_edge_label(sample, i) for i, sample in enumerate(samples)]))
 
     def draw(self, exemplars: Sequence[int], synthesize: Synthesize) -> tuple[Tensor, Tensor]:
         """Images (n, S, S, 3) of the first n maps with the appearance of the exemplars, and warped exemplars."""
@@ -47,7 +47,7 @@ class HeldOut(NamedTuple):
             warped.append(drawn[1])
         return torch.cat(images), torch.cat(warped)
 
-    def agreement(self, images: Tensor, exemplars: Sequence[int]) -> dict[str, dict[str, float]]:
+    def measure_agreement(self, images: Tensor, exemplars: Sequence[int]) -> dict[str, dict[str, float]]:
         """Figures of `ExemplarAgreement` for images of the first maps."""
         scores = ExemplarAgreement()
         faces = self.images.movedim(1, -1).numpy()
@@ -56,6 +56,6 @@ class HeldOut(NamedTuple):
             scores.update(image, labels[i], faces[k], labels[k])
         return scores.compute()
 
-    def next(self, count: int) -> list[int]:
+    def choose_exemplars(self, count: int) -> list[int]:
         """The exemplar of each of the first faces: the face after it, which is another person."""
         return [(i + 1) % len(self.images) for i in range(min(count, len(self.images)))]

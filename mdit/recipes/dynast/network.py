@@ -49,7 +49,7 @@ def initialize(network: nn.Module) -> None:
             nn.init.normal_(layer.weight, 1.0, NORM_DEVIATION)
 
 
-def new_generator(config: DynaSTConfig) -> DynaST:
+def make_new_generator(config: DynaSTConfig) -> DynaST:
     """An untrained generator with spectral norm on the layers of the published file that have it."""
     generator = DynaST(config, operations=nn)
     for name, layer in generator.named_modules():
@@ -79,7 +79,7 @@ class Adversaries(nn.Module):
 
     def __init__(self, config: DynaSTConfig, width: int, vgg: VGG | None, weights: LossWeights):
         super().__init__()
-        self.generator = new_generator(config)
+        self.generator = make_new_generator(config)
         self.discriminator = Discriminator(config.nc, width)
         self.vgg = vgg
         self.weights = weights
@@ -99,7 +99,7 @@ class Adversaries(nn.Module):
         seg = seg / 255
         output = self.generator(seg, normalize(ref_image), ref_seg / 255, warp_all=True)
         self.discriminator.requires_grad_(False)
-        terms = self.generator_terms(output.image, output.warped, real, seg, known)
+        terms = self.compute_generator_terms(output.image, output.warped, real, seg, known)
         self.discriminator.requires_grad_(True)
         fake_outputs, real_outputs = self.judge(output.image.detach(), real, seg)
         on_fake, on_real = losses.discriminator_losses(fake_outputs, real_outputs)
@@ -110,7 +110,7 @@ class Adversaries(nn.Module):
         """The discriminator's outputs on generated and on true images."""
         return losses.split_batch(self.discriminator(torch.cat([seg, seg]), torch.cat([fake, real])))
 
-    def generator_terms(self, fake: Tensor, warped: list[Tensor], real: Tensor, seg: Tensor, known: Tensor
+    def compute_generator_terms(self, fake: Tensor, warped: list[Tensor], real: Tensor, seg: Tensor, known: Tensor
                         ) -> dict[str, Tensor]:
         weights = self.weights
         weight = losses.sample_weights(known)  # (B, 1, 1, 1)

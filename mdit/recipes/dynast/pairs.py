@@ -31,7 +31,7 @@ class Exemplars(Section):
     other: Fraction = 0.0
 
     @model_validator(mode="after")
-    def whole(self):
+    def check_sum(self):
         if abs(self.own + self.person + self.other - 1) > 1e-6:
             raise ValueError(f"own {self.own}, person {self.person} and other {self.other} must add up to 1")
         return self
@@ -50,7 +50,7 @@ def read_people(source: Path, names: Sequence[str]) -> list[str]:
     return [people.get(name, name) for name in names]
 
 
-def edge_label(sample: dict, number: int) -> Tensor:
+def make_edge_label(sample: dict, number: int) -> Tensor:
     """The label (15, S, S) uint8 of a sample, which has this number in the data set."""
     parts = split_parts(sample["labels"].numpy(), number)
     image = sample["image"].permute(1, 2, 0).contiguous().numpy()
@@ -77,26 +77,26 @@ class Pairs:
         source = ("own", "person", "other")[rng.choice(3, p=self.sources)]
         exemplar = index
         if source == "person":
-            exemplar = self.another_of(index, rng)
+            exemplar = self.choose_another(index, rng)
         elif source == "other":
             exemplar = int(rng.integers(len(self.faces)))
-        image, seg = self.view(index, rng)
-        ref_image, ref_seg = self.view(exemplar, rng)
+        image, seg = self.cut_view(index, rng)
+        ref_image, ref_seg = self.cut_view(exemplar, rng)
         return {"image": image, "seg": seg, "ref_image": ref_image, "ref_seg": ref_seg,
                 "known": torch.tensor(float(source != "other"))}
 
-    def another_of(self, index: int, rng: np.random.Generator) -> int:
+    def choose_another(self, index: int, rng: np.random.Generator) -> int:
         """Another image of the same person, or the same image if there is none."""
         others = [i for i in self.same_person[index] if i != index]
         return int(rng.choice(others)) if others else index
 
-    def view(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def cut_view(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """A crop of a face and of its label."""
         sample = self.faces[index]
         if rng.random() < self.flip:
             sample = mirror_sample(sample)
         image = sample["image"]
-        label = edge_label(sample, index)
+        label = make_edge_label(sample, index)
         top, left = rng.integers(image.shape[-1] - self.size + 1, size=2)
         window = ..., slice(top, top + self.size), slice(left, left + self.size)
         return image[window], label[window]

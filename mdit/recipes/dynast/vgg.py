@@ -17,7 +17,7 @@ DEPTHS = ("conv1_2", "conv2_2", "conv3_2", "conv4_2", "conv5_2")  # the ReLUs af
 MEAN_BGR = (0.40760392, 0.45795686, 0.48501961)
 
 
-def vgg_input(images: Tensor) -> Tensor:
+def prepare_vgg_input(images: Tensor) -> Tensor:
     """RGB (B, 3, H, W) in -1..1 -> BGR in 0..255, less the mean."""
     mean = torch.tensor(MEAN_BGR, device=images.device).view(3, 1, 1)
     return ((images.flip(1) + 1) / 2 - mean) * 255
@@ -57,7 +57,7 @@ class VGG(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Features at the five depths of images (B, 3, H, W) in -1..1."""
-        x = vgg_input(images)
+        x = prepare_vgg_input(images)
         features = []
         for part in self.parts:
             x = part(x)

@@ -27,13 +27,13 @@ from ...parsing import WEIGHTS as PARSER_WEIGHTS
 from ...parsing import load_parser
 from ...datasets import Renders
 from ...datasets.augment import LabelNoise, mirror, normalize
-from ...evaluation.metrics.agreement import mean_of
-from ...training.data import step_rng, torch_rng
-from ..exemplar import exemplar_keys, other_view
+from ...evaluation.metrics.agreement import average_scores
+from ...training.data import make_step_rng, make_torch_rng
+from ..exemplar import make_exemplar_keys, crop_randomly
 from ..initialize import initialize_model, initialize_text
-from ...training.sampling import mask_inputs, sample, make_sheet
+from ...training.sampling import make_mask_inputs, sample, make_sheet
 from ...training.settings import Positive, Section, Settings, Fraction
-from ..words import CaptionWriter, pretrain, text_config
+from ..words import CaptionWriter, pretrain, make_text_config
 from ...training.targets.base import Batches, make_optimizers
 
 MEAN_LOGIT_T = -0.5  # t = 1 - sigma is the sigmoid of a normal with this mean and deviation 1; see DemoSettings.noise
@@ -74,13 +74,13 @@ class DemoSettings(Settings):
 
     @field_validator("model", mode="before")
     @classmethod
-    def known_fields(cls, values):
+    def check_fields(cls, values):
         if isinstance(values, dict) and (unknown := set(values) - {f.name for f in dataclasses.fields(MDiTConfig)}):
             raise ValueError(f"unknown keys {', '.join(sorted(unknown))}")
         return values
 
     @model_validator(mode="after")
-    def trained_part_is_there(self):
+    def check_trained_part(self):
         if self.train == "exemplar" and not (self.init and self.model.exemplar_blocks):
             raise ValueError("train: the exemplar branch alone needs exemplar_blocks under model, and a file at init")
         return self
@@ -145,12 +145,12 @@ class Demo(nn.Module):
         sigma = 1 - torch.sigmoid(torch.randn(images.shape[0], **random) + self.noise)
         level = sigma.view(-1, 1, 1, 1)
         noisy = level * torch.randn(images.shape, **random) + (1 - level) * images
-        tokens, positions = mask_inputs(labels, model)
-        kv = list(model.static_path(tokens, positions))
+        tokens, positions = make_mask_inputs(labels, model)
+        kv = list(model.run_static_path(tokens, positions))
         bias = torch.where(read_mask, 0.0, MASKED)[:, None].expand(-1, tokens.shape[1])
         exemplar = None
         if exemplars is not None:
-            exemplar = exemplar_keys(model, labels, exemplars, exemplar_labels, read_exemplar.view(-1, 1, 1))
+            exemplar = make_exemplar_keys(model, labels, exemplars, exemplar_labels, read_exemplar.view(-1, 1, 1))
         context, y = self.text_encoder(ids)
         velocity = model(noisy, sigma, context, y, [MaskRows(slice(None), kv, bias, exemplar)]).float()
         clean = noisy - velocity * level.clamp(min=MIN_SIGMA)
@@ -177,7 +177,7 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], MDiTConfig, TextConfig]:
     return sd, MDiTConfig.from_metadata(metadata), TextConfig.from_metadata(metadata)
 
 
-def trained(weights: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+def select_trained(weights: Iterable[nn.Parameter]) -> list[nn.Parameter]:
     """The weights that require gradients."""
     return [w for w in weights if w.requires_grad]
 
@@ -190,7 +190,7 @@ class DemoTarget:
         self.settings = settings
         self.faces = Renders(settings.data)
         self.heldout = Renders(settings.heldout)
-        text = text_config(settings.model.text_dim)
+        text = make_text_config(settings.model.text_dim)
         self.module = Demo(dataclasses.replace(settings.model, palette=PALETTE), text, settings.noise)
         if settings.init:
             self.module.start_from(settings.init)
@@ -205,7 +205,7 @@ class DemoTarget:
         if self.settings.text_steps:
             pretrain(self.module.text_encoder, self.writer, self.settings.text_steps)
 
-    def optimizers(self) -> list[torch.optim.Optimizer]:
+    def build_optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for the matrices inside the blocks, AdamW for the rest."""
         model = self.module.model
         encoder = self.module.text_encoder
@@ -213,28 +213,29 @@ class DemoTarget:
                     if w.ndim == 2 and name.startswith(BLOCKS) and ".mod." not in name]
         chosen = {id(w) for w in matrices}
         rest = [w for w in model.parameters() if id(w) not in chosen]
-        groups = [{"params": trained(rest)}, {"params": trained(encoder.parameters()), "lr": self.settings.text_rate}]
-        return make_optimizers(self.settings.optimiser, trained(matrices), groups)
+        groups = [{"params": select_trained(rest)},
+                  {"params": select_trained(encoder.parameters()), "lr": self.settings.text_rate}]
+        return make_optimizers(self.settings.optimiser, select_trained(matrices), groups)
 
-    def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
+    def make_batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
         settings = self.settings
         index = self.batches(step, process, processes)
-        draws = step_rng(settings.seed, step, process)
-        rng = torch_rng(draws)
+        draws = make_step_rng(settings.seed, step, process)
+        rng = make_torch_rng(draws)
 
-        def chance(p: float) -> Tensor:
+        def draw_chance(p: float) -> Tensor:
             return torch.rand(settings.batch, generator=rng) < p
 
-        images, labels = mirror(self.faces.channels_first(index), self.faces.labels[index], chance(0.5))
+        images, labels = mirror(self.faces.get_channels_first(index), self.faces.labels[index], draw_chance(0.5))
         self.writer.rng = draws
         ids = self.writer([self.faces.attributes[i] for i in index.tolist()])
-        ids[chance(settings.drop.text)] = PAD
+        ids[draw_chance(settings.drop.text)] = PAD
         batch = {"images": images, "labels": self.noise(labels, rng), "ids": ids,
-                 "read_mask": ~chance(settings.drop.mask)}
+                 "read_mask": ~draw_chance(settings.drop.mask)}
         if settings.model.exemplar_blocks:
-            exemplars, exemplar_labels = other_view(images, labels, rng)
+            exemplars, exemplar_labels = crop_randomly(images, labels, rng)
             batch |= {"exemplars": exemplars, "exemplar_labels": exemplar_labels,
-                      "read_exemplar": batch["read_mask"] & ~chance(settings.drop.exemplar)}
+                      "read_exemplar": batch["read_mask"] & ~draw_chance(settings.drop.exemplar)}
         return batch
 
     def draw(self, count: int) -> Tensor:
@@ -244,19 +245,19 @@ class DemoTarget:
         ids = self.writer.encode(self.heldout.captions[:count])
         return sample(self.module.model, self.module.text_encoder, labels.to(device), ids.to(device), seed=0).cpu()
 
-    def sheet(self) -> np.ndarray:
+    def draw_sheet(self) -> np.ndarray:
         return make_sheet(self.heldout.labels[:SHEET_COUNT], self.draw(SHEET_COUNT),
                              self.heldout.images[:SHEET_COUNT])
 
-    def metrics(self) -> dict[str, float]:
+    def measure(self) -> dict[str, float]:
         """How well samples follow their maps, by the judge; empty without a trained judge."""
         if not PARSER_WEIGHTS.is_file():
             return {}
         parser = load_parser()
         pairs = zip(self.draw(METRIC_COUNT), self.heldout.labels)
-        return mean_of([parser.measure_agreement(image.numpy(), label.numpy()) for image, label in pairs])
+        return average_scores([parser.measure_agreement(image.numpy(), label.numpy()) for image, label in pairs])
 
     def save(self, path: Path, weights: dict[str, Tensor]) -> None:
-        recipe = json.dumps(self.settings.recipe(), sort_keys=True)
+        recipe = json.dumps(self.settings.describe_recipe(), sort_keys=True)
         self.module.save(path, weights, **{"mdit.recipe": hashlib.sha256(recipe.encode()).hexdigest(),
                                            "mdit.classes": json.dumps(CLASSES)})

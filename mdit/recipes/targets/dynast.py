@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from ...dynast.config import SMOOTH, TOP_K, DynaSTConfig
-from ...training.data import step_rng
+from ...training.data import make_step_rng
 from ...datasets import open_faces
 from ..dynast.discriminator import SMALLEST_IMAGE
 from ..dynast.heldout import HeldOut
@@ -89,7 +89,7 @@ class DynaSTTarget:
         self.pairs = Pairs(faces, settings.size, settings.exemplars, settings.flip, people)
         self.held = None
         if settings.heldout:
-            self.held = HeldOut.first_of(open_faces(settings.heldout, settings.size), METRIC_COUNT)
+            self.held = HeldOut.take_first(open_faces(settings.heldout, settings.size), METRIC_COUNT)
         config = DynaSTConfig(LABEL_CHANNELS, size=settings.size, **settings.model.model_dump())
         vgg = VGG.load(settings.vgg) if settings.vgg else None
         if vgg is None:
@@ -100,34 +100,34 @@ class DynaSTTarget:
     def start(self) -> None:
         pass
 
-    def optimizers(self) -> list[torch.optim.Optimizer]:
+    def build_optimizers(self) -> list[torch.optim.Optimizer]:
         rates = self.settings.optimiser
         return [torch.optim.Adam(self.module.generator.parameters(), rates.generator, rates.betas, rates.generator_eps),
                 torch.optim.Adam(self.module.discriminator.parameters(), rates.discriminator, rates.betas,
                                  rates.discriminator_eps)]
 
-    def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
-        rng = step_rng(self.settings.seed, step, process)
+    def make_batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
+        rng = make_step_rng(self.settings.seed, step, process)
         index = self.batches(step, process, processes)
         return default_collate([self.pairs(i, rng) for i in index.tolist()])
 
-    def sheet(self) -> np.ndarray | None:
+    def draw_sheet(self) -> np.ndarray | None:
         """Maps, exemplars, warped exemplars and images of the first held-out faces; None without held-out faces."""
         if self.held is None:
             return None
         held = self.held
-        exemplars = held.next(SHEET_COUNT)
+        exemplars = held.choose_exemplars(SHEET_COUNT)
         images, warped = held.draw(exemplars, self.module.synthesize)
         return make_sheet(held.labels[:len(exemplars)], held.images[exemplars].movedim(1, -1), warped, images)
 
-    def metrics(self) -> dict[str, float]:
+    def measure(self) -> dict[str, float]:
         """Distances of colours to the exemplars' and to other faces' colours (ExemplarAgreement)."""
         if self.held is None:
             return {}
-        exemplars = self.held.next(METRIC_COUNT)
+        exemplars = self.held.choose_exemplars(METRIC_COUNT)
         images, _ = self.held.draw(exemplars, self.module.synthesize)
         found = {}
-        for part, figures in self.held.agreement(images, exemplars).items():
+        for part, figures in self.held.measure_agreement(images, exemplars).items():
             found |= {f"{part}/{name}": value for name, value in figures.items() if name != "count"}
         return found
 

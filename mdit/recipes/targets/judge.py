@@ -14,8 +14,8 @@ from ...labelmap import CLASSES, to_image
 from ...parsing import FaceParser, measure_agreement
 from ...datasets import Renders
 from ...datasets.augment import mirror, normalize
-from ...evaluation.metrics.agreement import mean_of
-from ...training.data import step_rng, torch_rng
+from ...evaluation.metrics.agreement import average_scores
+from ...training.data import make_step_rng, make_torch_rng
 from ...training.sampling import make_sheet
 from ...training.settings import Settings, Fraction
 from ...training.targets.base import Batches, make_optimizers
@@ -31,7 +31,7 @@ class JudgeSettings(Settings):
     rarity: Fraction = 0.3
 
 
-def class_weights(labels: Tensor, rarity: float) -> Tensor:
+def compute_class_weights(labels: Tensor, rarity: float) -> Tensor:
     """(19,), larger for rarer classes, 1 in the mean over pixels."""
     counts = torch.bincount(labels.flatten().long(), minlength=len(CLASSES)).clamp(min=1)
     fraction = counts / labels.numel()
@@ -70,23 +70,23 @@ class JudgeTarget:
         self.settings = settings
         self.faces = Renders(settings.data)
         self.heldout = Renders(settings.heldout)
-        self.module = Judge(class_weights(self.faces.labels[:WEIGHED_COUNT], settings.rarity))
+        self.module = Judge(compute_class_weights(self.faces.labels[:WEIGHED_COUNT], settings.rarity))
         self.batches = Batches([0] * len(self.faces), settings.batch, settings.seed)
 
     def start(self) -> None:
         pass
 
-    def optimizers(self) -> list[torch.optim.Optimizer]:
+    def build_optimizers(self) -> list[torch.optim.Optimizer]:
         return make_optimizers(self.settings.optimiser, [], [{"params": list(self.module.parameters())}])
 
-    def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
+    def make_batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
         index = self.batches(step, process, processes)
-        rng = torch_rng(step_rng(self.settings.seed, step, process))
+        rng = make_torch_rng(make_step_rng(self.settings.seed, step, process))
         chosen = torch.rand(len(index), generator=rng) < 0.5
-        images, labels = mirror(self.faces.channels_first(index), self.faces.labels[index], chosen)
+        images, labels = mirror(self.faces.get_channels_first(index), self.faces.labels[index], chosen)
         return {"images": images, "labels": labels}
 
-    def parsed(self, count: int | None = None) -> np.ndarray:
+    def parse_heldout(self, count: int | None = None) -> np.ndarray:
         """The parser's maps of the first held-out images, (count, S, S) uint8."""
         parser = self.module.parser.eval()
         try:
@@ -94,16 +94,16 @@ class JudgeTarget:
         finally:
             parser.train()
 
-    def sheet(self) -> np.ndarray:
-        parsed = to_image(torch.from_numpy(self.parsed(SHEET_COUNT)))
+    def draw_sheet(self) -> np.ndarray:
+        parsed = to_image(torch.from_numpy(self.parse_heldout(SHEET_COUNT)))
         return make_sheet(self.heldout.labels[:SHEET_COUNT], (parsed * 255).round().to(torch.uint8),
                              self.heldout.images[:SHEET_COUNT])
 
-    def metrics(self) -> dict[str, float]:
+    def measure(self) -> dict[str, float]:
         """Means over all held-out images, and each class's intersection over union over the pixels of all images."""
-        parsed = self.parsed()
+        parsed = self.parse_heldout()
         labels = self.heldout.labels.numpy()
-        found = mean_of([measure_agreement(*maps) for maps in zip(parsed, labels)])
+        found = average_scores([measure_agreement(*maps) for maps in zip(parsed, labels)])
         for index, name in enumerate(CLASSES):
             both = (parsed == index) & (labels == index)
             either = (parsed == index) | (labels == index)

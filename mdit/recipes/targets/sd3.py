@@ -20,8 +20,8 @@ import comfy.sd
 from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT, get_2d_sincos_pos_embed
 from comfy.model_patcher import ModelPatcher
 
-from ...training.data import fit_length, stack_text, step_rng, torch_rng
-from ...training.flow import flow_loss, follow_flow
+from ...training.data import fit_length, stack_text, make_step_rng, make_torch_rng
+from ...training.flow import compute_flow_loss, follow_flow
 from ...training.sampling import make_sheet
 from ...training.settings import Count, EncodedSettings, Positive, Fraction
 from ...training.targets.base import Batches, make_optimizers
@@ -50,7 +50,7 @@ class SD3Settings(EncodedSettings):
     drop_text: Fraction = 0.1
 
 
-def new_weights(depth: int, side: int, text: int, pooled: int) -> dict[str, Tensor]:
+def make_new_weights(depth: int, side: int, text: int, pooled: int) -> dict[str, Tensor]:
     """Starting weights under the published keys of SD3.5-large, whose queries and keys are normalized.
 
     side: of the grid of tokens; text, pooled: widths of the text's tokens and pooled vector.
@@ -67,10 +67,10 @@ def new_weights(depth: int, side: int, text: int, pooled: int) -> dict[str, Tens
         else:
             nn.init.xavier_uniform_(weight.data.flatten(1))
     network.pos_embed.copy_(torch.from_numpy(get_2d_sincos_pos_embed(depth * HEAD, side)))
-    return published(network.state_dict())
+    return add_prefix(network.state_dict())
 
 
-def published(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def add_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {PUBLISHED + name: weight.contiguous() for name, weight in weights.items()}
 
 
@@ -89,9 +89,9 @@ class SD3Base(nn.Module):
         latent: (B, 16, h, w) as the VAE makes them; context: (B, L, D); pooled: (B, P).
         """
         clean = self.base.model.process_latent_in(latent).float()
-        return flow_loss(partial(self.velocity, context=context, pooled=pooled), clean, self.shift, rng)
+        return compute_flow_loss(partial(self.predict_velocity, context=context, pooled=pooled), clean, self.shift, rng)
 
-    def velocity(self, noisy: Tensor, sigma: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
+    def predict_velocity(self, noisy: Tensor, sigma: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
         return self.network(noisy, self.base.model.model_sampling.timestep(sigma), context=context, y=pooled)
 
     @torch.no_grad()
@@ -99,7 +99,7 @@ class SD3Base(nn.Module):
         """Latents like `latent` by Euler steps, as the VAE makes them."""
         model = self.base.model
         sigmas = comfy.samplers.calculate_sigmas(model.model_sampling, "simple", SHEET_STEPS)
-        velocity = partial(self.velocity, context=context, pooled=pooled)
+        velocity = partial(self.predict_velocity, context=context, pooled=pooled)
         return model.process_latent_out(follow_flow(velocity, latent, sigmas, seed))
 
 
@@ -121,7 +121,7 @@ class SD3Target:
         self.empty = empty
         _, text = samples[0]["context"].shape
         pooled, = samples[0]["pooled"].shape
-        weights = new_weights(settings.depth, settings.size // (CELL * PATCH), text, pooled)
+        weights = make_new_weights(settings.depth, settings.size // (CELL * PATCH), text, pooled)
         base = comfy.sd.load_diffusion_model_state_dict(weights, model_options={"dtype": torch.float32})
         comfy.model_management.load_models_gpu([base], force_full_load=True)
         self.module = SD3Base(base, settings.shift)
@@ -130,7 +130,7 @@ class SD3Target:
     def start(self) -> None:
         pass
 
-    def optimizers(self) -> list[torch.optim.Optimizer]:
+    def build_optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for the matrices inside the blocks, AdamW for the rest."""
         matrices = [w for name, w in self.module.network.joint_blocks.named_parameters()
                     if w.ndim == 2 and "adaLN" not in name]
@@ -138,11 +138,11 @@ class SD3Target:
         rest = [w for w in self.module.parameters() if id(w) not in chosen]
         return make_optimizers(self.settings.optimiser, matrices, [{"params": rest}])
 
-    def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
+    def make_batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
         settings = self.settings
         index = self.batches(step, process, processes)
         batch = self.stack([self.samples[i] for i in index.tolist()])
-        rng = torch_rng(step_rng(settings.seed, step, process))
+        rng = make_torch_rng(make_step_rng(settings.seed, step, process))
         silent = torch.rand(len(index), generator=rng) < settings.drop_text
         batch["context"][silent] = fit_length(self.empty["context"], batch["context"].shape[1])
         batch["pooled"][silent] = self.empty["pooled"]
@@ -153,7 +153,7 @@ class SD3Target:
                 "context": stack_text(samples),
                 "pooled": torch.stack([sample["pooled"] for sample in samples])}
 
-    def sheet(self) -> np.ndarray | None:
+    def draw_sheet(self) -> np.ndarray | None:
         """Label maps, samples and true images of the first held-out captions. The samples follow the captions alone."""
         if not self.heldout:
             return None
@@ -168,16 +168,16 @@ class SD3Target:
         """Images (B, H, W, 3) uint8."""
         return (self.vae.decode(latents) * 255).round().clamp(0, 255).to(torch.uint8)
 
-    def metrics(self) -> dict[str, float]:
+    def measure(self) -> dict[str, float]:
         """The loss on the first held-out samples, each time with the same noise."""
         if not self.heldout:
             return {}
         batch = self.stack([self.heldout[i] for i in range(min(self.settings.batch, len(self.heldout)))])
         device = next(self.module.parameters()).device
-        rng = torch_rng(step_rng(self.settings.seed), device)
+        rng = make_torch_rng(make_step_rng(self.settings.seed), device)
         return {"heldout_loss": self.module(**{name: x.to(device) for name, x in batch.items()}, rng=rng).item()}
 
     def save(self, path: Path, weights: dict[str, Tensor]) -> None:
         """A file that the host's loaders open."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(published({name.removeprefix(PREFIX): weight for name, weight in weights.items()}), path)
+        save_file(add_prefix({name.removeprefix(PREFIX): weight for name, weight in weights.items()}), path)

@@ -22,11 +22,11 @@ from ...mditface.adapter.families import LAYER_NAMES, TRAINED_LAYERS, Family
 from ...mditface.adapter.terms import Adapter
 from ...mditface.adapter.weights import check_family
 from ...mditface.reductions import REDUCTIONS
-from ..data import fit_length, stack_tensors, stack_text, step_rng, torch_rng
+from ..data import fit_length, stack_tensors, stack_text, make_step_rng, make_torch_rng
 from ..sampling import make_sheet
 from ..settings import EncodedSettings, Positive, Section, Fraction
 from .base import Batches, make_optimizers
-from .lowrank import base_family, new_terms
+from .lowrank import find_base_family, make_new_terms
 from .masked import MaskedBase
 
 SHEET_COUNT = 4
@@ -54,7 +54,7 @@ class AdapterSettings(EncodedSettings):
     layers: which layers of the blocks have terms.
     window, mask_vec, text_reads_mask: as in AdapterConfig.
     reduction: as in MaskInput.
-    guidance: what the model is told on families that embed a guidance value.
+    guidance: value for families that embed a guidance value.
     """
     base: Path
     rank: Annotated[int, Field(gt=0)] = 16
@@ -87,10 +87,10 @@ class AdapterTarget:
         self.vae = vae
         self.empty = empty
         comfy.model_management.load_models_gpu([base], force_full_load=True)
-        self.family = base_family(base)
+        self.family = find_base_family(base)
         network = base.model.diffusion_model
         config = make_config(settings, self.family, network)
-        adapter = Adapter(config, new_terms(network, config, settings.layers, settings.seed))
+        adapter = Adapter(config, make_new_terms(network, config, settings.layers, settings.seed))
         self.module = MaskedBase(base, adapter, settings.reduction, settings.guidance,
                                  settings.gradient_checkpointing, settings.shift)
         keys = [0] * len(samples) if sizes is None else [tuple(size) for size in sizes]
@@ -116,14 +116,14 @@ class AdapterTarget:
     def start(self) -> None:
         pass
 
-    def optimizers(self) -> list[torch.optim.Optimizer]:
+    def build_optimizers(self) -> list[torch.optim.Optimizer]:
         return make_optimizers(self.settings.optimiser, list(self.module.terms.parameters()), [])
 
-    def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
+    def make_batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
         settings = self.settings
         index = self.batches(step, process, processes)
         samples = [self.samples[i] for i in index.tolist()]
-        return self.prepare(samples, torch_rng(step_rng(settings.seed, step, process)), settings.drop)
+        return self.prepare(samples, make_torch_rng(make_step_rng(settings.seed, step, process)), settings.drop)
 
     def prepare(self, samples: list[dict[str, Tensor]], rng: torch.Generator, drop: Drop) -> dict[str, Tensor]:
         """A batch of samples, with text and classes hidden at random."""
@@ -131,12 +131,12 @@ class AdapterTarget:
         batch["context"] = stack_text(samples)
         silent = torch.rand(len(samples), generator=rng) < drop.text
         for name in self.family.text_layers:
-            batch[name][silent] = self.without_text(name, batch[name])
+            batch[name][silent] = self.make_empty_text(name, batch[name])
         if "labels" in batch:
             self.hide(batch, rng, drop)
         return batch
 
-    def without_text(self, name: str, like: Tensor) -> Tensor:
+    def make_empty_text(self, name: str, like: Tensor) -> Tensor:
         if self.empty is None:
             return torch.zeros_like(like[0])
         empty = self.empty[name].to(like)
@@ -167,17 +167,17 @@ class AdapterTarget:
             latents[painted] = self.vae.encode(to_image(labels[painted])).to(latents)
         return latents
 
-    def heldout_batch(self, start: int, count: int) -> dict[str, Tensor]:
+    def make_heldout_batch(self, start: int, count: int) -> dict[str, Tensor]:
         """Held-out samples on the module's device, with nothing hidden."""
         samples = [self.heldout[i] for i in range(start, min(start + count, len(self.heldout)))]
         batch = self.prepare(samples, torch.Generator(), Drop(text=0, mask=0, classes=0))
         return {name: x.to(self.module.device) for name, x in batch.items()}
 
-    def sheet(self) -> np.ndarray | None:
+    def draw_sheet(self) -> np.ndarray | None:
         """Label maps, generated and true images of the first held-out samples; None without samples or VAE."""
         if not self.heldout or self.vae is None or "labels" not in self.heldout[0]:
             return None
-        batch = self.heldout_batch(0, SHEET_COUNT)
+        batch = self.make_heldout_batch(0, SHEET_COUNT)
         model = self.module.base.model
         sigmas = comfy.samplers.calculate_sigmas(model.model_sampling, "simple", SHEET_STEPS)
         sampled = model.process_latent_out(self.module.sample(**batch, sigmas=sigmas, seed=0))
@@ -188,14 +188,14 @@ class AdapterTarget:
         images = self.vae.decode(latents.cpu()).clamp(0, 1)
         return (images * 255).round().to(torch.uint8).cpu()
 
-    def metrics(self) -> dict[str, float]:
+    def measure(self) -> dict[str, float]:
         """The loss on held-out samples with the same noise each time, with the mask and without."""
         size = self.settings.batch
         losses = {"heldout_loss": [], "heldout_loss_without_mask": []}
         for start in range(0, min(len(self.heldout), METRIC_BATCHES * size), size):
             for name, masked in zip(losses, (True, False)):
-                rng = torch_rng(step_rng(self.settings.seed, start), self.module.device)
-                batch = self.heldout_batch(start, size)
+                rng = make_torch_rng(make_step_rng(self.settings.seed, start), self.module.device)
+                batch = self.make_heldout_batch(start, size)
                 losses[name].append(self.module(**batch, rng=rng, masked=masked).item())
         return {name: float(np.mean(values)) for name, values in losses.items() if values}
 
@@ -204,14 +204,14 @@ class AdapterTarget:
         path.parent.mkdir(parents=True, exist_ok=True)
         named = {name: w for name, w in weights.items() if name.startswith(PREFIX)}
         part = path.with_suffix(".part")
-        save_file({own_key(name): w.contiguous() for name, w in named.items()}, part,
+        save_file({make_own_key(name): w.contiguous() for name, w in named.items()}, part,
                   self.module.reader.adapter.config.to_metadata())
         part.replace(path)
 
 
 def make_config(settings: AdapterSettings, family: Family, network: nn.Module) -> AdapterConfig:
     """The header of the adapter to train. Raises ValueError where the family cannot do what the settings ask for."""
-    width, depth = family.size(network)
+    width, depth = family.measure(network)
     config = AdapterConfig(family.key, width, depth, settings.rank, settings.alpha, PALETTE,
                            mask_vec=settings.mask_vec, text_reads_mask=settings.text_reads_mask,
                            base_hint=settings.base.name, window=settings.window)
@@ -219,7 +219,7 @@ def make_config(settings: AdapterSettings, family: Family, network: nn.Module) -
     return config
 
 
-def own_key(name: str) -> str:
+def make_own_key(name: str) -> str:
     """`terms.double_0_qkv.down.weight` -> `double.0.qkv.down`."""
     term, part, _ = name.removeprefix(PREFIX).split(".")
     return f"{term.replace('_', '.')}.{part}"

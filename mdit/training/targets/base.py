@@ -17,7 +17,7 @@ from ..settings import Optimizer, Settings
 class Target(Protocol):
     """One kind of model to train, with its data.
 
-    settings: `settings.recipe()` identifies the run.
+    settings: `settings.describe_recipe()` identifies the run.
     module: holds all weights. It is called with a batch's tensors by name and with the step's `rng` on its device. It
         returns the loss, or the terms of the loss by their names in the log. Weights that do not require gradients
         are frozen and left out of checkpoints.
@@ -28,16 +28,16 @@ class Target(Protocol):
     def start(self) -> None:
         """Called before the first step of a new run."""
 
-    def optimizers(self) -> list[torch.optim.Optimizer]:
+    def build_optimizers(self) -> list[torch.optim.Optimizer]:
         """The optimizers of all trained weights."""
 
-    def batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
+    def make_batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
         """A process's batch on the CPU: a function of its arguments and the seed alone."""
 
-    def sheet(self) -> np.ndarray | None:
+    def draw_sheet(self) -> np.ndarray | None:
         """An image (H, W, 3) uint8 of samples; None where there is nothing to show."""
 
-    def metrics(self) -> dict[str, float]:
+    def measure(self) -> dict[str, float]:
         """Measurements on held-out data; empty without held-out data."""
 
     def save(self, path: Path, weights: dict[str, Tensor]) -> None:

@@ -9,22 +9,22 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...mditface.adapter.config import AdapterConfig
-from ...mditface.adapter.families import FAMILIES, Family, family_of, family_titles
+from ...mditface.adapter.families import FAMILIES, Family, find_family, list_family_titles
 
 
-def base_family(base: ModelPatcher) -> Family:
+def find_base_family(base: ModelPatcher) -> Family:
     """The family of a base model. Raises ValueError for a model that has no adapters."""
-    family = family_of(base.model.diffusion_model)
+    family = find_family(base.model.diffusion_model)
     if family is None:
         raise ValueError(f"base: a {type(base.model).__name__} cannot read masks with an adapter. Use a model of "
-                         f"{family_titles()}")
+                         f"{list_family_titles()}")
     return family
 
 
 def find_layers(network: nn.Module, config: AdapterConfig, wanted: tuple[str, ...]) -> dict[str, nn.Module]:
     """The wanted layers by the names of their terms; those of the last block only as far as its keys need them."""
     family = FAMILIES[config.family]
-    blocks = config.blocks()
+    blocks = config.list_blocks()
     found = {}
     for kind, i in blocks:
         path, layers = family.blocks[kind]
@@ -35,7 +35,7 @@ def find_layers(network: nn.Module, config: AdapterConfig, wanted: tuple[str, ..
     return found
 
 
-def new_terms(network: nn.Module, config: AdapterConfig, wanted: tuple[str, ...], seed: int
+def make_new_terms(network: nn.Module, config: AdapterConfig, wanted: tuple[str, ...], seed: int
               ) -> dict[str, dict[str, Tensor]]:
     """Terms that change nothing yet: `down` as a new linear layer starts, `up` zero."""
     generator = torch.Generator().manual_seed(seed)

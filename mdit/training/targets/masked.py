@@ -20,7 +20,7 @@ from ...mditface.entries import reduce_entry
 from ...mditface.prompt import Prompt
 from ...mditface.reductions import REDUCTIONS
 from ...mditface.tokens import MaskTokens, make_mask_tokens
-from ..flow import flow_loss, follow_flow
+from ..flow import compute_flow_loss, follow_flow
 
 VISIBLE = torch.ones(0)  # an encoded label map has no channel for each class
 
@@ -56,68 +56,69 @@ class MaskedBase(nn.Module):
         read it; labels: (B, H, W).
         """
         clean = self.base.model.process_latent_in(latent).float()
-        rows = self.rows(mask_latent, labels, pooled) if masked else ()
-        velocity = partial(self.velocity, context=context, pooled=pooled, rows=rows)
-        return flow_loss(velocity, clean, self.shift, rng)
+        rows = self.make_rows(mask_latent, labels, pooled) if masked else ()
+        velocity = partial(self.predict_velocity, context=context, pooled=pooled, rows=rows)
+        return compute_flow_loss(velocity, clean, self.shift, rng)
 
-    def velocity(self, noisy: Tensor, sigma: Tensor, context: Tensor, pooled: Tensor | None,
+    def predict_velocity(self, noisy: Tensor, sigma: Tensor, context: Tensor, pooled: Tensor | None,
                  rows: tuple[MaskRows, ...]) -> Tensor:
         """The network's prediction; with no rows, without a mask."""
         model = self.base.model
         dtype = model.get_dtype_inference()
-        inputs = self.prompt_of(len(noisy), None if pooled is None else pooled.to(dtype))
+        inputs = self.make_prompt(len(noisy), None if pooled is None else pooled.to(dtype))
 
         def read(executor, *args, **kwargs) -> Tensor:
-            return self.reader.call(executor, rows, *args, **kwargs)
+            return self.reader.call_model(executor, rows, *args, **kwargs)
 
         executor = WrapperExecutor.new_class_executor(self.call_network, model, [read] if rows else [])
         t = model.model_sampling.timestep(sigma).float()
-        return executor.execute(noisy.to(dtype), t, None, context.to(dtype), None, self.reader.options(model),
+        return executor.execute(noisy.to(dtype), t, None, context.to(dtype), None, self.reader.make_options(model),
                                 **inputs)
 
-    def prompt_of(self, count: int, pooled: Tensor | None) -> Prompt:
+    def make_prompt(self, count: int, pooled: Tensor | None) -> Prompt:
         """What the network takes of the prompt in addition to the text tokens, for `count` rows."""
         values = {"y": pooled, "guidance": torch.full((count,), self.guidance, device=self.device)}
-        return Prompt({name: values[name] for name in self.reader.prompt_inputs(self.base.model)})
+        return Prompt({name: values[name] for name in self.reader.list_prompt_inputs(self.base.model)})
 
     def call_network(self, x, t, c_concat, context, control, transformer_options, **kwargs) -> Tensor:
         return self.network(x, t, context=context, control=control, transformer_options=transformer_options, **kwargs)
 
-    def rows(self, mask_latent: Tensor, labels: Tensor | None, pooled: Tensor | None) -> tuple[MaskRows, ...]:
+    def make_rows(self, mask_latent: Tensor, labels: Tensor | None, pooled: Tensor | None) -> tuple[MaskRows, ...]:
         """The masks' keys and values, in the form that the adapter reads."""
         model = self.base.model
         count = len(mask_latent)
-        tokens = self.tokens(mask_latent, labels)
-        prompt = self.prompt_of(count, pooled) if self.reader.prompted else None
+        tokens = self.make_tokens(mask_latent, labels)
+        prompt = self.make_prompt(count, pooled) if self.reader.prompted else None
         dtype = model.get_dtype_inference()
-        kv = list(self.reader.static_path(model, tokens, mask_latent.device, dtype, prompt, {}))
+        kv = list(self.reader.run_static_path(model, tokens, mask_latent.device, dtype, prompt, {}))
         if self.reduction.merge and not self.reader.radius:  # each label map has flat regions of its own
-            return tuple(self.row(slice(i, i + 1), kv, tokens) for i in range(count))
-        return (self.row(slice(0, count), kv, tokens),)
+            return tuple(self.make_row(slice(i, i + 1), kv, tokens) for i in range(count))
+        return (self.make_row(slice(0, count), kv, tokens),)
 
-    def row(self, rows: slice, kv: list[tuple[Tensor, Tensor]], tokens: MaskTokens) -> MaskRows:
+    def make_row(self, rows: slice, kv: list[tuple[Tensor, Tensor]], tokens: MaskTokens) -> MaskRows:
         """The entry of some rows of the batch."""
         tokens = tokens._replace(classes=tokens.classes[rows])
-        rotation = partial(self.reader.rotation, self.base.model, kv[0][0].device, {})
-        entry = reduce_entry([(k[rows], v[rows]) for k, v in kv], tokens, self.reduction, self.reader.radius, rotation)
+        compute_rotation = partial(self.reader.compute_rotation, self.base.model, kv[0][0].device, {})
+        own_kv = [(k[rows], v[rows]) for k, v in kv]
+        entry = reduce_entry(own_kv, tokens, self.reduction, self.reader.radius, compute_rotation)
         return MaskRows(rows, entry, entry.bias)
 
-    def tokens(self, mask_latent: Tensor, labels: Tensor | None) -> MaskTokens:
+    def make_tokens(self, mask_latent: Tensor, labels: Tensor | None) -> MaskTokens:
         model = self.base.model
         pixels = model.latent_format.spacial_downscale_ratio
-        size = [side * pixels for side in mask_latent.shape[-2:]]
+        height, width = (side * pixels for side in mask_latent.shape[-2:])
         if labels is None:
-            labels = torch.zeros(len(mask_latent), *size, dtype=torch.uint8, device=mask_latent.device)
-        labels = resize_nearest(labels, *size)
+            labels = torch.zeros(len(mask_latent), height, width, dtype=torch.uint8, device=mask_latent.device)
+        labels = resize_nearest(labels, height, width)
         latent = model.process_latent_in(mask_latent).float()
-        return make_mask_tokens(labels, latent, VISIBLE, self.reader.layout(model), pixels, self.reduction)
+        return make_mask_tokens(labels, latent, VISIBLE, self.reader.get_layout(model), pixels, self.reduction)
 
     @torch.no_grad()
     def sample(self, latent: Tensor, context: Tensor, mask_latent: Tensor, sigmas: Tensor, seed: int,
                pooled: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         """Latents like `latent` by Euler steps over sigmas (steps + 1,), as the model works on them."""
-        rows = self.rows(mask_latent, labels, pooled)
-        velocity = partial(self.velocity, context=context, pooled=pooled, rows=rows)
+        rows = self.make_rows(mask_latent, labels, pooled)
+        velocity = partial(self.predict_velocity, context=context, pooled=pooled, rows=rows)
         return follow_flow(velocity, latent, sigmas, seed)
 
 
@@ -128,18 +129,18 @@ class TrainingReader(AdapterReader):
         super().__init__(adapter, weight=1.0, condition=0)
         self.checkpointing = checkpointing
 
-    def stream(self, model) -> MaskStream:
-        stream = super().stream(model)
+    def make_stream(self, model) -> MaskStream:
+        stream = super().make_stream(model)
         if self.checkpointing and torch.is_grad_enabled():
-            stream.inputs = partial(checkpointed_inputs, stream.inputs)
+            stream.make_inputs = partial(checkpoint_inputs, stream.make_inputs)
         return stream
 
-    def options(self, model) -> dict:
+    def make_options(self, model) -> dict:
         """Transformer options of a call of the network."""
         if not (self.checkpointing and torch.is_grad_enabled()):
             return {}
-        stream = super().stream(model)
-        patches = {name: partial(checkpointed_block, stream, i) for i, name in enumerate(stream.names)}
+        stream = super().make_stream(model)
+        patches = {name: partial(checkpoint_block, stream, i) for i, name in enumerate(stream.names)}
         return {"patches_replace": {"dit": patches}}
 
 
@@ -148,7 +149,7 @@ def copy_input(module: nn.Module, args: tuple) -> tuple:
     return args[0].clone(), *args[1:]
 
 
-def checkpointed_block(stream: MaskStream, i: int, args: dict, extra: dict) -> dict:
+def checkpoint_block(stream: MaskStream, i: int, args: dict, extra: dict) -> dict:
     """A block whose inside is computed again in the backward pass, from inputs that it may not change.
 
     The host's own closure of a block would call the block that its loop has reached by then.
@@ -161,9 +162,9 @@ def checkpointed_block(stream: MaskStream, i: int, args: dict, extra: dict) -> d
     return checkpoint(run, args["img"], args.get("txt"), use_reentrant=False)
 
 
-def checkpointed_inputs(inputs, i: int, msk: Tensor, vec: Tensor, pe: Tensor | None) -> Inputs:
-    """The mask stream's, computed again in the backward pass."""
+def checkpoint_inputs(make_inputs, i: int, msk: Tensor, vec: Tensor, pe: Tensor | None) -> Inputs:
+    """The inputs that `make_inputs` gives, computed again in the backward pass."""
     def finish(attention: Tensor) -> Tensor:
-        return checkpoint(lambda attention: inputs(i, msk, vec, pe).finish(attention), attention, use_reentrant=False)
-    q, k, v = checkpoint(lambda msk: inputs(i, msk, vec, pe)[:3], msk, use_reentrant=False)
+        return checkpoint(lambda x: make_inputs(i, msk, vec, pe).finish(x), attention, use_reentrant=False)
+    q, k, v = checkpoint(lambda x: make_inputs(i, x, vec, pe)[:3], msk, use_reentrant=False)
     return Inputs(q, k, v, finish)

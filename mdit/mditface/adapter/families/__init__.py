@@ -8,11 +8,11 @@ from .base import MODULATION, Blocks, Family, Layer
 
 FAMILIES = {family.key: family for family in (sd3.FAMILY, flux.FAMILY)}
 
-__all__ = ["FAMILIES", "LAYER_NAMES", "MODULATION", "TRAINED_LAYERS", "Blocks", "Family", "Layer", "family_of",
-           "family_titles", "model_titles"]
+__all__ = ["FAMILIES", "LAYER_NAMES", "MODULATION", "TRAINED_LAYERS", "Blocks", "Family", "Layer", "find_family",
+           "list_family_titles", "list_model_titles"]
 
 
-def layer_names() -> tuple[str, ...]:
+def list_layer_names() -> tuple[str, ...]:
     """Of all families' layers, each once."""
     names: dict[str, None] = {}
     for family in FAMILIES.values():
@@ -21,22 +21,22 @@ def layer_names() -> tuple[str, ...]:
     return tuple(names)
 
 
-LAYER_NAMES = layer_names()
+LAYER_NAMES = list_layer_names()
 TRAINED_LAYERS = tuple(name for name in LAYER_NAMES if name != MODULATION)  # unless the settings name others
 
 
-def family_of(network: nn.Module) -> Family | None:
+def find_family(network: nn.Module) -> Family | None:
     """The family of a host's network; None for one that reads no masks by an adapter."""
     return next((family for family in FAMILIES.values() if family.matches(network)), None)
 
 
-def model_titles() -> str:
+def list_model_titles() -> str:
     """The models of all families, for the texts of nodes: 'A, B or C'."""
     *others, last = [family.title for family in FAMILIES.values()]
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def family_titles() -> str:
+def list_family_titles() -> str:
     """All families, for messages: their models and, in parentheses, their keys."""
     *others, last = [f"{family.title} (family {family.key})" for family in FAMILIES.values()]
     return f"{', '.join(others)} and {last}" if others else last

@@ -17,7 +17,7 @@ class Layer(NamedTuple):
 
     path: of the module in its block.
     n_in, n_out: widths of input and output, in widths of the model; the first output width is the usual one.
-    after_keys: whether the layer comes after the block's keys and values, which need no more of the last block.
+    after_keys: whether the layer comes after the block's keys and values. The last block needs no such layer.
     """
     path: str
     n_in: int
@@ -42,11 +42,11 @@ class Family:
     key: its name in adapter files and settings.
     title: the models' names, for messages.
     matches: whether a network is of this family.
-    size: of a network: width of its tokens, and numbers of double and single blocks.
+    measure: of a network: width of its tokens, and numbers of double and single blocks.
     blocks: by kind (`config.KINDS`).
     stream: the mask stream on its blocks.
     text_layers: the layers that read a sample's text, by the sample's tensors: `context` (L, D), `pooled` (P,).
-    prompt_inputs: what of the prompt a network takes in addition to the text tokens: of `y` and `guidance`.
+    list_prompt_inputs: those of `y` and `guidance` that a network takes in addition to the text tokens.
     clip_type: of its text encoders, a name of the host's CLIPType.
     conditioned: whether a mask may have a size of its own and the prompt may modulate it (EasyControl).
     copied_norms: modules whose input the blocks later change in place, which training copies.
@@ -55,17 +55,17 @@ class Family:
     key: str
     title: str
     matches: Callable[[nn.Module], bool]
-    size: Callable[[nn.Module], tuple[int, tuple[int, int]]]
+    measure: Callable[[nn.Module], tuple[int, tuple[int, int]]]
     blocks: dict[str, Blocks]
     stream: type[MaskStream]
     text_layers: dict[str, str]
-    prompt_inputs: Callable[[nn.Module], tuple[str, ...]]
+    list_prompt_inputs: Callable[[nn.Module], tuple[str, ...]]
     clip_type: str
     conditioned: bool = False
     copied_norms: tuple[str, ...] = ()
     check: Callable[[nn.Module], None] = lambda network: None
 
-    def layer(self, kind: str, name: str) -> Layer | None:
+    def find_layer(self, kind: str, name: str) -> Layer | None:
         """A layer of a kind of blocks; None where there is none of that name."""
         blocks = self.blocks.get(kind)
         return None if blocks is None else blocks.layers.get(name)

@@ -36,15 +36,15 @@ class FluxStream(MaskStream):
         return {"img": img, "txt": txt}
 
     def start(self, tokens: MaskTokens, features: Tensor, transformer_options: dict) -> tuple[Tensor, Tensor]:
-        positions = tokens.positions().to(features.device)
-        return self.network.img_in(features), self.rotation(positions, transformer_options)
+        positions = tokens.list_positions().to(features.device)
+        return self.network.img_in(features), self.compute_rotation(positions, transformer_options)
 
-    def rotation(self, positions: Tensor, transformer_options: dict) -> Tensor:
+    def compute_rotation(self, positions: Tensor, transformer_options: dict) -> Tensor:
         index = (transformer_options.get("rope_options") or {}).get("shift_t", 0.0)
         ids = F.pad(rescale_positions(positions, transformer_options), (1, 0), value=index)  # (M, 3)
         return self.network.pe_embedder(ids[None])
 
-    def vector(self, t: Tensor, prompt: Prompt | None, dtype: torch.dtype) -> Tensor:
+    def make_vector(self, t: Tensor, prompt: Prompt | None, dtype: torch.dtype) -> Tensor:
         network = self.network
         embed = partial(timestep_embedding, dim=TIME_FEATURES)
         vec = network.time_in(embed(t).to(dtype))
@@ -56,45 +56,45 @@ class FluxStream(MaskStream):
             pooled = vec.new_zeros(1, network.params.vec_in_dim)
         return vec + network.vector_in(pooled.to(vec)[:, :network.params.vec_in_dim])
 
-    def inputs(self, i: int, msk: Tensor, vec: Tensor, pe: Tensor) -> Inputs:
+    def make_inputs(self, i: int, msk: Tensor, vec: Tensor, pe: Tensor) -> Inputs:
         kind, index = self.kinds[i]
         name = f"{kind}.{index}"
         if kind == "double":
             block = self.network.double_blocks[index]
-            return self.double_inputs(block, name, msk, self.double_modulation(index, vec), pe)
+            return self.make_double_inputs(block, name, msk, self.make_double_modulation(index, vec), pe)
         block = self.network.single_blocks[index]
-        return self.single_inputs(block, name, msk, self.single_modulation(index, vec), pe)
+        return self.make_single_inputs(block, name, msk, self.make_single_modulation(index, vec), pe)
 
-    def double_modulation(self, index: int, vec: Tensor) -> Sequence[Tensor]:
+    def make_double_modulation(self, index: int, vec: Tensor) -> Sequence[Tensor]:
         """Shift, scale and gate of the attention, then of the MLP, each (b, 1, d)."""
-        return self.modulation(self.network.double_blocks[index].img_mod.lin, f"double.{index}.mod", vec, 6)
+        return self.make_modulation(self.network.double_blocks[index].img_mod.lin, f"double.{index}.mod", vec, 6)
 
-    def single_modulation(self, index: int, vec: Tensor) -> Sequence[Tensor]:
+    def make_single_modulation(self, index: int, vec: Tensor) -> Sequence[Tensor]:
         """Shift, scale and gate, each (b, 1, d)."""
-        return self.modulation(self.network.single_blocks[index].modulation.lin, f"single.{index}.mod", vec, 3)
+        return self.make_modulation(self.network.single_blocks[index].modulation.lin, f"single.{index}.mod", vec, 3)
 
-    def double_inputs(self, block: nn.Module, name: str, msk: Tensor, mod: Sequence[Tensor], pe: Tensor) -> Inputs:
+    def make_double_inputs(self, block: nn.Module, name: str, msk: Tensor, mod: Sequence[Tensor], pe: Tensor) -> Inputs:
         shift1, scale1, gate1, shift2, scale2, gate2 = mod
         hidden = torch.addcmul(shift1, block.img_norm1(msk), 1 + scale1)
-        q, k, v = self.split_heads(block.img_attn.norm, self.layer(block.img_attn.qkv, f"{name}.qkv", hidden), pe)
+        q, k, v = self.split_heads(block.img_attn.norm, self.run_layer(block.img_attn.qkv, f"{name}.qkv", hidden), pe)
 
         def finish(attention: Tensor) -> Tensor:
-            out = msk + gate1 * self.layer(block.img_attn.proj, f"{name}.proj", attention)
+            out = msk + gate1 * self.run_layer(block.img_attn.proj, f"{name}.proj", attention)
             hidden = torch.addcmul(shift2, block.img_norm2(out), 1 + scale2)
-            return clamp_half(out + gate2 * self.mlp(block.img_mlp, name, hidden))
+            return clamp_half(out + gate2 * self.run_mlp(block.img_mlp, name, hidden))
         return Inputs(q, k, v, finish)
 
-    def single_inputs(self, block: nn.Module, name: str, msk: Tensor, mod: Sequence[Tensor], pe: Tensor) -> Inputs:
+    def make_single_inputs(self, block: nn.Module, name: str, msk: Tensor, mod: Sequence[Tensor], pe: Tensor) -> Inputs:
         """The single blocks compute attention and MLP in parallel, by one layer before and one after both."""
         shift, scale, gate = mod
         before = torch.addcmul(shift, block.pre_norm(msk), 1 + scale)
-        fused = self.layer(block.linear1, f"{name}.linear1", before)
+        fused = self.run_layer(block.linear1, f"{name}.linear1", before)
         qkv, hidden = fused.split((3 * block.hidden_size, block.mlp_hidden_dim_first), dim=-1)
         q, k, v = self.split_heads(block.norm, qkv, pe)
 
         def finish(attention: Tensor) -> Tensor:
             after = torch.cat((attention, block.mlp_act(hidden)), dim=-1)
-            return clamp_half(msk + gate * self.layer(block.linear2, f"{name}.linear2", after))
+            return clamp_half(msk + gate * self.run_layer(block.linear2, f"{name}.linear2", after))
         return Inputs(q, k, v, finish)
 
     def split_heads(self, norm: nn.Module, qkv: Tensor, pe: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,11 +116,11 @@ def is_flux(network: nn.Module) -> bool:
     return type(network) is Flux and not network.params.global_modulation and network.params.vec_in_dim is not None
 
 
-def size_of_flux(network: nn.Module) -> tuple[int, tuple[int, int]]:
+def measure_flux(network: nn.Module) -> tuple[int, tuple[int, int]]:
     return network.hidden_size, (len(network.double_blocks), len(network.single_blocks))
 
 
-def prompt_inputs_of_flux(network: nn.Module) -> tuple[str, ...]:
+def list_flux_inputs(network: nn.Module) -> tuple[str, ...]:
     return ("y", "guidance") if network.params.guidance_embed else ("y",)
 
 
@@ -135,7 +135,7 @@ FAMILY = Family(
     key="flux",
     title="FLUX.1",
     matches=is_flux,
-    size=size_of_flux,
+    measure=measure_flux,
     blocks={
         "double": Blocks("double_blocks.{}", {
             "qkv": Layer("img_attn.qkv", 1, (3,)),
@@ -152,7 +152,7 @@ FAMILY = Family(
     },
     stream=FluxStream,
     text_layers={"context": "txt_in", "pooled": "vector_in.in_layer"},
-    prompt_inputs=prompt_inputs_of_flux,
+    list_prompt_inputs=list_flux_inputs,
     clip_type="FLUX",
     conditioned=True,
     copied_norms=("img_norm1", "img_norm2", "txt_norm1", "txt_norm2", "pre_norm"),

@@ -25,7 +25,7 @@ class SD3Stream(MaskStream):
         super().__init__(network, adapter, weight)
         self.heads = network.num_heads
 
-    def block_call(self, i: int, original: Callable) -> Callable:
+    def choose_block_call(self, i: int, original: Callable) -> Callable:
         """Avoids the host's `original`, which adds activation checkpointing."""
         return partial(self.run_block, i)
 
@@ -38,42 +38,41 @@ class SD3Stream(MaskStream):
         patch = self.network.patch_size
         latent = tokens.latent.to(features)  # (b, C, h * patch, w * patch)
         embedded = self.network.x_embedder(latent)  # (b, M, d)
-        extent = [side * patch for side in tokens.extent]
-        table = self.network.cropped_pos_embed(extent, device=latent.device)
-        table = comfy.ops.cast_to_input(table.view(*tokens.extent, -1), embedded)  # the image's grid of (d,)
-        rows = interpolate(table, tokens.rows, 0)
-        position = interpolate(rows, tokens.cols, 1)  # (h, w, d)
+        rows, columns = tokens.extent
+        table = self.network.cropped_pos_embed([rows * patch, columns * patch], device=latent.device)
+        table = comfy.ops.cast_to_input(table.view(rows, columns, -1), embedded)  # the image's grid of (d,)
+        position = interpolate(interpolate(table, tokens.rows, 0), tokens.cols, 1)  # (h, w, d)
         return embedded + position.flatten(0, 1), None
 
-    def rotation(self, positions: Tensor, transformer_options: dict) -> None:
+    def compute_rotation(self, positions: Tensor, transformer_options: dict) -> None:
         return None
 
-    def vector(self, t: Tensor, prompt: Prompt | None, dtype: torch.dtype) -> Tensor:
+    def make_vector(self, t: Tensor, prompt: Prompt | None, dtype: torch.dtype) -> Tensor:
         vec = self.network.t_embedder(t, dtype=dtype)
         if self.network.y_embedder is None:
             return vec
         pooled = vec.new_zeros(1, self.network.y_embedder.mlp[0].in_features)
         return vec + self.network.y_embedder(pooled)
 
-    def inputs(self, i: int, msk: Tensor, vec: Tensor, pe: None) -> Inputs:
+    def make_inputs(self, i: int, msk: Tensor, vec: Tensor, pe: None) -> Inputs:
         block = self.network.joint_blocks[i].x_block
         name = f"double.{i}"
         count = 9 if block.x_block_self_attn else 6
-        shift1, scale1, gate1, shift2, scale2, gate2, *second = self.modulation(
+        shift1, scale1, gate1, shift2, scale2, gate2, *second = self.make_modulation(
             block.adaLN_modulation[1], f"{name}.mod", vec, count)
         norm = block.norm1(msk)
-        qkv = self.layer(block.attn.qkv, f"{name}.qkv", torch.addcmul(shift1, norm, 1 + scale1))
+        qkv = self.run_layer(block.attn.qkv, f"{name}.qkv", torch.addcmul(shift1, norm, 1 + scale1))
         q, k, v = self.split_heads(block.attn, qkv)
 
         def finish(attention: Tensor) -> Tensor:
-            out = msk + gate1 * self.layer(block.attn.proj, f"{name}.proj", attention)
+            out = msk + gate1 * self.run_layer(block.attn.proj, f"{name}.proj", attention)
             if second:
-                out = out + self.second_attention(block.attn2, norm, *second)
+                out = out + self.run_second_attention(block.attn2, norm, *second)
             hidden = torch.addcmul(shift2, block.norm2(out), 1 + scale2)
-            return out + gate2 * self.mlp((block.mlp.fc1, block.mlp.act, block.mlp.fc2), name, hidden)
+            return out + gate2 * self.run_mlp((block.mlp.fc1, block.mlp.act, block.mlp.fc2), name, hidden)
         return Inputs(q, k, v, finish)
 
-    def second_attention(self, attn: nn.Module, norm: Tensor, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
+    def run_second_attention(self, attn: nn.Module, norm: Tensor, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
         """SD3.5-medium's attention of the image stream to itself; here, of the mask tokens."""
         q, k, v = self.split_heads(attn, attn.qkv(torch.addcmul(shift, norm, 1 + scale)))
         return gate * attn.proj(optimized_attention(q, k, v, self.heads, skip_reshape=True))
@@ -100,11 +99,11 @@ def is_sd3(network: nn.Module) -> bool:
     return isinstance(network, MMDiT)
 
 
-def size_of_sd3(network: nn.Module) -> tuple[int, tuple[int, int]]:
+def measure_sd3(network: nn.Module) -> tuple[int, tuple[int, int]]:
     return network.hidden_size, (len(network.joint_blocks), 0)
 
 
-def prompt_inputs_of_sd3(network: nn.Module) -> tuple[str, ...]:
+def list_sd3_inputs(network: nn.Module) -> tuple[str, ...]:
     return ("y",)
 
 
@@ -112,7 +111,7 @@ FAMILY = Family(
     key="sd3",
     title="SD3, SD3.5",
     matches=is_sd3,
-    size=size_of_sd3,
+    measure=measure_sd3,
     blocks={
         "double": Blocks("joint_blocks.{}.x_block", {
             "qkv": Layer("attn.qkv", 1, (3,)),
@@ -124,6 +123,6 @@ FAMILY = Family(
     },
     stream=SD3Stream,
     text_layers={"context": "context_embedder", "pooled": "y_embedder.mlp.0"},
-    prompt_inputs=prompt_inputs_of_sd3,
+    list_prompt_inputs=list_sd3_inputs,
     clip_type="SD3",
 )
