@@ -18,7 +18,7 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from devtools.browser import NO_WELCOME, front_end, write_settings
+from devtools.browser import NO_WELCOME, open_front_end, write_settings
 from devtools.server import MODEL_ENDINGS, ROOT, Server
 
 DOCS = ROOT / "web" / "docs"
@@ -55,7 +55,7 @@ MARK = """type => app.graph.nodes.filter(node => node.type === type).forEach(
     node => Object.assign(node, { color: "#233", bgcolor: "#355" }))"""
 
 
-def graph_in(file: Path) -> dict:
+def read_graph(file: Path) -> dict:
     """The graph that an image file holds."""
     return json.loads(Image.open(file).info["workflow"])
 
@@ -112,10 +112,10 @@ def main(wanted: list[str]) -> int:
     graphs = {}
     for argument in sorted(names):
         name, _, file = argument.partition("=")
-        graphs[name] = json.loads(Path(file).read_text("utf-8")) if file else graph_in(DOCS / f"{name}.png")
+        graphs[name] = json.loads(Path(file).read_text("utf-8")) if file else read_graph(DOCS / f"{name}.png")
     with tempfile.TemporaryDirectory(prefix="mditface-help-") as base, make_server(Path(base)) as server:
         place_models(server, graphs.values())
-        with front_end(server.url) as page:
+        with open_front_end(server.url) as page:
             page.set_viewport_size({"width": 1400, "height": 2000})
             for name, graph in graphs.items():
                 image, saved = draw_graph(page, name, graph)
