@@ -5,7 +5,7 @@
     python dev.py test [PYTEST ARGUMENTS]
     python dev.py check
     python dev.py renew
-    python dev.py new-node NODE_ID [--family FILE]
+    python dev.py new-node NODE_ID [--file FILE]
     python dev.py render FOLDER [ARGUMENTS]
     python dev.py train CONFIG [KEY=VALUE ...]
     python dev.py evaluate [ARGUMENTS]

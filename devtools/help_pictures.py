@@ -8,6 +8,7 @@ needs only the bundled models runs first, so that the image shows its result.
 """
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import sys
@@ -55,9 +56,39 @@ MARK = """type => app.graph.nodes.filter(node => node.type === type).forEach(
     node => Object.assign(node, { color: "#233", bgcolor: "#355" }))"""
 
 
+class Refused(Exception):
+    """Why no picture was drawn, as one sentence."""
+
+
 def read_graph(file: Path) -> dict:
     """The graph that an image file holds."""
     return json.loads(Image.open(file).info["workflow"])
+
+
+def graph_file(file: Path) -> dict:
+    """The graph that the front end saved in a file."""
+    try:
+        graph = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise Refused(f"{file} does not exist") from None
+    except (OSError, ValueError):
+        raise Refused(f"{file} is not a graph: save one with Workflow > Export") from None
+    if not isinstance(graph, dict) or not isinstance(graph.get("nodes"), list):
+        raise Refused(f"{file} is in API form: save it with Workflow > Export")
+    return graph
+
+
+def wanted_graph(argument: str) -> tuple[str, dict]:
+    """The node's id and the graph that ID or ID=GRAPH.json names."""
+    name, _, file = argument.partition("=")
+    if file:
+        return name, graph_file(Path(file))
+    try:
+        return name, read_graph(DOCS / f"{name}.png")
+    except FileNotFoundError:
+        raise Refused(f"{name} has no picture yet: give {name}=GRAPH.json") from None
+    except (OSError, KeyError):
+        raise Refused(f"the picture of {name} holds no graph: give {name}=GRAPH.json") from None
 
 
 def models(graph: dict) -> list[str]:
@@ -107,12 +138,22 @@ def save_picture(image: Image.Image, graph: dict, path: Path) -> None:
     few.save(path, optimize=True, pnginfo=info)
 
 
-def main(wanted: list[str]) -> int:
-    names = wanted or [path.stem for path in DOCS.glob("MDiT_*.png")]
-    graphs = {}
-    for argument in sorted(names):
-        name, _, file = argument.partition("=")
-        graphs[name] = json.loads(Path(file).read_text("utf-8")) if file else read_graph(DOCS / f"{name}.png")
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="devtools.help_pictures", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("wanted", nargs="*", default=[], metavar="ID[=GRAPH.json]", help="default: every picture")
+    wanted = parser.parse_args(arguments).wanted or [path.stem for path in DOCS.glob("MDiT_*.png")]
+    try:
+        graphs = dict(wanted_graph(argument) for argument in sorted(wanted))
+    except Refused as reason:
+        print(f"help_pictures: {reason}", file=sys.stderr)
+        return 2
+    draw_pictures(graphs)
+    return 0
+
+
+def draw_pictures(graphs: dict[str, dict]) -> None:
+    """Draw the graphs in one browser and save the image of each under its node's id."""
     with tempfile.TemporaryDirectory(prefix="mditface-help-") as base, make_server(Path(base)) as server:
         place_models(server, graphs.values())
         with open_front_end(server.url) as page:
@@ -121,8 +162,7 @@ def main(wanted: list[str]) -> int:
                 image, saved = draw_graph(page, name, graph)
                 save_picture(image, saved, DOCS / f"{name}.png")
                 print(f"{name:32}{(DOCS / f'{name}.png').stat().st_size / 1024:6.1f} KiB", flush=True)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """Write what a new node needs besides its schema: help pages in two languages, translation, changelog line and test.
 
-    python dev.py new-node NODE_ID [--family FILE]
+    python dev.py new-node NODE_ID [--file FILE]
 
 The schema stands in nodes/FILE.py, and the class in the NODES tuple of that file. Nothing is overwritten. What is left
 for a person to write is printed.
@@ -33,6 +33,12 @@ TEST_FOLDERS = {  # of files of the folder nodes whose tests stand in a folder o
     "conditioning": "mditface", "loading": "mditface", "sampling": "mditface", "painter": "labelmap",
     "preview": "labelmap",
 }
+SYSTEM_PAGES = {  # of files of the folder nodes whose page in docs/systems has another name
+    "conditioning": "mditface", "loading": "mditface", "sampling": "mditface", "adapter": "adapters",
+    "training": "adapters", "painter": "label-maps", "labelmap": "label-maps", "parsing": "label-maps",
+    "preview": "label-maps",
+}
+ADDED = "**Added**"  # heading of new nodes in a section of the changelog
 TODO = """Left to write:
   prose of {pages}
   the translation: every empty text of {node_id} in locales/zh/nodeDefs.json
@@ -51,7 +57,8 @@ def find_node(nodes: dict[str, dict], node_id: str, file: str | None = None) -> 
     """The description of a node whose schema stands in nodes/FILE.py, or in any file of that folder."""
     if node_id not in nodes:
         path = f"nodes/{file or 'FILE'}.py"
-        raise Refused(f"there is no node {node_id}: write its schema in {path} and name the class in NODES")
+        raise Refused(f"there is no node {node_id}: write its schema in {path} and name the class in NODES at the end "
+                      "of that file")
     node = nodes[node_id]
     if file not in (None, node["file"]):
         raise Refused(f"the schema of {node_id} stands in nodes/{node['file']}.py, not in nodes/{file}.py")
@@ -117,22 +124,45 @@ def add_translation(root: Path, node: dict) -> tuple[Path, str]:
     return path, json.dumps(dict(sorted(entries.items())), indent=1, ensure_ascii=False) + "\n"
 
 
+def system_page(root: Path, node: dict) -> Path:
+    """The page in docs/systems that describes the node's system."""
+    name = SYSTEM_PAGES.get(node["file"], node["file"].replace("_", "-"))
+    return root / "docs" / "systems" / f"{name}.md"
+
+
+def node_table(page: Path) -> re.Match | None:
+    """The table of nodes of a page in docs/systems."""
+    text = page.read_text("utf-8") if page.is_file() else ""
+    return re.search(r"^\| Node \|([^\n]*\|)+\n(\|[^\n]*\n)+", text, re.MULTILINE)
+
+
+def with_line_added(section: str, line: str) -> str:
+    """A section of the changelog with one more line at the end of what was added."""
+    if ADDED not in section:
+        section = f"{section.rstrip()}\n\n{ADDED}\n"
+    start = section.index(ADDED) + len(ADDED)
+    heading = re.compile(r"^\*\*", re.MULTILINE).search(section, start)
+    end = heading.start() if heading else len(section)
+    lines = section[start:end].rstrip() or "\n"
+    rest = "\n" + section[end:] if heading else ""
+    return f"{section[:start]}{lines}\n{line}\n{rest}"
+
+
 def list_node(root: Path, node: dict) -> dict[Path, str]:
-    """The changelog and the family's page in docs/systems, with the new node; those that name it already are left."""
+    """The changelog and the system's page in docs/systems, with the new node; those that name it already are left."""
     title = node["display_name"]
     changed = {}
     changelog = root / "CHANGELOG.md"
     head, newest, *older = changelog.read_text("utf-8").split("\n## ")
     if title not in " ".join(newest.split()):
-        newest = newest.rstrip("\n") + f"\n* *{title}*: {node['description']}\n"
+        newest = with_line_added(newest, f"* *{title}*: {node['description']}")
         changed[changelog] = "\n## ".join((head, newest, *older))
-    page = root / "docs" / "systems" / f"{node['file'].replace('_', '-')}.md"
-    text = page.read_text("utf-8") if page.is_file() else ""
-    table = re.search(r"^\| Node \|([^\n]*\|)+\n(\|[^\n]*\n)+", text, re.MULTILINE)
+    page = system_page(root, node)
+    table = node_table(page)
     if table and title not in table[0]:
         empty = " |" * (table[0].split("\n")[0].count("|") - 3)
         row = f"| *{title}* | {cell(node['description'])} |{empty}\n"
-        changed[page] = text[:table.end()] + row + text[table.end():]
+        changed[page] = table.string[:table.end()] + row + table.string[table.end():]
     return changed
 
 
@@ -155,17 +185,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="dev.py new-node", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("node_id", metavar="NODE_ID", help="id of the node, such as MDiT_LoadModel")
-    parser.add_argument("--family", metavar="FILE", help="file of the folder nodes with the schema, without .py")
+    parser.add_argument("--file", metavar="FILE", help="file of the folder nodes with the schema, without .py")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="mditface-new-node-") as base:
         load_pack(Path(base))
         nodes = read_pack()
         try:
-            paths = write_node(ROOT, find_node(nodes, options.node_id, options.family), nodes)
+            paths = write_node(ROOT, find_node(nodes, options.node_id, options.file), nodes)
         except Refused as reason:
             print(f"dev.py: {reason}", file=sys.stderr)
             return 2
     print(*(f"wrote {path}" for path in paths), sep="\n")
+    page = system_page(ROOT, nodes[options.node_id])
+    if not node_table(page):
+        print(f"no table of nodes in {page.relative_to(ROOT)}: name the node there by hand")
     pages, chinese, test = paths[:3]
     print(TODO.format(node_id=options.node_id, pages=f"{pages} and {chinese}", test=test))
     return 0

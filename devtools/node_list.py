@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from devtools.node_info import ROOT, Slot, cell, list_input_slots, list_output_slots
 
 PAGE = ROOT / "docs" / "nodes.md"
-FAMILIES = {  # files of the folder nodes, by the heading under which their nodes stand
+GROUPS = {  # files of the folder nodes, by the heading under which their nodes stand
     "MDiTFace": ("loading", "conditioning", "sampling"),
     "Adapters": ("adapter", "training"),
     "Label maps": ("painter", "labelmap"),
@@ -16,21 +16,21 @@ FAMILIES = {  # files of the folder nodes, by the heading under which their node
     "PT-DiT": ("pt_dit",),
     "DynaST": ("dynast",),
 }
-CATEGORIES = {"MDiTFace": "MDiTFace", "MDiTFace/label map": "Label maps"}  # of files with nodes of several families
+CATEGORIES = {"MDiTFace": "MDiTFace", "MDiTFace/label map": "Label maps"}  # of files with nodes of several groups
 LONGEST_DEFAULT = 40  # characters; a longer default, such as a drawing, tells a reader nothing
 
 
-def family(node: dict) -> str:
-    """The heading under which a node stands."""
-    named = (heading for heading, files in FAMILIES.items() if node["file"] in files)
+def find_group(node: dict) -> str:
+    """The group of a node: the heading under which it stands."""
+    named = (heading for heading, files in GROUPS.items() if node["file"] in files)
     return next(named, None) or CATEGORIES.get(node["category"], node["file"])
 
 
 def page(nodes: dict[str, dict]) -> str:
     """The text of docs/nodes.md; `nodes` as devtools.node_info.read_pack returns them."""
-    groups = {heading: [] for heading in FAMILIES}
+    groups = {heading: [] for heading in GROUPS}
     for node in nodes.values():
-        groups.setdefault(family(node), []).append(node)
+        groups.setdefault(find_group(node), []).append(node)
     lines = ["# Nodes", "",
              f"The {len(nodes)} nodes of the pack. `python dev.py renew` writes this page from their schemas.", ""]
     for heading, group in groups.items():

@@ -5,10 +5,11 @@
 Written are the snapshot of the nodes, their English texts, docs/nodes.md, the painter's tables, the graphs in API form,
 and thumbnails that are missing or outdated. A changed signature is written only when the newest section of CHANGELOG.md
 names the node. Missing help pages, pictures, templates and translations are printed. devtools.help_pictures draws the
-pictures of the help pages.
+pictures of the help pages. At the end stand the files whose content changed.
 """
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
@@ -25,6 +26,8 @@ from devtools.texts import SOURCE, TRANSLATIONS, locale, list_untranslated, main
 SNAPSHOT = ROOT / "tests" / "snapshot.json"
 LOCALES = ROOT / "locales"
 GRAPHS = ROOT / "example_workflows"
+WRITTEN = ("tests/snapshot.json", "locales/en/*.json", "docs/nodes.md", "web/painter/tables.js",
+           "example_workflows/api/*.json", "example_workflows/*.jpg")  # the files that follow from the nodes
 TO_API = "async graph => { await app.loadGraphData(graph); return (await app.graphToPrompt()).output; }"
 
 
@@ -88,7 +91,21 @@ def write_what_follows(base: Path) -> list[str]:
     return []
 
 
-def main() -> int:
+def contents(root: Path) -> dict[Path, bytes]:
+    """The files that follow from the nodes, by path."""
+    return {path: path.read_bytes() for pattern in WRITTEN for path in sorted(root.glob(pattern))}
+
+
+def changed_files(root: Path, before: dict[Path, bytes]) -> list[str]:
+    """One line for each file that is new or has another content than `before`."""
+    return [f"wrote {path.relative_to(root)}" for path, content in contents(root).items()
+            if content != before.get(path)]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    argparse.ArgumentParser(prog="dev.py renew", description=__doc__,
+                            formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(arguments)
+    before = contents(ROOT)
     with tempfile.TemporaryDirectory(prefix="mditface-renew-") as base:
         host = Path(base) / "host"
         host.mkdir()
@@ -101,7 +118,8 @@ def main() -> int:
         lines = thumbnails.renew(Path(base) / "thumbnails")
     lines += missing.list_everything(ROOT, nodes)
     lines += [line for language in TRANSLATIONS for line in list_untranslated(language)]
-    print(*dict.fromkeys(lines), sep="\n", end="\n" if lines else "")
+    lines += changed_files(ROOT, before) or ["no file changed"]
+    print(*dict.fromkeys(lines), sep="\n")
     return 0
 
 

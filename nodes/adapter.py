@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..mdit.mditface.adapter.families import list_model_titles
 from ..mdit.mditface.adapter.reader import apply_adapter
 from ..mdit.mditface.adapter.weights import load_adapter
-from .files import add_folder, find_file, list_files
+from .files import add_folder, check_file, find_file, list_files
 from .types import MDiTAdapter
 
 FOLDERS = ("mdit_adapters", "loras")
@@ -35,6 +35,10 @@ class LoadAdapter(io.ComfyNode):
             ],
             outputs=[MDiTAdapter.Output(display_name="adapter", tooltip="Adapter for 'Apply MDiT Adapter'.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, adapter_name: str | None) -> bool | str:
+        return check_file(adapter_name, "adapter_name", *FOLDERS)
 
     @classmethod
     def execute(cls, adapter_name) -> io.NodeOutput:

@@ -9,11 +9,11 @@ import node_helpers
 from comfy_api.latest import io
 
 from ..mdit.labelmap import (
-    CLASSES, DEFAULT_ORDER, DEFAULT_PALETTE, DISPLAY_NAMES, find_classes, measure_classes, to_indices)
+    CLASSES, DEFAULT_ORDER, DEFAULT_PALETTE, DISPLAY_NAMES, find_classes, measure_classes, read_label_maps)
 from ..mdit.mditface.adapter.reader import make_mask_key
 from ..mdit.mditface.mask import CONDITIONING_KEY, ExemplarInput, MaskInput, MaskReference
 from ..mdit.mditface.reductions import REDUCTIONS, describe_reductions
-from .labelmap import palette_inputs
+from .labelmap import palette_inputs, read_and_tell
 from .types import MDiTAdapter, MDiTMask
 
 
@@ -26,7 +26,7 @@ def attach_mask(conditioning, mask: MaskInput, strength: float, start: float = 0
 
 def make_exemplar(images, label_map, palette: str, order: str, vae) -> ExemplarInput:
     """Raises ValueError if the label map cannot belong to the images (B, H, W, C)."""
-    labels = to_indices(label_map, palette, order)  # (B, h, w)
+    labels = read_and_tell(label_map, palette, order)  # (B, h, w)
     height, width = images.shape[1:3]
     h, w = labels.shape[1:]
     if len(labels) != len(images):
@@ -76,8 +76,8 @@ class MaskTokenizer(io.ComfyNode):
             display_name="Encode Label Map as MDiT Mask",
             category="MDiTFace",
             description="Prepares a face label map (an image with one colour for each class) as a mask for MDiT "
-                        "models. A model computes the keys and values of the mask once for each image size and stores "
-                        "them with this output. Other seeds, prompts and guidance scales reuse the stored values.",
+                        "models. A model computes the keys and values of the mask once for each image size. Both are "
+                        "stored with this output. Other seeds, prompts and guidance scales reuse the stored values.",
             search_aliases=["semantic mask", "segmentation map", "face parsing", "mask tokens"],
             inputs=[
                 io.Image.Input("label_map", tooltip="Label map. Each pixel takes the class of the nearest palette "
@@ -94,7 +94,8 @@ class MaskTokenizer(io.ComfyNode):
             outputs=[
                 MDiTMask.Output(display_name="mask", tooltip="Mask for 'Encode Text and MDiT Mask' or "
                                                               "'Apply MDiT Mask'."),
-                io.String.Output(display_name="report", tooltip="Size of the label map and share of each class."),
+                io.String.Output(display_name="report", tooltip="Size of the label map, share of each class, and "
+                                                                     "the palette that 'auto' found."),
             ],
         )
 
@@ -104,8 +105,9 @@ class MaskTokenizer(io.ComfyNode):
         visible = torch.ones(len(CLASSES))
         if hidden_classes.strip():
             visible[find_classes(hidden_classes, "hidden_classes")] = 0
-        mask = MaskInput(to_indices(label_map, palette, order), visible, token_reduction, vae)
-        return io.NodeOutput(mask, describe_mask(mask))
+        indices, notes = read_label_maps(label_map, palette, order)
+        mask = MaskInput(indices, visible, token_reduction, vae)
+        return io.NodeOutput(mask, "\n".join([describe_mask(mask), *notes]))
 
 
 class TextConditioning(io.ComfyNode):

@@ -8,10 +8,11 @@ from comfy_api.latest import io
 
 from ..mdit.dynast import face, host, pose
 from ..mdit.dynast.config import SMOOTH, TOP_K
+from ..mdit.dynast.keypoints import THRESHOLD, UNITS
 from ..mdit.dynast.label import SMALLEST, Label
-from ..mdit.labelmap import DEFAULT_ORDER, DEFAULT_PALETTE, to_indices
-from .files import add_folder, find_file, list_files
-from .labelmap import palette_inputs
+from ..mdit.labelmap import DEFAULT_ORDER, DEFAULT_PALETTE
+from .files import add_folder, check_file, find_file, list_files
+from .labelmap import palette_inputs, read_and_tell
 from .types import DynaSTLabel, DynaSTModel, PoseKeypoints
 
 CATEGORY = "MDiTFace/exemplar"
@@ -46,7 +47,7 @@ class LoadDynaST(io.ComfyNode):
                 io.Combo.Input("weights_name", options=list_files(FOLDER, endings=ENDINGS),
                                tooltip="File from models/dynast. The published file is latest_net_G.pth."),
                 io.Int.Input("top_k", default=TOP_K, min=1, max=64, optional=True, advanced=True,
-                             tooltip="Number of candidates in the exemplar that each position hands on to the next "
+                             tooltip="Number of candidates in the exemplar that each position passes to the next "
                                      "finer level. 4 in training. The file does not contain this value."),
                 io.Float.Input("smooth", default=SMOOTH, min=0.0001, max=10.0, step=0.0001, round=0.0001, optional=True,
                                advanced=True,
@@ -56,6 +57,10 @@ class LoadDynaST(io.ComfyNode):
             ],
             outputs=[DynaSTModel.Output(display_name="model", tooltip="Generator for 'Synthesize after Exemplar'.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, weights_name: str | None) -> bool | str:
+        return check_file(weights_name, "weights_name", FOLDER, endings=ENDINGS)
 
     @classmethod
     def execute(cls, weights_name, top_k=TOP_K, smooth=SMOOTH) -> io.NodeOutput:
@@ -80,13 +85,20 @@ class PoseLabel(io.ComfyNode):
                 io.Int.Input("person", default=0, min=0, max=255, optional=True,
                              tooltip="Index of the person in each image. 0 is the first."),
                 size_input(),
+                io.Float.Input("threshold", default=THRESHOLD, min=0.0, max=1.0, step=0.01, optional=True,
+                               advanced=True,
+                               tooltip="Score below which a point is missing. 0.3 as in the host's nodes. Missing "
+                                       "points are left out together with their limbs."),
+                io.Combo.Input("units", options=list(UNITS), default=UNITS[0], optional=True, advanced=True,
+                               tooltip="Unit of the points: pixels, fractions of the image (0 to 1) or thousandths (0 "
+                                       "to 1000). auto: fractions if all numbers are small, otherwise pixels."),
             ],
             outputs=[label_output(), io.Image.Output(display_name="preview", tooltip="Drawing in the label.")],
         )
 
     @classmethod
-    def execute(cls, keypoints, person=0, size=SIZE) -> io.NodeOutput:
-        label = pose.from_keypoints(keypoints, size, person)
+    def execute(cls, keypoints, person=0, size=SIZE, threshold=THRESHOLD, units=UNITS[0]) -> io.NodeOutput:
+        label = pose.from_keypoints(keypoints, size, person, threshold, units)
         return io.NodeOutput(label, label.channels[:, :3].movedim(1, -1) / 255)
 
 
@@ -97,8 +109,9 @@ class FaceEdgeLabel(io.ComfyNode):
             node_id="MDiT_FaceEdgeLabel",
             display_name="Build Face Edge Label",
             category=CATEGORY,
-            description="Converts a face label map to the input of DynaST's face models: the outlines of the classes, "
-                        "the distance of each pixel to the outlines, and the edges of the image around the face.",
+            description="Converts a face label map to the input of DynaST's face models. The label contains the "
+                        "outlines of the classes, the distances to the outlines, and the edges of the image around the "
+                        "face.",
             search_aliases=["DynaST", "canny", "edges", "distance map", "CelebA-HQ", "sketch"],
             inputs=[
                 io.Image.Input("image", tooltip="Image of the face. Only the edges outside the face are used."),
@@ -113,7 +126,7 @@ class FaceEdgeLabel(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, label_map, palette=DEFAULT_PALETTE, order=DEFAULT_ORDER, size=SIZE) -> io.NodeOutput:
-        label = face.from_label_maps(image, to_indices(label_map, palette, order), size)
+        label = face.from_label_maps(image, read_and_tell(label_map, palette, order), size)
         return io.NodeOutput(label, label.channels[:, 0, ..., None].expand(-1, -1, -1, 3) / 255)
 
 
@@ -133,7 +146,7 @@ class ExemplarSynthesis(io.ComfyNode):
                 DynaSTLabel.Input("label", tooltip="Layout of the result: from 'Build Pose Label' for a model of "
                                                    "persons, from 'Build Face Edge Label' for a face model."),
                 io.Image.Input("exemplar", tooltip="Image whose appearance is taken over, stretched to a square. One "
-                                                   "for all labels, or one for each."),
+                                                   "image for all labels, or one for each."),
                 DynaSTLabel.Input("exemplar_label", tooltip="Layout of the exemplar, from the same node as the label "
                                                             "and of the same size."),
                 io.Boolean.Input("warp_kept", default=False, optional=True, advanced=True,

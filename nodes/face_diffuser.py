@@ -16,7 +16,7 @@ from ..mdit.face_diffuser.stages import Borders, compute_leading_sigmas
 from ..mdit.face_diffuser.strip import draw_strip
 from ..mdit.face_diffuser.weights import load_face_diffuser
 from ..mdit.labelmap import to_indices
-from .files import add_folder, find_file, list_files
+from .files import add_folder, check_file, find_file, list_files
 from .loading import DTYPES
 from .types import FaceDiffuserSubject
 
@@ -178,6 +178,10 @@ class LoadFaceDiffuser(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, weights_name: str | None) -> bool | str:
+        return check_file(weights_name, "weights_name", FOLDER, endings=ENDINGS)
+
+    @classmethod
     def execute(cls, weights_name, weight_dtype="default") -> io.NodeOutput:
         path = find_file(weights_name, "weights_name", FOLDER)
         loaded = load_face_diffuser(path, DTYPES[weight_dtype], folder_paths.get_folder_paths("embeddings"))
@@ -189,7 +193,7 @@ def images_input() -> io.Input:
     names = [f"image_{number}" for number in range(1, MAX_IMAGES + 1)]
     return io.Autogrow.Input("images", template=io.Autogrow.TemplateNames(image, names, min=1),
                              tooltip=f"One image for each {MARKER}, in the order of the text. A new slot appears when "
-                                     "the last one is connected.")
+                                     "the last slot is connected.")
 
 
 class SubjectConditioning(io.ComfyNode):
@@ -210,8 +214,8 @@ class SubjectConditioning(io.ComfyNode):
                                 tooltip=f"Prompt with {MARKER} after each noun that has an image."),
                 images_input(),
                 io.Int.Input("object_resolution", default=512, min=64, max=2048, step=8, optional=True, advanced=True,
-                             tooltip="Side to which images are resized before the encoder's own 224 pixels. 512 in the "
-                                     "published script."),
+                             tooltip="Side in pixels to which images are resized first. The encoder then resizes "
+                                     "images to 224 pixels. 512 in the published script."),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="subject", tooltip="Text with the images, for subject_positive of "
@@ -245,7 +249,7 @@ class FaceDiffuserScheduler(io.ComfyNode):
             display_name="Schedule Face-diffuser Steps",
             category=CATEGORY,
             description="Makes the time steps of Face-diffuser's published code: 50 steps give 981, 961, ..., 1. "
-                        "ComfyUI's ddim_uniform gives the same only if the number of steps divides 1000.",
+                        "ComfyUI's ddim_uniform gives the same time steps only if the number of steps divides 1000.",
             search_aliases=["sigmas", "DDIM", "PNDM", "leading", "scheduler"],
             inputs=[
                 io.Model.Input("model", tooltip="Scene or subject model. The node reads the noise schedule of the "

@@ -21,12 +21,36 @@ def list_files(*folders: str, endings: tuple[str, ...] = ENDINGS) -> list[str]:
     return list(dict.fromkeys(name for name in names if name.endswith(endings)))
 
 
+def check_file(name: str | None, source: str, *folders: str, endings: tuple[str, ...] = ENDINGS) -> bool | str:
+    """Whether a folder has the file that the input `source` names, for `validate_inputs` of a loader, else an error.
+
+    The host's own check compares separators, so it refuses graphs that were saved on another system.
+    name: None if another node provides it, and then `find_file` looks.
+    """
+    if name is None or not set(spell_alike(name)).isdisjoint(list_files(*folders, endings=endings)):
+        return True
+    return describe_absence(name, source, *folders)
+
+
 def find_file(name: str, source: str, *folders: str) -> str:
-    """Path of the file that the input `source` names. Raises FileNotFoundError if no folder has the file."""
+    """Path of the file that the input `source` names, with separators of any system.
+
+    Raises FileNotFoundError if no folder has the file.
+    """
     for folder in folders:
-        path = folder_paths.get_full_path(folder, name)
-        if path:
-            return path
+        for spelling in spell_alike(name):
+            path = folder_paths.get_full_path(folder, spelling)
+            if path:
+                return path
+    raise FileNotFoundError(describe_absence(name, source, *folders))
+
+
+def spell_alike(name: str) -> tuple[str, str, str]:
+    """A file's name as it is, and with the separators of Linux and of Windows."""
+    return name, name.replace("\\", "/"), name.replace("/", "\\")
+
+
+def describe_absence(name: str, source: str, *folders: str) -> str:
     searched = " and ".join(f"'{folder}'" for folder in folders)
-    raise FileNotFoundError(f"{source}: there is no file '{name}' in the folders {searched}. Put the file there, then "
-                            "refresh the browser")
+    return (f"{source}: there is no file '{name}' in the folders {searched}. Put the file there, then refresh the "
+            "browser")

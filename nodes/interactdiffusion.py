@@ -18,7 +18,7 @@ from ..mdit.interactdiffusion.schedule import ScheduleBySteps, ScheduleByTimeste
 from ..mdit.interactdiffusion.text import parse_interactions, parse_numbers
 from ..mdit.interactdiffusion.weights import load_interactdiffusion
 from .editors import background_input, show_background
-from .files import add_folder, find_file, list_files
+from .files import add_folder, check_file, find_file, list_files
 from .types import Interactions, InteractionWeights
 
 CATEGORY = "MDiTFace/interaction"
@@ -27,6 +27,8 @@ ENDINGS = (".safetensors", ".pth", ".pt")
 UNITS = ("fractions", "pixels")
 BOX_TIP = ("Left, top, right and bottom of the box. Or connect one BOUNDING_BOX, in pixels of an image of width x "
            "height.")
+FULL_TIP = ("Fraction at full strength, from pure noise on: of the noise levels with 'timestep', of the sampling steps "
+            "with 'steps'. Recommended for 'timestep' with a LoRA: 0.3.")  # a translation has one text for both
 FIRST_LAYOUT = """[{"subject":"person","action":"feeding","object":"cat",\
 "subject_box":[0.0332,0.166,0.3359,0.7305],"object_box":[0.2891,0.4766,0.668,0.793]}]"""
 
@@ -47,7 +49,7 @@ def size_inputs() -> list[io.Input]:
 
 def previous_input() -> io.Input:
     return Interactions.Input("previous", optional=True,
-                              tooltip="Interactions to put before those of this node.")
+                              tooltip="Interactions to put before the interactions of this node.")
 
 
 def interactions_output() -> io.Output:
@@ -92,6 +94,10 @@ class LoadInteractDiffusion(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, weights_name: str | None) -> bool | str:
+        return check_file(weights_name, "weights_name", *FOLDERS, endings=ENDINGS)
+
+    @classmethod
     def execute(cls, weights_name) -> io.NodeOutput:
         weights, base = load_interactdiffusion(find_file(weights_name, "weights_name", *FOLDERS))
         if not base:
@@ -110,8 +116,8 @@ class AddInteraction(io.ComfyNode):
             node_id="MDiT_Interaction",
             display_name="Add Interaction",
             category=CATEGORY,
-            description="Makes one interaction: a subject does an action to an object, each in its own box. The box "
-                        "of the action follows from the two. Chain several of these nodes.",
+            description="Makes one interaction: a subject does an action to an object, each in its own box. The model "
+                        "derives the box of the action from the two boxes. Chain several of these nodes.",
             search_aliases=["HOI", "triplet", "subject action object", "box", "InteractDiffusion"],
             inputs=[
                 io.String.Input("subject", default="person",
@@ -145,8 +151,8 @@ class InteractionsFromText(io.ComfyNode):
             node_id="MDiT_InteractionsFromText",
             display_name="Read Interactions from Text",
             category=CATEGORY,
-            description="Reads interactions from text: 'person [0.1, 0.2, 0.4, 0.9] = feeding = cat [0.3, 0.5, "
-                        "0.7, 0.8]', one on each line or separated by semicolons, or JSON. Interactions without boxes "
+            description="Reads interactions from text, one on each line or separated by semicolons: 'person [0.1, 0.2, "
+                        "0.4, 0.9] = feeding = cat [0.3, 0.5, 0.7, 0.8]'. JSON works, too. Interactions without boxes "
                         "take the connected boxes in turn.",
             search_aliases=["HOI", "triplets", "subject=action=object", "boxes", "JSON", "InteractDiffusion"],
             inputs=[
@@ -216,16 +222,13 @@ class DrawInteractions(io.ComfyNode):
 def schedule_options() -> list[io.DynamicCombo.Option]:
     return [
         io.DynamicCombo.Option("timestep", [
-            io.Float.Input("full", default=0.8, min=0.0, max=1.0, step=0.05,
-                           tooltip="Fraction of the noise levels, from pure noise on, at full strength. Recommended "
-                                   "with a LoRA: 0.3."),
+            io.Float.Input("full", default=0.8, min=0.0, max=1.0, step=0.05, tooltip=FULL_TIP),
             io.Float.Input("fade_until", default=0.0, min=0.0, max=1.0, step=0.05,
                            tooltip="Fraction of the noise levels at which a linear fade ends. At or below 'full' there "
                                    "is no fade."),
         ]),
         io.DynamicCombo.Option("steps", [
-            io.Float.Input("full", default=0.9, min=0.0, max=1.0, step=0.05,
-                           tooltip="Fraction of the sampling steps at full strength."),
+            io.Float.Input("full", default=0.9, min=0.0, max=1.0, step=0.05, tooltip=FULL_TIP),
             io.Float.Input("fade", default=0.0, min=0.0, max=1.0, step=0.05,
                            tooltip="Fraction of the sampling steps over which the strength then falls to zero."),
         ]),
@@ -264,19 +267,20 @@ class ApplyInteractDiffusion(io.ComfyNode):
                 io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.05,
                                tooltip="Strength of the interactions: 1 as in training, 0 for none."),
                 io.DynamicCombo.Input("schedule", options=schedule_options(),
-                                      tooltip="Steps in which interactions are read. 'timestep' goes by noise level, "
-                                              "as the web UI extension does. 'steps' and 'on, then off' count steps, "
-                                              "as the authors' command line and diffusers pipeline do."),
-                io.Clip.Input("clip", optional=True, tooltip="CLIP of the model, to encode the phrases. Not needed "
-                                                             "without interactions here."),
+                                      tooltip="Steps in which interactions are read. 'timestep' follows the noise "
+                                              "level, as in the web UI extension. 'steps' and 'on, then off' count "
+                                              "steps, as in the authors' command line and diffusers pipeline."),
+                io.Clip.Input("clip", optional=True, tooltip="CLIP of the model, to encode the phrases. Needed if "
+                                                             "interactions are connected here."),
                 Interactions.Input("interactions", optional=True,
-                                   tooltip="Interactions for every positive prompt that has none from 'Set "
+                                   tooltip="Interactions for every positive prompt without interactions from 'Set "
                                            "Interactions'."),
                 io.Float.Input("start", default=0.0, min=0.0, max=1.0, step=0.001, optional=True, advanced=True,
-                               tooltip="Fraction of the noise schedule before which nothing is read; 0 is pure noise."),
+                               tooltip="Fraction of the schedule at which the model begins to read interactions. 0: "
+                                       "pure noise."),
                 io.Float.Input("end", default=1.0, min=0.0, max=1.0, step=0.001, optional=True, advanced=True,
-                               tooltip="Fraction of the noise schedule after which nothing is read; 1 is the finished "
-                                       "image."),
+                               tooltip="Fraction of the schedule at which the model stops reading interactions. 1: "
+                                       "finished image."),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="Model that follows the interactions.")],
         )
@@ -305,7 +309,7 @@ class SetInteractions(io.ComfyNode):
                 io.Conditioning.Input("conditioning", tooltip="Prompt that gets the interactions."),
                 io.Clip.Input("clip", tooltip="CLIP of the model, to encode the phrases."),
                 Interactions.Input("interactions", tooltip="Interactions that this prompt reads instead of the "
-                                                           "model's."),
+                                                           "interactions of 'Apply InteractDiffusion'."),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="conditioning",
@@ -327,14 +331,14 @@ class PreviewInteractions(io.ComfyNode):
             node_id="MDiT_PreviewInteractions",
             display_name="Preview Interactions",
             category=CATEGORY,
-            description="Draws the layout: the subject's box solid, the object's box dashed, the action's box "
-                        "filled, with labels and an arrow from subject to object.",
+            description="Draws the layout with its phrases. The subject's box is solid, the object's box dashed, the "
+                        "action's box filled. An arrow points from subject to object.",
             search_aliases=["draw boxes", "layout", "InteractDiffusion preview", "HOI"],
             is_output_node=True,
             inputs=[
                 Interactions.Input("interactions", tooltip="Interactions to draw."),
-                io.Image.Input("image", optional=True, tooltip="Image to draw on, in any size. Without it, an empty "
-                                                               "image is used."),
+                io.Image.Input("image", optional=True, tooltip="Image to draw on, in any size. Unconnected: an empty "
+                                                               "image."),
                 io.Int.Input("width", default=512, min=16, max=16384, optional=True,
                              tooltip="Width of the empty image."),
                 io.Int.Input("height", default=512, min=16, max=16384, optional=True,

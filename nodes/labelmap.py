@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from PIL import Image
 from comfy_api.latest import io
 
 from ..mdit import labelmap
-from ..mdit.labelmap import DEFAULT_ORDER, DEFAULT_PALETTE, ORDERS, PALETTES
+from ..mdit.labelmap import AUTO, DEFAULT_ORDER, DEFAULT_PALETTE, ORDERS, PALETTES, read_label_maps
+from ..mdit.labelmap.palettes import AUTO_DESCRIPTION
 
 CATEGORY = "MDiTFace/label map"
 EXAMPLES = Path(labelmap.__file__).parent / "examples"
@@ -24,8 +26,8 @@ def palette_inputs() -> list[io.Input]:
     """The inputs `palette` and `order` of every node that reads a label-map image."""
     return [
         io.Combo.Input(
-            "palette", options=list(PALETTES), default=DEFAULT_PALETTE,
-            tooltip=f"Colours of the label map. {describe_choices(PALETTES)}"),
+            "palette", options=[*PALETTES, AUTO], default=DEFAULT_PALETTE,
+            tooltip=f"Colours of the label map. {describe_choices(PALETTES)} {AUTO}: {AUTO_DESCRIPTION}"),
         io.Combo.Input(
             "order", options=list(ORDERS), default=DEFAULT_ORDER, advanced=True,
             tooltip=f"Class order of the label map. {describe_choices(ORDERS)}"),
@@ -35,6 +37,14 @@ def palette_inputs() -> list[io.Input]:
 def describe_choices(table: dict) -> str:
     """One sentence for each palette or order of a table."""
     return " ".join(f"{name}: {entry.description}" for name, entry in table.items())
+
+
+def read_and_tell(label_map: torch.Tensor, palette: str, order: str) -> torch.Tensor:
+    """The class indices of label maps, with the notes of the reader in the log, for nodes without a report."""
+    indices, notes = read_label_maps(label_map, palette, order)
+    for note in notes:
+        logging.info("label_map: %s", note)
+    return indices
 
 
 def label_map_output() -> io.Output:
@@ -82,9 +92,11 @@ class LabelMapFromMasks(io.ComfyNode):
                     tooltip="Class of each connected mask from top to bottom, separated by commas or lines. "
                             f"Classes: {CLASS_LIST}."),
                 io.Int.Input("width", default=0, min=0, max=16384,
-                             tooltip="Width of the label map in pixels. 0: width of the first mask."),
+                             tooltip="Width of the label map in pixels. 0: width of the connected label map, else of "
+                                     "the largest mask."),
                 io.Int.Input("height", default=0, min=0, max=16384,
-                             tooltip="Height of the label map in pixels. 0: height of the first mask."),
+                             tooltip="Height of the label map in pixels. 0: height of the connected label map, else "
+                                     "of the largest mask."),
                 io.Image.Input("label_map", optional=True,
                                tooltip="Label map to paint on, stretched to the size. Unconnected: background."),
             ],
@@ -99,8 +111,11 @@ class LabelMapFromMasks(io.ComfyNode):
         if len(indices) != len(layers):
             raise ValueError(f"classes: the list has {len(indices)} names, but {len(layers)} masks are connected. "
                              "Write one class name for each mask, from top to bottom.")
-        h, w = layers[0].shape[-2:]
         base = None if label_map is None else labelmap.to_indices(label_map)
+        h, w = labelmap.find_size(layers, base)
+        for number, mask in enumerate(layers, 1):
+            if labelmap.is_soft(mask):
+                logging.info("masks: mask %d is soft. Its pixels above 0.5 take the class, all others do not.", number)
         painted = labelmap.from_masks(list(zip(indices, layers)), height or h, width or w, base)
         return io.NodeOutput(labelmap.to_image(painted))
 
@@ -112,8 +127,8 @@ class LabelMapToMasks(io.ComfyNode):
             node_id="MDiT_LabelMapToMasks",
             display_name="Split Label Map into Masks",
             category=CATEGORY,
-            description="Extracts classes of a label map as masks. Each pixel takes the class of the nearest "
-                        "palette colour first.",
+            description="Extracts classes of a label map as masks. First, each pixel takes the class of the nearest "
+                        "palette colour.",
             search_aliases=["label map to mask", "segmentation to mask", "hair mask", "face parts"],
             inputs=[
                 io.Image.Input("label_map", tooltip="Label map, or a batch of label maps."),
@@ -124,8 +139,8 @@ class LabelMapToMasks(io.ComfyNode):
             ],
             outputs=[
                 io.Mask.Output(
-                    "masks", tooltip="One mask for each label map and class: all classes of the first label map "
-                                     "in the order of the list, then the classes of the next label map."),
+                    "masks", tooltip="One mask for each label map and class. The masks of the first label map come "
+                                     "first, in the order of the list."),
                 io.Mask.Output(
                     "union", tooltip="One mask for each label map: all pixels of the listed classes."),
             ],
@@ -134,7 +149,7 @@ class LabelMapToMasks(io.ComfyNode):
     @classmethod
     def execute(cls, label_map: torch.Tensor, classes: str, palette: str = DEFAULT_PALETTE,
                 order: str = DEFAULT_ORDER) -> io.NodeOutput:
-        indices = labelmap.to_indices(label_map, palette, order)
+        indices = read_and_tell(label_map, palette, order)
         masks = labelmap.to_masks(indices, labelmap.find_classes(classes))  # (B, C, H, W)
         return io.NodeOutput(masks.flatten(0, 1), masks.amax(dim=1))
 
@@ -179,8 +194,9 @@ def _operations() -> list[io.DynamicCombo.Option]:
     """The operations of EDITS, each with its function's parameters."""
     return [
         io.DynamicCombo.Option("move", [
-            io.Int.Input("dx", default=0, min=-16384, max=16384, tooltip="Pixels right; negative: left."),
-            io.Int.Input("dy", default=0, min=-16384, max=16384, tooltip="Pixels down; negative: up."),
+            io.Int.Input("dx", default=0, min=-16384, max=16384,
+                         tooltip="Distance in pixels to the right; negative: to the left."),
+            io.Int.Input("dy", default=0, min=-16384, max=16384, tooltip="Distance in pixels down; negative: up."),
         ]),
         io.DynamicCombo.Option("scale", [
             io.Float.Input("width", default=1.0, min=0.05, max=20.0, step=0.05,

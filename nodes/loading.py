@@ -9,7 +9,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..mdit.mditface import host
-from .files import add_folder, find_file, list_files
+from .files import add_folder, check_file, find_file, list_files
 
 FOLDERS = ("mdit", "diffusion_models")
 BUNDLED = Path(host.__file__).parent / "weights"
@@ -42,6 +42,10 @@ class LoadModel(io.ComfyNode):
                               tooltip="VAE of the model; for pixel-space models ComfyUI's pixel-space VAE."),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, model_name: str | None) -> bool | str:
+        return check_file(model_name, "model_name", *FOLDERS)
 
     @classmethod
     def execute(cls, model_name, weight_dtype="default") -> io.NodeOutput:

@@ -10,14 +10,16 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..mdit.labelmap import from_landmarks, to_image, to_indices
-from ..mdit.parsing import WEIGHTS, host, region
+from ..mdit.parsing import WEIGHTS, host, pasting, region
+from ..mdit.parsing.pasting import Patch
 from ..mdit.parsing.region import Region
-from .files import add_folder, find_file, list_files
+from .files import add_folder, check_file, find_file, list_files
 from .labelmap import CATEGORY, label_map_output
 from .types import FaceLandmarks, MDiTFaceParser
 
 FOLDER = "face_parsing"
 ENDINGS = (".safetensors", ".pth")
+LARGEST = 4096  # side of a cropped square in pixels
 
 add_folder(FOLDER, Path(folder_paths.models_dir, FOLDER), WEIGHTS.parent, endings=ENDINGS)
 
@@ -47,6 +49,10 @@ class LoadFaceParser(io.ComfyNode):
             outputs=[MDiTFaceParser.Output(display_name="parser",
                                            tooltip="Face parser, for 'Parse Face' and 'Preview Label Map'.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, parser_name: str | None) -> bool | str:
+        return check_file(parser_name, "parser_name", FOLDER, endings=ENDINGS)
 
     @classmethod
     def execute(cls, parser_name) -> io.NodeOutput:
@@ -96,23 +102,29 @@ class CropFace(io.ComfyNode):
                 io.Float.Input("context", default=0.6, min=0.0, max=2.0, step=0.05,
                                tooltip="Padding on each side, as a fraction of the longer side of the box. 0.6 "
                                        "includes hair and neck around the box of a face detector."),
-                io.Int.Input("size", default=512, min=64, max=4096, step=8,
+                io.Int.Input("size", default=512, min=64, max=LARGEST, step=8,
                              tooltip="Side of the cropped squares in pixels."),
                 io.BoundingBox.Input("bboxes", optional=True, force_input=True,
                                      tooltip="Boxes of the faces, from 'Detect Face Landmarks (MediaPipe)', 'SAM3 "
                                              "Detect' or 'Create Bounding Boxes'."),
                 io.Mask.Input("mask", optional=True,
                               tooltip="Mask of the face, instead of boxes: one mask for each image or one for all."),
+                io.Boolean.Input("keep_pixels", default=False, optional=True, advanced=True,
+                                 tooltip="Enlarges 'size' to the largest square, so that no face loses pixels. At most "
+                                         "4096 pixels."),
             ],
             outputs=[
                 io.Image.Output(display_name="faces", tooltip="Cropped squares, image by image."),
                 io.BoundingBox.Output(display_name="regions",
                                       tooltip="Positions of the squares in the images, for 'Paste Face'."),
+                io.String.Output(display_name="report", tooltip="Side of each square in the image and after cropping, "
+                                                                "and the faces that lost pixels."),
             ],
         )
 
     @classmethod
-    def execute(cls, image, index=0, context=0.6, size=512, bboxes=None, mask=None) -> io.NodeOutput:
+    def execute(cls, image, index=0, context=0.6, size=512, bboxes=None, mask=None,
+                keep_pixels=False) -> io.NodeOutput:
         if (bboxes is None) == (mask is None):
             raise ValueError("bboxes: 'Crop Face' needs either boxes or a mask of the face, and not both. Connect one "
                              "of the two inputs")
@@ -121,15 +133,20 @@ class CropFace(io.ComfyNode):
             boxes = region.list_boxes(region.find_boxes(mask, height, width), len(image), "mask")
         else:
             boxes = region.list_boxes(bboxes, len(image), "bboxes")
-        faces = []
-        regions = []
+        squares = []
         for number, found in enumerate(boxes):
-            squares = [region.expand_to_square(box, context) for box in region.choose_boxes(found, index, number)]
-            faces += [region.resize(region.crop(image[number], square), size, size) for square in squares]
-            regions.append([square._asdict() for square in squares])
-        if not faces:
+            placed = [region.place_box(box, image.shape[1:3], "bboxes") for box in found]
+            chosen = region.choose_boxes(placed, index, number)
+            squares.append([region.expand_to_square(box, context) for box in chosen])
+        if not any(squares):
             raise ValueError("bboxes: there is no face in any image. Lower the detector's threshold, or connect a mask")
-        return io.NodeOutput(torch.stack(faces), regions)
+        if keep_pixels:
+            size = region.find_side(squares, size, LARGEST)
+        faces = []
+        for picture, places in zip(image, squares):
+            faces += [region.resize(region.crop(picture, square), size, size) for square in places]
+        regions = [[square._asdict() for square in places] for places in squares]
+        return io.NodeOutput(torch.stack(faces), regions, region.describe_crops(squares, size))
 
 
 class PasteFace(io.ComfyNode):
@@ -139,7 +156,8 @@ class PasteFace(io.ComfyNode):
             node_id="MDiT_PasteFace",
             display_name="Paste Face",
             category=CATEGORY,
-            description="Pastes faces from 'Crop Face' back into their images.",
+            description="Pastes faces from 'Crop Face' back into their images, as squares or in the shape of masks. "
+                        "Where squares overlap, each pixel takes the face whose middle is nearer.",
             search_aliases=["face paste", "uncrop", "stitch", "face detailer", "crop and stitch"],
             inputs=[
                 io.Image.Input("image", tooltip="Images that were connected to 'Crop Face'."),
@@ -147,28 +165,55 @@ class PasteFace(io.ComfyNode):
                 io.BoundingBox.Input("regions", force_input=True,
                                      tooltip="Positions of the faces in the images, from 'Crop Face'."),
                 io.Float.Input("feather", default=0.1, min=0.0, max=0.5, step=0.01,
-                               tooltip="Width of the soft border, as a fraction of each side."),
+                               tooltip="Width of the soft border, as a fraction of each side. Sides at the border of "
+                                       "the image do not fade."),
                 io.Boolean.Input("label_map", default=False, advanced=True,
                                  tooltip="Label-map mode: hard borders and no mixed colours."),
+                io.Mask.Input("mask", optional=True,
+                              tooltip="Shape to paste in each square, such as the hair and skin from 'Split Label Map "
+                                      "into Masks': one mask for each face or one for all. Unconnected: the whole "
+                                      "square."),
             ],
-            outputs=[io.Image.Output(display_name="image", tooltip="Images with the pasted faces.")],
+            outputs=[io.Image.Output(display_name="image", tooltip="Images with the pasted faces. Their alpha "
+                                                                   "channel stays.")],
         )
 
     @classmethod
-    def execute(cls, image, faces, regions, feather=0.1, label_map=False) -> io.NodeOutput:
+    def execute(cls, image, faces, regions, feather=0.1, label_map=False, mask=None) -> io.NodeOutput:
         boxes = region.list_boxes(regions, len(image), "regions")
         count = sum(map(len, boxes))
         if count != len(faces):
             raise ValueError(f"faces: there are {len(faces)} faces for {count} regions. Connect all faces from 'Crop "
                              "Face', in the same order")
-        image = image[..., :3].clone()
-        remaining = iter(faces[..., :3])
+        feather = 0 if label_map else feather
+        image = image.clone()
+        prepared = zip(faces[..., :3], list_masks(mask, count))
         for canvas, found in zip(image, boxes):
-            for box in found:
-                square = Region.of_box(box)
-                face = region.resize(next(remaining), square.width, square.height, smooth=not label_map)
-                region.paste(canvas, face, square, region.make_feather(square, 0 if label_map else feather))
+            patches = [make_patch(canvas, Region.of_box(box), *next(prepared), feather, label_map) for box in found]
+            pasting.paste(canvas, patches, feather)
         return io.NodeOutput(image)
+
+
+def list_masks(mask: torch.Tensor | None, count: int) -> list[torch.Tensor | None]:
+    """One mask (h, w) for each face, or None for each."""
+    if mask is None:
+        return [None] * count
+    masks = list(mask.reshape(-1, *mask.shape[-2:]))
+    if len(masks) not in (1, count):
+        raise ValueError(f"mask: there are {len(masks)} masks for {count} faces. Connect one mask for each face, or "
+                         "one for all")
+    return masks if len(masks) == count else masks * count
+
+
+def make_patch(canvas: torch.Tensor, square: Region, face: torch.Tensor, mask: torch.Tensor | None, feather: float,
+               label_map: bool) -> Patch:
+    """A face (h, w, 3) and its mask in the size of its square in an image (H, W, C)."""
+    colors = region.resize(face.to(canvas).float(), square.width, square.height, smooth=not label_map)
+    alpha = pasting.make_feather(square, feather, *canvas.shape[:2]).to(colors)
+    if mask is not None:
+        shape = region.resize(mask[..., None].to(colors), square.width, square.height, smooth=not label_map)[..., 0]
+        alpha = alpha * ((shape > 0.5).to(colors) if label_map else pasting.soften(shape, feather))
+    return Patch(colors, square, alpha)
 
 
 def read_landmarks(faces: list[dict]) -> list:

@@ -7,7 +7,8 @@ import comfy.model_management
 from comfy_api.latest import io, ui
 
 from ..mdit.labelmap import (
-    DEFAULT_ORDER, DEFAULT_PALETTE, DISPLAY_NAMES, draw_sheet, measure_classes, overlay, resize_nearest, to_indices)
+    DEFAULT_ORDER, DEFAULT_PALETTE, DISPLAY_NAMES, draw_sheet, measure_classes, overlay, read_label_maps,
+    resize_nearest)
 from ..mdit.mditface.inspection import list_entries
 from ..mdit.parsing import host, measure_agreement
 from .labelmap import CATEGORY, palette_inputs
@@ -42,8 +43,8 @@ class PreviewLabelMap(io.ComfyNode):
             display_name="Preview Label Map",
             category=CATEGORY,
             description="Shows a label map with the name and the share of each class. With an image, the preview also "
-                        "shows the image, the label map over the image, and the label agreement: the share of pixels "
-                        "in which a face parser finds the class of the label map.",
+                        "shows the image, the label map over the image, and the label agreement. The label agreement "
+                        "is the share of pixels in which a face parser finds the class of the label map.",
             search_aliases=["legend", "overlay", "compare", "label agreement", "judge", "view mask"],
             is_output_node=True,
             inputs=[
@@ -65,7 +66,7 @@ class PreviewLabelMap(io.ComfyNode):
     @classmethod
     def execute(cls, label_map, palette=DEFAULT_PALETTE, order=DEFAULT_ORDER, picture=None, opacity=0.5,
                 parser=None) -> io.NodeOutput:
-        labels = to_indices(label_map, palette, order)
+        labels, read = read_label_maps(label_map, palette, order)
         panels = [()] * len(labels)
         notes = [[]] * len(labels)
         if picture is not None:
@@ -80,7 +81,7 @@ class PreviewLabelMap(io.ComfyNode):
             classes = [f"{DISPLAY_NAMES[k]} {share:.1%}" for k, share in measure_classes(asked)]
             lines.append(", ".join(classes + agreement))
         preview = torch.stack(sheets)
-        report = "\n".join(lines)
+        report = "\n".join([*lines, *read])
         return io.NodeOutput(preview, report, ui={**ui.PreviewImage(preview, cls=cls).as_dict(), "text": (report,)})
 
 

@@ -10,7 +10,7 @@ from ..mdit.pt_dit.cost import report_cost, compute_token_grid
 from ..mdit.pt_dit.schedule import compute_shift, compute_sigmas
 from ..mdit.pt_dit.text import encode
 from ..mdit.pt_dit.vae import load_vae
-from .files import list_files, find_file
+from .files import check_file, find_file, list_files
 from .loading import DTYPES
 
 CATEGORY = "MDiTFace/PT-DiT"
@@ -46,6 +46,10 @@ class LoadPTDiT(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, model_name: str | None) -> bool | str:
+        return check_file(model_name, "model_name", MODELS, endings=ENDINGS)
+
+    @classmethod
     def execute(cls, model_name, weight_dtype="default") -> io.NodeOutput:
         return io.NodeOutput(host.load_pt_dit(find_file(model_name, host.SOURCE, MODELS), DTYPES[weight_dtype]))
 
@@ -66,6 +70,10 @@ class LoadPTDiTVAE(io.ComfyNode):
             ],
             outputs=[io.Vae.Output(display_name="vae", tooltip="VAE for 'VAE Encode' and 'VAE Decode'.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, vae_name: str | None) -> bool | str:
+        return check_file(vae_name, "vae_name", VAES, endings=ENDINGS)
 
     @classmethod
     def execute(cls, vae_name) -> io.NodeOutput:
@@ -112,10 +120,10 @@ class PTDiTWindows(io.ComfyNode):
                 io.Model.Input("model", tooltip=MODEL_TIP),
                 count("rows", 8, "Height of a window in tokens. The published value is 8."),
                 count("columns", 8, "Width of a window in tokens. The published value is 8."),
-                count("proxy_rows", 1, "Proxies of a window from top to bottom. Must divide the rows. The published "
-                                       "value is 1."),
-                count("proxy_columns", 1, "Proxies of a window from left to right. Must divide the columns. The "
-                                          "published value is 1."),
+                count("proxy_rows", 1, "Number of proxies of a window from top to bottom, a divisor of the rows. The "
+                                       "published value is 1."),
+                count("proxy_columns", 1, "Number of proxies of a window from left to right, a divisor of the columns. "
+                                          "The published value is 1."),
                 io.Int.Input("frames", default=1, min=1, max=256, optional=True, advanced=True,
                              tooltip="Length of a window in latent frames. 1 for images."),
                 io.Combo.Input("positions", options=list(POSITIONS), default=POSITIONS[0], optional=True, advanced=True,
@@ -148,7 +156,7 @@ class PTDiTShift(io.ComfyNode):
                 side("width", "Width of the image in pixels."),
                 side("height", "Height of the image in pixels."),
                 io.Int.Input("frames", default=1, min=1, max=4096, optional=True, advanced=True,
-                             tooltip="Frames of a video, at least 17. 1 for an image."),
+                             tooltip="Number of frames of a video, at least 17. 1 for an image."),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="Model with this shift.")],
         )
@@ -196,7 +204,7 @@ class PTDiTCost(io.ComfyNode):
             display_name="Count PT-DiT Operations",
             category=CATEGORY,
             description="Counts the operations of the model with its windows and of full attention with the same "
-                        "width. Reports the image size from which PT-DiT is cheaper.",
+                        "width. Reports the image size from which PT-DiT needs fewer operations.",
             search_aliases=["FLOPs", "cost", "multiply-adds", "proxy tokens"],
             is_output_node=True,
             inputs=[
@@ -204,12 +212,13 @@ class PTDiTCost(io.ComfyNode):
                 side("width", "Width of the image in pixels."),
                 side("height", "Height of the image in pixels."),
                 io.Int.Input("frames", default=1, min=1, max=4096, optional=True, advanced=True,
-                             tooltip="Latent frames of a video. 1 for an image."),
+                             tooltip="Number of latent frames of a video. 1 for an image."),
                 io.Int.Input("text_tokens", default=200, min=1, max=4096, optional=True, advanced=True,
                              tooltip="Number of text tokens. The authors' code always reads 200."),
             ],
             outputs=[
-                io.String.Output(display_name="report", tooltip="Operations of each part."),
+                io.String.Output(display_name="report", tooltip="Operations of each kind of layer, of a block and of "
+                                                                "the whole network."),
                 io.Int.Output(display_name="operations", tooltip="Multiply-adds of one evaluation for one image."),
             ],
         )

@@ -11,11 +11,10 @@ import torch
 import folder_paths
 from comfy_api.latest import io, ui
 
-from ..mdit.labelmap import to_indices
 from ..mdit.mditface.adapter.families import list_model_titles
 from ..mdit.mditface.reductions import REDUCTIONS, describe_reductions
 from .adapter import FOLDERS
-from .labelmap import palette_inputs
+from .labelmap import palette_inputs, read_and_tell
 from .types import MDiTAdapter
 
 NEEDED = "accelerate"
@@ -91,7 +90,7 @@ class TrainAdapter(io.ComfyNode):
                              tooltip="Steps between previews. A preview shows label maps, generated images and true "
                                      "images. 0: no previews."),
                 io.Int.Input("checkpoint_steps", default=DEFAULTS["checkpoint_steps"], min=1, **INTERVAL,
-                             tooltip="Steps between checkpoints. An interrupted run resumes from the last one."),
+                             tooltip="Steps between checkpoints. An interrupted run resumes from the last checkpoint."),
             ],
             outputs=[
                 MDiTAdapter.Output(display_name="adapter", tooltip="Trained adapter for 'Apply MDiT Adapter'."),
@@ -108,7 +107,7 @@ class TrainAdapter(io.ComfyNode):
         from ..mdit.training.curve import draw_loss_curve
         chosen = DEFAULTS | {name: values[0] for name, values in single.items()}
         model = chosen["model"]
-        labels = [to_indices(maps, chosen["palette"], chosen["order"]) for maps in label_maps]
+        labels = [read_and_tell(maps, chosen["palette"], chosen["order"]) for maps in label_maps]
         base = graph.find_file(model)
         samples = graph.make_samples(model, latents, conditioning, labels)
         empty = graph.read_text(model, empty_text[0][0]) if empty_text else None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .images import Size
+from .decoding import Size
 
 
 def find_bucket_sizes(sizes: Sequence[Size], area: int, multiple: int = 16) -> list[Size]:

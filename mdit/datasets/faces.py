@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .images import Size, encode_png, fit_to_size, inspect_image, read_image, read_labels
+from .decoding import Size, describe_missing, inspect_image, read_text
+from .images import encode_png, fit_to_size, read_image, read_labels
 
+TAR_SUFFIXES = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg"}  # files that a shard takes as they are
 ASPECT_TOLERANCE = 0.01  # image and label map may have been rounded to different sizes
 
 
@@ -75,9 +77,9 @@ def make_label_files(labels: Tensor, captions: list[str]) -> dict[str, bytes]:
     return files
 
 
-def split_captions(text: bytes) -> list[str]:
+def split_captions(text: str) -> list[str]:
     """The captions of a file, one a line."""
-    return [line.strip() for line in text.decode("utf-8-sig").splitlines() if line.strip()]
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 @dataclass(frozen=True)
@@ -102,19 +104,23 @@ class FileFace(ABC):
             if abs(height * label_width - width * label_height) > ASPECT_TOLERANCE * height * label_width:
                 raise ValueError(f"{file} is {label_width}x{label_height}, the image {width}x{height}: "
                                  "their aspects differ")
-        if self.text and not (self.text.is_file() and self.load_captions()):
-            raise ValueError(f"{self.text} is missing or empty")
+        if self.text and not self.text.is_file():
+            raise ValueError(describe_missing(self.text))
+        if self.text and not self.load_captions():
+            raise ValueError(f"{self.text} is empty")
         return height, width
 
     def load_captions(self) -> list[str]:
-        return split_captions(self.text.read_bytes()) if self.text else []
+        return split_captions(read_text(self.text)) if self.text else []
 
     def load(self) -> Face:
         return Face(read_image(self.image), self.load_labels(), self.load_captions())
 
     def make_tar_files(self) -> dict[str, bytes]:
-        suffix = "png" if self.image.suffix.lower() == ".png" else "jpg"
-        return {suffix: self.image.read_bytes(), **make_label_files(self.load_labels(), self.load_captions())}
+        suffix = TAR_SUFFIXES.get(self.image.suffix.lower(), "png")
+        is_kept = self.image.suffix.lower() in TAR_SUFFIXES
+        content = self.image.read_bytes() if is_kept else encode_png(read_image(self.image))
+        return {suffix: content, **make_label_files(self.load_labels(), self.load_captions())}
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,7 @@ class MaskFace(FileFace):
 
     def read_label_sizes(self) -> list[tuple[Path, Size]]:
         if not self.mask.is_file():
-            raise ValueError(f"{self.mask} is missing")
+            raise ValueError(describe_missing(self.mask))
         return [(self.mask, tuple(self.load_labels().shape))]
 
     def load_labels(self) -> Tensor:

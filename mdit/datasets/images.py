@@ -11,78 +11,79 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from ..labelmap import PALETTE, find_entries, resize_nearest, to_indices
+from ..labelmap import ORDERS, PALETTE, find_entries, read_rows, recognize_colors, resize_nearest
+from .decoding import Size, open_rgb
 
-Size = tuple[int, int]  # height, width
-
-
-def inspect_image(file: Path) -> Size:
-    """Size of a complete image file. Raises ValueError if the file is missing or cut off.
-
-    A JPEG is decoded at an eighth of its size, of any other format the checksums are read. Both cost a fraction of
-    decoding the whole image.
-    """
-    if not file.is_file():
-        raise ValueError(f"{file} is missing")
-    try:
-        with Image.open(file) as image:
-            width, height = image.size
-            if image.format == "JPEG":
-                image.draft("L", (width // 8, height // 8))
-                image.load()
-            else:
-                image.verify()
-    except Exception as error:  # each decoder raises errors of its own
-        raise ValueError(f"{file} cannot be read ({error})") from error
-    return height, width
+GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # the pixels are numbers
 
 
 def read_image(file: Path | io.BytesIO) -> Tensor:
-    """An image as (3, H, W) uint8 in RGB."""
-    with Image.open(file) as image:
-        return v2.functional.pil_to_tensor(image.convert("RGB"))
+    """An image as (3, H, W) uint8 in RGB, upright and in sRGB. Transparent pixels are white."""
+    return v2.functional.pil_to_tensor(open_rgb(file))
 
 
 def read_labels(file: Path | io.BytesIO, order: tuple[int, ...]) -> Tensor:
     """A label map as (H, W) uint8 in CelebAMask-HQ order.
 
-    file: grey levels k for the k-th class, CelebAMask-HQ colours, or a palette image of either.
-    order: the class of each k; in colours, k is the row in the palette.
-    Raises ValueError for values without a class and for an image in other colours.
+    file: grey levels k for the k-th class, of 8 or 16 bit; grey levels that spread the classes from black to white;
+        known colours, CelebAMask-HQ's or another program's; or a palette image of any of these. Alpha is ignored.
+    order: the class of each k; in CelebAMask-HQ colours, k is the row in the palette. Colours of a program with a class
+        order of its own have that order.
+    Raises ValueError for values without a class, an image in other colours, a mask in black and white, and class
+    indices in a JPEG, which has changed them.
     """
     with Image.open(file) as image:
-        rows = find_label_rows(image)  # (H, W)
+        rows, own_order = find_label_rows(image, len(order))  # (H, W)
+    if own_order is not None:
+        order = ORDERS[own_order].classes
     if rows.max() >= len(order):
         raise ValueError(f"label values up to {rows.max()}, there are classes for 0 to {len(order) - 1}")
     return torch.tensor(order, dtype=torch.uint8)[torch.from_numpy(rows.astype(np.int64))]
 
 
-def find_label_rows(image: Image.Image) -> np.ndarray:
-    """Each pixel's row in the palette, or grey level, (H, W)."""
+def find_label_rows(image: Image.Image, count: int) -> tuple[np.ndarray, str | None]:
+    """Each pixel's row in the palette, or class index, (H, W), and the key in ORDERS of an order that the colours have.
+
+    count: the number of classes, which tells indices from levels that spread the classes.
+    """
     if image.mode == "P":
-        return find_palette_rows(np.asarray(image), np.array(image.getpalette("RGB")).reshape(-1, 3))
-    if image.mode not in ("1", "L", "LA", "I", "I;16"):
+        return find_palette_rows(np.asarray(image), np.array(image.getpalette("RGB")).reshape(-1, 3), count)
+    if image.mode not in GREY_MODES:
         colors = np.array(image.convert("RGB"))  # (H, W, 3)
         if (colors != colors[..., :1]).any():
-            return to_indices(torch.from_numpy(colors)[None] / 255)[0].numpy()
-        return colors[..., 0]
-    return np.asarray(image.getchannel(0))
+            return read_rows(colors)
+        levels = colors[..., 0]
+    else:
+        levels = np.asarray(image.getchannel("L") if image.mode == "LA" else image)
+    if image.format == "JPEG":
+        raise ValueError("class indices as a JPEG, which changes them: save them as PNG")
+    return spread_rows(levels) if levels.max() >= count else levels, None
 
 
-def find_palette_rows(indices: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """Label rows of a palette image. Programs renumber palettes, so known colours decide before the numbers do."""
+def spread_rows(levels: np.ndarray) -> np.ndarray:
+    """Rows of the palette "index picture" where all grey levels (H, W) are its levels, else the levels themselves."""
+    used = np.unique(levels)
+    if used.tolist() == [0, 255]:
+        raise ValueError("black and white only: a mask of one class, not a label map")
+    rows = find_entries([(level, level, level) for level in used.tolist()], "index picture")
+    return levels if rows is None else np.array(rows)[np.searchsorted(used, levels)]
+
+
+def find_palette_rows(indices: np.ndarray, palette: np.ndarray, count: int) -> tuple[np.ndarray, str | None]:
+    """As `label_rows`, for a palette image. Programs renumber palettes: known colours decide before numbers do."""
     used = np.unique(indices)
     if used.max() >= len(palette):
-        return indices
+        return indices, None
     colors = [tuple(color) for color in palette[used].tolist()]
-    rows = find_entries(colors)
+    rows, own_order = find_entries(colors), None
     if rows is None and all(len(set(color)) == 1 for color in colors):
-        rows = [color[0] for color in colors]
+        levels = palette[:, 0][indices]
+        return spread_rows(levels) if levels.max() >= count else levels, None
     if rows is None:
-        return indices
-    table = np.zeros(256, np.uint8)
-    table[used] = rows
-    return table[indices]
+        rows, own_order = recognize_colors(colors) or (None, None)
+    if rows is None:
+        return indices, None
+    return np.array(rows)[np.searchsorted(used, indices)], own_order
 
 
 def encode_png(array: Tensor) -> bytes:

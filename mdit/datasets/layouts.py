@@ -8,12 +8,11 @@ from pathlib import Path
 from torch.utils.data import Dataset
 
 from ..labelmap import CLASSES, find_class
+from .decoding import IMAGE_SUFFIXES, Size, read_text
 from .faces import FaceDataset, FileFace, MaskFace, PartFace, RenderedFace
-from .images import Size
 from .renders import read_shard, list_shards
 from .survey import raise_faults, survey
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 CELEBA_IMAGES = "CelebA-HQ-img"
 CELEBA_PARTS = "CelebAMask-HQ-mask-anno"
 LAYOUTS = (f"face/NAME.jpg, mask/NAME.png and text/NAME.txt; {CELEBA_IMAGES}/NUMBER.jpg and "
@@ -24,7 +23,8 @@ def open_dataset(source: Path | str, size: int | None = None, classes: Sequence[
     """Opens a folder of faces with label maps in any of four layouts and checks every sample.
 
     source: a folder with
-        * face/NAME.jpg|png, mask/NAME.png and text/NAME.txt with one caption a line (MM-CelebA-HQ), or
+        * face/NAME.jpg (or another of IMAGE_SUFFIXES), mask/NAME.png and text/NAME.txt with one caption a line
+          (MM-CelebA-HQ), or
         * CelebA-HQ-img/NUMBER.jpg, CelebAMask-HQ-mask-anno/*/NNNNN_part.png and text/NUMBER.txt, or
         * *.tar: webdataset shards with NAME.jpg|png, NAME.mask.png and NAME.txt, or
         * *.npz: the renderer's shards, which are held in memory.
@@ -71,7 +71,7 @@ def read_order(source: Path, classes: Sequence[str] | None) -> tuple[int, ...]:
         listed = source / "classes.txt"
         if not listed.is_file():
             return tuple(range(len(CLASSES)))
-        names = listed.read_text().split("\n")
+        names = read_text(listed).split("\n")
         origin = str(listed)
     return tuple(find_class(name, origin) for name in names if name.strip())
 

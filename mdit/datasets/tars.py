@@ -14,11 +14,12 @@ from webdataset import DataPipeline, SimpleShardList, split_by_node, split_by_wo
 from webdataset.tariterators import base_plus_ext
 from webdataset.utils import pytorch_worker_info
 
+from .decoding import IMAGE_SUFFIXES, decode_text
 from .faces import split_captions
 from .images import encode_png, fit_to_size, read_image, read_labels
 from .survey import survey
 
-IMAGE_KEYS = ("jpg", "jpeg", "png")
+IMAGE_KEYS = tuple(suffix[1:] for suffix in IMAGE_SUFFIXES)
 
 
 class Member(NamedTuple):
@@ -60,11 +61,11 @@ class TarDataset(IterableDataset):
         try:
             image = read_image(io.BytesIO(next(raw[suffix] for suffix in IMAGE_KEYS if suffix in raw)))
             labels = self.load_labels(raw)
+            captions = split_captions(decode_text(raw.get("txt", b"")))
         except Exception as error:  # each decoder raises errors of its own
             raise ValueError(f"{raw['__url__']}: sample {raw['__key__']} cannot be used ({error})") from error
         size = (self.size, self.size) if self.size else image.shape[1:]
         image, labels = fit_to_size(image, labels, size)
-        captions = split_captions(raw.get("txt", b""))
         return {"image": image, "labels": labels, "captions": captions, "name": raw["__key__"]}
 
     def yield_tar_samples(self, start: int) -> Iterator[dict[str, Any]]:
@@ -101,7 +102,8 @@ def read_members(shard: Path) -> list[Member]:
 def check_member(member: Member) -> str:
     """The sample's name. Raises ValueError for a missing file."""
     if member.suffixes.isdisjoint(IMAGE_KEYS):
-        raise ValueError(f"{member.shard}: {member.name} has no image")
+        raise ValueError(f"{member.shard}: {member.name} has no image of the formats {', '.join(IMAGE_KEYS)}, only "
+                         f"{', '.join(sorted(member.suffixes))}")
     if "mask.png" not in member.suffixes:
         raise ValueError(f"{member.shard}: {member.name} has no {member.name}.mask.png")
     return member.name

@@ -5,13 +5,14 @@ See docs/design/dynast.md, section 5.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from .keypoints import THRESHOLD, UNITS, Point, read_poses
 from .label import Label, check_size, measure_distances, stack_labels
 
-POINTS = 18
 DRAWING = 256  # side in pixels of the drawings in training: radii are absolute
 COLORS = np.array([  # RGB, of a point and of the limb of the same number
     (0, 0, 255), (0, 85, 255), (0, 170, 255), (0, 255, 255), (0, 255, 170), (0, 255, 85), (0, 255, 0), (85, 255, 0),
@@ -23,7 +24,6 @@ DISC = {-4: 0, -3: 2, -2: 3, -1: 3, 0: 4, 1: 3, 2: 3, 3: 2, 4: 0}  # half-width 
 THICKNESS = 4  # half of a limb's
 OPACITY = 0.6
 SINES = np.round(np.sin(np.deg2rad(np.arange(451))), 7).astype(np.float32)  # rounded as in OpenCV
-Point = tuple[float, float] | None  # x, y in pixels; None for a missing point
 
 
 def build_pose_label(points: Sequence[Point], height: int, width: int, size: int) -> np.ndarray:
@@ -119,33 +119,18 @@ def trace_line(dx: int, dy: int) -> Iterator[tuple[int, int, int]]:
             yield i, sign * y, i
 
 
-def from_keypoints(frames: Sequence[dict], size: int, person: int = 0) -> Label:
+def from_keypoints(keypoints: Any, size: int, person: int = 0, threshold: float = THRESHOLD,
+                   units: str = UNITS[0]) -> Label:
     """Labels of the host's POSE_KEYPOINT, one for each frame.
 
-    A point with score 0 is missing. Raises ValueError, naming the input of the node, for a frame without that person
-    and for points in another form.
+    threshold: score below which a point is missing. units: of the points, one of UNITS.
+    Raises ValueError, naming the input of the node, for a frame without that person and for points in another form.
     """
     check_size(size)
-    if not frames:
-        raise ValueError("keypoints: there is no frame: connect the key points of at least one image")
-    poses = [read_points(frame, person, number) for number, frame in enumerate(frames)]
+    poses = [scale_points(points) for points in read_poses(keypoints, person, threshold, units)]
     return stack_labels((build_pose_label(points, DRAWING, DRAWING, size) for points in poses), len(poses))
 
 
-def read_points(frame: dict, person: int, number: int) -> list[Point]:
-    """The points of a person, in pixels of the drawing."""
-    people = frame["people"]
-    if person >= len(people):
-        raise ValueError(f"keypoints: frame {number} shows {len(people)} people, but person {person} is selected (the "
-                         "first is 0): use an image with a person in full view, or lower 'person'")
-    flat = np.asarray(people[person]["pose_keypoints_2d"] or (), float)
-    if len(flat) != 3 * POINTS:
-        raise ValueError(f"keypoints: frame {number} has {len(flat)} numbers for the body of a person, expected "
-                         f"{3 * POINTS}, x, y and score of {POINTS} points: use a detector of OpenPose body points")
-    points = flat.reshape(POINTS, 3)
-    if not (points[:, 2] > 0).any():
-        raise ValueError(f"keypoints: frame {number} shows no point of person {person}: use an image with a person in "
-                         "full view")
-    scale_x = DRAWING / frame["canvas_width"]
-    scale_y = DRAWING / frame["canvas_height"]
-    return [(x * scale_x, y * scale_y) if score > 0 else None for x, y, score in points.tolist()]
+def scale_points(points: Sequence[Point]) -> list[Point]:
+    """Points from fractions of the image to pixels of the drawing."""
+    return [None if point is None else (point[0] * DRAWING, point[1] * DRAWING) for point in points]

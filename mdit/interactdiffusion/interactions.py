@@ -5,6 +5,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..shared.boxes import to_pixels
+
 Box = tuple[float, float, float, float]
 
 
@@ -44,16 +46,33 @@ def read_host_boxes(value, size: tuple[int, int], source: str) -> list[Box]:
     """Reads the boxes of the host's BOUNDING_BOX, in pixels of an image of `size` (width, height).
 
     The value is one box {x, y, width, height}, a list of boxes, or a list of such lists, one for each frame, of which
-    the first frame is read. Raises ValueError as `to_box` does.
+    the first frame is read. Boxes are cut off at the border of the image. Raises ValueError for a box outside of the
+    image, and as `to_box` does.
     """
     found = [value] if isinstance(value, dict) else value or []
     if found and isinstance(found[0], list):
         found = found[0]
     boxes = []
     for box in found:
-        corners = (box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"])
-        boxes.append(to_box(corners, size, source))
+        boxes.append(to_box(clip_corners(to_pixels(box, size, source), size, source), size, source))
     return boxes
+
+
+def clip_corners(box: dict, size: tuple[int, int], source: str) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a box, cut off at the border of an image of `size` (width, height).
+
+    Raises ValueError, naming the input `source`, for a box outside of the image.
+    """
+    width, height = size
+    x0 = box["x"]
+    y0 = box["y"]
+    x1 = x0 + box["width"]
+    y1 = y0 + box["height"]
+    if x1 > x0 and y1 > y0 and (x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0):
+        raise ValueError(f"{source}: the box {format_numbers((x0, y0, x1, y1))} lies outside of the image (pixels of "
+                         f"{width} x {height}): set 'width' and 'height' to the size of the image in which the boxes "
+                         "were found")
+    return max(0, x0), max(0, y0), min(width, x1), min(height, y1)
 
 
 def format_numbers(numbers: Sequence[float]) -> str:

@@ -3,13 +3,25 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator
+from typing import Any
 
 from .interactions import Box, Interaction, to_box
 
 PHRASE = re.compile(r"([^\[\]]*?)\s*(?:\[([^\[\]]*)\])?")  # "hair drier [0.1, 0.2, 0.3, 0.4]"
+BETWEEN_ITEMS = re.compile("[;\r\n\u2028\u2029]")
+BETWEEN_NUMBERS = re.compile("[\\s,;\u3001\u060c]+")  # the last two: ideographic and Arabic comma
+FENCE = re.compile(r"```\w*\s*(.*?)```", re.DOTALL)  # a Markdown code block
+SEPARATORS = str.maketrans({  # other scripts' forms of the separators between phrases
+    "\uff1d": "=", "\uff1b": ";", "\u061b": ";", "\uff3b": "[", "\uff3d": "]", "\u3010": "[", "\u3011": "]"})
+JSON_SIGNS = SEPARATORS | str.maketrans({
+    "\uff5b": "{", "\uff5d": "}", "\uff1a": ":", "\uff0c": ",", "\u201c": '"', "\u201d": '"', "\uff02": '"'})
+QUOTES = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019", "\u201e": "\u201c", "\u300c": "\u300d",
+          "\u300e": "\u300f", "\u00ab": "\u00bb", "\uff02": "\uff02"}
 WORDS = ("subject", "action", "object")
-FIELDS = (*WORDS, "subject_box", "object_box")
+BOXES = ("subject_box", "object_box")
+FIELDS = (*WORDS, *BOXES)
 
 
 def parse_interactions(text: str, size: tuple[int, int] = (1, 1), boxes: list[Box] | None = None
@@ -17,11 +29,14 @@ def parse_interactions(text: str, size: tuple[int, int] = (1, 1), boxes: list[Bo
     """Reads interactions from text. `size` (width, height) of the image is the unit of the boxes in it.
 
     The text is `person [0.1, 0.2, 0.4, 0.9] = feeding = cat [0.3, 0.5, 0.7, 0.8]; ...`, with lines or semicolons
-    between interactions, or a JSON list of objects with the keys subject, action, object, subject_box and object_box.
+    between interactions, or a JSON list of objects with the keys subject, action, object, subject_box and object_box;
+    other keys are not read. Full-width separators, quotes around phrases and a Markdown code block around the text are
+    read, too.
     Interactions without boxes take theirs from `boxes` in turn: subject, object, subject, object, ...
     Raises ValueError that names the interaction and what is wrong with it.
     """
-    is_json = text.lstrip().startswith(("[", "{"))
+    text = unwrap(text)
+    is_json = text.translate(JSON_SIGNS).startswith(("[", "{"))
     items = list(read_json(text) if is_json else read_lines(text))
     boxes = boxes or []
     missing = sum(item["subject_box"] is None for item in items)
@@ -31,6 +46,13 @@ def parse_interactions(text: str, size: tuple[int, int] = (1, 1), boxes: list[Bo
     remaining = iter(boxes)
     return tuple(build_interaction(item, f"text: interaction {i}", size, remaining)
                  for i, item in enumerate(items, 1))
+
+
+def unwrap(text: str) -> str:
+    """The text without the code block that language models put around their answers."""
+    text = text.strip("\ufeff \t\r\n")
+    fence = None if text.startswith(("[", "{")) else FENCE.search(text)
+    return text if fence is None else fence[1].strip()
 
 
 def build_interaction(item: dict, where: str, size: tuple[int, int], remaining: Iterator[Box]) -> Interaction:
@@ -47,9 +69,19 @@ def build_interaction(item: dict, where: str, size: tuple[int, int], remaining: 
 
 def read_lines(text: str) -> Iterator[dict]:
     """The fields of each interaction in the short form."""
-    items = [item.strip() for item in re.split(r"[;\n]", text)]
+    items = [unquote(item) for item in BETWEEN_ITEMS.split(text.translate(SEPARATORS))]
     for i, item in enumerate(filter(None, items), 1):
         yield read_line(item, f"text: interaction {i}, '{item}',")
+
+
+def unquote(text: str) -> str:
+    """The text without spaces around it and without one pair of quotes around the whole."""
+    text = text.strip()
+    inner = text[1:-1]
+    closing = QUOTES.get(text[:1])
+    if len(text) > 2 and text[-1] == closing and text[0] not in inner and closing not in inner:
+        return inner.strip()
+    return text
 
 
 def read_line(item: str, where: str) -> dict:
@@ -66,13 +98,15 @@ def read_line(item: str, where: str) -> dict:
     object_box = None if object_[2] is None else parse_numbers(object_[2], where)
     if (subject_box is None) != (object_box is None):
         raise ValueError(f"{where} has one box: give both the subject and the object a box, or neither")
-    return dict(subject=subject[1], action=action[1], object=object_[1], subject_box=subject_box,
-                object_box=object_box)
+    return dict(subject=unquote(subject[1]), action=unquote(action[1]), object=unquote(object_[1]),
+                subject_box=subject_box, object_box=object_box)
 
 
 def parse_numbers(text: str, where: str) -> list[float]:
+    """The numbers of a box, in any of the forms of digits and commas; brackets around them are left out."""
+    numbers = unicodedata.normalize("NFKC", text).strip(" \t\r\n[](){}\u3010\u3011")
     try:
-        return [float(number) for number in re.split(r"[\s,]+", text.strip())]
+        return [float(number) for number in BETWEEN_NUMBERS.split(numbers)]
     except ValueError as error:
         raise ValueError(f"{where} has the box [{text}], which is not made of numbers: write [left, top, right, "
                          "bottom]") from error
@@ -80,24 +114,42 @@ def parse_numbers(text: str, where: str) -> list[float]:
 
 def read_json(text: str) -> Iterator[dict]:
     """The fields of each interaction in JSON."""
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"text: it begins like JSON but is not valid JSON ({error}): correct it, or write subject "
-                         "= action = object") from error
-    for i, item in enumerate(found if isinstance(found, list) else [found], 1):
+    found = load_json(text)
+    for i, item in enumerate(found if isinstance(found, list) else unwrap_list(found), 1):
         if not is_interaction(item):
             raise ValueError(f"text: interaction {i} must be a JSON object with the texts subject, action and "
                              "object and, both or neither, subject_box and object_box as lists of four numbers")
-        yield {**dict.fromkeys(FIELDS), **item}
+        yield {field: item.get(field) for field in FIELDS}
 
 
-def is_interaction(value) -> bool:
-    """Whether a JSON value holds an interaction, with or without boxes."""
-    return (isinstance(value, dict) and set(value) in (set(FIELDS), set(WORDS))
-            and all(isinstance(value[name], str) for name in WORDS)
-            and all(is_box(value[name]) for name in set(value) - set(WORDS)))
+def load_json(text: str) -> Any:
+    """A JSON value. Text that is not JSON is read again with plain signs in place of full-width ones."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        try:
+            return json.loads(text.translate(JSON_SIGNS))
+        except ValueError:
+            raise ValueError(f"text: it begins like JSON but is not valid JSON ({error}): correct it, or write subject "
+                             "= action = object") from error
 
 
-def is_box(value) -> bool:
+def unwrap_list(found: Any) -> list:
+    """The list in an object such as {"interactions": [...]}; any other value is the only item of a list."""
+    if isinstance(found, dict) and not set(WORDS) & set(found):
+        lists = [value for value in found.values() if isinstance(value, list)]
+        if len(lists) == 1:
+            return lists[0]
+    return [found]
+
+
+def is_interaction(value: Any) -> bool:
+    """Whether a JSON value holds an interaction, with or without boxes. Other keys do not matter."""
+    if not isinstance(value, dict) or not all(isinstance(value.get(name), str) for name in WORDS):
+        return False
+    boxes = [value.get(name) for name in BOXES]
+    return boxes == [None, None] or all(map(is_box, boxes))
+
+
+def is_box(value: Any) -> bool:
     return isinstance(value, list) and all(type(number) in (int, float) for number in value)

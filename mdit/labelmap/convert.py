@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 
-from .palettes import DEFAULT_ORDER, DEFAULT_PALETTE, ORDERS, PALETTE, PALETTES, Color
+from .palettes import PALETTE, Color
 
-# Blended edges and compression leave a few per cent of odd colors in a good map; a photograph or a map in
-# another palette has most of its pixels far off.
-MAX_FAR_FRACTION = 0.10
-
-
-def to_indices(
-    image: torch.Tensor, palette: str = DEFAULT_PALETTE, order: str = DEFAULT_ORDER,
-) -> torch.Tensor:
-    """Class indices of label-map images, each pixel snapped to the nearest palette entry.
-
-    image: (B, H, W, 3) in 0..1; a fourth channel is ignored.
-    palette: a key of PALETTES. order: a key of ORDERS, the class order of the palette's entries.
-    Returns (B, H, W) uint8 in CelebAMask-HQ order.
-
-    A pixel is far when its nearest entry is further away than the two closest entries of the palette are
-    from each other (51 of 255 for "colours"): such a color could belong to another class.
-    Raises ValueError for a wrong shape, a value that is not finite, and an image with over 10 % far pixels.
-    """
-    _check_image(image)
-    entries = torch.tensor(PALETTES[palette].colors, dtype=torch.float32, device=image.device)  # (19, 3)
-    to_class = torch.tensor(ORDERS[order].classes, dtype=torch.uint8, device=image.device)  # (19,)
-    pixels = (image[..., :3].float().clamp(0, 1) * 255).round().int()  # (B, H, W, 3)
-    return torch.stack([to_class[_snap(one, entries, palette)] for one in pixels])  # (B, H, W)
-
-
-def find_entries(colors: Sequence[Color], palette: str = DEFAULT_PALETTE) -> list[int] | None:
-    """Entry of a palette that each color is exactly; None if the palette lacks one of the colors."""
-    entries = {color: k for k, color in enumerate(PALETTES[palette].colors)}
-    return [entries[color] for color in colors] if all(color in entries for color in colors) else None
+STAND_IN = (64, 64)  # size of the host's empty mask for an image without transparency
 
 
 def to_image(indices: torch.Tensor, colors: Sequence[Color] = PALETTE) -> torch.Tensor:
@@ -85,39 +58,22 @@ def from_masks(
     return indices
 
 
-def _check_image(image: torch.Tensor) -> None:
-    shape = tuple(image.shape)
-    if image.ndim != 4 or image.shape[-1] not in (3, 4):
-        raise ValueError(f"label_map: expected images of shape (batch, height, width, 3), got {shape}.")
-    if 0 in shape:
-        raise ValueError(f"label_map: the batch is empty, shape {shape}. Connect at least one image.")
-    if not image.isfinite().all():
-        raise ValueError("label_map: the image has NaN or infinite values. Check the node that made the image.")
+def find_size(masks: Sequence[torch.Tensor], base: torch.Tensor | None = None) -> tuple[int, int]:
+    """Height and width of the label map that masks make: those of the base (B, H, W), else of the largest mask.
+
+    The host gives an empty mask of 64 x 64 for an image without transparency. Such a stand-in counts only if there
+    are no other masks.
+    """
+    if base is not None:
+        return tuple(base.shape[-2:])
+    real = [mask for mask in masks if tuple(mask.shape[-2:]) != STAND_IN or mask.any()] or masks
+    return max((tuple(mask.shape[-2:]) for mask in real), key=math.prod, default=(0, 0))
 
 
-def _snap(pixels: torch.Tensor, entries: torch.Tensor, palette: str) -> torch.Tensor:
-    """(H, W, 3) int in 0..255 -> (H, W) rows of `entries`; measures each distinct color once."""
-    codes = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]  # (H, W)
-    # (U,), (H, W), (U,): the distinct colors, each pixel's row among them, and how many pixels each color has
-    codes, pixel_color, counts = codes.unique(return_inverse=True, return_counts=True)
-    colors = torch.stack([codes >> 16, codes >> 8 & 255, codes & 255], dim=-1)  # (U, 3)
-    # The matrix-product form of the distance is too inexact to compare with the bound.
-    distances = torch.cdist(colors.float(), entries, compute_mode="donot_use_mm_for_euclid_dist")  # (U, 19)
-    distance, nearest = distances.min(dim=-1)  # (U,)
-    _check_far(colors, counts, distance > torch.pdist(entries).min(), palette)
-    return nearest[pixel_color]
-
-
-def _check_far(colors: torch.Tensor, counts: torch.Tensor, far: torch.Tensor, palette: str) -> None:
-    fraction = (counts[far].sum() / counts.sum()).item()
-    if fraction <= MAX_FAR_FRACTION:
-        return
-    commonest = colors[far][counts[far].argsort(descending=True, stable=True)[:2]]  # (<= 2, 3)
-    samples = " and ".join(str(tuple(color)) for color in commonest.tolist())
-    raise ValueError(
-        f'label_map: {fraction:.0%} of the pixels are far from every entry of the palette "{palette}", for '
-        f"example {samples} as (r, g, b). Choose the palette of the label map, or repaint these areas in "
-        "palette colours. A photograph needs a face parser first.")
+def is_soft(mask: torch.Tensor) -> bool:
+    """Whether over 5 % of a mask that is not empty lies well between 0 and 1: more than a smooth edge."""
+    between = (mask > 0.1) & (mask < 0.9)
+    return bool(between.sum() > 0.05 * (mask > 0.1).sum())
 
 
 def _as_batch(mask: torch.Tensor, number: int) -> torch.Tensor:

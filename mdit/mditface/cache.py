@@ -18,6 +18,7 @@ import comfy.model_patcher
 
 CAPACITY = 2
 REPORT_KEY = "mdit_report"
+LEVELS = 127  # of an 8-bit number, on each side of zero
 
 
 @dataclass
@@ -44,9 +45,16 @@ class RunReport:
 
 
 def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(b, H, M, D) -> int8 of the same shape and a scale per channel (b, H, 1, D)."""
-    scale = x.abs().amax(dim=2, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny) / 127
-    return (x / scale).round().to(torch.int8), scale
+    """(b, H, M, D) -> int8 of the same shape and a float32 scale per channel (b, H, 1, D)."""
+    x = x.float()
+    largest = x.abs().amax(dim=2, keepdim=True)
+    scale = (largest / LEVELS).clamp(min=torch.finfo(x.dtype).tiny)  # also where a channel is zero
+    return (x / scale).round().clamp(-LEVELS, LEVELS).to(torch.int8), scale
+
+
+def restore(x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """The inverse of `quantize`, up to rounding."""
+    return (x * scale).to(dtype)
 
 
 class StaticEntry:
@@ -69,7 +77,7 @@ class StaticEntry:
         for k, v in kv:
             self.device = k.device
             self.dtype = k.dtype
-            self.blocks.append((*quantize(k), *quantize(v)) if eight_bit else (k, v))
+            self.blocks.append((*quantize(k), *quantize(v)) if eight_bit else (compact(k), compact(v)))
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         block = self.ahead
@@ -83,7 +91,7 @@ class StaticEntry:
         if len(parts) == 2:
             return parts[0], parts[1]
         k, k_scale, v, v_scale = parts
-        return k.to(self.dtype) * k_scale, v.to(self.dtype) * v_scale
+        return restore(k, k_scale, self.dtype), restore(v, v_scale, self.dtype)
 
     def fetch(self, i: int) -> tuple[int, list[Tensor], object]:
         """i, block i's tensors on the device, and the stream that is still copying them from RAM, or None."""
@@ -207,6 +215,11 @@ class StaticStore:
                 self.cache.entries[key] = entry
             report.bytes = self.cache.nbytes
             return entry
+
+
+def compact(x: Tensor) -> Tensor:
+    """The tensor in memory of its own, if it is a view that would keep more alive."""
+    return x.clone() if x.untyped_storage().nbytes() > x.nbytes else x
 
 
 def compute_and_count(compute: Callable[[], StaticEntry], report: RunReport) -> StaticEntry:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
+import torch
 from torch import Tensor
 
 from comfy.ldm.flux.math import apply_rope1
@@ -36,7 +37,7 @@ def merge_entry(kv: Iterable[KeysAndValues], tokens: MaskTokens, compute_rotatio
     """The keys and values of each flat region become one pair, with the bias log n.
 
     Keys that are rotated to different positions would partly cancel out in a mean. They are turned back first, and
-    their mean is turned to the mean position.
+    their mean is turned to the mean position. Everything is computed in float32 and rounded once.
     """
     leaves = find_flat_regions(tokens.classes, tokens.grid)  # (M,)
     if leaves.max() + 1 == len(leaves):  # nothing is flat: exact
@@ -47,12 +48,12 @@ def merge_entry(kv: Iterable[KeysAndValues], tokens: MaskTokens, compute_rotatio
 
     def merge_keys(k: Tensor) -> Tensor:
         if turn is None:
-            return merge_leaves(k, leaves)
-        unturned = apply_rope1(k, turn.transpose(-1, -2).contiguous())
-        return apply_rope1(merge_leaves(unturned, leaves), turn_to_mean)  # (b, H, leaves, D)
+            return merge_leaves(k, leaves).to(k)
+        unturned = apply_rope1(k.float(), turn.transpose(-1, -2).contiguous())
+        return apply_rope1(merge_leaves(unturned, leaves), turn_to_mean).to(k)  # (b, H, leaves, D)
 
-    kv = [(merge_keys(k), merge_leaves(v, leaves)) for k, v in kv]
-    bias = leaves.bincount().to(kv[0][0]).log()[None]  # (1, leaves)
+    kv = [(merge_keys(k), merge_leaves(v, leaves).to(v)) for k, v in kv]
+    bias = leaves.bincount().to(kv[0][0].device).log()[None]  # (1, leaves), float32
     return StaticEntry(kv, bias, eight_bit)
 
 
@@ -70,18 +71,6 @@ def make_key_bias(entry: StaticEntry, strength: float) -> Tensor | None:
     if strength == 1:
         return entry.bias
     if entry.bias is None:
-        keys = entry[0][0]
-        return keys.new_full((1, keys.shape[2]), math.log(strength))
+        keys = entry.blocks[0][0]
+        return torch.full((1, keys.shape[2]), math.log(strength), device=entry.device)
     return entry.bias + math.log(strength)
-
-
-def read_model_state(patcher) -> tuple:
-    """What changes a model's weights without a change of `patches_uuid`.
-
-    The result holds the objects themselves: while a key of the cache refers to them, no other object gets their ids.
-    """
-    hooks = patcher.current_hooks.hooks if patcher.current_hooks is not None else []
-    strengths = tuple((hook.hook_ref, hook.strength) for hook in hooks)
-    injections = tuple((name, *injected) for name, injected in patcher.injections.items())
-    objects = tuple(item for item in patcher.object_patches.items() if item[0].startswith("diffusion_model"))
-    return strengths, injections, objects

@@ -21,6 +21,12 @@ def count_tiles(grid: tuple[int, int]) -> tuple[int, int]:
     return -(-grid[0] // TILE), -(-grid[1] // TILE)
 
 
+def count_slots(grid: tuple[int, int], radius: int) -> int:
+    """The places of one head in all strips of a grid."""
+    rows, columns = count_tiles(grid)
+    return columns * (rows * TILE + 2 * radius) * (TILE + 2 * radius)
+
+
 def pad_grid(x: Tensor, radius: int, value: float = 0.0) -> Tensor:
     """(..., h, w, D) -> the same with whole tiles and `radius` more tokens on each side."""
     h, w = x.shape[-3:-1]

@@ -14,6 +14,7 @@ from ..labelmap import CLASSES, PALETTE, resize_nearest, to_image
 from .cache import StaticStore
 from .config import MaskLayout
 from .exemplar_branch import ExemplarTokens, MatchSide
+from .local_window import count_slots
 from .math import patchify
 from .reductions import EXACT, REDUCTIONS, Reduction
 from .tokens import MaskTokens, make_mask_tokens
@@ -175,7 +176,7 @@ class BoundMask:
         Every region reads a condition of fixed size as a whole, at its own position. `reduction` is the mask's if None.
         """
         reduction = reduction or REDUCTIONS[self.reference.mask.reduction]
-        key = area, reduction.half
+        key = area, reduction
         if key not in self.regions:
             tokens = self.make_tokens(area or (*self.latents[-2:], 0, 0), reduction)
             self.regions[key] = tokens, tokens.digest()
@@ -194,10 +195,13 @@ class BoundMask:
         latent = None if self.latent is None else self.latent[:, :, y:y + h, x:x + w]
         return make_mask_tokens(labels, latent, visible, self.layout, p, reduction)
 
-    def plan_bytes(self, dtype: torch.dtype) -> int:
-        """Bytes of the keys and values to come."""
-        b, M, _ = self.get_tokens(None)[0].tokens.shape
-        return 2 * self.layout.blocks * b * M * self.layout.width * dtype.itemsize
+    def plan_bytes(self, area: tuple | None, itemsize: int, radius: int) -> int:
+        """Bytes of the keys and values to come for the region `area`, in strips for a radius above 0."""
+        tokens, _ = self.get_tokens(area)
+        b, M, _ = tokens.tokens.shape
+        if radius:
+            M = count_slots(tokens.grid, radius)
+        return 2 * self.layout.blocks * b * M * self.layout.width * itemsize
 
 
 class BoundExemplar:
@@ -239,5 +243,6 @@ class BoundExemplar:
         cells = (tokens.list_positions() + 0.5) * self.mask.layout.patch + corner
         return MatchSide(tokens.tokens, cells / torch.tensor(self.mask.latents[-2:]), tokens.grid)
 
-    def plan_bytes(self, dtype: torch.dtype) -> int:
-        return self.patches.shape[0] * self.patches.shape[1] * self.mask.layout.exemplar * dtype.itemsize
+    def plan_bytes(self, area: tuple | None, itemsize: int, radius: int) -> int:
+        """The same number for every region and radius."""
+        return self.patches.shape[0] * self.patches.shape[1] * self.mask.layout.exemplar * itemsize

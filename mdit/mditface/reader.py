@@ -19,12 +19,14 @@ from ..shared.conds import CarriedCond
 from .attention import ExemplarKeys, MaskRows
 from .cache import REPORT_KEY, RunReport, StaticEntry, StaticStore, compute_and_count
 from .config import MaskLayout
-from .entries import make_key_bias, read_model_state, reduce_entry
+from .entries import make_key_bias, reduce_entry
 from .exemplar_branch import ExemplarTokens
-from .mask import CONDITIONING_KEY, BoundExemplar, BoundMask, is_mask
+from .keys import EntryInputs, make_key
+from .mask import CONDITIONING_KEY, BoundMask, is_mask
 from .prompt import Prompt, mark_prompt, read_prompt
 from .reductions import REDUCTIONS
 from .tokens import MaskTokens
+from .uses import MaskUse, count_missing_bytes, list_uses
 
 OPTIONS_KEY = "mdit_cache"
 CACHE_MODES = ("auto", "8-bit", "off")
@@ -127,7 +129,8 @@ class MaskReader:
             self.attach_to_condition(cond, bound.get(reference), patcher, uses_cache(options))
         with contextlib.ExitStack() as stack:
             if uses_cache(options):
-                self.reserve(stack, [bound[reference] for reference in references if reference], patcher)
+                uses = list_uses(guider.conds, self.key, tuple(noise.shape[2:]), patcher.load_device)
+                self.reserve(stack, uses, patcher, options)
             out = executor(noise, *args, **kwargs)
         self.check_reads(report)
         return out
@@ -141,27 +144,20 @@ class MaskReader:
                    for part in (mask.list_cached_parts() if cached else [])]
         cond["additional_models"] = [*cond.get("additional_models", []), *self.list_additional_models(), *holders]
 
-    def reserve(self, stack: contextlib.ExitStack, masks: list[BoundMask], patcher):
-        """Reserves room for the entries of this run.
-
-        Equal uses of a mask or exemplar share one entry, unless their prompts make the entries differ.
-        """
-        uses = collections.defaultdict(list)  # of each store
-        for mask in masks:
-            for part in mask.list_cached_parts():
-                uses[part.store].append(part)
-        for store, parts in uses.items():
-            count, nbytes = self.count_entries(store, parts, patcher)
-            stack.enter_context(store.reserve(count, nbytes))
-
-    def count_entries(self, store: StaticStore, parts: list[BoundMask | BoundExemplar], patcher) -> tuple[int, int]:
-        """How many entries a run needs in a store, and the bytes of those that it lacks."""
+    def reserve(self, stack: contextlib.ExitStack, uses: list[MaskUse], patcher, options: dict):
+        """Reserves room for the entries of this run. Equal uses of a mask or exemplar share one entry."""
+        mode = options.get(OPTIONS_KEY, CacheOptions()).mode
         dtype = patcher.model.get_dtype_inference()
-        different = {part.get_tokens(None)[1]: part for part in parts}
-        present = {key[:3] for key in store.cache.entries}
-        nbytes = sum(part.plan_bytes(dtype) for digest, part in different.items()
-                     if (digest, patcher.patches_uuid, self.identity) not in present)
-        return len(parts if self.prompted else different), nbytes
+        sizes: dict[StaticStore, dict[tuple, int]] = collections.defaultdict(dict)  # bytes of each different use
+        for use in uses:
+            for part in use.cond.cond.list_cached_parts():
+                digest = part.get_tokens(use.area)[1]
+                different = digest, use.hooks, use.cond if self.prompted else None
+                itemsize = 1 if mode == "8-bit" else dtype.itemsize
+                sizes[part.store][different] = part.plan_bytes(use.area, itemsize, self.radius)
+        state = patcher.patches_uuid, self.identity, mode, dtype
+        for store, needed in sizes.items():
+            stack.enter_context(store.reserve(len(needed), count_missing_bytes(store, needed, state)))
 
     def check_reads(self, report: RunReport):
         """Adds a note where another node prevented blocks from reading the masks."""
@@ -237,8 +233,8 @@ class MaskReader:
                                 eight_bit=options.mode == "8-bit")
 
         rope = tuple(sorted((transformer_options.get("rope_options") or {}).items()))
-        return self.look_up(model, mask.store, digest, (device, reduction, rope, prompt_digest), compute,
-                            transformer_options)
+        inputs = EntryInputs(digest, device, reduction, rope, prompt_digest)
+        return self.look_up(model, mask.store, inputs, compute, transformer_options)
 
     def find_exemplar_keys(self, model, mask: BoundMask, area: tuple | None, device: torch.device,
                            transformer_options: dict) -> ExemplarKeys | None:
@@ -255,23 +251,20 @@ class MaskReader:
             entry.blocks.append(candidates_and_match)
             return entry
 
-        entry = self.look_up(model, mask.exemplar.store, digest, (device,), compute, transformer_options)
+        inputs = EntryInputs(digest, device)
+        entry = self.look_up(model, mask.exemplar.store, inputs, compute, transformer_options)
         candidates, match = entry[-1]
         return ExemplarKeys(candidates, match, entry, mask.reference.exemplar_strength)
 
-    def look_up(self, model, store: StaticStore, digest: Hashable, rest: tuple, compute: Callable[[], StaticEntry],
+    def look_up(self, model, store: StaticStore, inputs: EntryInputs, compute: Callable[[], StaticEntry],
                 transformer_options: dict) -> StaticEntry:
-        """The entry that `compute` makes, from the store where the store has it.
-
-        digest, rest: what the entry depends on in addition to the model and the options.
-        """
+        """The entry that `compute` makes, from the store where the store has it."""
         options = transformer_options.get(OPTIONS_KEY, CacheOptions())
         report = transformer_options.get(REPORT_KEY) or RunReport()
         if not uses_cache(transformer_options):
             return compute_and_count(compute, report)
         patcher = model.current_patcher
-        key = (digest, patcher.patches_uuid, self.identity, *read_model_state(patcher), options.mode,
-               model.get_dtype_inference(), *rest)
+        key = make_key(patcher, self.identity, inputs, options.mode, model.get_dtype_inference())
         entry = store.get(key, compute, report)
         if options.offload:
             entry.store_on(patcher.offload_device)

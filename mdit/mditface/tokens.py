@@ -151,7 +151,14 @@ def grow_leaf(kinds: list[list[int]], leaves: list[list[int]], y: int, x: int, s
 
 
 def merge_leaves(x: Tensor, leaves: Tensor) -> Tensor:
-    """Means of x (..., M, D) over each leaf: (..., leaves, D)."""
-    counts = leaves.bincount().to(x).view(-1, 1)
-    merged = x.new_zeros(*x.shape[:-2], counts.shape[0], x.shape[-1])
-    return merged.index_add(-2, leaves.to(x.device), x) / counts
+    """Means of x (..., M, D) over each leaf: (..., leaves, D), in float32.
+
+    Leaves of one size are averaged together, so the order of summation is fixed on every device.
+    """
+    counts = leaves.bincount()
+    by_size = counts.argsort(stable=True)  # (leaves,)
+    tokens = by_size.argsort()[leaves].argsort(stable=True)  # (M,), by the size of their leaf, then by leaf
+    sizes, numbers = counts.unique(return_counts=True)
+    parts = x.float().index_select(-2, tokens.to(x.device)).split((sizes * numbers).tolist(), dim=-2)
+    means = [part.unflatten(-2, (-1, size)).mean(-2) for part, size in zip(parts, sizes.tolist())]
+    return torch.cat(means, dim=-2).index_select(-2, by_size.argsort().to(x.device))

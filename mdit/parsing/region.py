@@ -1,4 +1,4 @@
-"""Regions of images: rectangles found from boxes and masks, cropped from an image and pasted back."""
+"""Regions of images: rectangles found from boxes and masks, and cropped from an image."""
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import masks_to_boxes
+
+from ..shared.boxes import to_pixels
 
 
 class Region(NamedTuple):
@@ -20,6 +22,24 @@ class Region(NamedTuple):
     def of_box(cls, box: dict) -> Region:
         """The rectangle of a BOUNDING_BOX, in whole pixels."""
         return cls(round(box["x"]), round(box["y"]), round(box["width"]), round(box["height"]))
+
+    @property
+    def is_empty(self) -> bool:
+        return self.width <= 0 or self.height <= 0
+
+    def intersect(self, other: Region) -> Region:
+        """The common rectangle; it is empty if there is none."""
+        x = max(self.x, other.x)
+        y = max(self.y, other.y)
+        right = min(self.x + self.width, other.x + other.width)
+        bottom = min(self.y + self.height, other.y + other.height)
+        return Region(x, y, right - x, bottom - y)
+
+    def window_in(self, other: Region) -> tuple[slice, slice]:
+        """Rows and columns of this rectangle in an array of another rectangle, which contains it."""
+        top = self.y - other.y
+        left = self.x - other.x
+        return slice(top, top + self.height), slice(left, left + self.width)
 
 
 def list_boxes(bboxes: dict | list, batch: int, source: str) -> list[list[dict]]:
@@ -38,6 +58,19 @@ def list_boxes(bboxes: dict | list, batch: int, source: str) -> list[list[dict]]
         raise ValueError(f"{source}: the boxes are of {len(bboxes)} images, but there are {batch} images. Find the "
                          "boxes in the same images")
     return bboxes
+
+
+def place_box(box: dict, size: tuple[int, int], source: str) -> dict:
+    """The box in pixels of an image of `size` (height, width).
+
+    Raises ValueError, naming the input `source`, for a box outside of the image.
+    """
+    height, width = size
+    box = to_pixels(box, (width, height), source)
+    if not (-box["width"] <= box["x"] < width and -box["height"] <= box["y"] < height):
+        raise ValueError(f"{source}: the box {box} lies outside of the image of {width} x {height} pixels. Find the "
+                         "boxes in the same images")
+    return box
 
 
 def find_boxes(mask: Tensor, height: int, width: int) -> list[list[dict]]:
@@ -86,21 +119,20 @@ def resize(image: Tensor, width: int, height: int, smooth: bool = True) -> Tenso
     return F.interpolate(image.movedim(-1, 0)[None], (height, width), **mode)[0].movedim(0, -1)
 
 
-def paste(image: Tensor, patch: Tensor, region: Region, alpha: Tensor) -> None:
-    """Blends a patch (height, width, C) into its region of an image (H, W, C) by alpha (height, width)."""
-    left = max(0, region.x)
-    top = max(0, region.y)
-    under = image[top:max(0, region.y + region.height), left:max(0, region.x + region.width)]
-    rows = slice(top - region.y, top - region.y + under.shape[0])
-    columns = slice(left - region.x, left - region.x + under.shape[1])
-    under.lerp_(patch[rows, columns].to(under), alpha[rows, columns][..., None].to(under))
+def find_side(squares: list[list[Region]], least: int, most: int) -> int:
+    """Side of crops that keep every pixel of the squares, a multiple of 8 between `least` and `most`."""
+    sides = [square.width for places in squares for square in places]
+    return min(most, max(least, -8 * (-max(sides) // 8)))
 
 
-def make_feather(region: Region, fraction: float) -> Tensor:
-    """Alpha (height, width): 1 inside, falling to the edges over a fraction (0..0.5) of each side."""
-    return torch.minimum(_make_ramp(region.height, fraction)[:, None], _make_ramp(region.width, fraction))
-
-
-def _make_ramp(n: int, fraction: float) -> Tensor:
-    distance = torch.minimum(torch.arange(n), torch.arange(n).flip(0)) + 0.5  # to the nearer end
-    return (distance / max(fraction * n, 0.5)).clamp(max=1)
+def describe_crops(squares: list[list[Region]], size: int) -> str:
+    """One line for each square: its side, the side after cropping, and the resolution that is left."""
+    lines = []
+    for number, places in enumerate(squares):
+        for i, square in enumerate(places):
+            line = f"image {number}, face {i}: {square.width} to {size} pixels"
+            if square.width > size:
+                left = f"{size / square.width:.0%} of the resolution is left"
+                line += f", {left}: raise 'size' or switch on 'keep_pixels'"
+            lines.append(line)
+    return "\n".join(lines)

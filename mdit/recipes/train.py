@@ -23,7 +23,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python dev.py train", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
-    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="other values of keys, such as steps=100")
+    parser.add_argument("changes", nargs="*", default=[], metavar="KEY=VALUE",
+                        help="other values of keys, such as steps=100")
     args = parser.parse_args(arguments)
     try:
         settings = read_settings(args.config, args.changes, SETTINGS)

@@ -47,11 +47,12 @@ class ProxyPool(NamedTuple):
     members: int
 
     def average(self, x: Tensor) -> Tensor:
-        """(B, N, d) -> (B, M, d)."""
+        """(B, N, d) -> (B, M, d), summed in float32."""
         groups = x.index_select(1, self.index).unflatten(1, (-1, self.members))  # (B, M, G, d)
         if self.real is None:
             return groups.mean(2)
-        return (groups * self.real).sum(2) / self.real.sum(1)
+        real = self.real.float()
+        return ((groups * real).sum(2) / real.sum(1)).to(x.dtype)
 
 
 class WindowLayout(NamedTuple):

@@ -25,7 +25,7 @@ TINY = {
     "sd35l": SD3Sizes(heads=1, depth=5, control=2, qk_norm="rms", image_only=True),
     "flux": FluxSizes(heads=1, doubles=2, singles=4, control=(1, 2)),
 }
-EXPECTED = {  # docs/design/adapters.md, section 7.3, in per cent: cold after 28 steps, and warm
+EXPECTED = {  # docs/design/adapters.md, section 7.2, in per cent: cold after 28 steps, and warm
     ("sd3", 512): (88.9, 90.3), ("sd3", 1024): (78.8, 79.9), ("sd35m", 512): (90.3, 91.8),
     ("sd35m", 1024): (81.8, 83.0), ("sd35l", 512): (91.8, 93.3), ("sd35l", 1024): (82.8, 84.1),
     ("flux", 512): (91.5, 93.1), ("flux", 1024): (84.0, 85.3),

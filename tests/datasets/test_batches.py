@@ -77,9 +77,9 @@ def test_samples_are_encoded_once(cached, tmp_path):
 def test_another_key_or_size_is_another_file(cached, tmp_path, key, size):
     cached.fill()
     other = CachedDataset(faces([(size, size)] * 4), encode, tmp_path / "cache", key)
-    assert {other.path(k) for k in range(4)}.isdisjoint(cached.path(k) for k in range(4))
+    assert {other.get_path(k) for k in range(4)}.isdisjoint(cached.get_path(k) for k in range(4))
     same = CachedDataset(faces([(16, 16)] * 4), encode, tmp_path / "cache", {"scale": 1, "vae": "a"})
-    assert [same.path(k) for k in range(4)] == [cached.path(k) for k in range(4)]
+    assert [same.get_path(k) for k in range(4)] == [cached.get_path(k) for k in range(4)]
 
 
 def test_a_stopped_write_leaves_no_file(cached, monkeypatch):

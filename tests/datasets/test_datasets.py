@@ -50,7 +50,28 @@ def as_renumbered_palette(labels):
     return picture
 
 
-FORMS = (as_grey, as_colours, as_rgb_grey, as_palette, as_renumbered_palette)
+def as_sixteen_bit(labels):
+    return Image.fromarray(labels.astype(np.uint16))
+
+
+def as_spread_grey(labels):
+    return Image.fromarray(np.round(labels * (255 / 18)).astype(np.uint8))
+
+
+def as_swapped_colours(labels):
+    return Image.fromarray(np.asarray(as_colours(labels))[..., ::-1].copy())
+
+
+def as_hidden_colours(labels):
+    """Transparent where the label map has a class."""
+    picture = as_colours(labels)
+    picture.putalpha(Image.fromarray(np.where(labels > 0, 0, 255).astype(np.uint8)))
+    return picture
+
+
+FORMS = (
+    as_sixteen_bit, as_spread_grey, as_swapped_colours, as_hidden_colours, as_grey, as_colours, as_rgb_grey,
+    as_palette, as_renumbered_palette)
 
 
 def write_pairs(folder, count=4, form=as_grey, side=SIDE):
@@ -253,11 +274,23 @@ def break_colours(folder):
     Image.new("RGB", (32, 32), (120, 200, 240)).save(folder / "mask" / "2.png")
 
 
+def break_into_stencil(folder):
+    mask = Image.new("L", (32, 32))
+    mask.paste(255, (8, 8, 24, 24))
+    mask.save(folder / "mask" / "2.png")
+
+
+def break_by_jpeg(folder):
+    Image.new("L", (32, 32), 3).save(folder / "mask" / "2.png", "JPEG")
+
+
 BROKEN = {
+    "mask/2.png: black and white only": break_into_stencil,
+    "mask/2.png: class indices as a JPEG": break_by_jpeg,
     "mask/3.png is missing": lambda folder: (folder / "mask" / "3.png").unlink(),
     "face/3.jpg is missing": lambda folder: (folder / "face" / "3.png").unlink(),
-    "text/3.txt is missing or empty": lambda folder: (folder / "text" / "3.txt").unlink(),
-    "text/2.txt is missing or empty": lambda folder: (folder / "text" / "2.txt").write_text("\n \n"),
+    "text/3.txt is missing": lambda folder: (folder / "text" / "3.txt").unlink(),
+    "text/2.txt is empty": lambda folder: (folder / "text" / "2.txt").write_text("\n \n"),
     "face/0.jpg cannot be read": break_nothing_readable,
     "face/0.jpg cannot be read .*truncated": break_jpeg_end,
     "face/1.png cannot be read": break_png_end,

@@ -70,6 +70,35 @@ def test_translation_changelog_and_table(tree, nodes, root):
     assert (tree / SYSTEM).read_text() == TABLE.replace("none |\n", "none |\n" + row)
 
 
+SECTION = "# Changelog\n\n## Unreleased\n\n{}## 0.1.0\n\n**Added**\n\n* *Old*\n"
+LINE = "* *Turn Face*: Turns a face.\n"
+
+
+@pytest.mark.parametrize("newest, expected", [
+    ("**Added**\n\n* one\n  and more\n\n**Fixed**\n\n* two\n\n",
+     f"**Added**\n\n* one\n  and more\n{LINE}\n**Fixed**\n\n* two\n\n"),
+    ("**Added**\n\n* one\n\n", f"**Added**\n\n* one\n{LINE}\n"),
+    ("**Fixed**\n\n* two\n\n", f"**Fixed**\n\n* two\n\n**Added**\n\n{LINE}\n"),
+], ids=["before another heading", "at the end", "without the heading"])
+def test_the_changelog_names_the_node_under_added(tmp_path, newest, expected):
+    (tmp_path / "CHANGELOG.md").write_text(SECTION.format(newest))
+    (text,) = new_node.listed(tmp_path, NODE).values()
+    assert text == SECTION.format(expected)
+
+
+def test_every_file_of_nodes_has_a_page_of_its_system(root, nodes):
+    pages = {new_node.system_page(root, node) for node in nodes.values()}
+    assert [page for page in pages if not page.is_file()] == []
+
+
+def test_a_page_without_a_table_of_nodes_is_left(tree, nodes):
+    page = tree / "docs" / "systems" / "label-maps.md"
+    page.write_text("# Label maps\n")
+    node = NODE | {"file": "painter"}
+    assert page == new_node.system_page(tree, node) and new_node.node_table(page) is None
+    assert page not in new_node.listed(tree, node)
+
+
 def test_a_node_without_inputs_or_outputs_has_no_empty_table(tree, nodes):
     bare = NODE | {"input": {}, "output": [], "output_name": [], "output_tooltips": []}
     new_node.write_node(tree, bare, nodes)
@@ -102,7 +131,8 @@ def test_every_file_of_nodes_has_a_folder_of_tests(root, nodes):
 
 
 def test_a_node_without_a_schema_is_refused(nodes):
-    with pytest.raises(new_node.Refused, match=r"no node MDiT_Nothing: write its schema in nodes/pt_dit\.py"):
+    with pytest.raises(new_node.Refused, match=r"no node MDiT_Nothing: write its schema in nodes/pt_dit\.py and "
+                       "name the class in NODES at the end of that file"):
         new_node.find_node(nodes, "MDiT_Nothing", "pt_dit")
     with pytest.raises(new_node.Refused, match=r"stands in nodes/pt_dit\.py, not in nodes/dynast\.py"):
         new_node.find_node(nodes, "MDiT_TurnFace", "dynast")

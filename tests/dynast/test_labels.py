@@ -1,4 +1,6 @@
 """Labels from key points of the host and from label maps."""
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -46,12 +48,113 @@ def test_persons_and_frames():
     ([], 0, "keypoints: there is no frame"),
     ([frame(), frame(people=0)], 0, "keypoints: frame 1 shows 0 people"),
     ([frame()], 1, "keypoints: frame 0 shows 1 people, but person 1"),
-    ([frame(points=STANDING[:5])], 0, "has 15 numbers for the body of a person, expected 54"),
+    ([frame(points=STANDING[:5])], 0, "has 15 numbers for the body of a person, expected x, y and score of 17, 18, 25"),
     ([frame(missing=range(18))], 0, "frame 0 shows no point of person 0"),
 ])
 def test_frames_without_the_person_are_refused(frames, person, message):
     with pytest.raises(ValueError, match=message):
         pose.from_keypoints(frames, 32, person)
+
+
+# Conventions of other nodes
+
+def label_of(keypoints, **options):
+    return pose.from_keypoints(keypoints, 64, **options).channels
+
+
+def body(points, scores=0.9, canvas=512):
+    """A frame with these points (n, 2), on a canvas of that many pixels."""
+    scores = np.full(len(points), scores) if np.isscalar(scores) else np.asarray(scores)
+    flat = np.concatenate([np.asarray(points, float), scores[:, None]], 1).reshape(-1).tolist()
+    return {"canvas_width": canvas, "canvas_height": canvas, "people": [{"pose_keypoints_2d": flat}]}
+
+
+STANDING_IN_512 = 2.0 * np.array(STANDING)
+
+
+@pytest.mark.parametrize("scale, units", [
+    (1, "auto"), (1, "pixels"), (1 / 512, "auto"), (1 / 512, "fractions"), (1000 / 512, "thousandths")])
+def test_pixels_fractions_and_thousandths_make_one_label(scale, units):
+    expected = label_of([body(STANDING_IN_512)])
+    assert torch.equal(label_of([body(STANDING_IN_512 * scale)], units=units), expected)
+    drawn = pose.from_keypoints([body(STANDING_IN_512 * scale)], 256, units=units).channels[0, :3].amax(0).nonzero()
+    assert (drawn.amin(0).tolist(), drawn.amax(0).tolist()) == ([21, 81], [244, 175])
+
+
+def test_fractions_may_reach_beyond_the_image_and_need_no_canvas():
+    points = STANDING_IN_512 / 512
+    points[10] = (0.45, 1.2)
+    given = body(points)
+    assert torch.equal(label_of([given]), label_of([{"people": given["people"]}]))
+    beyond = label_of([given])[0, :3].amax(0)
+    assert beyond[63].any() and beyond[:16].any()
+
+
+@pytest.mark.parametrize("keypoints, options, message", [
+    ([body(STANDING_IN_512 * 2)], {}, "most points lie outside of the canvas of 512 x 512 .* choose the unit"),
+    ([{"people": body(STANDING_IN_512)["people"]}], {}, "points in pixels but no canvas_width"),
+    ([{"canvas_width": 512, "canvas_height": 512}], {}, "frame 0 shows 0 people"),
+    ([{"people": None}], {}, "frame 0 shows 0 people"),
+    ([{"people": [{"face_keypoints_2d": [1, 2, 3]}]}], {}, "frame 0 has 0 numbers for the body"),
+    ([body(STANDING_IN_512, 0.2)], {}, "scores of all points of person 0 are below 0.3: lower 'threshold'"),
+    ([body(STANDING_IN_512, 0.5)], {"threshold": 0.6}, "are below 0.6"),
+    (["person"], {}, "another form than canvas_width"),
+])
+def test_key_points_of_another_form_are_refused(keypoints, options, message):
+    with pytest.raises(ValueError, match=f"^keypoints: .*{message}"):
+        label_of(keypoints, **options)
+
+
+def test_unsure_points_are_missing():
+    scores = np.full(18, 0.9)
+    scores[4] = 0.29
+    without = np.where(np.arange(18) == 4, 0, 0.9)
+    unsure = [body(STANDING_IN_512, scores)]
+    assert torch.equal(label_of(unsure), label_of([body(STANDING_IN_512, without)]))
+    assert torch.equal(label_of(unsure, threshold=0.0), label_of([body(STANDING_IN_512)]))
+    scores[4] = 0.3
+    assert torch.equal(label_of([body(STANDING_IN_512, scores)]), label_of([body(STANDING_IN_512)]))
+
+
+def test_points_without_numbers_are_missing():
+    holes = STANDING_IN_512.copy()
+    holes[4] = math.nan
+    assert torch.equal(label_of([body(holes)]), label_of([body(STANDING_IN_512, np.arange(18) != 4)]))
+
+
+def test_one_frame_and_lists_of_frames():
+    given = body(STANDING_IN_512)
+    one = label_of(given)
+    assert torch.equal(label_of([[given], [given]]), one.expand(2, -1, -1, -1))
+    nested = {**given, "people": [{"pose_keypoints_2d": np.reshape(given["people"][0]["pose_keypoints_2d"],
+                                                                   (18, 3)).tolist()}]}
+    assert torch.equal(label_of(nested), one)
+
+
+OPENPOSE_18 = ("nose neck r_shoulder r_elbow r_wrist l_shoulder l_elbow l_wrist r_hip r_knee r_ankle l_hip l_knee "
+               "l_ankle r_eye l_eye r_ear l_ear").split()
+BODY_25 = ("nose neck r_shoulder r_elbow r_wrist l_shoulder l_elbow l_wrist mid_hip r_hip r_knee r_ankle l_hip l_knee "
+           "l_ankle r_eye l_eye r_ear l_ear").split() + ["foot"] * 6
+COCO_17 = ("nose l_eye r_eye l_ear r_ear l_shoulder r_shoulder l_elbow r_elbow l_wrist r_wrist l_hip r_hip l_knee "
+           "r_knee l_ankle r_ankle").split()
+
+
+@pytest.mark.parametrize("names", [
+    BODY_25, COCO_17, COCO_17 + ["other"] * 116, OPENPOSE_18 + ["other"] * 116],
+    ids=["BODY_25", "COCO", "wholebody", "wholebody-openpose"])
+def test_bodies_of_other_counts_of_points(names):
+    known = dict(zip(OPENPOSE_18, STANDING_IN_512))
+    assert (known["neck"] == (known["l_shoulder"] + known["r_shoulder"]) / 2).all()
+    points = [known.get(name, (5.0, 5.0)) for name in names]
+    assert torch.equal(label_of([body(points)]), label_of([body(STANDING_IN_512)]))
+
+
+def test_a_neck_between_shoulders_is_as_sure_as_the_less_sure_one():
+    known = dict(zip(OPENPOSE_18, STANDING_IN_512))
+    scores = np.where(np.array(COCO_17) == "l_shoulder", 0.1, 0.9)
+    missing = np.where(np.isin(OPENPOSE_18, ["neck", "l_shoulder"]), 0, 0.9)
+    coco = body([known[name] for name in COCO_17], scores)
+    assert torch.equal(label_of([coco]), label_of([body(STANDING_IN_512, missing)]))
 
 
 def limb_pixels(a, b):

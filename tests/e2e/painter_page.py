@@ -165,6 +165,55 @@ class Surface:
         self.root.locator(f"button[data-command='{name}']").click()
 
 
+class Pointers:
+    """Real pointer events of a mouse, a pen and fingers, also at the same time."""
+
+    def __init__(self, page):
+        self.page, self.session = page, page.context.new_cdp_session(page)
+
+    def touch(self, kind: str, *points: tuple[float, float]) -> None:
+        """`points` are all fingers that are then on the screen."""
+        self.session.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": [
+            {"x": x, "y": y, "id": k} for k, (x, y) in enumerate(points)]})
+
+    def stylus(self, kind: str, point: tuple[float, float], kind_of_pointer: str = "pen") -> None:
+        """A pen or a mouse with its left button: Pressed, Moved or Released."""
+        x, y = point
+        self.session.send("Input.dispatchMouseEvent", {
+            "type": f"mouse{kind}", "x": x, "y": y, "button": "left", "buttons": int(kind != "Released"),
+            "clickCount": 1, "pointerType": kind_of_pointer, "force": 1.0})
+
+    def press_others(self, point: tuple[float, float]) -> None:
+        """The other buttons of a mouse whose left button is down."""
+        x, y = point
+        for button, bit in (("right", 2), ("middle", 4)):
+            for kind, buttons in (("Pressed", 1 + bit), ("Released", 1)):
+                self.session.send("Input.dispatchMouseEvent", {
+                    "type": f"mouse{kind}", "x": x, "y": y, "button": button, "buttons": buttons, "clickCount": 1})
+
+    def turn_wheel(self, point: tuple[float, float]) -> None:
+        x, y = point
+        self.session.send("Input.dispatchMouseEvent", {
+            "type": "mouseWheel", "x": x, "y": y, "button": "none", "buttons": 1, "deltaX": 0, "deltaY": -300})
+
+    def drag(self, owner: str, points: list[tuple[float, float]], between=lambda: None) -> None:
+        """A drag of a "mouse", "pen" or "finger" over points; `between` happens half way."""
+        steps = [lambda point, kind=kind: self.stylus(kind, point, owner) for kind in ("Pressed", "Moved", "Released")]
+        if owner == "finger":
+            steps = [lambda point, kind=kind: self.touch(kind, *[point] * (kind != "End"))
+                     for kind in ("Start", "Move", "End")]
+        press, move, release = steps
+        half = len(points) // 2
+        press(points[0])
+        for point in points[1:half]:
+            move(point)
+        between()
+        for point in points[half:]:
+            move(point)
+        release(points[-1])
+        self.page.evaluate(FRAMES)
+
+
 class Painter(Surface):
     kind = "painter"
 

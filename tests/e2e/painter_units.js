@@ -1,7 +1,7 @@
 /** Unit tests of the painter's modules; test_painter_units.py runs each exported function in the browser. */
 
 import { bothLanguages, check, dressedAtOnce, key, random, refused, same } from "/units.js";
-import { combination } from "/shared/commands.js";
+import { combination, combinations } from "/shared/keys.js";
 import { COMMANDS, digitClass } from "/painter/commands.js";
 import { CLASSES, MIRRORED, PALETTE, PALETTES } from "/painter/classes.js";
 import { decode, encode } from "/painter/codec.js";
@@ -267,6 +267,46 @@ export function keys_have_one_meaning() {
     check(digitClass(key({ code: "Digit8", shiftKey: true })) === 18, "Shift");
     check(digitClass(key({ code: "Digit9", shiftKey: true })) === null, "no class 19");
     check(digitClass(key({ code: "Digit1", ctrlKey: true })) === null, "a browser's own key");
+}
+
+export function keys_count_by_position_where_letters_are_not_latin() {
+    const read = [
+        [{ key: "\u044f", code: "KeyZ", ctrlKey: true }, "Ctrl+Z"], // Cyrillic
+        [{ key: "\u042f", code: "KeyZ", ctrlKey: true, shiftKey: true }, "Ctrl+Shift+Z"],
+        [{ key: "\u0443", code: "KeyE" }, "E"], [{ key: "\u0429", code: "KeyO", shiftKey: true }, "Shift+O"],
+        [{ key: "\u0445", code: "BracketLeft" }, "["], [{ key: "\u044a", code: "BracketRight" }, "]"],
+        [{ key: "\u0431", code: "Comma" }, ","], [{ key: "\u044e", code: "Period" }, "."],
+        [{ key: ".", code: "Slash" }, "."], [{ key: "\u03b6", code: "KeyZ", metaKey: true }, "Ctrl+Z"], // Greek
+        [{ key: "\u0644\u0627", code: "KeyB" }, "B"], [{ key: "\u061f", code: "Slash", shiftKey: true }, "?"], // Arabic
+        [{ key: "\u093f", code: "KeyF" }, "F"], [{ key: "\u3141", code: "KeyA" }, "A"], // Devanagari, Hangul
+        [{ key: "\u0e1a", code: "BracketLeft" }, "["], // Thai
+        [{ key: "\uff5a", code: "KeyZ", ctrlKey: true }, "Ctrl+Z"], [{ key: "\uff1f", code: "Slash" }, "?"], // wide
+        [{ key: "Process", code: "KeyP" }, "P"], [{ key: "\u3010", code: "BracketLeft" }, "["], // input methods
+    ];
+    for (const [fields, text] of read) check(combination(key(fields)) === text, `${text}, not ${combination(key(fields))}`);
+    check(combinations(key({ key: "'", code: "KeyW" })).join(" ") === "' W", "Hebrew");
+}
+
+export function latin_letters_count_as_they_are() {
+    const read = [[{ key: "z", code: "KeyY", ctrlKey: true }, "Ctrl+Z"], [{ key: "y", code: "KeyZ", ctrlKey: true }, "Ctrl+Y"],
+        [{ key: "q", code: "KeyA" }, "Q"], [{ key: "\u00fc", code: "BracketLeft" }, "\u00dc"],
+        [{ key: "\u0131", code: "KeyI" }, "I"], [{ key: ",", code: "KeyW" }, ","], [{ key: "Dead", code: "BracketLeft" }, "Dead"]];
+    for (const [fields, text] of read) check(combination(key(fields)) === text, `${text}, not ${combination(key(fields))}`);
+}
+
+export function characters_with_alt_are_typed() {
+    for (const [fields, text] of [
+        [{ key: "[", code: "Digit5", altKey: true }, "["], [{ key: "]", code: "Digit6", altKey: true }, "]"],
+        [{ key: "[", code: "Digit8", graph: true }, "["], [{ key: "[", code: "Digit5", altKey: true, shiftKey: true }, "["],
+        [{ key: "]", code: "Digit9", ctrlKey: true, altKey: true }, "]"],
+        [{ key: "\u222b", code: "KeyB", altKey: true }, "\u222b"], [{ key: "\u0142", code: "KeyL", graph: true }, "\u0141"],
+        [{ key: "b", code: "KeyB", altKey: true }, "Alt+B"], [{ key: "ArrowUp", altKey: true }, "Alt+ArrowUp"],
+        [{ key: "z", code: "KeyZ", ctrlKey: true, altKey: true }, "Ctrl+Alt+Z"]]) {
+        check(combination(key(fields)) === text, `${text}, not ${combination(key(fields))}`);
+        check(combinations(key(fields)).length === 1 && digitClass(key(fields)) === null, `${text} alone`);
+    }
+    check(digitClass(key({ key: "Home", code: "Numpad7" })) === null, "the keypad without its digits");
+    check(digitClass(key({ key: "\u00e9", code: "Digit2" })) === 2, "a row that types digits with Shift");
 }
 
 export function the_mirror_swaps_sides() {

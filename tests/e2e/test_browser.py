@@ -103,7 +103,7 @@ def test_a_bad_input_is_told_with_its_node(renderer, page, artefacts):
     page.get_by_test_id("queue-button").click()
     page.wait_for_function("() => app.lastExecutionError")
     page.get_by_role("button", name="View details").click()
-    page.get_by_text("Choose the palette that the label map was saved in").first.wait_for()
+    page.get_by_text("are far from every entry of the palette").first.wait_for()
     page.screenshot(path=artefacts / f"error, {renderer}.png")
     assert page.evaluate("() => app.lastExecutionError.node_id") == str(wrong["id"])
     assert page.our_errors == []

@@ -3,7 +3,7 @@ import pytest
 
 from mditface.nodes.interactdiffusion import FIRST_LAYOUT
 from mditface.tests.e2e.draw_interactions_page import EDITOR, InteractionEditor
-from mditface.tests.e2e.painter_page import alone
+from mditface.tests.e2e.painter_page import Pointers, alone
 
 PERSON, CAT = (0.0332, 0.166, 0.3359, 0.7305), (0.2891, 0.4766, 0.668, 0.793)
 
@@ -189,3 +189,45 @@ def test_names_for_screen_readers(page, editor):
     assert editor.canvas.get_attribute("aria-label") == "Layout, 512 by 512 pixels, 1 interactions"
     assert page.get_by_role("radio", name="Interaction 1", exact=True).is_checked()
     assert page.get_by_role("textbox", name="action of interaction 1").input_value() == "feeding"
+
+
+@pytest.mark.parametrize("owner", ["mouse", "pen", "finger"])
+def test_the_first_pointer_owns_the_box(page, editor, owner):
+    """A second finger, keys and the wheel change nothing while a box moves; one undo brings the box back."""
+    before, pointers = editor.interactions, Pointers(page)
+    path = [editor.at(512 * x, 512 * y) for x, y in ((0.1, 0.3), (0.13, 0.33), (0.16, 0.36), (0.2, 0.4))]
+    held = path[1:2] if owner == "finger" else []
+
+    def intrude():
+        pointers.touch("Start", *held, editor.at(400, 400))
+        pointers.touch("Move", *held, editor.at(430, 300))
+        if not held:
+            pointers.touch("End")
+        editor.press("Delete", "d", "Control+z", "w", "n", "Shift+Delete")
+    pointers.drag(owner, path, intrude)
+    (moved,) = editor.interactions
+    assert moved.subject_box == close((0.1332, 0.266, 0.4359, 0.8305)) and moved.object_box == CAT
+    editor.press("Control+z")
+    assert editor.interactions == before
+
+
+@pytest.mark.parametrize("end", [
+    "window.dispatchEvent(new Event('blur'))", "window.panel.editor.setTool('move')", "window.panel.editor.undo()",
+    "window.panel.toggleFullscreen(), window.panel.toggleFullscreen()"])
+def test_a_drag_that_is_cut_off_is_undone(page, editor, end):
+    before, pointers = editor.interactions, Pointers(page)
+    path = [editor.at(512 * x, 512 * y) for x, y in ((0.1, 0.3), (0.13, 0.33), (0.16, 0.36), (0.2, 0.4))]
+    pointers.drag("mouse", path, lambda: page.evaluate(f"() => {{ {end}; }}"))
+    page.evaluate("() => { while (window.panel.editor.content.canUndo) window.panel.editor.undo(); }")
+    assert editor.interactions == before and not page.evaluate("() => window.panel.editor.activeTool.busy")
+
+
+def test_two_fingers_keep_the_subjects_box(page, editor):
+    pointers, a, b = Pointers(page), editor.at(300, 400), editor.at(450, 400)
+    editor.choose("draw")
+    editor.draw((0.6, 0.1, 0.9, 0.3))
+    pointers.touch("Start", a)
+    pointers.touch("Start", a, b)
+    pointers.touch("Move", a, (b[0] + 60, b[1]))
+    pointers.touch("End")
+    assert page.evaluate("() => window.panel.editor.pending !== null") and len(editor.interactions) == 1

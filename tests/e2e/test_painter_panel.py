@@ -7,7 +7,7 @@ from PIL import Image
 
 from mditface.mdit.labelmap import PALETTE, find_class
 from mditface.nodes.painter import first_drawing
-from mditface.tests.e2e.painter_page import Painter, alone
+from mditface.tests.e2e.painter_page import Painter, Pointers, alone
 
 HAT, HAIR, SKIN, NOSE = map(find_class, ("hat", "hair", "skin", "nose"))
 FRAMES = """() => {
@@ -257,3 +257,150 @@ def test_strokes_are_smooth(page, painter, record_property):
     record_property("frames a second", round(frames / seconds, 1))
     record_property("ms of the main thread a frame", round(1000 * worked / frames, 2))
     assert worked / frames < 1 / 60
+
+
+INTERRUPTIONS = {
+    "nothing": lambda pointers, point: None,
+    "other mouse buttons": lambda pointers, point: pointers.press_others(point),
+    "wheel": lambda pointers, point: pointers.turn_wheel(point),
+    "keys": lambda pointers, point: [pointers.page.keyboard.press(key) for key in (
+        "Control+z", "e", "f", "v", " ", "Enter", "7", "]", "Shift+Delete", "Delete", "m", "g")],
+    "context menu": lambda pointers, point: pointers.page.evaluate("""() => {
+        const event = new MouseEvent("contextmenu", { bubbles: true, cancelable: true, composed: true, button: 2 });
+        if (window.panel.canvas.dispatchEvent(event)) throw new Error("the menu opens");
+    }"""),
+    "buttons of the panel": lambda pointers, point: pointers.page.evaluate("""() => {
+        const { root } = window.panel;
+        for (const part of ["[data-command=undo]", "[data-command=clear]", "[data-command=mirror]", "[value=eraser]"]) {
+            root.querySelector(part).click();
+        }
+    }"""),
+}
+ENDS = {
+    "lost capture": """() => { const { canvas } = window.panel;
+        for (const id of Array(20).keys()) if (canvas.hasPointerCapture(id)) canvas.releasePointerCapture(id); }""",
+    "window blur": "() => { window.dispatchEvent(new Event('blur')); }",
+    "tab switch": """() => {
+        Object.defineProperty(document, "hidden", { value: true, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+        delete document.hidden;
+    }""",
+    "full screen": "() => { window.panel.toggleFullscreen(); window.panel.toggleFullscreen(); }",
+    "a loaded drawing": "async first => { await window.load(first); }",
+    "a replaced drawing":
+        "() => { const { editor } = window.panel; editor.resize(editor.map.width, editor.map.height); }",
+    "another tool": "() => { window.panel.editor.setTool('fill'); }",
+    "undo": "() => window.panel.editor.undo()",
+    "Escape":
+        "() => { window.panel.canvas.dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true })); }",
+}
+LINE = [(100, 60), (160, 60), (220, 60), (280, 60), (340, 60), (400, 60)]
+
+
+def undone(painter, before) -> bool:
+    """Whether undoing all there is brings `before` back."""
+    painter.page.evaluate("() => { while (window.panel.editor.content.canUndo) window.panel.editor.undo(); }")
+    return torch.equal(painter.drawing(), before)
+
+
+@pytest.mark.parametrize("owner", ["mouse", "pen", "finger"])
+def test_the_first_pointer_owns_the_stroke(page, painter, owner):
+    """The stroke is the same as without an interruption, and one undo restores the drawing."""
+    before, pointers = painter.drawing(), Pointers(page)
+    painter.choose("hat")
+    path = [painter.at(*point) for point in LINE]
+    pointers.drag(owner, path)
+    alone = painter.drawing()
+    assert (alone[60, 100:400] == HAT).all()
+    painter.press("Control+z")
+    for name, interrupt in INTERRUPTIONS.items():
+        if owner == "mouse" or name not in ("other mouse buttons", "wheel"):
+            pointers.drag(owner, path, lambda: interrupt(pointers, path[2]))
+            assert torch.equal(painter.drawing(), alone), name
+            painter.press("Control+z")
+            assert torch.equal(painter.drawing(), before), name
+            assert page.evaluate("() => !window.panel.editor.content.canUndo"), name
+
+
+@pytest.mark.parametrize("owner", ["mouse", "pen", "finger"])
+def test_a_second_finger_changes_nothing(page, painter, owner):
+    """A palm that lands, moves and leaves while another pointer works."""
+    before, pointers = painter.drawing(), Pointers(page)
+    path, palm = [painter.at(*point) for point in LINE], [painter.at(300, 300), painter.at(330, 340)]
+    held = path[2:3] if owner == "finger" else []
+    view = "() => { const { scale, left, top } = window.panel.editor.view; return [scale, left, top]; }"
+
+    def intrude():
+        pointers.touch("Start", *held, palm[0])
+        pointers.touch("Move", *held, palm[1])
+        if not held:
+            pointers.touch("End")
+    for tool in ("brush", "eraser", "move", "hand"):
+        painter.choose("hat" if tool == "brush" else "hair")
+        painter.choose(tool)
+        pointers.drag(owner, path)
+        alone, looked_at = painter.drawing(), page.evaluate(view)
+        page.evaluate("() => window.panel.editor.view.fit()")
+        assert undone(painter, before), tool
+        pointers.drag(owner, path, intrude)
+        assert torch.equal(painter.drawing(), alone) and page.evaluate(view) == looked_at, tool
+        page.evaluate("() => window.panel.editor.view.fit()")
+        assert undone(painter, before), tool
+
+
+@pytest.mark.parametrize("owner", ["mouse", "pen", "finger"])
+def test_a_stroke_that_is_cut_off_leaves_no_trace_after_undo(page, painter, owner):
+    before, pointers = painter.drawing(), Pointers(page)
+    path = [painter.at(*point) for point in LINE]
+    for name, end in ENDS.items():
+        painter.choose("brush")
+        painter.choose("hat")
+        pointers.drag(owner, path, lambda: page.evaluate(end, first_drawing()))
+        assert (painter.drawing()[60, 300:400] != HAT).all(), f"{name}: the pointer still draws"
+        painter.stroke((60, 300), (450, 300))
+        assert undone(painter, before), name
+
+
+def test_a_keyboard_stroke_and_a_pointer_are_two_steps(page, painter):
+    before = painter.drawing()
+    painter.choose("hat")
+    painter.canvas.focus()
+    painter.press(" ", "Shift+ArrowRight")
+    page.mouse.move(*painter.at(60, 60))
+    painter.press("Shift+ArrowRight")
+    first = painter.drawing()
+    assert (first[256, 256:276] == HAT).all() and (first[100:200] != HAT).all()
+    painter.stroke((60, 400), (450, 400))
+    painter.press("Control+z")
+    assert torch.equal(painter.drawing(), first)
+    painter.press("Control+z")
+    assert torch.equal(painter.drawing(), before)
+
+
+def test_a_pen_takes_over_from_a_palm(page, painter):
+    pointers = Pointers(page)
+    painter.choose("hat")
+    path = [painter.at(*point) for point in LINE]
+    before = painter.drawing()
+    pointers.touch("Start", painter.at(300, 400))
+    pointers.drag("pen", path)
+    pointers.touch("End")
+    drawing = painter.drawing()
+    assert (drawing[60, 100:400] == HAT).all() and torch.equal(drawing[100:], before[100:])
+
+
+@pytest.mark.parametrize("tool", ["fill", "polygon", "brush"])
+def test_two_fingers_paint_nothing(page, painter, tool):
+    """A polygon keeps its corners while two fingers zoom."""
+    before, pointers = painter.drawing(), Pointers(page)
+    painter.choose(tool)
+    if tool == "polygon":
+        painter.click(20, 20)
+    a, b = painter.at(100, 100), painter.at(300, 100)
+    pointers.touch("Start", a)
+    pointers.touch("Start", a, b)
+    pointers.touch("Move", a, (b[0] + 60, b[1]))
+    pointers.touch("End", a)
+    pointers.touch("End")
+    assert torch.equal(painter.drawing(), before)
+    assert page.evaluate("() => window.panel.editor.tools.polygon.points.length") == (tool == "polygon")

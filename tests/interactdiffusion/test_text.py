@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mditface.mdit.interactdiffusion.interactions import Interaction, read_host_boxes, to_box
-from mditface.mdit.interactdiffusion.text import FIELDS, parse_interactions
+from mditface.mdit.interactdiffusion.text import FIELDS, parse_interactions, parse_numbers
 from mditface.tests.interactdiffusion.tiny import FEEDING, HOLDING
 
 WRITTEN = ("person [0.05, 0.2, 0.35, 0.75] = feeding = cat [0.3 0.45 0.7 0.8];\n"
@@ -58,6 +58,53 @@ def test_one_json_object_and_phrases_with_brackets():
     assert parse_interactions(json.dumps(as_json(one))) == (one,)
 
 
+PLAIN = "person [0.05, 0.2, 0.35, 0.75] = feeding = cat [0.3, 0.45, 0.7, 0.8]"
+
+
+@pytest.mark.parametrize("text", [
+    PLAIN.replace("=", "\uff1d"), PLAIN.replace(", ", "\uff0c"), PLAIN.replace(", ", "\u3001"),
+    PLAIN.replace("[", "\uff3b").replace("]", "\uff3d"), PLAIN.replace("[", "\u3010").replace("]", "\u3011"),
+    PLAIN.replace("0.05", "\uff10\uff0e\uff10\uff15"), PLAIN + "\uff1b", PLAIN + "\u061b", f"\ufeff{PLAIN}\r\n",
+    PLAIN.replace("person", '"person"').replace("cat", "'cat'"), f'"{PLAIN}"',
+    PLAIN.replace("person", "\u201cperson\u201d").replace("feeding", "\u300cfeeding\u300d"),
+    f"```\n{PLAIN}\n```", f"Here it is:\n```text\n{PLAIN}\n```\nDone."])
+def test_separators_of_other_scripts_quotes_and_code_blocks(text):
+    assert parse_interactions(text) == (FEEDING,)
+
+
+@pytest.mark.parametrize("between", [";", "\uff1b", "\u061b", "\r\n", "\r", "\u2028"])
+def test_separators_between_interactions(between):
+    assert parse_interactions(between.join([PLAIN, as_line(HOLDING)])) == (FEEDING, HOLDING)
+
+
+@pytest.mark.parametrize("phrase", [
+    "person's dog", "the \"old\" man", "'a' and 'b'", "\u4eba\uff0c\u72d7", "caf\u00e9, \ufb01ne", "x'", "\u3001"])
+def test_phrases_keep_their_quotes_and_commas(phrase):
+    one = FEEDING._replace(subject=phrase)
+    assert parse_interactions(as_line(one)) == (one,)
+
+
+@pytest.mark.parametrize("form", [
+    lambda one: json.dumps([{**one, "score": 0.9, "id": 3}]), lambda one: f"```json\n{json.dumps([one])}\n```",
+    lambda one: f"Sure!\n```\n{json.dumps(one)}```", lambda one: json.dumps({"interactions": [one]}),
+    lambda one: json.dumps([one]).replace('"', "\u201c").replace(", ", "\uff0c").replace(": ", "\uff1a"),
+    lambda one: "\ufeff" + json.dumps([one])])
+def test_json_as_models_and_keyboards_write_it(form):
+    assert parse_interactions(form(as_json(FEEDING))) == (FEEDING,)
+
+
+def test_json_without_boxes_takes_connected_ones():
+    item = {**dict.fromkeys(FIELDS), "subject": "person", "action": "feeding", "object": "cat", "score": 1}
+    assert parse_interactions(json.dumps([item]), boxes=[FEEDING.subject_box, FEEDING.object_box]) == (FEEDING,)
+    with pytest.raises(ValueError, match="must be a JSON object"):
+        parse_interactions(json.dumps([{**item, "subject_box": [0, 0, 1, 1]}]))
+
+
+@pytest.mark.parametrize("text", ["[0.1, 0.2, 0.3, 0.4]", "0.1\uff0c0.2\uff0c0.3\uff0c0.4", "(0.1 0.2 0.3 0.4)"])
+def test_typed_boxes_have_several_forms(text):
+    assert parse_numbers(text, "subject_box:") == [0.1, 0.2, 0.3, 0.4]
+
+
 def test_boxes_from_elsewhere_in_turn():
     taken = [FEEDING.subject_box, FEEDING.object_box, HOLDING.subject_box, HOLDING.object_box]
     assert parse_interactions("person=feeding=cat;man=holding=hair drier", boxes=taken) == (FEEDING, HOLDING)
@@ -101,10 +148,24 @@ def test_boxes_of_the_host():
         assert read_host_boxes(value, (640, 480), "boxes") == [(0.1, 0.0, 0.5, 0.5)]
     assert read_host_boxes(None, (640, 480), "boxes") == read_host_boxes([], (640, 480), "boxes") == []
     assert read_host_boxes([[]], (640, 480), "boxes") == []
-    with pytest.raises(ValueError, match=r"boxes: .* outside of the image \(pixels of 300 x 480\)"):
-        read_host_boxes([box], (300, 480), "boxes")
+    assert read_host_boxes({**box, "metadata": {}}, (640, 480), "boxes") == [(0.1, 0.0, 0.5, 0.5)]
+    with pytest.raises(ValueError, match=r"boxes: .* lies outside of the image \(pixels of 64 x 480\)"):
+        read_host_boxes([box], (64, 480), "boxes")
+    with pytest.raises(ValueError, match="boxes: .* is not a box: connect boxes with the numbers x, y"):
+        read_host_boxes([{"x": 1}], (64, 480), "boxes")
+    with pytest.raises(ValueError, match="not finite"):
+        read_host_boxes({**box, "x": math.nan}, (640, 480), "boxes")
     with pytest.raises(ValueError, match="has no area"):
         read_host_boxes({**box, "width": 0}, (640, 480), "boxes")
+
+
+@pytest.mark.parametrize("x, y, width, height, expected", [
+    (64, 0, 256, 240, (0.2, 0, 1, 0.5)), (-32, -48, 64, 96, (0, 0, 0.1, 0.1)), (-10, -10, 900, 900, (0, 0, 1, 1)),
+    (0.25, 0.5, 0.5, 0.25, (0.25, 0.5, 0.75, 0.75)), (-0.25, 0.5, 0.5, 0.75, (0, 0.5, 0.25, 1)),
+    (0, 0, 1.0, 1.0, (0, 0, 1, 1))])
+def test_connected_boxes_are_cut_off_at_the_border_and_may_be_fractions(x, y, width, height, expected):
+    box = {"x": x, "y": y, "width": width, "height": height}
+    assert read_host_boxes(box, (320, 480), "boxes") == [pytest.approx(expected)]
 
 
 @given(st.lists(st.floats(), max_size=5))

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mditface.mdit.labelmap import (
-    CLASSES, DISPLAY_NAMES, ORDERS, PALETTE, PALETTES, PARSER_ORDER, find_classes, from_masks, grow, move,
-    remove, replace, resize_nearest, scale, to_image, to_indices, to_masks)
+    CLASSES, DISPLAY_NAMES, ORDERS, PALETTE, PALETTES, PARSER_ORDER, find_classes, find_size, from_masks, grow, is_soft,
+    move, remove, replace, resize_nearest, scale, to_image, to_indices, to_masks)
+from mditface.mdit.labelmap.classes import CHINESE_NAMES
 
 SKIN, NOSE, L_EYE, HAIR, CLOTH = (CLASSES.index(name) for name in ("skin", "nose", "l_eye", "hair", "cloth"))
 
@@ -25,6 +26,13 @@ def image_of(indices, palette, order):
     """The image that someone would save of these indices in a palette and a class order."""
     rows = torch.tensor(ORDERS[order].classes).argsort()[indices.long()]
     return torch.tensor(PALETTES[palette].colors, dtype=torch.float32)[rows] / 255
+
+
+def rows_of(indices, order, limit=19):
+    """Numbers that an order has, in the blocks of the indices, and the classes of these numbers."""
+    classes = torch.tensor(ORDERS[order].classes, dtype=torch.uint8)
+    rows = indices.long() % min(limit, len(classes))
+    return rows, classes[rows]
 
 
 def on_skin(size=40):
@@ -48,6 +56,37 @@ def test_the_orders_and_palettes_are_the_documented_ones():
         "background skin l_brow r_brow l_eye r_eye eye_g l_ear r_ear ear_r nose mouth u_lip l_lip neck "
         "neck_l cloth hair hat").split()
     assert PALETTE[HAIR] == (0, 0, 204) and PALETTE[SKIN] == (204, 0, 0) and PALETTE[CLOTH] == (0, 204, 0)
+
+
+COMMA, SEMICOLON, IDEOGRAPHIC, OPEN, CLOSE = "\uff0c", "\uff1b", "\u3001", "\u201c", "\u201d"
+
+
+@pytest.mark.parametrize("text", [
+    "hair, hat", f"hair{COMMA}hat", f"hair{SEMICOLON}hat", f"hair{IDEOGRAPHIC}hat", "hair;hat", "hair | hat",
+    "hair\nhat",
+    '"hair", "hat"', "'hair','hat'", '["hair", "hat"]', f"{OPEN}hair{CLOSE}{COMMA}{OPEN}hat{CLOSE}", "HAIR, Hat.",
+    "13, 14", "\uff11\uff13\uff0c\uff11\uff14", "\u5934\u53d1\u3001\u5e3d\u5b50", "\u5934\u53d1, hat", "\uff28air, hat",
+    "- hair\n- hat", "\u300c\u5934\u53d1\u300d\u300c\u300d,\u5e3d\u5b50\u3002"])
+def test_class_lists_take_every_usual_separator_quote_and_language(text):
+    assert find_classes(text) == [13, 14]
+
+
+@pytest.mark.parametrize("name", [
+    "l_eye", "left eye", "left_eye", "left-eye", "LeftEye", "L_Eye", "4", "\u5de6\u773c", "'l_eye'"])
+def test_a_class_has_an_id_names_and_a_number(name):
+    assert find_classes(name) == [4]
+
+
+def test_the_chinese_names_are_those_of_the_painter():
+    from pathlib import Path
+    words = Path(__file__).parents[2].joinpath("web/painter/words_zh.js").read_text("utf-8")
+    assert len(set(CHINESE_NAMES)) == 19
+    assert [name for k, name in enumerate(CHINESE_NAMES) if f'{CLASSES[k]}: "{name}"' not in words] == []
+
+
+@pytest.mark.parametrize("text", ["all", " ALL ", "'all'", "\u5168\u90e8"])
+def test_everything_is_all_classes(text):
+    assert find_classes(text) == list(range(19))
 
 
 def test_class_lists_take_names_display_names_and_all():
@@ -74,9 +113,12 @@ def test_a_label_map_survives_the_way_to_an_image_and_back(indices):
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("palette", PALETTES)
+@settings(deadline=None)
 @given(indices=label_maps())
 def test_every_palette_and_order_is_read(palette, order, indices):
-    assert torch.equal(to_indices(image_of(indices, palette, order), palette, order), indices)
+    rows, classes = rows_of(indices, order)
+    image = torch.tensor(PALETTES[palette].colors, dtype=torch.float32)[rows] / 255
+    assert torch.equal(to_indices(image, palette, order), classes)
 
 
 @given(label_maps(), st.integers(0, 2**31))
@@ -149,6 +191,26 @@ def test_a_map_read_in_a_wrong_palette_is_refused(saved, read):
 def test_images_of_a_wrong_kind_are_refused(image, said):
     with pytest.raises(ValueError, match=f"^label_map: .*{said}"):
         to_indices(image)
+
+
+# Sizes of what masks make
+
+def test_the_size_is_that_of_the_label_map_or_of_the_largest_mask():
+    stand_in, hair = torch.zeros(1, 64, 64), torch.ones(1, 40, 30)
+    assert find_size([stand_in, torch.ones(1, 1024, 768)]) == (1024, 768)
+    assert find_size([torch.ones(512, 256), torch.ones(1, 1, 300, 700)]) == (300, 700)
+    assert find_size([stand_in, hair]) == (40, 30) and find_size([stand_in]) == (64, 64)
+    assert find_size([stand_in, torch.ones(1, 64, 64), hair]) == (64, 64)
+    assert find_size([hair], torch.zeros(2, 512, 500)) == (512, 500)
+
+
+def test_soft_masks_are_told_from_smooth_edges():
+    hard = torch.zeros(1, 64, 64)
+    hard[:, 16:48, 16:48] = 1
+    edge = hard.clone()
+    edge[:, 16, 16:48] = 0.5
+    ramp = torch.linspace(0, 1, 64).expand(1, 64, 64)
+    assert [is_soft(mask) for mask in (hard, edge, ramp, torch.zeros(1, 8, 8))] == [False, False, True, False]
 
 
 # Sizes

@@ -44,6 +44,38 @@ def test_masks_become_a_label_map():
     assert torch.equal(to_indices(image), from_masks([(SKIN, low), (HAIR, high)], 8, 8))
 
 
+def test_an_empty_stand_in_does_not_set_the_size():
+    hair = torch.zeros(1, 96, 128)
+    hair[:, :40] = 1
+    masks = {"masks.mask0": torch.zeros(1, 64, 64), "masks.mask1": hair}
+    image, = run(LabelMapFromMasks, **masks, classes="skin, hair", width=0, height=0)
+    assert image.shape == (1, 96, 128, 3) and torch.equal(to_indices(image)[0] == HAIR, hair[0] > 0)
+
+
+def test_the_size_of_a_connected_label_map_stays():
+    base = to_image(torch.full((1, 80, 90), SKIN, dtype=torch.uint8))
+    image, = run(LabelMapFromMasks, **{"masks.mask0": torch.zeros(1, 64, 64)}, classes="hair", width=0, height=0,
+                 label_map=base)
+    assert torch.equal(image, base)
+
+
+def test_soft_masks_are_said(caplog):
+    with caplog.at_level("INFO"):
+        run(LabelMapFromMasks, **{"masks.mask0": torch.linspace(0, 1, 64).expand(1, 8, 64)}, classes="hair", width=0,
+            height=0)
+    assert "mask 1 is soft. Its pixels above 0.5 take the class" in caplog.text
+
+
+def test_the_palette_that_auto_found_is_said(caplog):
+    indices = to_indices(face())
+    indices[:, 6:10] = CLASSES.index("neck")
+    image = to_image(indices).flip(-1)
+    with caplog.at_level("INFO"):
+        masks, _ = run(LabelMapToMasks, label_map=image, classes="hair", palette="auto", order="CelebAMask-HQ")
+    assert torch.equal(masks, (indices == HAIR).float())
+    assert "red and blue swapped" in caplog.text
+
+
 def test_the_canvas_may_have_a_size_of_its_own():
     image, = run(LabelMapFromMasks, **{"masks.mask0": torch.ones(5, 7)}, classes="skin", width=20, height=0)
     assert image.shape == (1, 5, 20, 3) and (to_indices(image) == SKIN).all()

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+from unittest import mock
 
 import torch
 
@@ -11,7 +12,7 @@ import comfy.sd
 import comfy.utils
 import nodes
 from comfy_extras import nodes_hooks
-from mditface.mdit.mditface.cache import REPORT_KEY, RunReport
+from mditface.mdit.mditface.cache import REPORT_KEY, RunReport, StaticStore
 from mditface.mdit.mditface.mask import CONDITIONING_KEY, MaskInput, MaskReference
 from mditface.mdit.mditface.reader import OPTIONS_KEY, CacheOptions
 
@@ -108,6 +109,18 @@ def hooked(conditioning, strength: float = 1.0, keyframes: dict[float, float] = 
         (frames,) = nodes_hooks.CreateHookKeyframe().create_hook_keyframe(mult, start, frames)
     (hooks,) = nodes_hooks.SetHookKeyframes().set_hook_keyframes(hooks, frames)
     return nodes_hooks.SetModelHooksOnCond().attach_hook(conditioning, hooks)[0]
+
+
+@contextlib.contextmanager
+def reservations():
+    """The entries and bytes that runs inside the block reserve, in their order."""
+    found, reserved = [], StaticStore.reserve
+
+    def record(store, entries, nbytes):
+        found.append((entries, nbytes))
+        return reserved(store, entries, nbytes)
+    with mock.patch.object(StaticStore, "reserve", record):
+        yield found
 
 
 @contextlib.contextmanager

@@ -74,6 +74,13 @@ def test_the_digest_tells_contents_apart(model):
     assert bound(model, tiny.labels(), 16).get_tokens(None)[1] == masks[0].get_tokens(None)[1]
 
 
+def test_each_reduction_has_its_own_tokens(model):
+    mask = bound(model, tiny.labels(), 16)
+    found = [mask.get_tokens(None, reduction)[0] for reduction in REDUCTIONS.values()]
+    assert len(set(map(id, found))) == len(REDUCTIONS)
+    assert mask.get_tokens(None, EXACT)[0] is found[0]
+
+
 def test_half_tokens_are_of_a_map_of_half_the_size():
     labels = tiny.labels(side=32)
     half = make_mask_tokens(labels, None, ALL, tiny.CONFIG.mask_layout, 1, REDUCTIONS["half"])

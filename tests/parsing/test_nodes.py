@@ -47,16 +47,23 @@ def test_parsing_needs_no_loader_and_gives_a_label_map():
 
 def test_one_face_of_each_picture():
     pictures = torch.rand(2, 48, 64, 3)
-    faces, regions = CropFace.execute(pictures, 0, 0.0, 64, BOXES).args
+    faces, regions, _ = CropFace.execute(pictures, 0, 0.0, 64, BOXES).args
     assert faces.shape == (2, 64, 64, 3) and regions == [[box(30, 20, 16)], [box(2, 10, 12)]]
     torch.testing.assert_close(faces[0].mean((0, 1)), pictures[0, 20:36, 30:46].mean((0, 1)), atol=0.02, rtol=0)
     with pytest.raises(ValueError, match="index: face 1 does not exist, image 1 has 1"):
         CropFace.execute(pictures, 1, 0.0, 64, BOXES)
 
 
+def test_boxes_in_fractions_and_past_the_border():
+    pictures = torch.rand(2, 48, 64, 3)
+    inside = dict(x=0.25, y=0.5, width=0.25, height=0.25)
+    assert CropFace.execute(pictures, 0, 0.0, 64, inside).args[1] == [[box(16, 22, 16)]] * 2
+    assert CropFace.execute(pictures, 0, 0.0, 64, box(-8, 40, 16)).args[1] == [[box(-8, 40, 16)]] * 2
+
+
 def test_all_faces_go_back_into_their_pictures():
     pictures = torch.rand(2, 48, 64, 3)
-    faces, regions = CropFace.execute(pictures, -1, 0.0, 64, BOXES).args
+    faces, regions, _ = CropFace.execute(pictures, -1, 0.0, 64, BOXES).args
     assert len(faces) == 3 and list(map(len, regions)) == [2, 1]
     marked = torch.stack([torch.full((8, 8, 3), value) for value in (0.1, 0.2, 0.3)])
     pasted, = PasteFace.execute(pictures, marked, regions, 0.0).args
@@ -82,7 +89,7 @@ def test_feathers_blend_and_label_maps_do_not():
 def test_a_mask_stands_for_boxes():
     mask = torch.zeros(1, 48, 64)
     mask[:, 10:22, 2:14] = 1
-    faces, regions = CropFace.execute(torch.rand(2, 48, 64, 3), 0, 0.0, 64, None, mask).args
+    faces, regions, _ = CropFace.execute(torch.rand(2, 48, 64, 3), 0, 0.0, 64, None, mask).args
     assert len(faces) == 2 and regions == [[box(2, 10, 12)]] * 2
 
 
@@ -90,6 +97,8 @@ def test_a_mask_stands_for_boxes():
     ({}, "either boxes or a mask"), (dict(bboxes=BOXES, mask=torch.ones(2, 4, 4)), "and not both"),
     (dict(bboxes=[[], []], index=-1), "no face in any image"), (dict(bboxes=[]), "image 0 has 0"),
     (dict(bboxes=BOXES * 2), "boxes are of 4 images, but there are 2"),
+    (dict(bboxes=box(64, 0, 9)), "bboxes: the box .* lies outside of the image of 64 x 48 pixels"),
+    (dict(bboxes=box(0, -10, 9)), "lies outside of the image"), (dict(bboxes={"x": 3}), "bboxes: .* is not a box"),
     (dict(mask=torch.ones(3, 4, 4)), "mask: the boxes are of 3 images, but there are 2")])
 def test_a_crop_without_a_face_is_refused(inputs, said):
     with pytest.raises(ValueError, match=said):

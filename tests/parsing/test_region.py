@@ -28,26 +28,6 @@ def test_a_cut_continues_the_edges(place, size):
         assert found[row, column] == image[y, x]
 
 
-@given(regions, sizes)
-def test_what_was_cut_goes_back_where_it_was(place, size):
-    image = numbered(*size)
-    patch = region.crop(image, place)
-    restored = torch.full_like(image, -1)
-    region.paste(restored, patch, place, torch.ones(place.height, place.width))
-    inside = torch.zeros(size, dtype=torch.bool)
-    inside[max(0, place.y):max(0, place.y + place.height), max(0, place.x):max(0, place.x + place.width)] = True
-    assert torch.equal(restored[inside], image[inside]) and (restored[~inside] == -1).all()
-
-
-@given(st.integers(1, 60), st.integers(1, 60), st.floats(0, 0.5))
-def test_feathers_fall_to_the_edges(width, height, part):
-    alpha = region.make_feather(Region(0, 0, width, height), part)
-    assert alpha.shape == (height, width) and 0 < alpha.min() and alpha.max() <= 1
-    assert torch.equal(alpha, alpha.flip(0)) and torch.equal(alpha, alpha.flip(1))
-    assert (alpha.diff(dim=0)[:height // 2] >= 0).all() and (alpha.diff(dim=1)[:, :width // 2] >= 0).all()
-    assert part > 0 or (alpha == 1).all()
-
-
 def test_a_square_stands_about_the_boxs_middle():
     assert region.expand_to_square(BOX, 0) == Region(10, 18, 8, 8)
     assert region.expand_to_square(BOX, 0.5) == Region(6, 14, 16, 16)
@@ -80,3 +60,12 @@ def test_the_box_of_a_mask_holds_its_pixels():
     assert region.find_boxes(mask[0], 18, 27) == [[dict(x=9, y=4, width=15, height=6)]]
     with pytest.raises(ValueError, match="mask: a mask of the batch is empty"):
         region.find_boxes(torch.cat([mask, mask * 0]), 9, 9)
+
+
+def test_crops_name_the_resolution_that_is_lost():
+    squares = [[Region(0, 0, 1000, 1000), Region(0, 0, 100, 100)], [Region(0, 0, 512, 512)]]
+    assert region.find_side(squares, 512, 4096) == 1000 and region.find_side(squares, 512, 800) == 800
+    assert region.find_side([[Region(0, 0, 515, 515)]], 512, 4096) == 520
+    assert region.describe_crops(squares, 512).splitlines() == [
+        "image 0, face 0: 1000 to 512 pixels, 51% of the resolution is left: raise 'size' or switch on 'keep_pixels'",
+        "image 0, face 1: 100 to 512 pixels", "image 1, face 0: 512 to 512 pixels"]

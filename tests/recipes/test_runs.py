@@ -125,3 +125,9 @@ def test_interrupt_ends_the_command_with_a_checkpoint(paths, tmp_path, root):
         process.kill()
     assert len(list((paths["output"] / "checkpoints").iterdir())) == 1
     assert not paths["weights"].exists()
+
+
+def test_changes_of_a_configuration_are_optional(capsys):
+    with pytest.raises(SystemExit):
+        train.main([])
+    assert capsys.readouterr().err.endswith("required: config\n")

@@ -171,6 +171,7 @@ export class LayoutEditor extends Editor {
 
     /** Cancels an unfinished interaction first. */
     undo() {
+        this.settle();
         if (this.activeTool.busy) {
             this.cancel();
         } else {

@@ -38,7 +38,7 @@ class Draw {
 
     up() {
         const { editor } = this, { pending } = editor;
-        const box = this.#box();
+        const box = this.held ? this.#box() : null;
         this.#start = null;
         if (!box) {
             return;
@@ -57,8 +57,13 @@ class Draw {
         this.editor.changed("state");
     }
 
-    cancel() {
+    /** The subject's box stays. */
+    drop() {
         this.#start = null;
+    }
+
+    cancel() {
+        this.drop();
         this.editor.pending = null;
     }
 

@@ -1,7 +1,8 @@
 /** The editor of interactions as a widget of a node. */
 
 import { app } from "../../../scripts/app.js";
-import { chain, editorWidget } from "../shared/widget.js";
+import { chain } from "../shared/chain.js";
+import { editorWidget } from "../shared/widget.js";
 import { fromText, toText } from "./model.js";
 import { LayoutPanel } from "./panel.js";
 import { wordsFor } from "./words.js";

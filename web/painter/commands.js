@@ -1,6 +1,7 @@
 /** The commands of the painter. */
 
 import { HISTORY, PANEL, SIZE, ZOOM, canvasKey, commandKey, tool } from "../shared/commands.js";
+import { digitOf } from "../shared/keys.js";
 
 export const COMMANDS = [
     tool("brush", "B"),
@@ -29,10 +30,9 @@ export const COMMANDS = [
 ];
 
 /** The class that a digit stands for: 0 to 9, with Shift 10 to 18; null for other keys. */
-export function digitClass({ code, shiftKey, ctrlKey, metaKey, altKey }) {
-    const [, digit] = /^(?:Digit|Numpad)(\d)$/.exec(code) ?? [];
-    const value = Number(digit) + (shiftKey ? 10 : 0);
-    return digit && !ctrlKey && !metaKey && !altKey && value < 19 ? value : null;
+export function digitClass(event) {
+    const digit = digitOf(event), value = digit + (event.shiftKey ? 10 : 0);
+    return digit !== null && value < 19 ? value : null;
 }
 
 /** The key that chooses a class, in its displayed form. */

@@ -61,6 +61,7 @@ export class LabelEditor extends Editor {
 
     /** Replaces the label map, as a step of the history. */
     replace({ width, height, labels }) {
+        this.settle();
         this.activeTool.cancel?.();
         this.map.replace(width, height, labels);
         this.view?.fit();
@@ -69,7 +70,7 @@ export class LabelEditor extends Editor {
 
     /** Starts with a label map and an empty history. */
     reset({ width, height, labels }) {
-        this.activeTool.cancel?.();
+        this.cancel();
         this.map = new LabelMap(width, height, labels);
         this.view?.fit();
         this.changed("state");
@@ -82,6 +83,7 @@ export class LabelEditor extends Editor {
 
     /** Removes the chosen class; its pixels take the nearest other class. */
     removeClass() {
+        this.settle();
         this.cancel();
         this.map.begin();
         liftClass(this.map, this.value);
@@ -92,6 +94,7 @@ export class LabelEditor extends Editor {
     }
 
     resize(width, height) {
+        this.settle();
         this.replace({ width, height, labels: resample(this.map, width, height) });
     }
 

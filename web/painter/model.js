@@ -82,16 +82,16 @@ export class LabelMap {
         return dirty;
     }
 
-    /** Starts an edit: `labels` may be written until `commit` or `cancel`. */
+    /** Starts an edit, unless one is open: `labels` may be written until `commit` or `cancel`. */
     begin() {
-        this.#before = this.labels.slice();
+        this.#before ??= this.labels.slice();
     }
 
     /** Ends an edit; false when it changed nothing. */
     commit() {
         const before = this.#before;
         this.#before = null;
-        const box = this.#changedBox(before);
+        const box = before && this.#changedBox(before);
         if (!box) {
             return false;
         }

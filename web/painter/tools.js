@@ -48,9 +48,13 @@ class Brush {
         }
     }
 
-    cancel() {
+    drop() {
         this.#last = null;
         this.editor.map.cancel();
+    }
+
+    cancel() {
+        this.drop();
     }
 
     wheel(direction) {

@@ -3,6 +3,8 @@
  * the first is shown; and run(panel).
  */
 
+import { combinations, keyOf } from "./keys.js";
+
 export const tool = (id, key) => ({ id, keys: [key], run: ({ editor }) => editor.setTool(id) });
 
 export const HISTORY = [
@@ -20,25 +22,13 @@ export const SIZE = { id: "size", keys: ["S"], run: (panel) => panel.toggle("siz
 
 export const PANEL = [
     { id: "fullscreen", keys: ["G"], run: (panel) => panel.toggleFullscreen() },
-    { id: "help", keys: ["?"], run: (panel) => panel.toggle("help") },
+    { id: "help", keys: ["?", "F1"], run: (panel) => panel.toggle("help") },
 ];
-
-/** "Ctrl+Shift+Z" for a key event; Shift counts only with letters and named keys. */
-export function combination(event) {
-    const named = event.key.length > 1;
-    const letter = /^[a-z]$/i.test(event.key);
-    const typed = event.getModifierState("AltGraph"); // some keyboards type a bracket so
-    return [
-        !typed && (event.ctrlKey || event.metaKey) ? "Ctrl" : null,
-        !typed && event.altKey ? "Alt" : null,
-        event.shiftKey && (named || letter) ? "Shift" : null,
-        named ? event.key : event.key.toUpperCase(),
-    ].filter(Boolean).join("+");
-}
 
 /** Runs the command of a key; false when it has none. */
 export function commandKey(event, panel) {
-    const found = panel.commands.find(({ keys }) => keys.includes(combination(event)));
+    const found = combinations(event).map((text) => panel.commands.find(({ keys }) => keys.includes(text)))
+        .find(Boolean);
     found?.run(panel);
     return Boolean(found);
 }
@@ -48,21 +38,21 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
 /** Keys of the canvas: arrows move the cursor or the box, Space presses, Enter ends, Escape cancels. */
 export function canvasKey(event, panel) {
     const { editor } = panel, { activeTool } = editor;
-    const arrow = ARROWS[event.key];
+    const key = keyOf(event), arrow = ARROWS[key];
     if (event.ctrlKey || event.metaKey) {
         return false;
     }
     if (arrow) {
         steer(editor, arrow, event);
-    } else if (event.key === " ") {
-        press(editor);
-    } else if (event.key === "Enter") {
+    } else if (key === " ") {
+        if (!event.repeat) press(editor);
+    } else if (key === "Enter") {
         (activeTool.finish ?? activeTool.up)?.call(activeTool);
-    } else if (event.key === "Backspace") {
+    } else if (key === "Backspace") {
         activeTool.back?.();
-    } else if (event.key === "Escape" && activeTool.busy) {
+    } else if (key === "Escape" && activeTool.busy) {
         editor.cancel();
-    } else if (event.key === "Escape") {
+    } else if (key === "Escape") {
         panel.leave();
     } else {
         return false;

@@ -9,14 +9,15 @@
  *
  * A tool gets the pointer's positions in pixels of the content: down, and optionally move, up and cancel. `held` is
  * true between down and up, `busy` while the tool can be cancelled, `dragged` for a tool that needs a pointer. Also
- * optional: draw(overlay, pointer), finish() for Enter or a double click, back() for one step back, and nudge(edges)
- * for arrow keys.
+ * optional: drop() takes back what the tool has done since down, draw(overlay, pointer), finish() for Enter or a double
+ * click, back() for one step back, and nudge(edges) for arrow keys.
  */
 export class Editor extends EventTarget {
     image = null; // shown under the content
     pointer = null; // position of the pointer or the keyboard's cursor, in pixels of the content
     keyboardCursor = false;
     view = null;
+    pointers = null; // follows the pointers on the canvas
 
     get activeTool() {
         return this.tools[this.tool];
@@ -33,6 +34,7 @@ export class Editor extends EventTarget {
     }
 
     setTool(tool) {
+        this.settle();
         this.cancel();
         this.set({ tool });
     }
@@ -48,16 +50,24 @@ export class Editor extends EventTarget {
 
     /** Cancels what the tool has begun. */
     cancel() {
+        this.pointers?.cancel();
         this.activeTool.cancel?.();
         this.changed("state");
     }
 
+    /** Ends what a pointer draws: other edits follow it. */
+    settle() {
+        this.pointers?.finish();
+    }
+
     undo() {
+        this.settle();
         this.activeTool.cancel?.();
         this.changed(this.content.undo() ? "edit" : "state");
     }
 
     redo() {
+        this.settle();
         this.activeTool.cancel?.();
         this.changed(this.content.redo() ? "edit" : "state");
     }

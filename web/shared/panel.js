@@ -1,7 +1,7 @@
 /** An editor on the screen: bars, canvas, status line and pop-ups, in a shadow tree of its own. */
 
 import { commandButton, element } from "./elements.js";
-import { followPointers } from "./pointer.js";
+import { Pointers } from "./pointer.js";
 import { readStyle } from "./style.js";
 
 const STYLE = await readStyle("panel.css", import.meta.url);
@@ -143,7 +143,7 @@ export class Panel {
 
     #connect() {
         const { signal, editor, host, root } = this;
-        const pointers = followPointers(this.canvas, editor, signal);
+        const pointers = editor.pointers = new Pointers(this.canvas, editor, signal);
         const listen = (target, type, handler, options = {}) => {
             target.addEventListener(type, handler, { signal, ...options });
         };
@@ -155,6 +155,9 @@ export class Panel {
             this.#update();
         });
         listen(root, "keydown", (event) => this.#key(event));
+        for (const type of ["click", "input"]) {
+            listen(this.body, type, (event) => pointers.busy && this.#ignore(event), { capture: true });
+        }
         for (const type of ["copy", "cut", "paste"]) {
             listen(root, type, (event) => event.target.matches(FIELDS) && event.stopPropagation());
         }
@@ -174,12 +177,24 @@ export class Panel {
     }
 
     #key(event) {
-        if (event.target.matches(FIELDS)) {
+        const { pointers } = this.editor;
+        if (pointers.busy && event.key === "Escape") {
+            pointers.cancel();
+            this.#ignore(event);
+        } else if (pointers.busy) {
+            this.#ignore(event);
+        } else if (event.target.matches(FIELDS)) {
             this.#fieldKey(event);
         } else if (this.handleKey(event, event.target)) {
             event.stopPropagation();
             event.preventDefault();
         }
+    }
+
+    /** While a pointer draws, other pointers and keys do nothing. */
+    #ignore(event) {
+        event.stopImmediatePropagation();
+        event.preventDefault();
     }
 
     /** A field keeps its keys, except keys that leave the field, and Ctrl+Enter, which runs the graph. */

@@ -1,120 +1,297 @@
-/** Mouse, pen and touch on the canvas: one pointer works, two fingers zoom and pan. */
+/** Mouse, pen and touch on the canvas: the first pointer owns the gesture until it ends; two fingers zoom and pan. */
 
 const WHEEL_ZOOM = 1.0015;
 const LIGHTEST = 0.25; // of the brush's size, for the lightest touch of a pen
 const PEN_ERASER = 32; // PointerEvent.buttons
+const BUTTONS = [1, 4, 2, 8, 16, PEN_ERASER]; // the bit of PointerEvent.buttons for each PointerEvent.button
+const STILL = 10; // CSS pixels; a finger that moves farther uses the tool, and a second finger is ignored
 
-export function followPointers(canvas, editor, signal) {
-    const { view } = editor;
-    const fingers = new Map();
-    let drawing = null; // id of the pointer that uses the tool
-    let panning = null; // last position of the middle button
+/**
+ * A gesture has move(event), finish() and cancel() for its own pointers, and owns(event). It may have join(event), true
+ * if the gesture takes another pointer, and yields(event), true if another pointer may replace the gesture.
+ */
+class OnePointer {
+    constructor(editor, event) {
+        const button = BUTTONS[event.button] & event.buttons || event.buttons;
+        Object.assign(this, { editor, id: event.pointerId, button });
+    }
 
-    const details = (event) => ({
-        screen: view.toScreen(event),
-        pressure: event.pointerType === "pen" ? LIGHTEST + (1 - LIGHTEST) * event.pressure : 1,
-        eraser: event.pointerType === "pen" && Boolean(event.buttons & PEN_ERASER),
-    });
+    owns({ pointerId }) {
+        return pointerId === this.id;
+    }
 
-    const show = ({ screen }) => {
-        editor.pointer = view.toContent(screen);
-        editor.keyboardCursor = false;
-    };
+    /** The button of the gesture is up, though another button of the mouse is still down. */
+    isOver({ buttons }) {
+        return !(buttons & this.button);
+    }
 
-    const down = (event) => {
-        canvas.focus({ preventScroll: true });
-        canvas.setPointerCapture(event.pointerId);
-        const position = details(event);
-        if (event.pointerType === "touch") {
-            fingers.set(event.pointerId, position.screen);
+    move() {}
+
+    finish() {}
+
+    cancel() {}
+}
+
+/** Uses the tool. */
+class Stroke extends OnePointer {
+    constructor(editor, event) {
+        super(editor, event);
+        this.tool = editor.activeTool;
+        this.#apply("down", event);
+    }
+
+    move(event) {
+        const steps = event.getCoalescedEvents?.() ?? [];
+        for (const step of steps.length ? steps : [event]) {
+            this.#apply("move", step);
         }
-        show(position);
-        if (fingers.size > 1) {
-            drawing = null;
-            editor.cancel();
-        } else if (event.button === 1) {
-            event.preventDefault();
-            panning = position.screen;
-        } else if (event.altKey) {
-            editor.pick();
-        } else if (event.button === 0 || position.eraser) {
-            drawing = event.pointerId;
-            editor.activeTool.down(editor.pointer, position);
-        }
-        view.refresh();
-    };
+    }
 
-    const pinch = (event) => {
-        const [a, b] = fingers.values();
-        fingers.set(event.pointerId, view.toScreen(event));
-        const [c, d] = fingers.values();
+    finish() {
+        this.tool.up?.();
+    }
+
+    cancel() {
+        this.tool.drop?.();
+        this.editor.changed("state");
+    }
+
+    #apply(action, event) {
+        const { view } = this.editor, screen = view.toScreen(event), isPen = event.pointerType === "pen";
+        this.tool[action]?.(view.toContent(screen), {
+            screen,
+            pressure: isPen ? LIGHTEST + (1 - LIGHTEST) * event.pressure : 1,
+            eraser: isPen && Boolean(event.buttons & PEN_ERASER),
+        });
+    }
+}
+
+/** Moves the view. */
+class Pan extends OnePointer {
+    constructor(editor, event) {
+        super(editor, event);
+        this.last = editor.view.toScreen(event);
+    }
+
+    move(event) {
+        const now = this.editor.view.toScreen(event);
+        this.editor.view.pan(now.x - this.last.x, now.y - this.last.y);
+        this.last = now;
+    }
+}
+
+/** Fingers on the canvas: a finger that moves or leaves uses the tool; two fingers zoom and move the view. */
+class Fingers {
+    #stroke = null;
+    #pinched = false;
+    #fingers = new Map(); // the last event of each finger
+
+    constructor(editor, event) {
+        this.editor = editor;
+        this.first = event;
+        this.#fingers.set(event.pointerId, event);
+    }
+
+    owns({ pointerId }) {
+        return this.#fingers.has(pointerId);
+    }
+
+    yields({ pointerType }) {
+        return pointerType !== "touch" && !this.#stroke;
+    }
+
+    isOver() {
+        return false;
+    }
+
+    join(event) {
+        const joins = event.pointerType === "touch" && !this.#stroke && this.#fingers.size < 2;
+        if (joins) {
+            this.#fingers.set(event.pointerId, event);
+            this.#pinched = true;
+        }
+        return joins;
+    }
+
+    /** True while another finger of the gesture is on the canvas. */
+    leave({ pointerId }) {
+        if (this.#fingers.size > 1) {
+            this.#fingers.delete(pointerId);
+            return true;
+        }
+        return false;
+    }
+
+    move(event) {
+        if (this.#fingers.size > 1) {
+            this.#pinch(event);
+        } else if (!this.#pinched && (this.#stroke || distance(this.first, event) > STILL)) {
+            this.#stroke ??= new Stroke(this.editor, this.first);
+            this.#stroke.move(event);
+        }
+        this.#fingers.set(event.pointerId, event);
+    }
+
+    finish() {
+        if (!this.#pinched) {
+            (this.#stroke ?? new Stroke(this.editor, this.first)).finish();
+        }
+    }
+
+    cancel() {
+        this.#stroke?.cancel();
+    }
+
+    #pinch(event) {
+        const { view } = this.editor;
+        const [a, b] = [...this.#fingers.values()].map((finger) => view.toScreen(finger));
+        const moved = new Map(this.#fingers).set(event.pointerId, event);
+        const [c, d] = [...moved.values()].map((finger) => view.toScreen(finger));
         const before = middle(a, b), now = middle(c, d);
         view.pan(now.x - before.x, now.y - before.y);
         view.zoom(span(c, d) / Math.max(1, span(a, b)), now);
-    };
-
-    const move = (event) => {
-        if (fingers.size > 1) {
-            if (fingers.has(event.pointerId)) pinch(event);
-            return;
-        }
-        const position = details(event);
-        show(position);
-        if (panning) {
-            view.pan(position.screen.x - panning.x, position.screen.y - panning.y);
-            panning = position.screen;
-        } else if (drawing === event.pointerId) {
-            const steps = event.getCoalescedEvents?.() ?? [];
-            for (const step of steps.length ? steps : [event]) {
-                const at = details(step);
-                editor.activeTool.move?.(view.toContent(at.screen), at);
-            }
-        }
-        view.refresh();
-    };
-
-    const up = (event) => {
-        fingers.delete(event.pointerId);
-        panning = null;
-        if (drawing === event.pointerId) {
-            drawing = null;
-            editor.activeTool.up?.();
-        }
-        view.refresh();
-    };
-
-    const cancel = (event) => {
-        fingers.delete(event.pointerId);
-        panning = null;
-        if (drawing === event.pointerId) {
-            drawing = null;
-            editor.cancel();
-        }
-    };
-
-    const leave = () => {
-        editor.pointer = null;
-        view.refresh();
-    };
-
-    const wheel = (event) => {
-        const zooms = event.altKey || event.ctrlKey || !editor.activeTool.wheel;
-        if (!zooms) {
-            editor.activeTool.wheel(-Math.sign(event.deltaY));
-        } else {
-            view.zoom(WHEEL_ZOOM ** -event.deltaY, view.toScreen(event));
-        }
-    };
-
-    const listen = (type, handler) => canvas.addEventListener(type, handler, { signal });
-    listen("pointerdown", down);
-    listen("pointermove", move);
-    listen("pointerup", up);
-    listen("pointercancel", cancel);
-    listen("pointerleave", leave);
-    listen("dblclick", () => editor.activeTool.finish?.());
-    return { wheel };
+    }
 }
 
+/** Follows the pointers on a canvas. */
+export class Pointers {
+    #gesture = null;
+
+    constructor(canvas, editor, signal) {
+        Object.assign(this, { canvas, editor });
+        const listen = (target, type, handler) => target.addEventListener(type, handler, { signal });
+        listen(canvas, "pointerdown", (event) => this.#down(event));
+        listen(canvas, "pointermove", (event) => this.#move(event));
+        listen(canvas, "pointerup", (event) => this.#owns(event) && this.#leave(event, () => this.finish()));
+        listen(canvas, "pointercancel", (event) => this.#owns(event) && this.#leave(event, () => this.cancel()));
+        listen(canvas, "pointerleave", () => this.#hide());
+        listen(canvas, "dblclick", () => !this.busy && editor.activeTool.finish?.());
+        listen(canvas, "contextmenu", (event) => this.busy && event.preventDefault());
+        for (const type of ["mousedown", "mouseup", "auxclick"]) {
+            listen(canvas, type, (event) => this.busy && event.button !== 0 && event.preventDefault());
+        }
+        for (const target of [canvas, document]) { // the document, if the canvas is no longer in the page
+            listen(target, "lostpointercapture", (event) => this.#owns(event) && this.#leave(event, () => this.finish()));
+        }
+        listen(window, "blur", () => this.finish());
+        listen(document, "visibilitychange", () => document.hidden && this.finish());
+    }
+
+    /** True from the first pointer down to the end of its gesture. */
+    get busy() {
+        return this.#gesture !== null;
+    }
+
+    /** Ends the gesture as if its pointer had left the canvas. */
+    finish() {
+        this.#end("finish");
+    }
+
+    /** Ends the gesture and takes back what it has done. */
+    cancel() {
+        this.#end("cancel");
+    }
+
+    wheel(event) {
+        const { view, activeTool } = this.editor;
+        if (this.busy) {
+            return;
+        }
+        if (event.altKey || event.ctrlKey || !activeTool.wheel) {
+            view.zoom(WHEEL_ZOOM ** -event.deltaY, view.toScreen(event));
+        } else {
+            activeTool.wheel(-Math.sign(event.deltaY));
+        }
+    }
+
+    #end(how) {
+        const gesture = this.#gesture;
+        this.#gesture = null;
+        if (gesture) {
+            gesture[how]();
+            this.editor.view.refresh();
+        }
+    }
+
+    #owns(event) {
+        return Boolean(this.#gesture?.owns(event));
+    }
+
+    #leave(event, end) {
+        if (!this.#gesture.leave?.(event)) {
+            end();
+        }
+    }
+
+    #down(event) {
+        if (this.#owns(event)) {
+            this.finish(); // the browser has not told the end of the last gesture
+        }
+        if (this.#gesture?.join?.(event)) {
+            return;
+        }
+        if (this.#gesture?.yields?.(event)) {
+            this.cancel();
+        }
+        if (this.busy) {
+            return;
+        }
+        this.canvas.focus({ preventScroll: true });
+        if (this.editor.activeTool.held) {
+            this.editor.activeTool.up(); // the keyboard has lowered the tool
+        }
+        this.#show(event);
+        this.#begin(event);
+        this.editor.view.refresh();
+    }
+
+    #begin(event) {
+        const { editor, canvas } = this;
+        canvas.setPointerCapture(event.pointerId);
+        if (event.button === 1) {
+            event.preventDefault();
+            this.#gesture = new Pan(editor, event);
+        } else if (event.altKey) {
+            this.#gesture = new OnePointer(editor, event);
+            editor.pick();
+        } else if (event.pointerType === "touch") {
+            this.#gesture = new Fingers(editor, event);
+        } else if (event.button === 0 || event.buttons & PEN_ERASER) {
+            this.#gesture = new Stroke(editor, event);
+        }
+    }
+
+    #move(event) {
+        const { editor } = this;
+        if (this.busy && !this.#owns(event)) {
+            return;
+        }
+        if (this.#gesture?.isOver(event)) {
+            this.finish();
+        }
+        if (!this.busy && (event.pointerType === "touch" || keyboardDraws(editor))) {
+            return;
+        }
+        this.#show(event);
+        this.#gesture?.move(event);
+        editor.view.refresh();
+    }
+
+    #show(event) {
+        const { editor } = this;
+        editor.pointer = editor.view.toContent(editor.view.toScreen(event));
+        editor.keyboardCursor = false;
+    }
+
+    #hide() {
+        if (!this.busy && !keyboardDraws(this.editor)) {
+            this.editor.pointer = null;
+            this.editor.view.refresh();
+        }
+    }
+}
+
+const keyboardDraws = ({ keyboardCursor, activeTool }) => keyboardCursor && Boolean(activeTool.held);
+const distance = (a, b) => Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY);
 const middle = (a, b) => ({ x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 });
 const span = (a, b) => Math.hypot(a.x - b.x, a.y - b.y);

@@ -95,11 +95,15 @@ export class Drag {
         }
     }
 
-    cancel() {
+    drop() {
         if (this.busy) {
             this.#grip = null;
             this.editor.content.cancel();
         }
+    }
+
+    cancel() {
+        this.drop();
     }
 
     /** Moves the sides of the box by so many pixels, in one step. */
@@ -141,6 +145,10 @@ export class Hand {
 
     up() {
         this.#last = null;
+    }
+
+    drop() {
+        this.up();
     }
 
     cancel() {

@@ -1,20 +1,10 @@
 /** An editor as a widget of a node: value, background image, removal. */
 
-import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
+import { followBackground } from "./background.js";
+import { chain } from "./chain.js";
 
 const MIN_HEIGHT = 300;
-const BACKGROUND = "background";
-
-/** Calls `after` each time after a method of this object. */
-export function chain(object, name, after) {
-    const before = object[name];
-    object[name] = function (...values) {
-        const result = before?.apply(this, values);
-        after.apply(this, values);
-        return result;
-    };
-}
 
 /** The text of the edited content, next to the panel that shows the content. */
 class Value {
@@ -87,30 +77,4 @@ export function editorWidget(node, name, type, text, { Panel, wordsFor, codec })
     followBackground(node, panel);
     value.load(text);
     return { widget, panel };
-}
-
-/** Shows the connected image: the preview of the connected node, or the image of the last run. */
-function followBackground(node, { editor, host, signal }) {
-    const input = () => node.inputs.findIndex(({ name }) => name === BACKGROUND);
-    const show = (src) => {
-        const image = new Image();
-        image.addEventListener("load", () => editor.setImage(image), { signal });
-        image.src = src;
-    };
-    const refresh = () => {
-        const shown = node.getInputNode(input())?.imgs?.[0]?.src;
-        if (!node.isInputConnected(input())) {
-            editor.setImage(null);
-        } else if (shown && !editor.image) {
-            show(shown);
-        }
-    };
-    chain(node, "onConnectionsChange", refresh);
-    chain(node, "onExecuted", (output) => {
-        const [file] = output?.[BACKGROUND] ?? [];
-        if (file) {
-            show(api.apiURL(`/view?${new URLSearchParams(file)}`));
-        }
-    });
-    host.addEventListener("pointerenter", refresh, { signal });
 }

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...dynast.face import build_face_label, split_parts
 from ...datasets import FaceDataset
 from ...datasets.augment import mirror_sample
+from ...datasets.decoding import read_text
 from ...training.settings import Section, Fraction
 
 PEOPLE_FILE = "people.txt"
@@ -42,7 +43,7 @@ def read_people(source: Path, names: Sequence[str]) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"data: no {path}: lines 'NAME PERSON' must say which images show one person; or set "
                                 "exemplars.person to 0")
-    rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    rows = [line.split() for line in read_text(path).splitlines() if line.strip()]
     if bad := [row for row in rows if len(row) != 2]:
         raise ValueError(f"data: {path}: '{' '.join(bad[0])}' is no line of a name and a person")
     people = {Path(name).stem: person for name, person in rows}

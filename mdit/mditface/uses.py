@@ -1,0 +1,90 @@
+"""How the conditions of a run use masks: how many entries it needs at once, and how large they are
+(docs/design/mditface.md, section 6.3)."""
+from __future__ import annotations
+
+import collections
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+
+import comfy.samplers
+
+from ..shared.conds import CarriedCond
+from .cache import StaticStore
+from .keys import identify
+
+
+class MaskUse(NamedTuple):
+    """A mask as one condition of a run reads it.
+
+    cond: the condition's mask. The conditions that the host adds share it with the condition that they copy.
+    area: the region (h, w, y, x in latent cells), None for all.
+    hooks: the condition's hooks with their keyframes, which put them in one state at a time.
+    """
+    cond: CarriedCond
+    area: tuple | None
+    hooks: tuple
+
+
+def list_uses(conds: dict[str, list[dict]], key: str, sides: tuple[int, int], device: torch.device) -> list[MaskUse]:
+    """How the conditions of a run, bound under `key`, read their masks on latents of these sides.
+
+    The host resolves regions, and adds conditions for regions that the other half of guidance lacks, after it has
+    loaded the models. Both happen here on copies, because the entries' bytes are announced before.
+    """
+    copies = {name: [*group] for name, group in conds.items()}
+    for group in copies.values():
+        comfy.samplers.resolve_areas_and_cond_masks_multidim(group, sides, device)
+    for name, group in copies.items():
+        for cond in group:
+            for other in copies:
+                if other != name:
+                    comfy.samplers.create_cond_with_same_area_if_none(copies[other], cond)
+    return list(find_uses(itertools.chain.from_iterable(copies.values()), key, sides))
+
+
+def find_uses(conds: Iterable[dict], key: str, sides: tuple[int, int]) -> Iterator[MaskUse]:
+    """Leaves out masks that are never read, and regions outside of the latent, which the host refuses."""
+    for cond in conds:
+        carried = cond["model_conds"][key]
+        if carried.cond is None or carried.cond.reference.strength == 0:
+            continue
+        area = clip_area(cond.get("area"), sides)
+        if area is None or min(area[:2]) > 0:
+            yield MaskUse(carried, area, list_keyed_hooks(cond))
+
+
+def list_keyed_hooks(cond: dict) -> tuple:
+    """The hooks of a condition with their keyframes."""
+    group = cond.get("hooks")
+    hooks = [] if group is None else group.hooks
+    return tuple((identify(hook.hook_ref), identify(hook.hook_keyframe)) for hook in hooks)
+
+
+def clip_area(area: tuple | None, sides: tuple[int, int]) -> tuple | None:
+    """The part of a region that lies in the latent, as the host cuts it."""
+    if area is None:
+        return None
+    area = comfy.samplers.add_area_dims(list(area), len(sides))
+    half = len(area) // 2
+    lengths = area[:len(sides)]
+    offsets = area[half:half + len(sides)]
+    return (*(min(side - offset, length) for side, length, offset in zip(sides, lengths, offsets)), *offsets)
+
+
+def count_missing_bytes(store: StaticStore, needed: dict[tuple, int], state: tuple) -> int:
+    """The bytes of a run's entries that a store lacks.
+
+    needed: bytes by digest, hooks and prompt of each. state: patches_uuid, identity, mode and type of the run's keys.
+    """
+    present = collections.Counter(key.inputs.digest for key in store.cache.entries
+                                  if (key.patches_uuid, key.identity, key.mode, key.dtype) == state)
+    missing = 0
+    for (digest, _, _), nbytes in needed.items():
+        if present[digest] > 0:
+            present[digest] -= 1
+        else:
+            missing += nbytes
+    return missing
