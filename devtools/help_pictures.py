@@ -19,7 +19,7 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from devtools.browser import NO_WELCOME, front_end, write_settings
+from devtools.browser import NO_WELCOME, open_front_end, write_settings
 from devtools.server import MODEL_ENDINGS, ROOT, Server
 
 DOCS = ROOT / "web" / "docs"
@@ -60,7 +60,7 @@ class Refused(Exception):
     """Why no picture was drawn, as one sentence."""
 
 
-def graph_in(file: Path) -> dict:
+def read_graph(file: Path) -> dict:
     """The graph that an image file holds."""
     return json.loads(Image.open(file).info["workflow"])
 
@@ -84,7 +84,7 @@ def wanted_graph(argument: str) -> tuple[str, dict]:
     if file:
         return name, graph_file(Path(file))
     try:
-        return name, graph_in(DOCS / f"{name}.png")
+        return name, read_graph(DOCS / f"{name}.png")
     except FileNotFoundError:
         raise Refused(f"{name} has no picture yet: give {name}=GRAPH.json") from None
     except (OSError, KeyError):
@@ -156,7 +156,7 @@ def draw_pictures(graphs: dict[str, dict]) -> None:
     """Draw the graphs in one browser and save the image of each under its node's id."""
     with tempfile.TemporaryDirectory(prefix="mditface-help-") as base, make_server(Path(base)) as server:
         place_models(server, graphs.values())
-        with front_end(server.url) as page:
+        with open_front_end(server.url) as page:
             page.set_viewport_size({"width": 1400, "height": 2000})
             for name, graph in graphs.items():
                 image, saved = draw_graph(page, name, graph)

@@ -16,8 +16,8 @@ from pathlib import Path
 from string import Template
 
 from devtools.host import load_pack
-from devtools.node_info import ROOT, cell, input_slots, output_slots, read_pack
-from devtools.texts import node_texts
+from devtools.node_info import ROOT, cell, list_input_slots, list_output_slots, read_pack
+from devtools.texts import make_node_texts
 
 SKELETONS = Path(__file__).with_name("skeletons")
 SOURCES = {  # nodes of the host that make a type
@@ -65,27 +65,27 @@ def find_node(nodes: dict[str, dict], node_id: str, file: str | None = None) -> 
     return node
 
 
-def chain(node: dict, nodes: dict[str, dict]) -> str:
+def guess_chain(node: dict, nodes: dict[str, dict]) -> str:
     """A first guess of the minimal graph: a node that feeds the new one, the new one, a node that shows its output."""
     sources = {}
     for other in nodes.values():
         if other is not node:
             sources |= dict.fromkeys(other["output"], other["display_name"])
     sources |= SOURCES
-    feeding = [sources[slot.kind] for slot in input_slots(node) if slot.kind in sources]
+    feeding = [sources[slot.kind] for slot in list_input_slots(node) if slot.kind in sources]
     titles = [*feeding[:1], node["display_name"]]
     if node["output"]:
         titles.append(SINKS.get(node["output"][0], ANY_SINK))
     return " -> ".join(f"`{title}`" for title in titles)
 
 
-def fields(node: dict, nodes: dict[str, dict]) -> dict[str, str]:
+def fill_fields(node: dict, nodes: dict[str, dict]) -> dict[str, str]:
     """What the skeletons' fields stand for."""
-    inputs = input_slots(node)
-    outputs = output_slots(node)
+    inputs = list_input_slots(node)
+    outputs = list_output_slots(node)
     return {
         "node_id": node["name"], "title": node["display_name"], "description": node["description"],
-        "file": node["file"], "class_name": node["class_name"], "chain": chain(node, nodes),
+        "file": node["file"], "class_name": node["class_name"], "chain": guess_chain(node, nodes),
         "inputs": "\n".join(f"| `{slot.name}` | {cell(slot.tooltip)} |" for slot in inputs),
         "outputs": "\n".join(f"| `{slot.name}` | {cell(slot.tooltip)} |" for slot in outputs),
         "input_names": "\n".join(f"| `{slot.name}` | |" for slot in inputs),
@@ -93,34 +93,34 @@ def fields(node: dict, nodes: dict[str, dict]) -> dict[str, str]:
     }
 
 
-def without_empty_tables(page: str) -> str:
+def drop_empty_tables(page: str) -> str:
     """A page without the tables that have no row: of inputs or outputs that the node has not."""
     return re.sub(r"\|[^\n]*\|\n\| --- \| --- \|\n\n\n", "", page)
 
 
-def emptied(texts: dict) -> dict:
+def empty_texts(texts: dict) -> dict:
     """The same keys with empty texts."""
-    return {key: emptied(value) if isinstance(value, dict) else "" for key, value in texts.items()}
+    return {key: empty_texts(value) if isinstance(value, dict) else "" for key, value in texts.items()}
 
 
-def new_files(root: Path, node: dict, nodes: dict[str, dict]) -> dict[Path, str]:
+def make_new_files(root: Path, node: dict, nodes: dict[str, dict]) -> dict[Path, str]:
     """The texts of the files that do not exist yet, by path."""
-    filled = fields(node, nodes)
+    filled = fill_fields(node, nodes)
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", node["class_name"]).lower()
     docs = root / "web" / "docs"
     paths = {docs / f"{node['name']}.md": "page.txt", docs / node["name"] / "zh.md": "zh.txt",
              root / "tests" / TEST_FOLDERS.get(node["file"], node["file"]) / f"test_{name}.py": "test.txt"}
-    return {path: without_empty_tables(Template((SKELETONS / skeleton).read_text("utf-8")).substitute(filled))
+    return {path: drop_empty_tables(Template((SKELETONS / skeleton).read_text("utf-8")).substitute(filled))
             for path, skeleton in paths.items()}
 
 
-def translated(root: Path, node: dict) -> tuple[Path, str]:
+def add_translation(root: Path, node: dict) -> tuple[Path, str]:
     """The Chinese texts of the nodes with empty ones for the new node."""
     path = root / "locales" / "zh" / "nodeDefs.json"
     entries = json.loads(path.read_text("utf-8"))
     if node["name"] in entries:
         raise Refused(f"{path.relative_to(root)} has an entry {node['name']} already")
-    entries[node["name"]] = emptied(node_texts({node["name"]: node})[node["name"]])
+    entries[node["name"]] = empty_texts(make_node_texts({node["name"]: node})[node["name"]])
     return path, json.dumps(dict(sorted(entries.items())), indent=1, ensure_ascii=False) + "\n"
 
 
@@ -148,7 +148,7 @@ def with_line_added(section: str, line: str) -> str:
     return f"{section[:start]}{lines}\n{line}\n{rest}"
 
 
-def listed(root: Path, node: dict) -> dict[Path, str]:
+def list_node(root: Path, node: dict) -> dict[Path, str]:
     """The changelog and the system's page in docs/systems, with the new node; those that name it already are left."""
     title = node["display_name"]
     changed = {}
@@ -168,13 +168,13 @@ def listed(root: Path, node: dict) -> dict[Path, str]:
 
 def write_node(root: Path, node: dict, nodes: dict[str, dict]) -> list[Path]:
     """Write all that a node needs into the tree at `root`; the paths. Refused when one of the files exists."""
-    files = new_files(root, node, nodes)
+    files = make_new_files(root, node, nodes)
     for path in files:
         if path.exists():
             raise Refused(f"{path.relative_to(root)} exists already: nothing was written")
-    zh, texts = translated(root, node)
+    zh, texts = add_translation(root, node)
     files[zh] = texts
-    files |= listed(root, node)
+    files |= list_node(root, node)
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")

@@ -49,7 +49,7 @@ def inputs(groups: dict, prefix: str = "") -> Iterator[tuple[str, str, str, dict
                     yield from inputs(choice["inputs"], f"{prefix}{name}.")
 
 
-def input_slots(node: dict) -> list[Slot]:
+def list_input_slots(node: dict) -> list[Slot]:
     """The inputs of a node, each name once."""
     slots = {}
     for name, kind, _, options in inputs(node["input"]):
@@ -57,17 +57,17 @@ def input_slots(node: dict) -> list[Slot]:
             (inner,) = options["template"]["input"]["required"].values()
             kind = f"{inner[0]}, several"
         default = str(options.get("default", ""))
-        slots.setdefault(name, Slot(name, shown_kind(kind), options.get("tooltip") or "", default))
+        slots.setdefault(name, Slot(name, name_kind(kind), options.get("tooltip") or "", default))
     return list(slots.values())
 
 
-def output_slots(node: dict) -> list[Slot]:
+def list_output_slots(node: dict) -> list[Slot]:
     tips = node["output_tooltips"] or [""] * len(node["output"])
-    return [Slot(name, shown_kind(kind), tip or "")
+    return [Slot(name, name_kind(kind), tip or "")
             for name, kind, tip in zip(node["output_name"], node["output"], tips)]
 
 
-def shown_kind(kind: str) -> str:
+def name_kind(kind: str) -> str:
     """A type of the host in the words of its users."""
     return {"COMFY_DYNAMICCOMBO_V3": "COMBO", "*": "any"}.get(kind, kind.replace(",", " or "))
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from devtools.node_info import ROOT, Slot, cell, input_slots, output_slots
+from devtools.node_info import ROOT, Slot, cell, list_input_slots, list_output_slots
 
 PAGE = ROOT / "docs" / "nodes.md"
 GROUPS = {  # files of the folder nodes, by the heading under which their nodes stand
@@ -47,14 +47,14 @@ def section(node: dict) -> Iterator[str]:
     name = node["name"]
     yield from ("", f"### {node['display_name']}", "", f"`{name}`: {cell(node['description'])}")
     yield from ("", f"Help page: [English](../web/docs/{name}.md), [Chinese](../web/docs/{name}/zh.md).")
-    if slots := input_slots(node):
+    if slots := list_input_slots(node):
         yield from ("", "| Input | Type | Default | Meaning |", "| --- | --- | --- | --- |")
-        yield from (f"| `{slot.name}` | {cell(slot.kind)} | {shown_default(slot)} | {cell(slot.tooltip)} |"
+        yield from (f"| `{slot.name}` | {cell(slot.kind)} | {format_default(slot)} | {cell(slot.tooltip)} |"
                     for slot in slots)
-    if slots := output_slots(node):
+    if slots := list_output_slots(node):
         yield from ("", "| Output | Type | Meaning |", "| --- | --- | --- |")
         yield from (f"| `{slot.name}` | {cell(slot.kind)} | {cell(slot.tooltip)} |" for slot in slots)
 
 
-def shown_default(slot: Slot) -> str:
+def format_default(slot: Slot) -> str:
     return f"`{cell(slot.default)}`" if 0 < len(slot.default) <= LONGEST_DEFAULT else ""

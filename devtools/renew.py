@@ -17,11 +17,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from devtools import missing, node_list, painter_tables, thumbnails
-from devtools.browser import chromium, front_end
+from devtools.browser import chromium, open_front_end
 from devtools.host import load_pack
 from devtools.node_info import ROOT, inputs, own, read_pack
 from devtools.server import Server
-from devtools.texts import SOURCE, TRANSLATIONS, locale, main_texts, node_texts, untranslated
+from devtools.texts import SOURCE, TRANSLATIONS, locale, list_untranslated, main_texts, make_node_texts
 
 SNAPSHOT = ROOT / "tests" / "snapshot.json"
 LOCALES = ROOT / "locales"
@@ -34,12 +34,12 @@ TO_API = "async graph => { await app.loadGraphData(graph); return (await app.gra
 # The snapshot: what saved graphs and API callers rely on
 
 
-def snapshot(info: dict[str, dict]) -> dict[str, dict]:
+def make_snapshot(info: dict[str, dict]) -> dict[str, dict]:
     """Ids, and the order, names and types of inputs and outputs."""
-    return {name: signature(node) for name, node in own(info).items()}
+    return {name: make_signature(node) for name, node in own(info).items()}
 
 
-def signature(node: dict) -> dict[str, list[str]]:
+def make_signature(node: dict) -> dict[str, list[str]]:
     return {"inputs": [f"{slot}: {kind}, {group}" for slot, kind, group, _ in inputs(node["input"])],
             "outputs": [f"{slot}: {kind}" for slot, kind in zip(node["output_name"], node["output"])]}
 
@@ -50,7 +50,7 @@ def differences(old: dict[str, dict], new: dict[str, dict]) -> dict[str, str]:
             for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)}
 
 
-def unmentioned(changed: Iterable[str], info: dict[str, dict], changelog: str) -> list[str]:
+def list_unmentioned(changed: Iterable[str], info: dict[str, dict], changelog: str) -> list[str]:
     """Titles of changed nodes that the changelog's newest section does not name; for a node that is gone, its id."""
     newest = " ".join(changelog.split("\n## ")[1].split())
     titles = [info[name]["display_name"] if name in info else name for name in changed]
@@ -67,7 +67,7 @@ def write_json(path: Path, content: dict) -> None:
 
 def write_api_graphs(url: str) -> None:
     """What the front end's *Export (API)* makes of each template."""
-    with front_end(url) as page:
+    with open_front_end(url) as page:
         for file in sorted(GRAPHS.glob("*.json")):
             nodes = page.evaluate(TO_API, json.loads(file.read_text("utf-8")))
             lines = [f' "{name}": ' + json.dumps({"class_type": node["class_type"], "inputs": node["inputs"]})
@@ -79,12 +79,12 @@ def write_what_follows(base: Path) -> list[str]:
     """Write the generated files; the titles of nodes that the changelog has to name first."""
     with Server(base) as server:
         info = server.object_info()
-        changed = differences(json.loads(SNAPSHOT.read_text()), snapshot(info))
-        if silent := unmentioned(changed, info, (ROOT / "CHANGELOG.md").read_text()):
+        changed = differences(json.loads(SNAPSHOT.read_text()), make_snapshot(info))
+        if silent := list_unmentioned(changed, info, (ROOT / "CHANGELOG.md").read_text()):
             return silent
-        write_json(SNAPSHOT, snapshot(info))
+        write_json(SNAPSHOT, make_snapshot(info))
         painter_tables.main()
-        write_json(LOCALES / SOURCE / "nodeDefs.json", node_texts(info))
+        write_json(LOCALES / SOURCE / "nodeDefs.json", make_node_texts(info))
         write_json(LOCALES / SOURCE / "main.json", locale(SOURCE).get("main", {}) | main_texts(info))
         if chromium():
             write_api_graphs(server.url)
@@ -116,8 +116,8 @@ def main(arguments: list[str] | None = None) -> int:
         nodes = read_pack()
         node_list.PAGE.write_text(node_list.page(nodes), "utf-8")
         lines = thumbnails.renew(Path(base) / "thumbnails")
-    lines += missing.everything(ROOT, nodes)
-    lines += [line for language in TRANSLATIONS for line in untranslated(language)]
+    lines += missing.list_everything(ROOT, nodes)
+    lines += [line for language in TRANSLATIONS for line in list_untranslated(language)]
     lines += changed_files(ROOT, before) or ["no file changed"]
     print(*dict.fromkeys(lines), sep="\n")
     return 0

@@ -79,7 +79,7 @@ def variables() -> dict[str, str]:
     return inherited | {"HF_HUB_OFFLINE": "1"}
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -110,7 +110,7 @@ class Server:
 
     def start(self, timeout: float = 180) -> None:
         """Start the host and wait until its API answers. RuntimeError with the last line of the log if it does not."""
-        self.port = free_port()
+        self.port = find_free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command(self.base, self.port, *self.arguments, host=self.host),

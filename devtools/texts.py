@@ -21,7 +21,7 @@ def main_texts(info: dict[str, dict]) -> dict[str, dict]:
             "dataTypes": {kind: kind for kind in sorted(kinds - host_kinds)}}
 
 
-def node_texts(info: dict[str, dict]) -> dict[str, dict]:
+def make_node_texts(info: dict[str, dict]) -> dict[str, dict]:
     """The file nodeDefs.json."""
     return {name: texts(node) for name, node in own(info).items()}
 
@@ -31,15 +31,15 @@ def texts(node: dict) -> dict:
     slots = {}
     for name, _, _, options in inputs(node["input"]):
         shown = options.get("display_name") or name.rpartition(".")[2]
-        slots.setdefault(name.replace(".", "_"), {"name": message(shown), "tooltip": options["tooltip"]})
+        slots.setdefault(name.replace(".", "_"), {"name": escape_message(shown), "tooltip": options["tooltip"]})
     results = {}
     for index, (name, tooltip) in enumerate(zip(node["output_name"], node["output_tooltips"])):
-        results[str(index)] = {"name": message(name), "tooltip": tooltip}
-    return {"display_name": message(node["display_name"]), "description": message(node["description"]),
+        results[str(index)] = {"name": escape_message(name), "tooltip": tooltip}
+    return {"display_name": escape_message(node["display_name"]), "description": escape_message(node["description"]),
             "inputs": slots, "outputs": results}
 
 
-def message(text: str) -> str:
+def escape_message(text: str) -> str:
     """A text for vue-i18n, which reads some signs of all texts but tooltips: these signs are quoted."""
     return re.sub(r"[{}@|]", r"{'\g<0>'}", text)
 
@@ -58,7 +58,7 @@ def locale(language: str, root: Path = ROOT) -> dict[str, dict]:
     return {file.stem: json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("*.json"))}
 
 
-def untranslated(language: str, root: Path = ROOT) -> list[str]:
+def list_untranslated(language: str, root: Path = ROOT) -> list[str]:
     """One line for each text that a language lacks or has in excess."""
     source = flat(locale(SOURCE, root))
     translation = flat(locale(language, root))

@@ -21,26 +21,25 @@ SIDE = 400  # pixels
 SIGN = "graph "  # begins the comment that holds the digest
 
 
-def graph_digest(graph: dict) -> str:
+def compute_graph_digest(graph: dict) -> str:
     """Digest of a graph in API form; the order of its keys does not count."""
     return hashlib.sha256(json.dumps(graph, sort_keys=True).encode()).hexdigest()
 
 
-def drawn_from(thumbnail: Path) -> str | None:
+def read_drawn_digest(thumbnail: Path) -> str | None:
     """Digest of the graph that drew a thumbnail, None for one that was made by hand."""
     with Image.open(thumbnail) as image:
         comment = image.info.get("comment", b"").decode("utf-8", "replace")
     return comment.removeprefix(SIGN) if comment.startswith(SIGN) else None
 
 
-def outdated(folder: Path = GRAPHS) -> list[str]:
+def list_outdated(folder: Path = GRAPHS) -> list[str]:
     """Names of the templates whose thumbnail is missing or drawn from another graph."""
     names = []
     for file in sorted((folder / "api").glob("*.json")):
         thumbnail = folder / f"{file.stem}.jpg"
-        if not thumbnail.is_file():
-            names.append(file.stem)
-        elif (found := drawn_from(thumbnail)) and found != graph_digest(json.loads(file.read_text("utf-8"))):
+        drawn = read_drawn_digest(thumbnail) if thumbnail.is_file() else ""
+        if drawn is not None and drawn != compute_graph_digest(json.loads(file.read_text("utf-8"))):
             names.append(file.stem)
     return names
 
@@ -48,7 +47,7 @@ def outdated(folder: Path = GRAPHS) -> list[str]:
 def save_thumbnail(image: Image.Image, graph: dict, path: Path) -> None:
     """A square JPEG that holds the digest of its graph."""
     square = ImageOps.fit(image.convert("RGB"), (SIDE, SIDE), Image.Resampling.LANCZOS)
-    square.save(path, quality=88, optimize=True, comment=(SIGN + graph_digest(graph)).encode())
+    square.save(path, quality=88, optimize=True, comment=(SIGN + compute_graph_digest(graph)).encode())
 
 
 def draw_thumbnail(server: Server, graph: dict) -> Image.Image:
@@ -64,7 +63,7 @@ def renew(base: Path, folder: Path = GRAPHS) -> list[str]:
 
     devtools.host must have loaded the pack. `base` is an empty folder for the server's files.
     """
-    names = outdated(folder)
+    names = list_outdated(folder)
     if not names:
         return []
     from mditface.tests.e2e import stand_ins

@@ -71,7 +71,8 @@ def read_order(source: Path, classes: Sequence[str] | None) -> tuple[int, ...]:
         listed = source / "classes.txt"
         if not listed.is_file():
             return tuple(range(len(CLASSES)))
-        names, origin = read_text(listed).split("\n"), str(listed)
+        names = read_text(listed).split("\n")
+        origin = str(listed)
     return tuple(find_class(name, origin) for name in names if name.strip())
 
 

@@ -151,7 +151,7 @@ def write_image(path: Path, image: Tensor) -> None:
 
 def fill_folder(folder: Path, samples: Iterable[tuple[int, dict]], generator: Generator, batch: int) -> None:
     """Draws the images that the folder lacks, of (number, sample) pairs."""
-    missing = ((number, sample) for number, sample in samples if not make_image_path(folder, number).exists())
+    missing = ((number, face) for number, face in samples if not make_image_path(folder, number).exists())
     while chunk := list(itertools.islice(missing, batch)):
         numbers, faces = zip(*chunk)
         labels = torch.stack([face["labels"] for face in faces])

@@ -68,10 +68,10 @@ def sentence(dev, capsys, *argv: str) -> str:
 
 
 def test_cache_folder(dev, monkeypatch, tmp_path):
-    assert environment.cache_folder() == tmp_path / "cache"
+    assert environment.find_cache_folder() == tmp_path / "cache"
     monkeypatch.delenv("MDITFACE_HOME")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert environment.cache_folder() == tmp_path / "xdg" / "mditface"
+    assert environment.find_cache_folder() == tmp_path / "xdg" / "mditface"
 
 
 def test_host_lookup_order(dev, monkeypatch, tmp_path):
@@ -229,8 +229,8 @@ def test_run_hands_over_arguments_and_exit_code(dev, pips, tmp_path):
 
 def test_packages_are_those_of_pyproject(dev):
     tests = {"pytest", "hypothesis", "ruff", "playwright", "numba", "accelerate"}
-    checks = set(environment.optional_packages("check"))
-    assert tests <= set(environment.optional_packages("test", "training"))
+    checks = set(environment.list_optional_packages("check"))
+    assert tests <= set(environment.list_optional_packages("test", "training"))
     assert "comfy-cli" in checks and not tests & checks
 
 

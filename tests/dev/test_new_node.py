@@ -40,7 +40,7 @@ def content(folder) -> dict:
 
 
 def test_skeletons(tree, nodes):
-    before = missing.everything(tree, nodes)
+    before = missing.list_everything(tree, nodes)
     written = new_node.write_node(tree, NODE, nodes)
     assert {path.as_posix() for path in written} == {*FILES, "locales/zh/nodeDefs.json", "CHANGELOG.md", SYSTEM}
     page, chinese, test = ((tree / file).read_text("utf-8") for file in FILES)
@@ -53,7 +53,7 @@ def test_skeletons(tree, nodes):
     ast.parse(test)
     assert "from mditface.nodes.pt_dit import TurnFace\n" in test
     assert "MDiT_TurnFace has no help page: web/docs/MDiT_TurnFace.md" in before
-    assert [line for line in missing.everything(tree, nodes) if "help page" in line and "TurnFace" in line] == []
+    assert [line for line in missing.list_everything(tree, nodes) if "help page" in line and "TurnFace" in line] == []
 
 
 def test_translation_changelog_and_table(tree, nodes, root):
@@ -61,7 +61,7 @@ def test_translation_changelog_and_table(tree, nodes, root):
     old, new = (texts.locale("zh", folder)["nodeDefs"] for folder in (root, tree))
     entry = new.pop("MDiT_TurnFace")
     assert new == old
-    source = texts.node_texts({NODE["name"]: NODE})["MDiT_TurnFace"]
+    source = texts.make_node_texts({NODE["name"]: NODE})["MDiT_TurnFace"]
     assert texts.flat(entry) == dict.fromkeys(texts.flat(source), "")
     log = (tree / "CHANGELOG.md").read_text("utf-8")
     assert log.replace("* *Turn Face*: Turns a face.\n", "") == (root / "CHANGELOG.md").read_text("utf-8")

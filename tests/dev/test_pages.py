@@ -63,7 +63,7 @@ def test_every_file_of_nodes_belongs_to_a_group(nodes):
 
 
 def test_thumbnails_are_current():
-    assert thumbnails.outdated() == []
+    assert thumbnails.list_outdated() == []
 
 
 # What the checks notice
@@ -72,7 +72,7 @@ def test_thumbnails_are_current():
 @pytest.fixture
 def tree(root, tmp_path, nodes):
     """A copy of the pages, translations and templates, in which nothing is missing."""
-    if missing.everything(root, nodes):
+    if missing.list_everything(root, nodes):
         pytest.skip("mend test_no_node_lacks and test_no_template_lacks first")
     for folder in ("locales", "example_workflows"):
         shutil.copytree(root / folder, tmp_path / folder)
@@ -82,9 +82,9 @@ def tree(root, tmp_path, nodes):
         page.touch()
         for kind in ("md", "png"):
             (tmp_path / "web" / "docs" / f"{name}.{kind}").touch()
-    complete = {"nodeDefs": texts.node_texts(nodes)}
+    complete = {"nodeDefs": texts.make_node_texts(nodes)}
     (tmp_path / "locales" / "zh" / "nodeDefs.json").write_text(json.dumps(complete["nodeDefs"]))
-    assert missing.everything(tmp_path, nodes) == []
+    assert missing.list_everything(tmp_path, nodes) == []
     return tmp_path
 
 
@@ -98,13 +98,13 @@ def tree(root, tmp_path, nodes):
 ])
 def test_a_missing_file_is_named(tree, nodes, file, line):
     (tree / file).unlink()
-    assert missing.everything(tree, nodes) == [line]
+    assert missing.list_everything(tree, nodes) == [line]
 
 
 def test_a_node_without_a_template_is_named(tree, nodes):
     for suffix in ("json", "jpg"):
         (tree / "example_workflows" / f"mditface_train_adapter.{suffix}").unlink()
-    assert missing.everything(tree, nodes) == ["MDiT_TrainAdapter stands in no template: example_workflows/*.json"]
+    assert missing.list_everything(tree, nodes) == ["MDiT_TrainAdapter stands in no template: example_workflows/*.json"]
 
 
 def test_a_missing_translation_is_named(tree, nodes):
@@ -112,7 +112,7 @@ def test_a_missing_translation_is_named(tree, nodes):
     translation = json.loads(file.read_text())
     translation["MDiT_Sampler"]["inputs"]["cfg"]["tooltip"] = ""
     file.write_text(json.dumps(translation))
-    (line,) = missing.everything(tree, nodes)
+    (line,) = missing.list_everything(tree, nodes)
     assert line.startswith("zh lacks nodeDefs.MDiT_Sampler.inputs.cfg.tooltip: ")
 
 
@@ -124,20 +124,20 @@ def test_a_thumbnail_is_drawn_again_when_its_graph_changes(tmp_path):
     twin = tmp_path / "api" / "one.json"
     twin.parent.mkdir()
     twin.write_text(json.dumps(graph))
-    assert thumbnails.outdated(tmp_path) == ["one"]
+    assert thumbnails.list_outdated(tmp_path) == ["one"]
     thumbnails.save_thumbnail(Image.new("RGB", (600, 500)), graph, tmp_path / "one.jpg")
     assert Image.open(tmp_path / "one.jpg").size == (thumbnails.SIDE, thumbnails.SIDE)
-    assert thumbnails.outdated(tmp_path) == []
+    assert thumbnails.list_outdated(tmp_path) == []
     graph["1"]["inputs"]["width"] = 16
     twin.write_text(json.dumps(graph))
-    assert thumbnails.outdated(tmp_path) == ["one"]
+    assert thumbnails.list_outdated(tmp_path) == ["one"]
 
 
 def test_a_thumbnail_made_by_hand_stays(tmp_path):
     (tmp_path / "api").mkdir()
     (tmp_path / "api" / "one.json").write_text("{}")
     Image.new("RGB", (400, 400)).save(tmp_path / "one.jpg")
-    assert thumbnails.outdated(tmp_path) == []
+    assert thumbnails.list_outdated(tmp_path) == []
 
 
 def test_the_same_image_makes_the_same_thumbnail(tmp_path):

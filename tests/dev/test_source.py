@@ -33,11 +33,11 @@ def test_files_are_short(sources):
 @pytest.mark.parametrize("kind", density.CEILINGS)
 def test_source_is_not_dense(root, kind):
     """`python -m devtools.density mdit --list` names the places."""
-    assert density.density(root / "mdit")[kind] <= density.CEILINGS[kind]
+    assert density.measure_density(root / "mdit")[kind] <= density.CEILINGS[kind]
 
 
 def test_no_function_is_defined_twice_in_a_package(root):
-    assert density.defined_twice(root / "mdit") == {}
+    assert density.find_defined_twice(root / "mdit") == {}
 
 
 def test_density_counts_what_it_says(tmp_path):
@@ -45,8 +45,8 @@ def test_density_counts_what_it_says(tmp_path):
     (tmp_path / "dense.py").write_text("a, b = 1, 2\nc = [[x for x in y] for y in z]\nf(*c)\na, b = f(c)\n")
     (tmp_path / "twice.py").write_text("def f(): pass\n")
     (tmp_path / "again.py").write_text("def f(): pass\nclass A:\n    def f(self): pass\n")
-    assert density.density(tmp_path) == dict.fromkeys(density.CEILINGS, 1000 / 8)
-    assert density.defined_twice(tmp_path) == {f"{tmp_path.name}: f": ["again.py", "twice.py"]}
+    assert density.measure_density(tmp_path) == dict.fromkeys(density.CEILINGS, 1000 / 8)
+    assert density.find_defined_twice(tmp_path) == {f"{tmp_path.name}: f": ["again.py", "twice.py"]}
 
 
 def test_source_is_ascii(sources):

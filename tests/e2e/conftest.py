@@ -96,7 +96,7 @@ def browser(server):
 
 
 @contextmanager
-def front_end(browser, server):
+def open_front_end(browser, server):
     """The loaded front end. Each console error that our files cause is added to `page.our_errors`."""
     context = browser.new_context(viewport={"width": 1600, "height": 1000})
     context.set_default_timeout(300_000)  # the first load is slow on a busy machine
@@ -113,14 +113,14 @@ def front_end(browser, server):
 
 @pytest.fixture
 def page(browser, server):
-    with front_end(browser, server) as loaded:
+    with open_front_end(browser, server) as loaded:
         yield loaded
 
 
 @pytest.fixture(scope="module")
 def shared_page(browser, server):
     """One page for all tests of a module: loading it takes long."""
-    with front_end(browser, server) as loaded:
+    with open_front_end(browser, server) as loaded:
         yield loaded
 
 

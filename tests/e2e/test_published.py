@@ -25,21 +25,21 @@ def nodes(info) -> dict:
 
 
 def test_signatures_are_those_of_the_snapshot(nodes):
-    assert renew.differences(json.loads(renew.SNAPSHOT.read_text()), renew.snapshot(nodes)) == {}
+    assert renew.differences(json.loads(renew.SNAPSHOT.read_text()), renew.make_snapshot(nodes)) == {}
 
 
 def test_a_changed_signature_needs_a_line_in_the_changelog():
     info = {"MDiT_One": {"display_name": "Load One"}}
     log = "# Changelog\n\n## Unreleased\n\n* Node *Load\n  One*.\n\n## 0.1.0\n\nLoad Two"
-    assert renew.unmentioned(["MDiT_One"], info, log) == []
-    assert renew.unmentioned(["MDiT_Two", "MDiT_One"], {**info, "MDiT_Two": {"display_name": "Load Two"}},
+    assert renew.list_unmentioned(["MDiT_One"], info, log) == []
+    assert renew.list_unmentioned(["MDiT_Two", "MDiT_One"], {**info, "MDiT_Two": {"display_name": "Load Two"}},
                              log) == ["Load Two"]
 
 
 def test_order_and_type_of_inputs_matter():
     def signature(*names):
         inputs = {name: ["INT", {}] for name in names}
-        return renew.snapshot({"MDiT_A": {"python_module": "custom_nodes.mditface", "input": {"required": inputs},
+        return renew.make_snapshot({"MDiT_A": {"python_module": "custom_nodes.mditface", "input": {"required": inputs},
                                           "output": [], "output_name": []}})
     assert renew.differences(signature("a", "b"), signature("a", "b")) == {}
     assert renew.differences(signature("a", "b"), signature("b", "a")).keys() == {"MDiT_A"}
@@ -71,7 +71,7 @@ def test_every_help_page_ends_with_a_minimal_graph(nodes, info):
         words = page.partition("\n## Minimal graph\n\n")[2]
         assert words.endswith(f"]({name}.png)\n"), name
         assert all((docs / file).is_file() for file in re.findall(r"!\[.*?\]\((.*?)\)", page)), name
-        graph = help_pictures.graph_in(docs / f"{name}.png")
+        graph = help_pictures.read_graph(docs / f"{name}.png")
         kinds = {node["id"]: node["type"] for node in graph["nodes"]}
         links = {(titles[kinds[link[1]]], titles[kinds[link[3]]]) for link in graph["links"]}
         chain = re.findall(r"`([^`]+)`(?: -> )?", re.match(r"(?:`[^`]+` -> )+`[^`]+`", words)[0])
@@ -82,13 +82,13 @@ def test_every_help_page_ends_with_a_minimal_graph(nodes, info):
 
 def test_english_texts_are_those_of_the_nodes(info):
     files = texts.locale(texts.SOURCE)
-    assert files["nodeDefs"] == texts.node_texts(info)
+    assert files["nodeDefs"] == texts.make_node_texts(info)
     assert files["main"] | texts.main_texts(info) == files["main"]
 
 
 @pytest.mark.parametrize("language", texts.TRANSLATIONS)
 def test_no_text_is_missing_or_stale(language):
-    assert texts.untranslated(language) == []
+    assert texts.list_untranslated(language) == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -114,4 +114,4 @@ def test_pages_can_be_checked_without_a_server(nodes):
     """tests/dev/test_pages.py reads the nodes from the pack in its own process: they are those that the server has."""
     described = node_info.read_pack()
     assert described.keys() == nodes.keys()
-    assert texts.node_texts(described) == texts.node_texts(nodes)
+    assert texts.make_node_texts(described) == texts.make_node_texts(nodes)

@@ -166,7 +166,7 @@ def pairs_of(target, **shares):
 
 def test_exemplars_show_whom_they_are_asked_for(target, monkeypatch):
     seen = []
-    monkeypatch.setattr(Pairs, "view", lambda self, index, rng: (seen.append(index), (torch.zeros(1),) * 2)[1])
+    monkeypatch.setattr(Pairs, "cut_view", lambda self, index, rng: (seen.append(index), (torch.zeros(1),) * 2)[1])
     rng = np.random.default_rng(0)
     for shares, expected, known in (({"own": 1}, {6}, 1), ({"person": 1}, {7}, 1), ({"other": 1}, set(range(16)), 0)):
         seen.clear()

@@ -134,7 +134,8 @@ def test_the_shipped_configuration_starts_from_the_bundled_file(root):
 
 
 def test_likeness_reports(target, paths, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(likeness.Likeness, "agreement", lambda self, pictures: 0.5)  # the judge knows larger pictures
+    # the judge knows larger images
+    monkeypatch.setattr(likeness.Likeness, "measure_agreement", lambda self, images: 0.5)
     path = tmp_path / "model.safetensors"
     target.save(path, target.module.state_dict())
     command = ["--model", path, "--source", paths["heldout"], "--count", "4", "--steps", "2", "--sheet",
