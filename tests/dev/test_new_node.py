@@ -82,7 +82,7 @@ LINE = "* *Turn Face*: Turns a face.\n"
 ], ids=["before another heading", "at the end", "without the heading"])
 def test_the_changelog_names_the_node_under_added(tmp_path, newest, expected):
     (tmp_path / "CHANGELOG.md").write_text(SECTION.format(newest))
-    (text,) = new_node.listed(tmp_path, NODE).values()
+    (text,) = new_node.list_node(tmp_path, NODE).values()
     assert text == SECTION.format(expected)
 
 
@@ -96,7 +96,7 @@ def test_a_page_without_a_table_of_nodes_is_left(tree, nodes):
     page.write_text("# Label maps\n")
     node = NODE | {"file": "painter"}
     assert page == new_node.system_page(tree, node) and new_node.node_table(page) is None
-    assert page not in new_node.listed(tree, node)
+    assert page not in new_node.list_node(tree, node)
 
 
 def test_a_node_without_inputs_or_outputs_has_no_empty_table(tree, nodes):
