@@ -16,7 +16,8 @@ def main_texts(info: dict[str, dict]) -> dict[str, dict]:
     nodes = own(info)
     categories = {part for node in nodes.values() for part in node["category"].split("/")}
     kinds = {kind for node in nodes.values() for kind in node["output"]}
-    host_kinds = {kind for name in info.keys() - nodes for kind in info[name]["output"]}
+    hosts = [node for node in info.values() if not node["python_module"].startswith("custom_nodes.")]
+    host_kinds = {kind for node in hosts for kind in node["output"]}
     return {"nodeCategories": {part: part for part in sorted(categories)},
             "dataTypes": {kind: kind for kind in sorted(kinds - host_kinds)}}
 
