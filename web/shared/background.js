@@ -38,7 +38,7 @@ export function followBackground(node, { editor, host, signal }) {
     chain(node, "onConnectionsChange", refresh);
     chain(node, "onExecuted", (output) => {
         const [file] = output?.[BACKGROUND] ?? [];
-        if (file && !imageOf(sourceOf(node))) {
+        if (file) {
             show(urlOf(file));
         }
     });
