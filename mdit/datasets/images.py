@@ -12,9 +12,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from ..labelmap import ORDERS, PALETTE, find_entries, read_rows, recognize_colors, resize_nearest
-from .decoding import Size, open_rgb
+from .decoding import DEEP_GRAY, Size, open_rgb
 
-GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # the pixels are numbers
+GREY_MODES = ("1", "L", "LA", *DEEP_GRAY, "F")  # the pixels are numbers
 
 
 def read_image(file: Path | io.BytesIO) -> Tensor:

@@ -42,6 +42,11 @@ class Table(NamedTuple):
     order: str
 
     @property
+    def own_order(self) -> str | None:
+        """The class order, if the colors come with one other than the default."""
+        return self.order if self.order != DEFAULT_ORDER else None
+
+    @property
     def is_gray(self) -> bool:
         return bool((self.colors == self.colors[:, :1]).all())
 
@@ -133,8 +138,7 @@ def read_rows(pixels: np.ndarray) -> tuple[np.ndarray, str | None]:
     colors = count_colors(_encode(pixels))
     table = recognize(colors.values, _count_for_choice(pixels, colors), DEFAULT_ORDER)
     table = table or make_table(DEFAULT_PALETTE, DEFAULT_ORDER)
-    entries = _find_entries(pixels, colors, table)
-    return entries, table.order if table.order != DEFAULT_ORDER else None
+    return _find_entries(pixels, colors, table), table.own_order
 
 
 def recognize_colors(colors: Sequence[Color]) -> tuple[list[int], str | None] | None:
@@ -146,7 +150,7 @@ def recognize_colors(colors: Sequence[Color]) -> tuple[list[int], str | None] | 
     nearest, distance = find_nearest(values, table.colors)
     if distance.any():
         return None
-    return nearest.tolist(), table.order if table.order != DEFAULT_ORDER else None
+    return nearest.tolist(), table.own_order
 
 
 def make_table(palette: str, order: str) -> Table:

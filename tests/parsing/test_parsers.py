@@ -168,7 +168,7 @@ def test_a_pickle_is_never_executed(tmp_path):
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 2))
-def test_a_image_of_any_size_keeps_it(h, w, batch):
+def test_an_image_of_any_size_keeps_it(h, w, batch):
     labels, confidence = echo().parse(torch.rand(batch, h, w, 3))
     assert labels.shape == confidence.shape == (batch, h, w)
 

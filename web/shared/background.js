@@ -1,4 +1,4 @@
-/** The image under an editor's content: what the connected node shows now, else the image of the last run. */
+/** The image under an editor's content: that of the last run, until the connected node shows another one. */
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
