@@ -14,7 +14,8 @@ from ..mdit.labelmap import from_landmarks, to_image, to_indices
 from ..mdit.parsing import WEIGHTS, host, pasting, region
 from ..mdit.parsing.region import SORTING, Region
 from ..mdit.parsing.tilt import find_tilts
-from ..mdit.shared.boxes import UNITS, list_boxes, match_images, read_boxes
+from ..mdit.shared.boxes import UNITS, list_boxes, list_corners, match_images, read_boxes
+from ..mdit.shared.segs import make_segs
 from .files import add_folder, check_file, find_file, list_files
 from .labelmap import CATEGORY, label_map_output
 from .types import BOXES, FaceLandmarks, MDiTFaceParser, PoseKeypoints, missing_input
@@ -38,6 +39,11 @@ def units_input() -> io.Input:
                           tooltip="Unit of the boxes: pixels, fractions of the image (0 to 1) or thousandths (0 to "
                                   "1000). auto: fractions if all numbers are small, otherwise pixels. SEGS know their "
                                   "unit.")
+
+
+def order_input() -> io.Input:
+    return io.Combo.Input("order", options=list(SORTING), default=next(iter(SORTING)), optional=True, advanced=True,
+                          tooltip="Order of the boxes in each image.")
 
 
 class LoadFaceParser(io.ComfyNode):
@@ -107,7 +113,8 @@ class CropFace(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip="Image, or a batch of images."),
                 io.Int.Input("index", default=0, min=-1, max=255,
-                             tooltip="Face to crop in each image: 0 is the largest, 1 the next. -1: all faces."),
+                             tooltip="Face to crop in each image, in the chosen order: 0 is the first, 1 the next. "
+                                     "-1: all faces."),
                 io.Float.Input("context", default=0.6, min=0.0, max=2.0, step=0.05,
                                tooltip="Padding on each side, as a fraction of the longer side of the box. 0.6 "
                                        "includes hair and neck around the box of a face detector."),
@@ -122,8 +129,7 @@ class CropFace(io.ComfyNode):
                                  tooltip="Enlarges 'size' to the largest square, so that no face loses pixels. At most "
                                          "4096 pixels."),
                 units_input(),
-                io.Combo.Input("order", options=list(SORTING), default=next(iter(SORTING)), optional=True,
-                               advanced=True, tooltip="Order of the faces in each image, also for 'index'."),
+                order_input(),
                 missing_input("Images without the chosen face: an error, or images that pass through. 'Paste Face' "
                               "then returns them unchanged."),
                 io.MultiType.Input("tilt", [FaceLandmarks, PoseKeypoints, io.Image], optional=True,
@@ -196,6 +202,46 @@ def fit_label_maps(label_map: torch.Tensor, image: torch.Tensor) -> torch.Tensor
     height, width = image.shape[1:3]
     fitted = torch.stack([region.resize(labels, width, height, smooth=False) for labels in label_map])
     return fitted.expand(len(image), -1, -1, -1)
+
+
+class ConvertBoxes(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MDiT_ConvertBoxes",
+            display_name="Convert Boxes",
+            category=CATEGORY,
+            description="Converts boxes between ComfyUI's bounding boxes, SEGS of the Impact Pack, and lists of left, "
+                        "top, right and bottom. Class names and scores stay. The boxes are sorted and their unit is "
+                        "converted to pixels.",
+            search_aliases=["SEGS", "bbox", "xyxy", "Impact Pack", "bounding box", "detector"],
+            inputs=[
+                io.Image.Input("image", tooltip="Images in which the boxes were found."),
+                io.MultiType.Input("boxes", BOXES, tooltip="Boxes or SEGS from a detector, or regions of 'Crop Face'."),
+                units_input(),
+                order_input(),
+                io.Float.Input("context", default=1.0, min=0.0, max=4.0, step=0.05, optional=True, advanced=True,
+                               tooltip="Padding of the crop regions in 'segs' on each side, as a fraction of the box. "
+                                       "1: three times the box, the Impact Pack's default."),
+            ],
+            outputs=[
+                io.BoundingBox.Output(display_name="bboxes", tooltip="Boxes of each image, for 'Crop Face' and "
+                                                                     "ComfyUI's nodes."),
+                io.SEGS.Output(display_name="segs", is_output_list=True,
+                               tooltip="SEGS of each image, for the Impact Pack. The mask of a segment is its box."),
+                io.BBOX.Output(display_name="corners", tooltip="Left, top, right and bottom of each box, for nodes "
+                                                               "with lists of boxes. Of one image: one list."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image, boxes, units=UNITS[0], order="largest first", context=1.0) -> io.NodeOutput:
+        height, width = image.shape[1:3]
+        found = match_images(read_boxes(boxes, (width, height), "boxes", units), len(image), "boxes")
+        found = region.choose_faces(found, -1, order, passes=True)
+        segs = [make_segs(some, picture, context) for some, picture in zip(found, image)]
+        corners = [[list_corners(box) for box in some] for some in found]
+        return io.NodeOutput(found, segs, corners if len(corners) > 1 else corners[0])
 
 
 class PasteFace(io.ComfyNode):
@@ -308,4 +354,4 @@ class LabelMapFromLandmarks(io.ComfyNode):
         return io.NodeOutput(to_image(labels))
 
 
-NODES = (LoadFaceParser, ParseFace, CropFace, PasteFace, LabelMapFromLandmarks)
+NODES = (LoadFaceParser, ParseFace, CropFace, PasteFace, ConvertBoxes, LabelMapFromLandmarks)

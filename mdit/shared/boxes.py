@@ -106,6 +106,11 @@ def read_corners(corners: Any) -> dict:
     return dict(x=x0, y=y0, width=x1 - x0, height=y1 - y0)
 
 
+def list_corners(box: dict) -> list[float]:
+    """Left, top, right and bottom of a box."""
+    return [box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]]
+
+
 def read_box(box: Any, source: str) -> dict:
     """A box as a dict. Raises ValueError, naming the input `source`, for a value that is no box."""
     try:
@@ -133,8 +138,8 @@ def find_grid(images: Sequence[Sequence[dict]], size: Size, units: str) -> Size:
 def scale_box(box: dict, across: float, down: float) -> dict:
     if across == down == 1:
         return box
-    return {**box, "x": box["x"] * across, "y": box["y"] * down, "width": box["width"] * across,
-            "height": box["height"] * down}
+    scales = dict(x=across, y=down, width=across, height=down)
+    return {**box, **{field: box[field] * scale for field, scale in scales.items()}}
 
 
 def lies_inside(box: dict, size: Size, share: float) -> bool:
