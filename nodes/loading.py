@@ -37,8 +37,8 @@ class LoadModel(io.ComfyNode):
                                tooltip="Data type of the weights. default: ComfyUI chooses."),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="Diffusion model, which reads text and masks; empty for a "
-                                                               "file of 'CLIPSave'."),
+                io.Model.Output(display_name="model",
+                                tooltip="Diffusion model, which reads text and masks; empty for a file of 'CLIPSave'."),
                 io.Clip.Output(display_name="clip", tooltip="Text encoder of the model; empty if the file has none."),
                 io.Vae.Output(display_name="vae",
                               tooltip="VAE of the model; for pixel-space models ComfyUI's pixel-space VAE."),
