@@ -114,7 +114,8 @@ def test_a_stored_header_that_was_converted_is_named(models, tmp_path):
 
 
 def test_words_of_other_scripts_survive(models, tmp_path):
-    header = json.loads(tiny.TEXT.to_metadata()["mdit.text"]) | {"synonyms": {"femme": "woman", "\u0436\u0435\u043d\u0449\u0438\u043d\u0430": "woman"}}
+    russian = "\u0436\u0435\u043d\u0449\u0438\u043d\u0430"
+    header = json.loads(tiny.TEXT.to_metadata()["mdit.text"]) | {"synonyms": {"femme": "woman", russian: "woman"}}
     path = str(tmp_path / "scripts.safetensors")
     source = tiny.write(tmp_path / "source.safetensors")
     text = {"mdit.text": json.dumps(header, ensure_ascii=False)}
