@@ -79,11 +79,12 @@ class PatchedParser:
         square = Region(-((side - width) // 2), -((side - height) // 2), side, side)
         pixels = resize(crop(image.to(self.patcher.load_device, torch.float32), square), self.size, self.size)
         labels, confidence = predict_classes(self.patcher.model(self.normalize(pixels))[0].float(), side)
-        labels = self.order.to(labels)[labels].to(torch.uint8)  # (side, side)
+        labels = self.order.to(labels)[labels]  # (side, side)
         rows = slice(-square.y, height - square.y)
         columns = slice(-square.x, width - square.x)
-        device = comfy.model_management.intermediate_device()
-        return labels[rows, columns].to(device), confidence[rows, columns].to(device)
+        found = torch.stack([labels.to(confidence), confidence])[:, rows, columns]  # (2, H, W): one wait for the device
+        labels, confidence = found.to(comfy.model_management.intermediate_device())
+        return labels.to(torch.uint8), confidence
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """(size, size, 3) in 0..1 -> the network's input (1, 3, size, size)."""
@@ -99,7 +100,7 @@ def predict_classes(logits: Tensor, side: int) -> tuple[Tensor, Tensor]:
     labels = torch.zeros_like(best, dtype=torch.long)
     for k, plane in enumerate(logits):  # to enlarge all planes at once would take gigabytes for a large image
         plane = F.interpolate(plane[None, None], (side, side), mode="bilinear")[0, 0]
-        labels[plane > best] = k
+        labels = torch.where(plane > best, k, labels)  # where, not an index: that would wait for the device
         best = torch.maximum(best, plane)
         total = torch.logaddexp(total, plane)
     return labels, (best - total).exp()
