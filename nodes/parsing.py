@@ -256,7 +256,8 @@ class PasteFace(io.ComfyNode):
             search_aliases=["face paste", "uncrop", "stitch", "face detailer", "crop and stitch"],
             inputs=[
                 io.Image.Input("image", tooltip="Images that were connected to 'Crop Face'."),
-                io.Image.Input("faces", lazy=True, tooltip="All faces from 'Crop Face', in the same order and of any size."),
+                io.Image.Input("faces", lazy=True,
+                               tooltip="All faces from 'Crop Face', in the same order and of any size."),
                 io.BoundingBox.Input("regions", force_input=True,
                                      tooltip="Positions of the faces in the images, from 'Crop Face'."),
                 io.Float.Input("feather", default=0.1, min=0.0, max=0.5, step=0.01,

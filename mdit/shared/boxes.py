@@ -64,7 +64,7 @@ def list_items(value: Any, source: str) -> list:
     try:
         return [] if value is None else list(value)
     except TypeError as error:
-        raise ValueError(f"{source}: {value} is not a box: connect boxes with the numbers {', '.join(FIELDS)}") from error
+        raise ValueError(describe_wrong_box(value, source)) from error
 
 
 def is_box(value: Any) -> bool:
@@ -117,13 +117,18 @@ def read_box(box: Any, source: str) -> dict:
         found = dict(box) if isinstance(box, dict) else read_corners(box)
         numbers = [float(found[field]) for field in FIELDS]
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{source}: {box} is not a box: connect boxes with the numbers {', '.join(FIELDS)}") from error
+        raise ValueError(describe_wrong_box(box, source)) from error
     if not all(map(math.isfinite, numbers)):
         raise ValueError(f"{source}: the numbers of the box {box} are not finite: check the node that makes the boxes")
     if min(numbers[2:]) < 0:
         raise ValueError(f"{source}: the box {box} has a negative size: give left, top, right and bottom, or x, y, "
                          "width and height")
     return found
+
+
+def describe_wrong_box(value: Any, source: str) -> str:
+    return (f"{source}: {value} is not a box: connect boxes with the numbers {', '.join(FIELDS)}, SEGS, or lists of left, "
+            "top, right and bottom")
 
 
 def find_grid(images: Sequence[Sequence[dict]], size: Size, units: str) -> Size:

@@ -78,7 +78,8 @@ STANDING_IN_512 = 2.0 * np.array(STANDING)
 def test_pixels_fractions_and_thousandths_make_one_label(scale, units):
     expected = label_of([body(STANDING_IN_512)])
     assert torch.equal(label_of([body(STANDING_IN_512 * scale)], units=units), expected)
-    drawn = pose.from_keypoints([body(STANDING_IN_512 * scale)], 256, reading=Reading(units=units)).channels[0, :3].amax(0).nonzero()
+    label = pose.from_keypoints([body(STANDING_IN_512 * scale)], 256, reading=Reading(units=units))
+    drawn = label.channels[0, :3].amax(0).nonzero()
     assert (drawn.amin(0).tolist(), drawn.amax(0).tolist()) == ([21, 81], [244, 175])
 
 

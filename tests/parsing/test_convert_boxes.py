@@ -68,7 +68,8 @@ def test_fractions_may_reach_beyond_the_image():
     ([100, 60, 180, 150], "auto", "outside"), ([300, 60, 380, 90], "pixels", "outside"),
     ([0.4, 1.2, 0.6, 1.5], "fractions", "outside"),
     ([60, 40, 20, 10], "auto", "negative size"), ([1, 2, 3], "auto", "is not a box"), ("face", "auto", "is not a box"),
-    ([[1, 2, 3, "x"]], "auto", "is not a box"), (7, "auto", "is not a box"), ([1, 2, 3, float("nan")], "auto", "finite")])
+    ([[1, 2, 3, "x"]], "auto", "is not a box"), (7, "auto", "is not a box"),
+    ([1, 2, 3, float("nan")], "auto", "finite")])
 def test_wrong_boxes_are_refused(value, units, said):
     with pytest.raises(ValueError, match=f"bboxes: .*{said}"):
         read_boxes(value, SIZE, "bboxes", units)

@@ -65,7 +65,8 @@ BROWS = {"r_brow": (-14, -8), "l_brow": (14, -8), "r_eye": (-14, 0)}
 @pytest.mark.parametrize("source, tolerance", [
     (landmarks, 0.01), (lambda angle: landmarks(angle, 0.5), 0.01), (key_points, 0.01),
     (lambda angle: label_map(angle, FACE), 2.5), (lambda angle: label_map(angle, SWAPPED), 2.5),
-    (lambda angle: label_map(angle, BROWS), 2.5)], ids=["mesh", "smaller mesh", "key points", "labels", "swapped", "brows"])
+    (lambda angle: label_map(angle, BROWS), 2.5)],
+    ids=["mesh", "smaller mesh", "key points", "labels", "swapped", "brows"])
 def test_eyes_tell_the_tilt(source, tolerance, angle):
     [[found]] = tilt.find_tilts(source(angle), [[BOX]], (SIZE, SIZE))
     assert abs((found - angle + 180) % 360 - 180) <= tolerance
