@@ -7,7 +7,6 @@ import { chain } from "./chain.js";
 const BACKGROUND = "background";
 const INTERVAL = 200; // milliseconds; the host tells nobody that a node shows another image
 const MOST_STEPS = 100; // on the way to the node that shows an image
-const SUBGRAPH_INPUT = -10; // the host's id for the inputs of a subgraph, as the origin of a link
 const BYPASSED = 4; // mode of a node that hands on its input
 
 /** Keeps the image of a node's editor up to date. */
@@ -61,37 +60,26 @@ function imageOf(node) {
     return imgs?.[0]?.src ?? (file && urlOf(file));
 }
 
-/** The node whose image reaches the background: past reroutes, bypassed nodes and the borders of subgraphs. */
+/** The node whose image reaches the background, past reroutes and bypassed nodes. */
 function sourceOf(node) {
-    const entered = []; // the nodes of the subgraphs that the way leads into
-    let { graph } = node, link = linkInto(node, slotOf(node));
-    for (let step = 0; link && step < MOST_STEPS; step++) {
-        const { origin_id, origin_slot } = link, origin = graph.getNodeById(origin_id);
-        if (Number(origin_id) === SUBGRAPH_INPUT) {
-            const outer = entered.pop() ?? outerNode(app.rootGraph, graph);
-            graph = outer?.graph;
-            link = outer && linkInto(outer, origin_slot);
-        } else if (origin?.mode === BYPASSED) {
-            link = linkInto(origin, origin.inputs.findIndex(({ type }) => type === "IMAGE" || type === "*"));
-        } else if (origin?.isSubgraphNode?.()) {
-            entered.push(origin);
-            graph = origin.subgraph;
-            link = linkOf(graph, graph.outputs[origin_slot]?.linkIds[0]);
-        } else if (origin?.isVirtualNode) { // such as a reroute
-            link = origin.getInputLink(origin_slot);
-        } else {
-            return origin ?? null;
+    let at = { node, slot: slotOf(node) };
+    for (let step = 0; at && step < MOST_STEPS; step++) {
+        const origin = originOf(at.node.graph, at.node.inputs[at.slot]?.link);
+        if (!origin?.isPassed) {
+            return origin?.node ?? null;
         }
+        at = { node: origin.node, slot: origin.slot };
     }
     return null;
 }
 
-const linkOf = (graph, id) => id == null ? null : graph?.getLink(id); // a copied node has no graph yet
-const linkInto = ({ graph, inputs }, slot) => linkOf(graph, inputs[slot]?.link);
-
-/** The node that stands for a subgraph, in a graph or in the subgraphs of its nodes. */
-function outerNode(graph, subgraph) {
-    const nodes = graph.nodes.filter((node) => node.isSubgraphNode?.());
-    return nodes.find((node) => node.subgraph === subgraph)
-        ?? nodes.map((node) => outerNode(node.subgraph, subgraph)).find(Boolean);
+/** Where a link comes from: a node, or with `isPassed` an input `slot` of a node that hands on its input. */
+function originOf(graph, linkId) {
+    const link = linkId == null ? null : graph?.getLink(linkId);
+    if (!link) {
+        return null;
+    }
+    const node = graph.getNodeById(link.origin_id);
+    const isPassed = node?.type === "Reroute" || node?.mode === BYPASSED;
+    return { node, slot: node?.inputs.findIndex(({ type }) => type === "IMAGE" || type === "*"), isPassed };
 }
