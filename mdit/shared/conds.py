@@ -1,11 +1,16 @@
-"""Objects of the pack that a condition carries through the batching of the host."""
+"""Conditions of the host: what the pack's carry through its batching, and how guiders evaluate them."""
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 import comfy.conds
+import comfy.samplers
 
+CALC_CONDS = "sampler_calc_cond_batch_function"  # options of the host
+KEEP_CFG1 = "disable_cfg1_optimization"
 UNKNOWN = -1  # a row that another node took out of the batch without saying which
 
 
@@ -59,3 +64,21 @@ def find_places(places: Tensor | None, chunks: list[CarriedCond], x: Tensor) -> 
         raise ValueError(f"model: another node splits the batch into {x.shape[0]} rows inside the model call, and does "
                          "not say which: remove that node")
     return [(0, UNKNOWN)] * x.shape[0]
+
+
+def predict_conds(args: dict, function: Callable[[dict], list[Tensor]] | None) -> list[Tensor]:
+    """The predictions for conditions by the function that another node set for CALC_CONDS, or by the host's.
+
+    args: what the host gives to such a function.
+    """
+    if function is not None:
+        return function(args)
+    return comfy.samplers.calc_cond_batch(args["model"], args["conds"], args["input"], args["sigma"],
+                                          args["model_options"])
+
+
+def check_conditioning(conditioning, source: str):
+    """Raises ValueError for an input without a conditioning, which the host would sample as grey."""
+    if not conditioning:
+        raise ValueError(f"{source}: it holds no conditioning: connect an encoded text, such as from 'CLIP Text Encode "
+                         "(Prompt)'")
