@@ -177,10 +177,11 @@ class FusionGuider(comfy.samplers.CFGGuider):
 
         def predict_both(args):
             cond, without = args["conds"]
+            function = base.get(CALC_CONDS)
             with_reference = {**args, "conds": [cond, None]}
-            without_reference = {**args, "conds": [None, without], "model_options": base}
+            without_reference = {**args, "conds": [cond if function else None, without], "model_options": base}
             return [predict_conds(with_reference, options.get(CALC_CONDS))[0],
-                    predict_conds(without_reference, base.get(CALC_CONDS))[1]]
+                    predict_conds(without_reference, function)[1]]
         return {**options, CALC_CONDS: predict_both}
 
     def outer_predict_noise(self, x: Tensor, timestep: Tensor, model_options={}, seed=None) -> Tensor:

@@ -81,9 +81,10 @@ class DualGuider(comfy.samplers.CFGGuider):
         return [f"{name} skipped {skipped} of {self.asked} evaluations of the model"] if skipped else []
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options={}, seed=None) -> Tensor:
-        """The host's guidance by the text, with all that the options hold, plus the mask's guidance.
+        """The host's guidance by the text, with all functions that the options hold, plus the mask's guidance.
 
-        Functions before guidance get the pair that the host's guiders give them: v(m,t) and v(m,0).
+        Functions get pairs, as from the host's guiders: v(m,t) and v(m,0). One that replaces the evaluation of
+        conditions also makes the mask's pair, v(m,0) and v(0,0).
         """
         self.reached += 1
         full = self.conds["positive"]
@@ -91,20 +92,23 @@ class DualGuider(comfy.samplers.CFGGuider):
         if math.isclose(self.mask_scale, 1.0):
             return comfy.samplers.sampling_function(self.inner_model, x, timestep, mask_only, full, self.cfg,
                                                     model_options, seed)
-        predictions = []
+        neither = self.conds["negative"]
+        function = model_options.get(CALC_CONDS)
+        mask_pair = []
 
-        def predict_all(args: dict) -> list[Tensor]:
-            conds = [full, mask_only, self.conds["negative"]]
-            args = {**args, "conds": conds, "model_options": model_options}
-            predictions.extend(predict_conds(args, model_options.get(CALC_CONDS)))
-            if len(predictions) < len(conds):
-                raise ValueError(f"model: another node predicts {len(predictions)} conditions where text and mask need "
-                                 f"{len(conds)}: remove that node, or set the mask's scale to 1")
-            return predictions[:2]
-        options = {**model_options, CALC_CONDS: predict_all, KEEP_CFG1: True}
+        def predict_pair(args: dict) -> list[Tensor]:
+            args = {**args, "model_options": model_options}
+            if function is None:
+                *pair, v_0 = predict_conds({**args, "conds": [full, mask_only, neither]}, None)
+                mask_pair.extend([pair[1], v_0])
+                return pair
+            mask_pair.extend(function({**args, "conds": [mask_only, neither]}))
+            return function({**args, "conds": [full, mask_only]})
+        options = {**model_options, CALC_CONDS: predict_pair, KEEP_CFG1: True}
         guided = comfy.samplers.sampling_function(self.inner_model, x, timestep, mask_only, full, self.cfg, options,
                                                   seed)
-        return add_mask_guidance(guided, predictions[1], predictions[2], self.mask_scale)
+        v_m, v_0 = mask_pair
+        return add_mask_guidance(guided, v_m, v_0, self.mask_scale)
 
 
 def intersect_ranges(one: dict, other: dict) -> dict | None:
