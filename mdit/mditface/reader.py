@@ -17,6 +17,7 @@ from torch import Tensor
 import comfy.patcher_extension
 
 from ..shared.conds import UNKNOWN, CarriedCond, RowCond, find_places
+from .additions import check_conditions, find_foreign_module, note_patches
 from .attention import ExemplarKeys, MaskRows, SelectedRows
 from .cache import REPORT_KEY, RunReport, StaticEntry, StaticStore, compute_and_count
 from .config import MaskLayout
@@ -320,6 +321,21 @@ def select_rows(mask: BoundMask | None, rows: tuple[int, ...], prompt: Prompt | 
 
 class StandAloneReader(MaskReader):
     """Reads masks for a base model whose network takes `mask_rows` (see MDiT.forward)."""
+
+    def bind(self, executor, noise: Tensor, *args, **kwargs):
+        """Raises ValueError, too, for what other nodes added for other networks, and notes what has no effect."""
+        guider = executor.class_obj
+        check_conditions(itertools.chain.from_iterable(guider.conds.values()))
+        note_patches(guider.model_options["transformer_options"])
+        try:
+            return super().bind(executor, noise, *args, **kwargs)
+        except (AttributeError, KeyError, TypeError) as error:
+            module = find_foreign_module(error)
+            if module is None:
+                raise
+            reason = (str(error).splitlines() or [""])[-1]  # what comes before may be the whole network
+            raise ValueError(f"model: code of another node ({module}) fails on a stand-alone MDiT, since it was made "
+                             f"for other models: remove that node ({type(error).__name__}: {reason})") from error
 
     def get_layout(self, model) -> MaskLayout:
         return model.diffusion_model.config.mask_layout

@@ -2,6 +2,8 @@
 import pytest
 import torch
 
+import comfy.controlnet
+import comfy.model_management
 import comfy.samplers
 import nodes
 from comfy.patcher_extension import CallbacksMP, WrappersMP
@@ -256,3 +258,54 @@ def test_skipped_steps_of_an_unknown_cache_are_told(loaded, three):
     _, report = sampled(model, three[0], three[2], MASK, steps=4)
     assert "another node skipped 2 of 4 evaluations of the model" in report.notes
     assert "skipped" not in str(sampled(loaded.model, three[0], three[2], MASK)[1])
+
+
+# What other nodes made for other models
+
+
+def with_control(conditioning):
+    control = comfy.controlnet.ControlBase()
+    return [[text, {**extra, "control": control, "control_apply_to_uncond": True}] for text, extra in conditioning]
+
+
+@pytest.mark.parametrize("with_mask", [True, False])
+def test_a_controlnet_on_the_stand_alone_model_is_refused(loaded, texts, three, with_mask):
+    positive = with_control(three[0] if with_mask else texts[0])
+    with pytest.raises(ValueError, match="conditioning: it holds a ControlNet made for other models"):
+        sampled(loaded.model, positive, texts[1], MASK)
+    with pytest.raises(ValueError, match="conditioning: it holds a ControlNet made for other models"):
+        by_the_host(loaded.model, texts[0], with_control(texts[1]))
+
+
+def test_code_for_another_network_is_named(loaded, texts, three):
+    """TeaCache replaces a method of FLUX in a function around the model."""
+    from unittest.mock import patch
+    source = """
+def around(apply, args):
+    with patch.multiple(args["c"]["transformer_options"]["network"], forward_orig=print):
+        return apply(args["input"], args["timestep"], **args["c"])
+"""
+    foreign = {"__name__": "custom_nodes.foreign.cache", "patch": patch}
+    exec(source, foreign)
+    model = loaded.model.clone()
+    model.model_options["transformer_options"]["network"] = model.model.diffusion_model
+    model.set_model_unet_function_wrapper(foreign["around"])
+    for positive in (texts[0], three[0]):
+        with pytest.raises(ValueError, match=r"model: code of another node \(custom_nodes.foreign.cache\).*forward_orig"):
+            sampled(model, positive, texts[1], MASK)
+
+
+def test_errors_of_the_pack_and_the_host_stay_as_they_are(loaded, three, monkeypatch):
+    monkeypatch.setattr(loaded.model.model, "apply_model", {}.pop)  # has no frame of its own in the traceback
+    with pytest.raises(TypeError, match="pop"):
+        sampled(loaded.model, three[0], three[2], MASK)
+
+
+def test_patches_without_effect_are_told(loaded, three, caplog):
+    model = loaded.model.clone()
+    model.set_model_attn2_patch(lambda q, k, v, options: (q, k, v))
+    model.set_model_patch(lambda args: args, "double_block")
+    _, report = sampled(model, three[0], three[2], MASK)
+    note = "without effect on a stand-alone MDiT: patches of another node for attn2_patch (made for other models)"
+    assert note in report.notes and note in caplog.text
+    assert "without effect" not in str(sampled(loaded.model, three[0], three[2], MASK)[1])
