@@ -14,8 +14,9 @@ def check_conditions(conds: Iterable[dict]):
     for cond in conds:
         found = [title for name, title in titles.items() if cond.get(name) is not None]
         if found:
-            raise ValueError(f"conditioning: it holds {found[0]} made for other models, which a stand-alone MDiT cannot "
-                             "read: remove the node that adds it, or use 'Apply MDiT Adapter' on a model that it fits")
+            raise ValueError(f"conditioning: it holds {found[0]} made for other models, which a stand-alone MDiT "
+                             "cannot read: remove the node that adds it, or use 'Apply MDiT Adapter' on a model that "
+                             "it fits")
 
 
 def note_patches(transformer_options: dict):

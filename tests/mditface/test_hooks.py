@@ -1,4 +1,6 @@
 """Functions, wrappers and callbacks of other nodes: what the host's guider honours, ours honour."""
+import importlib.util
+
 import pytest
 import torch
 
@@ -277,21 +279,23 @@ def test_a_controlnet_on_the_stand_alone_model_is_refused(loaded, texts, three, 
         by_the_host(loaded.model, texts[0], with_control(texts[1]))
 
 
-def test_code_for_another_network_is_named(loaded, texts, three):
+def test_code_for_another_network_is_named(loaded, texts, three, tmp_path):
     """TeaCache replaces a method of FLUX in a function around the model."""
-    from unittest.mock import patch
-    source = """
+    (tmp_path / "foreign.py").write_text("""
+from unittest.mock import patch
+
 def around(apply, args):
     with patch.multiple(args["c"]["transformer_options"]["network"], forward_orig=print):
         return apply(args["input"], args["timestep"], **args["c"])
-"""
-    foreign = {"__name__": "custom_nodes.foreign.cache", "patch": patch}
-    exec(source, foreign)
+""")
+    spec = importlib.util.spec_from_file_location("custom_nodes.foreign", tmp_path / "foreign.py")
+    foreign = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(foreign)
     model = loaded.model.clone()
     model.model_options["transformer_options"]["network"] = model.model.diffusion_model
-    model.set_model_unet_function_wrapper(foreign["around"])
+    model.set_model_unet_function_wrapper(foreign.around)
     for positive in (texts[0], three[0]):
-        with pytest.raises(ValueError, match=r"model: code of another node \(custom_nodes.foreign.cache\).*forward_orig"):
+        with pytest.raises(ValueError, match=r"model: code of another node \(custom_nodes.foreign\).*forward_orig"):
             sampled(model, positive, texts[1], MASK)
 
 
