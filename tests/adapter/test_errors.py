@@ -276,7 +276,9 @@ def test_every_condition_size_of_the_node_samples(request, adapter, family):
     assert not any(torch.allclose(outs[0], out, atol=1e-4) for out in outs[1:])
 
 
-def test_a_sound_file_is_read(tmp_path):
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_sound_file_is_read(tmp_path, prefix):
     path, config = tmp_path / "sound.safetensors", bases.config("flux")
-    save_file(bases.terms("flux", config), path, config.to_metadata())
+    terms = {prefix + name: weight for name, weight in bases.terms("flux", config).items()}
+    save_file(terms, path, config.to_metadata())
     assert 2 * len(load_adapter(str(path)).terms) == len(load_file(path))
