@@ -329,8 +329,8 @@ def test_other_text_encoders_are_refused(clip, message):
 
 
 @pytest.fixture(scope="module")
-def vae_file(golden):
-    return golden / "pt-dit" / "vae_model.safetensors"
+def vae_file(own_golden):
+    return own_golden / "pt-dit" / "vae_model.safetensors"
 
 
 def test_the_vae_is_one_of_the_hosts(vae_file, tmp_path):
