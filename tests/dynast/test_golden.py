@@ -149,7 +149,7 @@ def generator(folder, name) -> DynaST:
     settings = read_metadata(path).get("config") or lack(folder, f"settings of {path.name}")
     config, state = weights.read_generator(str(path), settings["top_k"], settings["smooth"])
     fields = {"n_layers": "blocks", "crop_size": "size"}
-    found = {key: getattr(config, fields.get(key, key)) for key in settings}
+    found = {key: getattr(config, fields.get(key, key), value) for key, value in settings.items()}
     assert found == settings
     network = DynaST(config)
     network.load_state_dict(state)
