@@ -137,13 +137,16 @@ def list_tests(root: Path, file: str) -> list[str]:
     found = [test for test in tests if test.parent.name == mirror]
     found += [test for test in tests if test.parent.name != mirror and names.search(test.read_text())]
     if package == ("nodes",):
-        found += [root / "tests" / "e2e" / f"test_{name}.py" for name in ("published", stem)]
+        ours = "dev/test_pages.py", "e2e/test_published.py", f"e2e/test_{stem}.py"
+        found += [root / "tests" / name for name in ours]
     found.sort(key=lambda test: test.stem != f"test_{stem}" or test.parent.name != mirror)
     return [test.relative_to(root).as_posix() for test in found if test.is_file()]
 
 
 def run_tests(root: Path, tests: list[str], limit: float) -> tuple[str, str]:
     """`red` and the first test that failed, `green`, or `late` where the time was over first."""
+    if not tests:
+        return "green", ""
     result = subprocess.run([sys.executable, "-m", "pytest", *OPTIONS, f"--session-timeout={limit}", *tests], cwd=root,
                             capture_output=True, text=True)
     if result.returncode == 0:
@@ -177,7 +180,8 @@ def main(argv: list[str] | None = None) -> None:
             color, test = plant(root, fault, options.limit)
             said.append(color)
             failed.add(test)
-            print(f"{color:6} {fault.file}:{fault.line} {fault.kind}: {fault.old!r} -> {fault.new!r} {test}", flush=True)
+            change = f"{fault.kind}: {fault.old!r} -> {fault.new!r}"
+            print(f"{color:6} {fault.file}:{fault.line} {change} {test}", flush=True)
         color, test = run_tests(root, sorted(failed - {""}), 60 * options.limit)
         if color != "green":
             sys.exit(f"the tests fail without a fault, too: {test}")
