@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 
-import comfy.sd
 import folder_paths
 import node_helpers
 from comfy_api.latest import io, ui
@@ -99,14 +98,8 @@ class LoadInteractDiffusion(io.ComfyNode):
 
     @classmethod
     def execute(cls, weights_name) -> io.NodeOutput:
-        weights, base = load_interactdiffusion(find_file(weights_name, "weights_name", *FOLDERS))
-        if not base:
-            return io.NodeOutput(weights, None, None, None)
-        if any(key.startswith("first_stage_model.") for key in base):
-            model, clip, vae, _ = comfy.sd.load_state_dict_guess_config(
-                base, embedding_directory=folder_paths.get_folder_paths("embeddings"))
-            return io.NodeOutput(weights, model, clip, vae)
-        return io.NodeOutput(weights, comfy.sd.load_diffusion_model_state_dict(base), None, None)
+        path = find_file(weights_name, "weights_name", *FOLDERS)
+        return io.NodeOutput(*load_interactdiffusion(path, folder_paths.get_folder_paths("embeddings")))
 
 
 class AddInteraction(io.ComfyNode):
