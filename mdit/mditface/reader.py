@@ -175,6 +175,9 @@ class MaskReader:
         if read == 0:
             note = ("no block read the mask: another node replaces the model's forward or its blocks without calling "
                     "what was there; remove it, or apply it before the adapter")
+        if report.replacements:
+            note += f" (found in the model: {', '.join(report.replacements)})"
+        if read == 0:
             logging.warning("MDiT: %s", note)
         report.notes.append(note)
 
