@@ -28,8 +28,8 @@ EXACT = REDUCTIONS["off"]
 def check_window(reduction: str, radius: int):
     """Raises ValueError for a reduction of tokens that are read in windows: a window lies on the image's grid."""
     if radius and REDUCTIONS[reduction].half:
-        raise ValueError(f"token_reduction: '{reduction}' does not fit an adapter that reads the mask in windows (window "
-                         f"{radius}), which need a token for each token of the image: choose 'off' or 'merge'")
+        raise ValueError(f"token_reduction: '{reduction}' does not fit an adapter that reads the mask in windows "
+                         f"(window {radius}), which need a token for each token of the image: choose 'off' or 'merge'")
 
 
 def describe_reductions() -> str:

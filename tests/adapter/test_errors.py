@@ -258,7 +258,7 @@ def test_the_right_vae_is_taken(sd3, adapter):
 def test_what_does_not_go_with_windows(request, adapter, family):
     base = request.getfixturevalue(family)
     windowed = adapter(family, window=1, text_reads_mask=False)
-    refuses(ValueError, ("condition_size: this adapter reads the mask in windows (window 1)", "set condition_size to 0"),
+    refuses(ValueError, ("condition_size: this adapter reads the mask in windows (window 1)", "set it to 0"),
             ApplyAdapter.execute, base, windowed, 1.0, 512)
     model = ApplyAdapter.execute(base, windowed, 1.0, 0)[0]
     for reduction in ("half", "half, merged"):
