@@ -14,7 +14,6 @@ from ..labelmap.landmarks import OUTLINES
 from ..shared.keypoints import LEFT_EYE, RIGHT_EYE, NoPerson, Reading, list_frames, read_person
 
 SOURCE = "tilt"  # the input of the node
-PAIRS = (("r_eye", "l_eye"), ("r_brow", "l_brow"))  # the first pair that a label map shows tells the tilt
 MOUTH = ("mouth", "u_lip", "l_lip")
 Size = tuple[int, int]  # height, width
 
@@ -52,7 +51,7 @@ def find_tilts(source: Any, boxes: Sequence[Sequence[dict]], size: Size) -> list
     tilts = []
     for number, found in enumerate(boxes):
         eyes = [find_eyes(images[number % len(images)], box) for box in found]
-        tilts.append([None if pair is None else pair.tilt for pair in eyes])
+        tilts.append([pair.tilt if pair else None for pair in eyes])
     return tilts
 
 
@@ -63,8 +62,7 @@ def find_labelled_eyes(labels: np.ndarray, box: dict) -> Eyes | None:
     """
     left, top = (max(0, round(box[field])) for field in ("x", "y"))
     inside = labels[top:round(box["y"] + box["height"]), left:round(box["x"] + box["width"])]
-    places = [[find_middle(inside, name) for name in pair] for pair in PAIRS]
-    pair = next((Eyes(*found) for found in places if all(place is not None for place in found)), None)
+    pair = find_pair(inside, "eye") or find_pair(inside, "brow")
     mouth = find_middle(inside, *MOUTH)
     if pair is None or mouth is None:
         return pair
@@ -72,6 +70,13 @@ def find_labelled_eyes(labels: np.ndarray, box: dict) -> Eyes | None:
     down = mouth - pair.middle
     is_swapped = across[0] * down[1] < across[1] * down[0]
     return Eyes(pair.left, pair.right) if is_swapped else pair
+
+
+def find_pair(labels: np.ndarray, part: str) -> Eyes | None:
+    """The person's right and left eye or brow; None if a label map lacks one of the two."""
+    right = find_middle(labels, f"r_{part}")
+    left = find_middle(labels, f"l_{part}")
+    return None if right is None or left is None else Eyes(right, left)
 
 
 def find_middle(labels: np.ndarray, *names: str) -> np.ndarray | None:
@@ -95,14 +100,19 @@ def list_eyes(source: Any, size: Size) -> list[list[Eyes]]:
     if isinstance(source, dict) and "frames" in source:
         h, w = source["image_size"]
         scale = np.array([width / w, height / h])
-        return [[read_mesh(face["landmarks_xy"], scale) for face in faces] for faces in source["frames"]]
+        return [list_meshes(faces, scale) for faces in source["frames"]]
     scale = np.array([width, height])
     return [read_people(frame, number, scale) for number, frame in enumerate(list_frames(source, SOURCE))]
 
 
-def read_mesh(vertices: np.ndarray, scale: np.ndarray) -> Eyes:
-    """The eyes of a face mesh (V, 2)."""
-    return Eyes(*(scale * np.asarray(vertices)[list(OUTLINES[name])].mean(0) for name in PAIRS[0]))
+def list_meshes(faces: Sequence[dict], scale: np.ndarray) -> list[Eyes]:
+    """The eyes of the face meshes of an image."""
+    found = []
+    for face in faces:
+        vertices = np.asarray(face["landmarks_xy"]) * scale  # (V, 2)
+        right, left = (vertices[list(OUTLINES[name])].mean(0) for name in ("r_eye", "l_eye"))
+        found.append(Eyes(right, left))
+    return found
 
 
 def read_people(frame: dict, number: int, scale: np.ndarray) -> list[Eyes]:

@@ -29,7 +29,9 @@ def read_boxes(value: Any, size: Size, source: str, units: str = UNITS[0], remed
     images = list_boxes(value, source)
     across, down = get_grid(value) or find_grid(images, size, units)
     scales = size[0] / across, size[1] / down
-    placed = [[scale_box(box, *scales) for box in boxes] for boxes in images]
+    placed = []
+    for boxes in images:
+        placed.append([scale_box(box, *scales) for box in boxes])
     share = 0.5 if units == "auto" else 0.0
     for box in itertools.chain(*placed):
         if not lies_inside(box, size, share):
@@ -127,8 +129,8 @@ def read_box(box: Any, source: str) -> dict:
 
 
 def describe_wrong_box(value: Any, source: str) -> str:
-    return (f"{source}: {value} is not a box: connect boxes with the numbers {', '.join(FIELDS)}, SEGS, or lists of left, "
-            "top, right and bottom")
+    return (f"{source}: {value} is not a box: connect boxes with the numbers {', '.join(FIELDS)}, SEGS, or lists of "
+            "left, top, right and bottom")
 
 
 def find_grid(images: Sequence[Sequence[dict]], size: Size, units: str) -> Size:

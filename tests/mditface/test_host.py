@@ -97,6 +97,15 @@ def test_weights_arrive_unchanged(tmp_path):
         assert torch.equal(weight, weights[name]), name
 
 
+def test_a_file_from_a_wrapped_network(tmp_path, loaded):
+    path = tiny.write(tmp_path / "tiny.safetensors",
+                      edit=lambda weights: {f"module.{name}": weight for name, weight in weights.items()})
+    found = host.load_mdit(path)
+    for name, weight in loaded.model.model.diffusion_model.state_dict().items():
+        assert torch.equal(weight, found.model.model.diffusion_model.state_dict()[name]), name
+    assert found.clip is not None
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_weight_type_can_be_chosen(tmp_path, dtype):
     model = host.load_mdit(tiny.write(tmp_path / "tiny.safetensors"), dtype).model
@@ -364,3 +373,11 @@ def test_reports_of_two_runs_are_apart(loaded, texts):
     nodes.common_ksampler(first, 0, 2, 1.0, "euler", "simple", masked(texts[0], tiny.mask()), texts[1],
                           {"samples": torch.zeros(1, 3, SIDE, SIDE)})
     assert (one.passes, two.passes) == (1, 0)
+
+
+def test_blocks_that_another_node_replaced_are_refused(loaded, texts, monkeypatch):
+    """As first-block caches do while the model is called."""
+    network = loaded.model.model.diffusion_model
+    monkeypatch.setattr(network, "blocks", torch.nn.ModuleList([torch.nn.Sequential(*network.blocks)]))
+    with pytest.raises(ValueError, match="model: another node put 'Sequential' in place of its 3 blocks"):
+        run(loaded.model, *texts)

@@ -45,8 +45,9 @@ def sample(model, positive=None, negative=None, size=(1, 4, 16, 16), steps=2, cf
 # Files
 
 
-@pytest.mark.parametrize("wrap", [lambda sd: sd, lambda sd: {"model": sd, "step": 7}, lambda sd: {"state_dict": sd}],
-                         ids=["bare", "model", "state_dict"])
+@pytest.mark.parametrize("wrap", [lambda sd: sd, lambda sd: {"model": sd, "step": 7}, lambda sd: {"state_dict": sd},
+                                  lambda sd: {"model": {f"module.{name}": weight for name, weight in sd.items()}}],
+                         ids=["bare", "model", "state_dict", "module"])
 def test_every_container_gives_the_same_model(tmp_path, file, loaded, wrap):
     path = tmp_path / "tiny.pt"
     torch.save(wrap(load_file(file)), path)
@@ -329,12 +330,13 @@ def test_other_text_encoders_are_refused(clip, message):
 
 
 @pytest.fixture(scope="module")
-def vae_file(golden):
-    return golden / "pt-dit" / "vae_model.safetensors"
+def vae_file(own_golden):
+    return own_golden / "pt-dit" / "vae_model.safetensors"
 
 
 def test_the_vae_is_one_of_the_hosts(vae_file, tmp_path):
-    torch.save({"state_dict": load_file(vae_file) | {"loss.logvar": torch.ones(1)}, "epoch": 3}, tmp_path / "vae.ckpt")
+    wrapped = {f"module.{name}": weight for name, weight in load_file(vae_file).items()}
+    torch.save({"state_dict": wrapped | {"module.loss.logvar": torch.ones(1)}, "epoch": 3}, tmp_path / "vae.ckpt")
     image = torch.rand(1, 40, 56, 3)
     found = [nodes.VAEEncode().encode(load_vae(str(path)), image)[0]["samples"]
              for path in (vae_file, tmp_path / "vae.ckpt")]
@@ -356,3 +358,12 @@ def test_vaes_of_other_families_are_refused(vae_file, tmp_path, edit, message):
     save_file(edit(load_file(vae_file)), tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=f"(?s)vae_name: .*other.safetensors.*{message}"):
         load_vae(str(tmp_path / "other.safetensors"))
+
+
+def test_blocks_that_another_node_replaced_are_refused(loaded, monkeypatch):
+    """As first-block caches do while the model is called."""
+    network = loaded.model.diffusion_model
+    monkeypatch.setattr(network, "transformer_blocks", torch.nn.ModuleList([
+        torch.nn.Sequential(*network.transformer_blocks)]))
+    with pytest.raises(ValueError, match="model: another node put 'Sequential' in place of its 2 blocks"):
+        sample(loaded)
