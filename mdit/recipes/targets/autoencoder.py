@@ -214,7 +214,7 @@ class AutoencoderTarget:
         if PARSER_WEIGHTS.is_file():
             parser = load_parser()
             for name, images in (("made", made), ("true", true)):
-                scores = [parser.measure_agreement(np.ascontiguousarray(image), np.array(label))["mean_iou"]
+                scores = [parser.measure_agreement(np.array(image), np.array(label))["mean_iou"]
                           for image, label in zip(images, self.heldout.labels)]
                 found[f"mean_iou/{name}"] = float(np.mean(scores))
         return found
