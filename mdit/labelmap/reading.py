@@ -18,6 +18,7 @@ MAX_FAR_FRACTION = 0.10
 # Flat areas have no blended edges: there, less than one pixel in 200 may have a color of no entry.
 MAX_FOREIGN_FRACTION = 0.005
 FLAT_RANGE = 8  # largest difference in a channel, of 255, among the 3 x 3 pixels of a flat area
+LEAST_WHITE = 0.2  # of what is not black in a mask: thin lines are mostly smooth edges
 FEWEST_FLAT = 64  # pixels; smaller areas say nothing about the palette
 # Distance, of 255, at which a color still counts as an entry of a color palette: lossless and compressed images.
 EXACT_DISTANCE = 1.5
@@ -199,6 +200,7 @@ def _find_entries(pixels: np.ndarray, colors: Colors, table: Table) -> np.ndarra
     if (distance > table.tolerance).any():
         entries = repair_edges(pixels, entries, distance[colors.pixel], table.colors, table.tolerance)
         entries = remove_specks(entries)
+        _check_loss(nearest[colors.pixel], entries, table)
     return entries
 
 
@@ -293,27 +295,41 @@ def _count_for_choice(pixels: np.ndarray, colors: Colors) -> np.ndarray:
 def _choose_table(pixels: np.ndarray, colors: Colors, order: str) -> tuple[Table, list[str]]:
     """The kind of an image for "auto", and notes how it was read."""
     counts = _count_for_choice(pixels, colors)
-    if _is_stencil(colors.values, counts):
+    if _is_stencil(colors, counts):
         raise ValueError(f"label_map: {STENCIL}")
     table = recognize(colors.values, counts, order)
     if table is None:
         raise ValueError(f"label_map: the image fits no known palette, {_describe_levels(colors, counts)}. Choose the "
                          "palette of the label map, or repaint the areas in palette colours. A photograph needs a "
                          "face parser first.")
-    notes = [f'The label map was read as "{table.name}", class order "{table.order}".']
     spread = make_table("index picture", order)
-    if table.name == "grey indices" and find_exact(_encode(pixels), spread.colors) is not None:
-        notes.append('Its grey levels also fit the palette "index picture". Choose that palette if the classes are '
-                     "wrong.")
-    return table, notes
+    shown = colors.values[counts > 0]
+    if table.name != "grey indices" or find_nearest(shown, spread.colors)[1].any():
+        return table, [describe_table(table)]
+    classes = find_nearest(shown, table.colors)[0]
+    names = " and ".join(DISPLAY_NAMES[ORDERS[order].classes[k]] for k in sorted(classes))
+    return spread, [describe_table(spread), f'Its grey levels also fit the palette "grey indices", as {names}.']
 
 
-def _is_stencil(values: np.ndarray, counts: np.ndarray) -> bool:
-    """Whether the colors (U, 3) are grey, and all flat areas black or white."""
-    shown = values[counts > 0]
-    dark, bright = shown.max(axis=-1) <= 4, shown.min(axis=-1) >= 251
-    gray = np.ptp(values.astype(int), axis=-1).max() <= 4
-    return bool(gray and (dark | bright).all() and dark.any() and bright.any())
+def describe_table(table: Table) -> str:
+    return f'The label map was read as "{table.name}", class order "{table.order}".'
+
+
+def is_stencil(pixels: np.ndarray) -> bool:
+    """Whether an image (H, W, 3) uint8 is a mask in white, on black where there is another color."""
+    colors = count_colors(_encode(pixels))
+    return _is_stencil(colors, _count_for_choice(pixels, colors))
+
+
+def _is_stencil(colors: Colors, flat: np.ndarray) -> bool:
+    """Whether the colors are grey, all flat areas black or white, and the rest mostly edges of white.
+
+    flat: (U,), pixels of each color in flat areas.
+    """
+    dark, bright = colors.values.max(axis=-1) <= 4, colors.values.min(axis=-1) >= 251  # (U,), (U,)
+    gray = np.ptp(colors.values.astype(int), axis=-1).max() <= 4
+    white = colors.counts[bright].sum()
+    return bool(gray and (dark | bright)[flat > 0].all() and white > LEAST_WHITE * colors.counts[~dark].sum())
 
 
 def _warn_of_stencil(shown: np.ndarray, table: Table) -> list[str]:
@@ -347,7 +363,7 @@ def _check_palette(pixels: np.ndarray, colors: Colors, table: Table, nearest: np
         return
     flat = _find_flat(pixels, colors)  # (U,)
     told = flat.sum() >= FEWEST_FLAT
-    other = _describe_other(colors.values, flat, table, distance) if told else None
+    other = _describe_other(colors, flat, table, distance) if told else None
     _check_far(colors, distance > table.gap, table.name, other)
     if other is not None:
         raise ValueError(f"label_map: {other}")
@@ -356,12 +372,13 @@ def _check_palette(pixels: np.ndarray, colors: Colors, table: Table, nearest: np
         _check_background(colors, flat, table, nearest)
 
 
-def _describe_other(values: np.ndarray, flat: np.ndarray, table: Table, distance: np.ndarray) -> str | None:
+def _describe_other(colors: Colors, flat: np.ndarray, table: Table, distance: np.ndarray) -> str | None:
     """What the image is, if another kind explains its flat areas better than the chosen table; else None.
 
-    values: (U, 3), the colors. flat: (U,), pixels of each color in flat areas. distance: (U,), from the table.
+    flat: (U,), pixels of each color in flat areas. distance: (U,), from the table.
     """
-    if table.name != "index picture" and _is_stencil(values, flat):
+    values = colors.values
+    if table.name != "index picture" and _is_stencil(colors, flat):
         return STENCIL
     other = recognize(values[flat > 0], flat[flat > 0], table.order)
     if other is None or other.name == table.name:
@@ -413,12 +430,23 @@ def _check_background(colors: Colors, flat: np.ndarray, table: Table, nearest: n
             'indices, choose the palette "grey indices", and save them without compression.')
 
 
+def _check_loss(nearest: np.ndarray, entries: np.ndarray, table: Table) -> None:
+    """Refuses an image of which the repair of its edges left background alone. Both are entries (H, W)."""
+    classes = np.array(ORDERS[table.order].classes)
+    lost = (classes[nearest] != 0).mean()
+    if lost > 0.01 and not classes[entries].any():
+        raise ValueError(
+            f'label_map: read in the palette "{table.name}", the image would be background alone, but {lost:.0%} of '
+            "the pixels, in lines too thin to have a colour of their own, are something else. Save it larger, or "
+            "without smooth edges.")
+
+
 # Images of 16 bit
 
 def _is_sixteen_bit(image: np.ndarray) -> bool:
-    """Whether an image (H, W, 3) in 0..1 has the grey levels 0, 1, 2, ... of 65535 and none above."""
+    """Whether an image (H, W, 3) in 0..1 has the grey levels 0, 1, 2, ... of 65535 and none above 255."""
     brightest = image.max() * SIXTEEN_BIT
-    if not 0.9 < brightest < 128:
+    if not 0.9 < brightest < 255.5:
         return False
     levels = image * SIXTEEN_BIT  # (H, W, 3)
     return bool((levels == levels[..., :1]).all() and np.abs(levels - levels.round()).max() < 0.1)
