@@ -168,7 +168,7 @@ class Conditioning:
 
 
 def declare(described: dict) -> type:
-    """A node of another pack as foreign.json describes it: the front end and the host know its sockets; it never runs."""
+    """A node of another pack as foreign.json describes it: host and front end know its sockets; it never runs."""
     return type("Foreign", (), {
         "INPUT_TYPES": classmethod(lambda cls: described["input"]), "FUNCTION": "absent", "CATEGORY": "probe",
         "RETURN_TYPES": tuple(described["output"]), "RETURN_NAMES": tuple(described["output_name"])})
