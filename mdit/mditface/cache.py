@@ -124,25 +124,90 @@ class StaticEntry:
 
 
 class StaticMaskCache(nn.Module):
-    """The entries of one mask, least recently used first: the `model` that the host's memory management sees."""
+    """The entries of one mask on one device, least recently used first: the `model` that the host's memory management
+    sees.
+
+    planned: bytes that the present runs will add.
+    needed: entries that the present runs read at once.
+    wanted: keys of the entries that the present runs read.
+    """
 
     def __init__(self):
         super().__init__()
         self.entries: OrderedDict[Hashable, StaticEntry] = OrderedDict()
         self.planned = 0
+        self.needed = 0
+        self.wanted: set[Hashable] = set()
+        self.lock = threading.RLock()
 
     @property
     def nbytes(self) -> int:
         return sum(entry.nbytes for entry in self.entries.values())
 
-    def list_resident(self) -> list[StaticEntry]:
-        return [entry for entry in self.entries.values() if entry.resident]
+    @contextlib.contextmanager
+    def reserve(self, entries: int, nbytes: int, keys: Iterable[Hashable] = ()):
+        """During a run, the cache holds `entries` more entries, these keys among them, and the host makes room for
+        `nbytes` new bytes."""
+        with self.lock:
+            self.needed += entries
+            self.planned += nbytes
+            for key in keys:
+                self.wanted.add(key)
+                self.entries.move_to_end(key)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.needed -= entries
+                self.planned = 0
+                if not self.needed:
+                    self.wanted.clear()
 
-    def move(self, source: torch.device, target: torch.device, budget: float) -> int:
-        """Moves entries stored on `source`, least recently used first, until `budget` bytes moved."""
+    def get(self, key: Hashable, compute: Callable[[], StaticEntry], report: RunReport) -> StaticEntry:
+        """The entry of this key, computed if it is absent. An error or an interrupt in `compute` leaves nothing."""
+        with self.lock:
+            entry = self.entries.get(key)
+            if entry is not None:
+                report.hits += 1
+                entry.hits += 1
+            else:
+                entry = compute_and_count(compute, report)
+                self.planned = max(0, self.planned - entry.nbytes)
+                self.entries[key] = entry
+            self.wanted.add(key)
+            self.entries.move_to_end(key)
+            while len(self.entries) > max(CAPACITY, self.needed):
+                self.entries.popitem(last=False)
+            report.bytes = self.nbytes
+            return entry
+
+    def count_bytes(self, device: torch.device) -> int:
+        """Bytes of the entries on the device, as far as the host moves them."""
+        with self.lock:
+            return sum(entry.nbytes for entry in self.entries.values() if entry.resident and entry.stored_on == device)
+
+    def list_absent(self, device: torch.device) -> list[StaticEntry]:
+        """The wanted entries that the host may load to the device, the last used first."""
+        with self.lock:
+            wanted = [entry for key, entry in self.entries.items() if key in self.wanted]
+        return [entry for entry in reversed(wanted) if entry.resident and entry.stored_on != device]
+
+    def load(self, device: torch.device, budget: float) -> int:
+        """Moves wanted entries to the device, each that still fits into the budget of bytes."""
         moved = 0
-        for entry in self.list_resident():
-            if entry.stored_on == source and source != target and moved < budget:
+        for entry in self.list_absent(device):
+            if moved + entry.nbytes <= budget:
+                entry.store_on(device)
+                moved += entry.nbytes
+        return moved
+
+    def unload(self, source: torch.device, target: torch.device, nbytes: float) -> int:
+        """Moves entries from one device to another, least recently used first, until that many bytes moved."""
+        moved = 0
+        with self.lock:
+            entries = [*self.entries.values()]
+        for entry in entries:
+            if moved < nbytes and entry.resident and entry.stored_on == source != target:
                 entry.store_on(target)
                 moved += entry.nbytes
         return moved
@@ -153,68 +218,53 @@ class CachePatcher(comfy.model_patcher.ModelPatcher):
     section 6.3)."""
 
     def model_size(self) -> int:
-        return sum(entry.nbytes for entry in self.model.list_resident()) + self.model.planned
+        absent = sum(entry.nbytes for entry in self.model.list_absent(self.load_device))
+        return self.loaded_size() + absent + self.model.planned
 
     def loaded_size(self) -> int:
-        return sum(entry.nbytes for entry in self.model.list_resident() if entry.stored_on == self.load_device)
+        return self.model.count_bytes(self.load_device)
 
     def current_loaded_device(self) -> torch.device:
         return self.load_device
 
     def partially_load(self, device_to, extra_memory=0, force_patch_weights=False) -> int:
-        return self.model.move(self.offload_device, self.load_device, extra_memory)
+        """A negative budget demands that much memory back."""
+        if extra_memory < 0:
+            self.partially_unload(self.offload_device, -extra_memory)
+            return 0
+        return self.model.load(self.load_device, extra_memory)
 
     def partially_unload(self, device_to, memory_to_free=0, force_patch_weights=False) -> int:
-        return self.model.move(self.load_device, self.offload_device, memory_to_free)
+        return self.model.unload(self.load_device, self.offload_device, memory_to_free)
 
     def detach(self, unpatch_all=True) -> StaticMaskCache:
         """On every reload the host passes False for `unpatch_all`; the entries must then stay on their device."""
         if unpatch_all:
-            self.model.move(self.load_device, self.offload_device, float("inf"))
+            self.partially_unload(self.offload_device, float("inf"))
         return self.model
 
 
 class StaticStore:
-    """A mask's cache and its memory holder on each device. Shared by every copy of the mask."""
+    """A mask's cache on each device, with its memory holder. Shared by every copy of the mask.
+
+    The host takes two patchers of one model for copies and lists only one, so each device has a cache of its own.
+    """
 
     def __init__(self):
-        self.cache = StaticMaskCache()
-        self.needed = 0
+        self.caches: dict[torch.device, StaticMaskCache] = {}
         self.patchers: dict[torch.device, CachePatcher] = {}
-        self.lock = threading.RLock()
 
-    def get_patcher(self, load_device, offload_device) -> CachePatcher:
+    def get_cache(self, device: torch.device) -> StaticMaskCache:
+        return self.caches.setdefault(device, StaticMaskCache())
+
+    def get_patcher(self, load_device: torch.device, offload_device: torch.device) -> CachePatcher:
         if load_device not in self.patchers:
-            self.patchers[load_device] = CachePatcher(self.cache, load_device, offload_device)
+            self.patchers[load_device] = CachePatcher(self.get_cache(load_device), load_device, offload_device)
         return self.patchers[load_device]
 
-    @contextlib.contextmanager
-    def reserve(self, entries: int, nbytes: int):
-        """During a run, the store holds `entries` more entries, and the host makes room for `nbytes` new bytes."""
-        self.needed += entries
-        self.cache.planned += nbytes
-        try:
-            yield
-        finally:
-            self.needed -= entries
-            self.cache.planned = 0
-
-    def get(self, key: Hashable, compute: Callable[[], StaticEntry], report: RunReport) -> StaticEntry:
-        """The entry of this key, computed if it is absent. An error or an interrupt in `compute` leaves nothing."""
-        with self.lock:
-            entry = self.cache.entries.get(key)
-            if entry is not None:
-                report.hits += 1
-                entry.hits += 1
-                self.cache.entries.move_to_end(key)
-            else:
-                entry = compute_and_count(compute, report)
-                self.cache.planned = max(0, self.cache.planned - entry.nbytes)
-                while len(self.cache.entries) >= max(CAPACITY, self.needed):
-                    self.cache.entries.popitem(last=False)
-                self.cache.entries[key] = entry
-            report.bytes = self.cache.nbytes
-            return entry
+    def list_entries(self) -> list[StaticEntry]:
+        """The entries on all devices, for each device the last used one last."""
+        return [entry for cache in self.caches.values() for entry in [*cache.entries.values()]]
 
 
 def compact(x: Tensor) -> Tensor:

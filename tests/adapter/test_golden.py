@@ -212,7 +212,7 @@ def test_stored_keys_and_values(base, adapter, cases):
     for name, case in cases.items():
         setup = set_up(base, adapter, case, case["latent"].shape)
         call(base, case, setup)
-        (entry,) = setup.mask.store.cache.entries.values()
+        (entry,) = setup.mask.store.list_entries()
         for i, block in enumerate(names(base)):
             for part, stored in zip("kv", entry[i]):
                 if f"{block}.{part}" in case:

@@ -15,7 +15,7 @@ from mditface.mdit.mditface.cache import CAPACITY
 from mditface.mdit.mditface.reader import CacheOptions
 from mditface.tests.adapter.bases import SIDE, load, mask, published, run, text
 from mditface.tests.mditface import runs
-from mditface.tests.mditface.runs import OFF, TOLERANCE, check_other_entry, masked, with_bypass_lora, with_lora
+from mditface.tests.mditface.runs import CPU, OFF, TOLERANCE, check_other_entry, masked, with_bypass_lora, with_lora
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def each_step(model, function):
 
 def test_eviction_in_mid_run(case, texts):
     labels = mask()
-    model = each_step(case.model, labels.store.cache.entries.clear)
+    model = each_step(case.model, labels.store.get_cache(CPU).entries.clear)
     out, report = run(model, masked(texts[0], labels), texts[1], steps=3)
     assert (report.passes, report.hits) == (3, 0)
     torch.testing.assert_close(out, fresh(case, texts, steps=3), **TOLERANCE)
@@ -191,7 +191,7 @@ def test_the_host_lists_adapter_and_cache_beside_the_model(case, texts):
     run(case.model, masked(texts[0], labels), texts[1])
     listed = {id(m.model.model): m for m in comfy.model_management.current_loaded_models}
     for module, size in ((case.adapter, sum(w.nbytes for w in case.weights.values())),
-                         (labels.store.cache, labels.store.cache.nbytes)):
+                         (labels.store.get_cache(CPU), labels.store.get_cache(CPU).nbytes)):
         assert listed[id(module)].model_memory() == size > 0
 
 

@@ -25,7 +25,8 @@ from mditface.mdit.mditface.reader import CacheOptions
 from mditface.mdit.mditface.tokens import MaskTokens, find_flat_regions, merge_leaves
 from mditface.tests.mditface import tiny
 from mditface.tests.mditface.runs import (
-    OFF, SIDE, TOLERANCE, check_other_entry, hooked, masked, replaced, reporting, run, with_bypass_lora, with_lora)
+    CPU, OFF, SIDE, TOLERANCE, check_other_entry, hooked, masked, replaced, reporting, run, with_bypass_lora, with_lora)
+from mditface.tests.shared.reloading import OTHER
 from nodes import ConditioningSetArea, ConditioningSetTimestepRange
 
 EXACT = CacheOptions()
@@ -66,7 +67,7 @@ def test_cached_and_uncached_agree(loaded, texts, mask, uncached):
 def test_the_switched_off_cache_computes_every_time_and_keeps_nothing(loaded, texts, mask):
     _, report = run(loaded.model, masked(texts[0], mask), texts[1], OFF, steps=3)
     assert (report.passes, report.hits, report.bytes) == (3, 0, 0)
-    assert not mask.store.cache.entries
+    assert not mask.store.get_cache(CPU).entries
 
 
 def test_one_pass_for_a_run_and_none_for_the_next(loaded, texts, mask):
@@ -98,7 +99,7 @@ def test_a_pass_for_each_size_while_they_fit(loaded, texts, mask):
 def test_a_mask_of_half_the_resolution_merges_too(loaded, texts):
     flat = mask_of(torch.ones(1, 32, 32, dtype=torch.uint8), "half, merged")
     run(loaded.model, masked(texts[0], flat), texts[1], latent=(1, 3, 128, 128))
-    (entry,) = flat.store.cache.entries.values()
+    (entry,) = flat.store.list_entries()
     assert entry[0][0].shape[2] == 64  # of 16 x 16 tokens, 2 x 2 each
 
 
@@ -145,7 +146,7 @@ def test_merging_single_tokens_changes_nothing(loaded, texts):
 def test_a_flat_maps_keys_become_one_for_each_leaf(loaded, texts):
     flat = mask_of(torch.ones(1, 32, 32, dtype=torch.uint8), "merge")
     run(loaded.model, masked(texts[0], flat), texts[1], latent=(1, 3, 64, 64))
-    (entry,) = flat.store.cache.entries.values()
+    (entry,) = flat.store.list_entries()
     assert entry[0][0].shape[2] == 64  # of 16 x 16 tokens, 2 x 2 each
     torch.testing.assert_close(entry.bias, torch.full((1, 64), 4.0).log())
 
@@ -315,7 +316,7 @@ def test_a_failed_pass_leaves_nothing(loaded, texts, mask, uncached, place, fail
     block = loaded.model.model.diffusion_model.blocks[place]
     with replaced(block, "run_static", failure), pytest.raises(error):
         run(loaded.model, masked(texts[0], mask), texts[1])
-    assert not mask.store.cache.entries
+    assert not mask.store.get_cache(CPU).entries
     assert mask.store.get_patcher(loaded.model.load_device, loaded.model.offload_device).model_size() == 0
     out, report = run(loaded.model, masked(texts[0], mask), texts[1])
     assert report.passes == 1
@@ -335,7 +336,7 @@ def test_an_error_before_the_pass_takes_the_announced_bytes_back(loaded, texts, 
     wrong = tiny.mask(batch=2)
     with pytest.raises(ValueError, match="label maps"):
         run(loaded.model, masked(texts[0], mask) + masked(texts[0], wrong), texts[1], latent=(3, 3, SIDE, SIDE))
-    assert mask.store.cache.planned == wrong.store.cache.planned == 0
+    assert mask.store.get_cache(CPU).planned == wrong.store.get_cache(CPU).planned == 0
 
 
 def alive(reference) -> list:
@@ -346,7 +347,7 @@ def alive(reference) -> list:
 
 def test_the_cache_dies_with_its_conditionings(loaded, texts):
     mask = tiny.mask()
-    cache, positive = weakref.ref(mask.store.cache), masked(texts[0], mask)
+    cache, positive = weakref.ref(mask.store.get_cache(CPU)), masked(texts[0], mask)
     run(loaded.model, positive, texts[1])
     del mask
     assert cache() in alive(cache)
@@ -356,7 +357,7 @@ def test_the_cache_dies_with_its_conditionings(loaded, texts):
 
 def test_the_cache_dies_after_a_failed_run(loaded, texts):
     mask = tiny.mask()
-    cache, positive = weakref.ref(mask.store.cache), masked(texts[0], mask)
+    cache, positive = weakref.ref(mask.store.get_cache(CPU)), masked(texts[0], mask)
     with replaced(loaded.model.model.diffusion_model.blocks[1], "run_static", out_of_memory):
         with pytest.raises(comfy.model_management.OOM_EXCEPTION):
             run(loaded.model, positive, texts[1])
@@ -378,21 +379,22 @@ def test_the_host_lists_model_and_cache_together(loaded, texts, mask):
     comfy.model_management.unload_all_models()
     run(loaded.model, masked(texts[0], mask), texts[1])
     listed = {id(m.model.model): m for m in comfy.model_management.current_loaded_models}
-    assert {id(loaded.model.model), id(mask.store.cache)} <= listed.keys()
-    assert listed[id(mask.store.cache)].model_memory() == mask.store.cache.nbytes > 0
+    assert {id(loaded.model.model), id(mask.store.get_cache(CPU))} <= listed.keys()
+    assert listed[id(mask.store.get_cache(CPU))].model_memory() == mask.store.get_cache(CPU).nbytes > 0
 
 
-CARD, RAM = torch.device("cuda", 0), torch.device("cpu")
+CARD, RAM = torch.device("cuda", 0), CPU
 
 
 @pytest.fixture
 def on_card():
-    """A cache of entries of 100, 50 and 20 bytes on a card that does not exist, and its holder."""
+    """A cache of entries of 100, 50 and 20 bytes on a card that does not exist, all wanted, and its holder."""
     cache = StaticMaskCache()
     for name, size in (("old", 100), ("middle", 50), ("new", 20)):
         entry = SimpleNamespace(nbytes=size, stored_on=CARD, resident=True)
         entry.store_on = lambda device, entry=entry: setattr(entry, "stored_on", device)
         cache.entries[name] = entry
+    cache.wanted = set(cache.entries)
     holder = CachePatcher(cache, CARD, RAM)
     listed = LoadedModel(holder)
     listed.real_model, listed.model_finalizer = weakref.ref(cache), weakref.finalize(cache, lambda: None)
@@ -405,10 +407,43 @@ def test_the_host_spills_the_oldest_entries_first(on_card):
     assert on_card.listed.model_unload(110) is False
     assert on_card.places() == [RAM, RAM, CARD]
     assert (on_card.holder.model_size(), on_card.holder.loaded_size()) == (170, 20)
-    assert on_card.listed.model_use_more_vram(100) == 100
-    assert on_card.places() == [CARD, RAM, CARD]
     assert on_card.listed.model_unload(1e30) is True
     assert on_card.places() == [RAM, RAM, RAM]
+
+
+@pytest.mark.parametrize("budget, moved, places", [
+    (0.1, 0, [RAM, RAM, RAM]), (19, 0, [RAM, RAM, RAM]), (20, 20, [RAM, RAM, CARD]), (69, 20, [RAM, RAM, CARD]),
+    (70, 70, [RAM, CARD, CARD]), (169, 70, [RAM, CARD, CARD]), (120, 70, [RAM, CARD, CARD]),
+    (1e32, 170, [CARD, CARD, CARD]),
+])
+def test_a_budget_is_kept_and_the_last_used_entry_comes_first(on_card, budget, moved, places):
+    on_card.holder.detach()
+    assert on_card.listed.model_use_more_vram(budget) == moved
+    assert on_card.places() == places
+
+
+@pytest.mark.parametrize("budget, places", [(-1, [RAM, CARD, CARD]), (-100, [RAM, CARD, CARD]),
+                                            (-101, [RAM, RAM, CARD]), (-1000, [RAM, RAM, RAM])])
+def test_a_negative_budget_takes_memory_back(on_card, budget, places):
+    assert on_card.listed.model_use_more_vram(budget) == 0
+    assert on_card.places() == places
+
+
+def test_entries_that_a_run_does_not_use_are_neither_counted_nor_loaded(on_card):
+    on_card.holder.detach()
+    on_card.cache.wanted.clear()
+    with on_card.cache.reserve(1, 7, ["old"]):
+        assert (on_card.holder.model_size(), on_card.holder.loaded_size()) == (107, 0)
+        on_card.holder.partially_load(CARD, 1e30)
+        assert [*on_card.cache.entries] == ["middle", "new", "old"]
+        assert on_card.places() == [RAM, RAM, CARD]
+    assert on_card.holder.model_size() == on_card.holder.loaded_size() == 100
+
+
+def test_what_a_run_does_not_use_leaves_the_card_first(on_card):
+    with on_card.cache.reserve(1, 0, ["old"]):
+        on_card.listed.model_unload(60)
+        assert [*zip(on_card.cache.entries, on_card.places())] == [("middle", RAM), ("new", RAM), ("old", CARD)]
 
 
 def test_a_reload_keeps_the_entries_where_they_are(on_card):
@@ -433,6 +468,47 @@ def test_entries_that_the_user_keeps_in_ram_are_not_the_hosts_to_load(on_card):
     assert on_card.places() == [CARD, RAM, CARD]
 
 
+def test_each_device_has_a_cache_of_its_own():
+    """The host lists one of several patchers of one model: the entries of the others could not be unloaded."""
+    store, other = StaticStore(), torch.device("cuda", 1)
+    holders = [store.get_patcher(device, RAM) for device in (CARD, other)]
+    assert not holders[0].is_clone(holders[1]) and store.get_patcher(CARD, RAM) is holders[0]
+    for holder, size in zip(holders, (5, 7)):
+        entry = SimpleNamespace(nbytes=size, stored_on=holder.load_device, resident=True)
+        store.get_cache(holder.load_device).entries["key"] = entry
+    assert [holder.loaded_size() for holder in holders] == [5, 7]
+    assert [entry.nbytes for entry in store.list_entries()] == [5, 7]
+
+
+def test_a_run_on_two_devices_computes_and_announces_for_each(tmp_path, texts):
+    """The host's multi-GPU: each half of guidance on a device of its own, in a thread of its own."""
+    model = host.load_mdit(tiny.write(tmp_path / "two.safetensors")).model
+    alone, mask = tiny.mask(), tiny.mask()
+    positive, negative = masked(texts[0], mask), masked(texts[1], mask)
+    expected, _ = run(model, masked(texts[0], alone), masked(texts[1], alone))
+    model = model.clone()
+    copy = model.deepclone_multigpu(new_load_device=OTHER)
+    copy.is_multigpu_base_clone = True
+    model.set_additional_models("multigpu", [copy])
+    out, report = run(model, positive, negative)
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-5)  # the halves of a batch are calls of their own
+    assert (report.passes, report.hits) == (2, 2)
+    assert [len(mask.store.get_cache(device).entries) for device in (CPU, OTHER)] == [1, 1]
+    listed = {id(m.model.model) for m in comfy.model_management.current_loaded_models}
+    assert {id(cache) for cache in mask.store.caches.values()} <= listed
+
+
+def test_a_later_run_drops_what_only_an_earlier_one_needed(loaded, texts):
+    mask = mask_of(distinct_labels())
+
+    def areas(*tops):
+        return [ConditioningSetArea().append(masked(texts[0], mask), 128, 32, 0, top, 1.0)[0][0] for top in tops]
+    assert run(loaded.model, areas(0, 32, 64, 96), texts[1])[1].passes == 4
+    assert run(loaded.model, areas(0, 32, 64, 96), texts[1])[1].passes == 0
+    report = run(loaded.model, areas(96), texts[1])[1]
+    assert (report.passes, len(mask.store.list_entries())) == (0, CAPACITY)
+
+
 def test_copies_share_the_mask_and_pickles_leave_the_cache_behind(loaded, texts, mask):
     positive = masked(texts[0], mask, 0.5, 0.1, 0.9)
     out, _ = run(loaded.model, positive, texts[1])
@@ -441,7 +517,7 @@ def test_copies_share_the_mask_and_pickles_leave_the_cache_behind(loaded, texts,
     assert copy.deepcopy(mask) is mask and copy.copy(mask) is mask
     twin = pickle.loads(pickle.dumps(reference))
     assert (twin.strength, twin.start, twin.end) == (0.5, 0.1, 0.9)
-    assert not twin.mask.store.cache.entries
+    assert not twin.mask.store.get_cache(CPU).entries
     again, report = run(loaded.model, masked(texts[0], twin.mask, 0.5, 0.1, 0.9), texts[1])
     assert report.passes == 1
     torch.testing.assert_close(again, out, **TOLERANCE)
@@ -467,18 +543,18 @@ def test_with_gradients_the_mask_is_computed_anew(tmp_path, monkeypatch):
     guider.sample(torch.ones(1, 3, SIDE, SIDE), torch.zeros(1, 3, SIDE, SIDE), comfy.samplers.KSAMPLER(train),
                   torch.tensor([0.7, 0.0]))
     assert (report.passes, report.hits) == (2, 0)
-    assert not mask.store.cache.entries
+    assert not mask.store.get_cache(CPU).entries
     assert weight.grad.abs().max() > 0
 
 
 def test_two_threads_compute_an_entry_once():
-    store, computed, reports = StaticStore(), [], [RunReport(), RunReport()]
+    cache, computed, reports = StaticMaskCache(), [], [RunReport(), RunReport()]
 
     def compute():
         computed.append(1)
         time.sleep(0.05)
         return StaticEntry([(torch.ones(1, 1, 2, 4), torch.ones(1, 1, 2, 4))], None, False)
-    threads = [threading.Thread(target=store.get, args=("key", compute, report)) for report in reports]
+    threads = [threading.Thread(target=cache.get, args=("key", compute, report)) for report in reports]
     for thread in threads:
         thread.start()
     for thread in threads:
