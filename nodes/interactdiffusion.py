@@ -16,6 +16,7 @@ from ..mdit.interactdiffusion.patch import KEY, Reading, apply_interactions
 from ..mdit.interactdiffusion.schedule import ScheduleBySteps, ScheduleByTimestep
 from ..mdit.interactdiffusion.text import parse_interactions, parse_numbers
 from ..mdit.interactdiffusion.weights import load_interactdiffusion
+from ..mdit.shared.conds import check_conditioning
 from .editors import background_input, show_background
 from .files import add_folder, check_file, find_file, list_files
 from .types import Interactions, InteractionWeights
@@ -313,6 +314,7 @@ class SetInteractions(io.ComfyNode):
 
     @classmethod
     def execute(cls, conditioning, clip, interactions) -> io.NodeOutput:
+        check_conditioning(conditioning, "conditioning")
         encoded = encode_interactions(clip, interactions)
         return io.NodeOutput(node_helpers.conditioning_set_values(conditioning, {KEY: encoded}))
 

@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 import torch.nn as nn
@@ -29,6 +30,7 @@ class RunReport:
     bytes: size of the store that was used last.
     seconds: time of the passes.
     reads: for each reader the block calls that read a mask, and those that should have.
+    replacements: what other nodes had put in place of the model's own code when blocks did not read.
     notes: further lines.
     """
     passes: int = 0
@@ -36,6 +38,7 @@ class RunReport:
     bytes: int = 0
     seconds: float = 0.0
     reads: dict[str, list[int]] = field(default_factory=dict)
+    replacements: dict[str, None] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -57,11 +60,17 @@ def restore(x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     return (x * scale).to(dtype)
 
 
+class Fetched(NamedTuple):
+    """A block's tensors on the device, and the stream that is still copying them, or None."""
+    parts: list[Tensor]
+    stream: object
+
+
 class StaticEntry:
     """Keys and values (b, H, M, D) of every block, with the logits' bias (b, M) of merged tokens or None.
 
     Indexing gives a block's pair on the device of the computation, wherever the entry is stored. From RAM the next
-    block is copied while this one is in use.
+    block is copied while this one is in use, by any number of groups of rows.
 
     resident: false for an entry that stays in RAM by the user's choice. The host neither counts nor loads it.
     hits: how often a run found the entry.
@@ -73,37 +82,36 @@ class StaticEntry:
     def __init__(self, kv: Iterable[tuple[Tensor, Tensor]], bias: Tensor | None, eight_bit: bool):
         self.blocks = []
         self.bias = bias
-        self.ahead = None  # the next block, while it is copied
+        self.fetched: dict[int, Fetched] = {}  # of an entry in RAM: the block in use and the next one
         for k, v in kv:
             self.device = k.device
             self.dtype = k.dtype
             self.blocks.append((*quantize(k), *quantize(v)) if eight_bit else (compact(k), compact(v)))
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        block = self.ahead
-        self.ahead = None
-        if block is None or block[0] != i:
-            block = self.fetch(i)
-        if self.stored_on != self.device and i + 1 < len(self.blocks):
-            self.ahead = self.fetch(i + 1)
-        _, parts, stream = block
-        comfy.model_management.sync_stream(self.device, stream)
+        parts = self.blocks[i] if self.stored_on == self.device else self.read_ahead(i)
         if len(parts) == 2:
             return parts[0], parts[1]
         k, k_scale, v, v_scale = parts
         return restore(k, k_scale, self.dtype), restore(v, v_scale, self.dtype)
 
-    def fetch(self, i: int) -> tuple[int, list[Tensor], object]:
-        """i, block i's tensors on the device, and the stream that is still copying them from RAM, or None."""
+    def read_ahead(self, i: int) -> list[Tensor]:
+        """The tensors of block i of an entry in RAM, while the next block is on its way."""
+        following = [i + 1] if i + 1 < len(self.blocks) else []
+        self.fetched = {j: self.fetched.get(j) or self.fetch(j) for j in [i, *following]}
+        parts, stream = self.fetched[i]
+        comfy.model_management.sync_stream(self.device, stream)
+        return parts
+
+    def fetch(self, i: int) -> Fetched:
+        """Copies block i from RAM to the device."""
         management = comfy.model_management
-        if self.stored_on == self.device:
-            return i, list(self.blocks[i]), None
         stream = management.get_offload_stream(self.device)
         if stream is not None:  # the computation may still read the stream's next buffer
             stream.wait_stream(management.current_stream(self.device))
         non_blocking = management.device_supports_non_blocking(self.device)
         copies = [management.cast_to(x, None, self.device, non_blocking, stream=stream) for x in self.blocks[i]]
-        return i, copies, stream
+        return Fetched(copies, stream)
 
     @property
     def nbytes(self) -> int:
@@ -116,7 +124,7 @@ class StaticEntry:
     def store_on(self, device: torch.device):
         if self.stored_on == device:
             return
-        self.ahead = None
+        self.fetched = {}
         blocks = []
         for block in self.blocks:
             blocks.append(tuple(x.to(device) for x in block))
@@ -161,7 +169,13 @@ class StaticMaskCache(nn.Module):
                 self.needed -= entries
                 self.planned = 0
                 if not self.needed:
-                    self.wanted.clear()
+                    self.finish()
+
+    def finish(self):
+        """After the last of the present runs nothing is wanted, and no fetched block stays on the device."""
+        self.wanted.clear()
+        for entry in self.entries.values():
+            entry.fetched = {}
 
     def get(self, key: Hashable, compute: Callable[[], StaticEntry], report: RunReport) -> StaticEntry:
         """The entry of this key, computed if it is absent. An error or an interrupt in `compute` leaves nothing."""

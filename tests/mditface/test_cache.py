@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 import comfy.model_management
 import comfy.samplers
 from comfy.ldm.flux.math import apply_rope1
+from comfy.ldm.modules.attention import optimized_attention
 from comfy.model_management import InterruptProcessingException, LoadedModel
 from mditface.mdit.labelmap import CLASSES
 from mditface.mdit.mditface import host
+from mditface.mdit.mditface.attention import AttentionCall, MaskRows, ReadPattern, attend_masks
 from mditface.mdit.mditface.cache import CAPACITY, CachePatcher, RunReport, StaticEntry, StaticMaskCache, StaticStore
 from mditface.mdit.mditface.entries import merge_entry
 from mditface.mdit.mditface.mask import MaskInput, MaskReference
@@ -130,11 +132,41 @@ def test_the_next_block_is_on_its_way_while_one_is_in_use(monkeypatch, eight_bit
     monkeypatch.setattr(StaticEntry, "fetch", record)
     monkeypatch.setattr(StaticEntry, "stored_on", torch.device("meta"))
     for i, expected in enumerate(([0, 1], [0, 1, 2], [0, 1, 2])):
+        assert len(entry.fetched) <= 2
         for found, stored in zip(entry[i], kv[i]):
             torch.testing.assert_close(found, stored)
         assert fetched == expected
     torch.testing.assert_close(entry[1][0], kv[1][0])
     torch.testing.assert_close(entry[0][0], kv[0][0])  # out of order, too
+
+
+@pytest.mark.parametrize("eight_bit, tensors", [(False, 2), (True, 4)])
+@pytest.mark.parametrize("groups", [1, 2, 5])
+def test_groups_of_rows_share_what_is_fetched_of_a_spilled_entry(monkeypatch, groups, eight_bit, tensors):
+    """The copies to the device do not grow with the groups that read a block."""
+    kv = [(torch.full((1, 1, 2, 4), i + 1.0), torch.full((1, 1, 2, 4), -i - 1.0)) for i in range(19)]
+    entry, copies, cast_to = StaticEntry(kv, None, eight_bit), [], comfy.model_management.cast_to
+
+    def count(*args, **kwargs):
+        copies.append(1)
+        return cast_to(*args, **kwargs)
+    monkeypatch.setattr(comfy.model_management, "cast_to", count)
+    monkeypatch.setattr(StaticEntry, "stored_on", torch.device("meta"))
+    q = torch.zeros(groups, 1, 3, 4)
+    rows = [MaskRows(slice(i, i + 1), entry) for i in range(groups)]
+
+    def kernel(q, k, v, attn_mask):
+        return optimized_attention(q, k, v, 1, mask=attn_mask, skip_reshape=True)
+    for index in range(19):
+        out = attend_masks(AttentionCall(q, q, q, None, kernel), rows, index, ReadPattern(0), use_lse=False)
+        torch.testing.assert_close(out, torch.full_like(out, (-index - 1) * 0.4))  # two of five keys are the mask's
+    assert len(copies) == 19 * tensors
+
+
+def test_a_run_leaves_no_block_of_a_spilled_entry_on_the_device(loaded, texts, mask, monkeypatch):
+    monkeypatch.setattr(StaticEntry, "stored_on", torch.device("meta"))
+    run(loaded.model, masked(texts[0], mask), texts[1])
+    assert [entry.fetched for entry in mask.store.list_entries()] == [{}]
 
 
 def test_merging_single_tokens_changes_nothing(loaded, texts):

@@ -219,7 +219,7 @@ def test_an_entry_does_not_keep_its_model_alive(tmp_path, texts, change):
 
 def test_reservations_leave_nothing_behind():
     cache = StaticMaskCache()
-    cache.entries["key"] = None
+    cache.entries["key"] = SimpleNamespace()
     with reservations() as found, cache.reserve(3, 100, ["key"]):
         assert (cache.needed, cache.planned, cache.wanted) == (3, 100, {"key"})
     assert (cache.needed, cache.planned, cache.wanted, found) == (0, 0, set(), [(3, 100)])
