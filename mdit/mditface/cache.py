@@ -40,6 +40,7 @@ class RunReport:
     reads: dict[str, list[int]] = field(default_factory=dict)
     replacements: dict[str, None] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)  # of what threads count
 
     def __str__(self) -> str:
         line = (f"static passes {self.passes}, cache hits {self.hits}, cache bytes {self.bytes}, "
@@ -182,7 +183,8 @@ class StaticMaskCache(nn.Module):
         with self.lock:
             entry = self.entries.get(key)
             if entry is not None:
-                report.hits += 1
+                with report.lock:
+                    report.hits += 1
                 entry.hits += 1
             else:
                 entry = compute_and_count(compute, report)
@@ -290,6 +292,7 @@ def compute_and_count(compute: Callable[[], StaticEntry], report: RunReport) -> 
     """The computed entry, counted in the report as a pass."""
     start = time.perf_counter()
     entry = compute()
-    report.passes += 1
-    report.seconds += time.perf_counter() - start
+    with report.lock:
+        report.passes += 1
+        report.seconds += time.perf_counter() - start
     return entry

@@ -100,8 +100,8 @@ class MaskReader:
         """Calls the model so that its blocks read the masks."""
         raise NotImplementedError
 
-    def list_additional_models(self) -> list:
-        """Patchers that are loaded together with a model that reads a mask."""
+    def list_additional_models(self, patcher) -> list:
+        """Patchers that are loaded together with a MODEL that reads a mask."""
         return []
 
     def install(self, patcher) -> None:
@@ -132,7 +132,7 @@ class MaskReader:
         report.notes += dict.fromkeys(note for note in notes if note)
         for cond, reference in zip(conds, references):
             cond["model_conds"] = {**cond["model_conds"], name_rows(self.key): RowCond(torch.arange(noise.shape[0]))}
-            self.attach_to_condition(cond, bound.get(reference))
+            self.attach_to_condition(cond, bound.get(reference), patcher)
         with contextlib.ExitStack() as stack:
             if uses_cache(options):
                 uses = list_uses(guider.conds, self.key, tuple(noise.shape[2:]), patcher.load_device)
@@ -141,11 +141,11 @@ class MaskReader:
         self.check_reads(report)
         return out
 
-    def attach_to_condition(self, cond: dict, mask: BoundMask | None):
+    def attach_to_condition(self, cond: dict, mask: BoundMask | None, patcher):
         """Gives a condition its mask in the form that the host batches, and tells the host what to load for it."""
         cond["model_conds"] = {**cond["model_conds"], self.key: MaskCond(mask)}
         if mask is not None:
-            cond["additional_models"] = [*cond.get("additional_models", []), *self.list_additional_models()]
+            cond["additional_models"] = [*cond.get("additional_models", []), *self.list_additional_models(patcher)]
 
     def hold(self, stack: contextlib.ExitStack, uses: list[MaskUse], patcher, options: dict) -> list[CachePatcher]:
         """Keeps room for this run's entries on each of its devices; the memory holders."""

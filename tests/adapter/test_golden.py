@@ -315,5 +315,5 @@ def test_the_published_keys_are_read(folder, tmp_path, dtype):
                   for prefix in ("transformer_blocks", "single_transformer_blocks"))
     assert (adapter.config.family, adapter.config.width, adapter.config.depth) == ("flux", width, depth)
     assert adapter.config.rank == 1
-    assert {weight.dtype for weight in adapter.parameters()} == {dtype}
+    assert {weight.dtype for weight in adapter.terms.parameters()} == {dtype}
     assert 2 * len(adapter.terms) == len(weights)
