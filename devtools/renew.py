@@ -2,10 +2,11 @@
 
     python dev.py renew
 
-Written are the snapshot of the nodes, their English texts, docs/nodes.md, the painter's tables, the graphs in API form,
-and thumbnails that are missing or outdated. A changed signature is written only when the newest section of CHANGELOG.md
-names the node. Missing help pages, pictures, templates and translations are printed. devtools.help_pictures draws the
-pictures of the help pages. At the end stand the files whose content changed.
+Written are the snapshot of the nodes, their English texts, docs/nodes.md, the painter's tables, new inputs and outputs
+in templates and blueprints, the graphs in API form, and thumbnails that are missing or outdated. A changed signature is
+written only when the newest section of CHANGELOG.md names the node. Missing help pages, pictures, templates and
+translations are printed. devtools.help_pictures draws the pictures of the help pages. At the end stand the files whose
+content changed.
 """
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from devtools import missing, node_list, painter_tables, thumbnails
+from devtools import missing, node_list, painter_tables, saved_graphs, thumbnails
 from devtools.browser import chromium, open_front_end
 from devtools.host import load_pack
 from devtools.node_info import ROOT, inputs, own, read_pack
@@ -27,7 +28,8 @@ SNAPSHOT = ROOT / "tests" / "snapshot.json"
 LOCALES = ROOT / "locales"
 GRAPHS = ROOT / "example_workflows"
 WRITTEN = ("tests/snapshot.json", "locales/en/*.json", "docs/nodes.md", "web/painter/tables.js",
-           "example_workflows/api/*.json", "example_workflows/*.jpg")  # the files that follow from the nodes
+           "example_workflows/*.json", "example_workflows/api/*.json", "example_workflows/*.jpg",
+           "subgraphs/*.json")  # the files that follow from the nodes
 TO_API = "async graph => { await app.loadGraphData(graph); return (await app.graphToPrompt()).output; }"
 
 
@@ -83,6 +85,7 @@ def write_what_follows(base: Path) -> list[str]:
         if silent := list_unmentioned(changed, info, (ROOT / "CHANGELOG.md").read_text()):
             return silent
         write_json(SNAPSHOT, make_snapshot(info))
+        saved_graphs.add_new_slots(own(info))
         painter_tables.main()
         write_json(LOCALES / SOURCE / "nodeDefs.json", make_node_texts(info))
         write_json(LOCALES / SOURCE / "main.json", locale(SOURCE).get("main", {}) | main_texts(info))

@@ -13,6 +13,7 @@ from ..mdit.labelmap import (
 from ..mdit.mditface.adapter.reader import make_mask_key
 from ..mdit.mditface.mask import CONDITIONING_KEY, ExemplarInput, MaskInput, MaskReference
 from ..mdit.mditface.reductions import REDUCTIONS, describe_reductions
+from ..mdit.shared.conds import check_conditioning
 from .labelmap import palette_inputs, read_and_tell
 from .types import MDiTAdapter, MDiTMask
 
@@ -20,6 +21,7 @@ from .types import MDiTAdapter, MDiTMask
 def attach_mask(conditioning, mask: MaskInput, strength: float, start: float = 0.0, end: float = 1.0, adapter=None):
     if start >= end:
         raise ValueError(f"start: {start:g} is not below end {end:g}, so no step would read the mask: raise 'end'")
+    check_conditioning(conditioning, "conditioning")
     key = CONDITIONING_KEY if adapter is None else make_mask_key(adapter)
     return node_helpers.conditioning_set_values(conditioning, {key: MaskReference(mask, strength, start, end)})
 

@@ -15,6 +15,7 @@ from ..mdit.face_diffuser.saliency import KERNEL, Prior
 from ..mdit.face_diffuser.stages import Borders, compute_leading_sigmas
 from ..mdit.face_diffuser.strip import draw_strip
 from ..mdit.face_diffuser.weights import load_face_diffuser
+from ..mdit.shared.conds import check_conditioning
 from .files import add_folder, check_file, find_file, list_files
 from .labelmap import read_and_tell
 from .loading import DTYPES
@@ -105,6 +106,10 @@ class SaliencyFusionGuider(io.ComfyNode):
     def execute(cls, scene, subject, scene_positive, scene_negative, subject_positive, subject_base, scene_cfg=5.0,
                 subject_cfg=5.0, scene_end=0.3, fusion_end=0.6, smoothing=KERNEL, region=None, feather=0, bias=0.0,
                 subject_base_model=None) -> io.NodeOutput:
+        given = {"scene_positive": scene_positive, "scene_negative": scene_negative,
+                 "subject_positive": subject_positive, "subject_base": subject_base}
+        for source, conditioning in given.items():
+            check_conditioning(conditioning, source)
         if subject_base_model in (None, subject):
             check_effect(subject_positive, subject_base)
         guider = FusionGuider(scene, subject, subject_base_model, borders=Borders(scene_end, fusion_end),

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 
-import comfy.sd
 import folder_paths
 import node_helpers
 from comfy_api.latest import io, ui
@@ -17,6 +16,7 @@ from ..mdit.interactdiffusion.patch import KEY, Reading, apply_interactions
 from ..mdit.interactdiffusion.schedule import ScheduleBySteps, ScheduleByTimestep
 from ..mdit.interactdiffusion.text import parse_interactions, parse_numbers
 from ..mdit.interactdiffusion.weights import load_interactdiffusion
+from ..mdit.shared.conds import check_conditioning
 from .editors import background_input, show_background
 from .files import add_folder, check_file, find_file, list_files
 from .types import Interactions, InteractionWeights
@@ -99,14 +99,8 @@ class LoadInteractDiffusion(io.ComfyNode):
 
     @classmethod
     def execute(cls, weights_name) -> io.NodeOutput:
-        weights, base = load_interactdiffusion(find_file(weights_name, "weights_name", *FOLDERS))
-        if not base:
-            return io.NodeOutput(weights, None, None, None)
-        if any(key.startswith("first_stage_model.") for key in base):
-            model, clip, vae, _ = comfy.sd.load_state_dict_guess_config(
-                base, embedding_directory=folder_paths.get_folder_paths("embeddings"))
-            return io.NodeOutput(weights, model, clip, vae)
-        return io.NodeOutput(weights, comfy.sd.load_diffusion_model_state_dict(base), None, None)
+        path = find_file(weights_name, "weights_name", *FOLDERS)
+        return io.NodeOutput(*load_interactdiffusion(path, folder_paths.get_folder_paths("embeddings")))
 
 
 class AddInteraction(io.ComfyNode):
@@ -320,6 +314,7 @@ class SetInteractions(io.ComfyNode):
 
     @classmethod
     def execute(cls, conditioning, clip, interactions) -> io.NodeOutput:
+        check_conditioning(conditioning, "conditioning")
         encoded = encode_interactions(clip, interactions)
         return io.NodeOutput(node_helpers.conditioning_set_values(conditioning, {KEY: encoded}))
 

@@ -26,7 +26,8 @@ class LoadModel(io.ComfyNode):
             display_name="Load MDiT Model",
             category="MDiTFace",
             description="Loads a stand-alone MDiT model from one file: the diffusion transformer, and the text encoder "
-                        "and the VAE if the file contains them. The bundled mditface-demo generates small faces.",
+                        "and the VAE if the file contains them. Files that ComfyUI saved of such a model load, too. "
+                        "The bundled mditface-demo generates small faces.",
             search_aliases=["MDiTFace loader", "face model", "load face diffusion", "mask to face"],
             inputs=[
                 io.Combo.Input("model_name", options=list_files(*FOLDERS),
@@ -36,7 +37,8 @@ class LoadModel(io.ComfyNode):
                                tooltip="Data type of the weights. default: ComfyUI chooses."),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="Diffusion model, which reads text and masks."),
+                io.Model.Output(display_name="model",
+                                tooltip="Diffusion model, which reads text and masks; empty for a file of 'CLIPSave'."),
                 io.Clip.Output(display_name="clip", tooltip="Text encoder of the model; empty if the file has none."),
                 io.Vae.Output(display_name="vae",
                               tooltip="VAE of the model; for pixel-space models ComfyUI's pixel-space VAE."),

@@ -15,6 +15,7 @@ import comfy.sampler_helpers
 import comfy.samplers
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
+from ..shared.conds import CALC_CONDS, KEEP_CFG1, predict_conds
 from .pair import check_base, check_pair
 from .record import FusedStep, FusionRecord
 from .saliency import KERNEL, Prior, compute_response, compute_log_saliency
@@ -23,7 +24,6 @@ from .stages import Borders, Stage, find_step
 KEY = "mdit_fusion"
 PRE_CFG = "sampler_pre_cfg_function"
 POST_CFG = "sampler_post_cfg_function"
-KEEP_CFG1 = "disable_cfg1_optimization"
 MASKING = "denoise_mask_function"
 
 
@@ -118,6 +118,7 @@ class FusionGuider(comfy.samplers.CFGGuider):
         if self.kernel > min(latent_image.shape[-2:]):
             raise ValueError(f"smoothing: {self.kernel} cells do not fit into a latent of "
                              f"{tuple(latent_image.shape[-2:])}: lower it, or take a larger latent")
+        self.record = FusionRecord()  # a run without noise levels makes none
         return super().sample(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed)
 
     def outer_sample(self, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, disable_pbar=False,
@@ -131,6 +132,7 @@ class FusionGuider(comfy.samplers.CFGGuider):
             return run_scene(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, **kwargs)
         nested = NestedRun(run_inside)
         subject = self.subject.model_patcher
+        self.shape = noise.shape
         self.record = FusionRecord(len(sigmas) - 1)
         self.log_prior = self.prior.compute_log_weight(noise.shape, self.model_patcher.load_device)
         load = functools.partial(FusionGuider.load, weakref.proxy(self))  # options outlive a run and must not hold it
@@ -174,10 +176,13 @@ class FusionGuider(comfy.samplers.CFGGuider):
         comfy.samplers.cast_to_load_options(base, self.subject_base.load_device, self.subject_base.model_dtype())
 
         def predict_both(args):
-            passes = zip(args["conds"], [args["model_options"], base])
-            return [comfy.samplers.calc_cond_batch(args["model"], [cond], args["input"], args["sigma"], pass_options)[0]
-                    for cond, pass_options in passes]
-        return {**options, "sampler_calc_cond_batch_function": predict_both}
+            cond, without = args["conds"]
+            function = base.get(CALC_CONDS)
+            with_reference = {**args, "conds": [cond, None]}
+            without_reference = {**args, "conds": [cond if function else None, without], "model_options": base}
+            return [predict_conds(with_reference, options.get(CALC_CONDS))[0],
+                    predict_conds(without_reference, function)[1]]
+        return {**options, CALC_CONDS: predict_both}
 
     def outer_predict_noise(self, x: Tensor, timestep: Tensor, model_options={}, seed=None) -> Tensor:
         """One evaluation. Wrappers of a model that does not run in the step's stage are skipped."""
@@ -227,7 +232,13 @@ class FusionGuider(comfy.samplers.CFGGuider):
         return self.subject.predict_noise(x, timestep, model_options, seed)
 
     def fuse(self, scene: Prediction, subject: Prediction, sigma: Tensor) -> Prediction:
-        """Takes the subject's prediction in the cells where its saliency is higher, and records the step."""
+        """Takes the subject's prediction in the cells where its saliency is higher, and records the step.
+
+        Raises ValueError for a part of the latents: the prior and the record are of all.
+        """
+        if scene.change.shape != self.shape:
+            raise ValueError(f"guider: another node evaluates {tuple(scene.change.shape)} of the latents "
+                             f"{tuple(self.shape)} at a time, so saliency cannot be compared: remove that node")
         scene_response = compute_response(scene.change, self.cfg, sigma)  # (B, C, h, w)
         subject_response = compute_response(subject.change, self.subject.cfg, sigma)
         scene_saliency = compute_log_saliency(scene_response, self.kernel)  # (B, 1, h, w)

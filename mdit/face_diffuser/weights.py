@@ -4,6 +4,7 @@ docs/design/face-diffuser.md, section 2.
 """
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,9 @@ import comfy.model_patcher
 import comfy.ops
 import comfy.sd
 
-from ..shared.weight_files import check_finite, check_layout, join_names, read_state_dict, read_shapes
+from ..shared.base_model import make_patcher
+from ..shared.parts import load_parts
+from ..shared.weight_files import check_finite, check_layout, join_names, name_file, read_shapes, read_state_dict
 from .subject import FaceDiffuserSubject, SubjectEncoder, read_config
 
 SOURCE = "weights_name"
@@ -25,6 +28,12 @@ MODEL_PARTS = (UNET, TEXT, VAE)
 SUBJECT_PARTS = ("image_encoder.", "postfuse_module.")
 WRAPPER_PREFIX = "module."
 IGNORED = "position_ids"
+
+
+class FileContent(NamedTuple):
+    """parts: the weights of each part of MODEL_PARTS and SUBJECT_PARTS, under their names in the part."""
+    path: str
+    parts: dict[str, dict[str, Tensor]]
 
 
 class FaceDiffuserFile(NamedTuple):
@@ -48,21 +57,15 @@ def load_face_diffuser(path: str, dtype: torch.dtype | None = None,
     dtype: of the UNet's weights; None lets the host choose. embeddings: folders of textual inversions.
     Raises ValueError, naming the file and what is wrong, for anything else. No code in the file is run.
     """
+    build_parts = partial(build_unet, dtype=dtype), partial(build_clip, embeddings=embeddings), build_vae, build_subject
+    return FaceDiffuserFile(*load_parts(path, read_file, *build_parts))
+
+
+def read_file(path: str) -> FileContent:
     weights = read_state_dict(path, SOURCE, [WRAPPER_PREFIX])
     check_finite(weights, path, SOURCE)
-    try:
-        parts = split_parts(weights)
-        model = load_unet(parts[UNET], dtype)
-        text = {f"text_model.{key}": weight for key, weight in parts[TEXT].items()}
-        clip = comfy.sd.load_text_encoder_state_dicts([text], embedding_directory=embeddings)
-        config = read_config(weights) if SUBJECT_PARTS[0] in parts else None
-        vae = comfy.sd.VAE(sd=parts[VAE])
-        vae.throw_exception_if_invalid()
-    except (ValueError, RuntimeError, KeyError) as error:
-        raise ValueError(f"{SOURCE}: '{path}': {error}") from error
-    subject = None if config is None else build_subject(weights, config, path)
-    model.cached_patcher_init = (reload_unet, (path, dtype))
-    return FaceDiffuserFile(model, clip, vae, subject)
+    with name_file(path, SOURCE):
+        return FileContent(path, split_parts(weights))
 
 
 def split_parts(weights: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -80,28 +83,43 @@ def split_parts(weights: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     return parts
 
 
-def load_unet(weights: dict[str, Tensor], dtype: torch.dtype | None, **kwargs) -> comfy.model_patcher.ModelPatcher:
+def build_unet(content: FileContent, dtype: torch.dtype | None, disable_dynamic: bool = False
+               ) -> comfy.model_patcher.ModelPatcher:
     options = {} if dtype is None else {"dtype": dtype}
-    model = comfy.sd.load_diffusion_model_state_dict(weights, model_options=options, **kwargs)
-    if model is None:
-        raise ValueError("its UNet is not that of Stable Diffusion 1.5: take the original file")
+    with name_file(content.path, SOURCE):
+        model = comfy.sd.load_diffusion_model_state_dict(content.parts[UNET], model_options=options,
+                                                         disable_dynamic=disable_dynamic)
+        if model is None:
+            raise ValueError("its UNet is not that of Stable Diffusion 1.5: take the original file")
     return model
 
 
-def reload_unet(path: str, dtype: torch.dtype | None, disable_dynamic: bool = False):
-    """The same MODEL again, for the host's copies on other devices."""
-    weights = read_state_dict(path, SOURCE, [WRAPPER_PREFIX])
-    return load_unet(split_parts(weights)[UNET], dtype, disable_dynamic=disable_dynamic)
+def build_clip(content: FileContent, embeddings: list[str] | None, disable_dynamic: bool = False) -> comfy.sd.CLIP:
+    weights = {f"text_model.{key}": weight for key, weight in content.parts[TEXT].items()}
+    with name_file(content.path, SOURCE):
+        return comfy.sd.load_text_encoder_state_dicts([weights], embedding_directory=embeddings,
+                                                      disable_dynamic=disable_dynamic)
 
 
-def build_subject(weights: dict[str, Tensor], config: dict, path: str) -> FaceDiffuserSubject:
+def build_vae(content: FileContent, disable_dynamic: bool = False) -> comfy.sd.VAE:
+    """The VAE, for which the host has no switch `disable_dynamic`."""
+    with name_file(content.path, SOURCE):
+        vae = comfy.sd.VAE(sd=content.parts[VAE])
+        vae.throw_exception_if_invalid()
+    return vae
+
+
+def build_subject(content: FileContent, disable_dynamic: bool = False) -> FaceDiffuserSubject | None:
     """The subject's encoder. Every weight keeps the type it has in the file."""
-    weights = {key: weight for key, weight in weights.items()
-               if key.startswith(SUBJECT_PARTS) and not key.endswith(IGNORED)}
+    if SUBJECT_PARTS[0] not in content.parts:
+        return None
+    weights = {part + key: weight for part in SUBJECT_PARTS for key, weight in content.parts[part].items()
+               if not key.endswith(IGNORED)}
+    with name_file(content.path, SOURCE):
+        config = read_config(weights)
     network = SubjectEncoder(config, comfy.ops.manual_cast, dtype=torch.float32, device="meta")
-    check_layout(weights, read_shapes(network), path, SOURCE)
+    check_layout(weights, read_shapes(network), content.path, SOURCE)
     network.load_state_dict(weights, assign=True)
     network.requires_grad_(False)
-    patcher = comfy.model_patcher.CoreModelPatcher(network, comfy.model_management.text_encoder_device(),
-                                                   comfy.model_management.text_encoder_offload_device())
-    return FaceDiffuserSubject(network, patcher)
+    devices = comfy.model_management.text_encoder_device(), comfy.model_management.text_encoder_offload_device()
+    return FaceDiffuserSubject(network, make_patcher(network, *devices, disable_dynamic))

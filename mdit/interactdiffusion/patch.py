@@ -14,13 +14,14 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
-from ..shared.conds import CarriedCond
+from ..shared.conds import CarriedCond, RowCond, find_places
 from .encode import EncodedInteractions, make_empty_interactions
 from .model import Grounding
 from .schedule import ScheduleBySteps, ScheduleByTimestep, find_moment
 from .weights import InteractionWeights
 
 KEY = "mdit_interactions"
+ROWS_KEY = f"{KEY}.rows"
 
 LatentArea = tuple[int, int, int, int]  # height, width, top, left in latent cells
 
@@ -120,7 +121,8 @@ class InteractionReader:
             bound = {interactions: BoundInteractions(interactions, self.weights, noise.shape[-2:])
                      for _, interactions in chosen}
             for cond, interactions in chosen:
-                cond["model_conds"] = {**cond["model_conds"], KEY: CarriedCond(bound[interactions])}
+                cond["model_conds"] = {**cond["model_conds"], KEY: CarriedCond(bound[interactions]),
+                                       ROWS_KEY: RowCond(torch.arange(noise.shape[0]))}
                 cond["additional_models"] = [*cond.get("additional_models", []), self.weights.patcher]
         return executor(noise, *args, **kwargs)
 
@@ -133,8 +135,9 @@ class InteractionReader:
 
     def attach(self, executor, x: Tensor, t: Tensor, c_concat=None, c_crossattn=None, control=None,
                transformer_options={}, **kwargs):
-        """APPLY_MODEL: hands the interactions of each chunk to the fusers, unless their strength is 0."""
+        """APPLY_MODEL: hands the interactions of each row to the fusers, unless their strength is 0."""
         chunks = kwargs.pop(KEY, None)
+        places = kwargs.pop(ROWS_KEY, None)
         if chunks:
             model_sampling = executor.class_obj.model_sampling
             scale = self.reading.compute_scale(model_sampling, t[0], transformer_options["sample_sigmas"])
@@ -142,7 +145,8 @@ class InteractionReader:
                 for chunk in chunks:
                     chunk.cond.check_size(chunk.area, x)
                 patches = transformer_options.get("patches", {})
-                fusers = FuserPatch(self.weights.network.fusers, chunks, scale)
+                rows = [chunks[i] for i, _ in find_places(places, chunks, x)]
+                fusers = FuserPatch(self.weights.network.fusers, rows, scale)
                 patches = {**patches, "middle_patch": [*patches.get("middle_patch", ()), fusers]}
                 transformer_options = {**transformer_options, "patches": patches}
         return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
@@ -183,24 +187,24 @@ class BoundInteractions:
         expected = tuple(area[:2]) if area else self.latent
         if tuple(x.shape[-2:]) != expected:
             raise ValueError(f"another node changed the latent from {expected} to {tuple(x.shape[-2:])} inside the "
-                             "model call (tiled sampling?): boxes cannot follow it; sample without that node")
+                             "model call (tiled sampling, or context windows over height or width?): boxes cannot "
+                             "follow it; sample without that node")
 
 
 class FuserPatch:
-    """The middle patch of one model call. Each chunk takes an equal number of the batch's rows."""
+    """The middle patch of one model call. `rows` are the interactions of each row of the batch."""
 
-    def __init__(self, fusers: torch.nn.ModuleList, chunks: list[CarriedCond], scale: float):
+    def __init__(self, fusers: torch.nn.ModuleList, rows: list[CarriedCond], scale: float):
         self.fusers = fusers
-        self.chunks = chunks
+        self.rows = rows
         self.scale = scale
 
     def __call__(self, x: Tensor, options: dict) -> Tensor:
+        if x.shape[0] != len(self.rows):
+            raise ValueError(f"model: another node changes the batch from {len(self.rows)} to {x.shape[0]} rows inside "
+                             "the network, which interactions cannot follow: remove that node")
         i = options["transformer_index"]
-        rows = x.shape[0] // len(self.chunks)
-        keys = []
-        values = []
-        for chunk in self.chunks:
-            k, v = chunk.cond.find_entry(i, chunk.area, x)
-            keys.append(k.expand(rows, -1, -1))
-            values.append(v.expand(rows, -1, -1))
-        return self.fusers[i](x, torch.cat(keys), torch.cat(values), self.scale, options)
+        entries = [row.cond.find_entry(i, row.area, x) for row in self.rows]
+        keys = torch.cat([k for k, _ in entries])
+        values = torch.cat([v for _, v in entries])
+        return self.fusers[i](x, keys, values, self.scale, options)

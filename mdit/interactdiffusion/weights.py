@@ -7,6 +7,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Iterable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,9 +16,12 @@ from torch import Tensor
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
+import comfy.sd
 import comfy.utils
 
-from ..shared.weight_files import check_finite, check_layout, read_tensors, read_shapes
+from ..shared.base_model import make_patcher
+from ..shared.parts import load_parts
+from ..shared.weight_files import check_finite, check_layout, name_file, read_shapes, read_tensors
 from .model import COORDINATES, HEADS, InteractDiffusion, InteractDiffusionSizes
 
 SOURCE = "weights_name"
@@ -32,6 +36,7 @@ UNET_STAGES = ("input_blocks", "middle_block", "output_blocks")
 DIFFUSERS_BLOCK = re.compile(r"(down|mid|up)_blocks?\.(?:(\d+)\.)?attentions\.(\d+)")
 FULL_CHECKPOINT = {"model": "model.diffusion_model.", "text_encoder": "cond_stage_model.",
                    "autoencoder": "first_stage_model."}
+CHECKPOINT_PARTS = ("model", "clip", "vae")  # in the order of the host's loader
 CONFIGURATION = ("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig", "omegaconf.nodes.AnyNode",
                  "omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata", "typing.Any")
 HARMLESS = {"builtins.dict": dict, "builtins.list": list, "builtins.int": int,
@@ -50,14 +55,27 @@ class InteractionWeights(NamedTuple):
     blocks: tuple[str, ...]
 
 
-class InteractDiffusionFile(NamedTuple):
+class FileContent(NamedTuple):
     """What a file holds.
 
-    weights: the plug-in's networks.
+    plugin: the plug-in's tensors, under the plug-in file's keys.
     base: all other tensors, under the keys of an ordinary checkpoint or of a diffusers UNet; empty for a plug-in file.
     """
-    weights: InteractionWeights
+    path: str
+    plugin: dict[str, Tensor]
     base: dict[str, Tensor]
+
+
+class InteractDiffusionFile(NamedTuple):
+    """A file's parts.
+
+    weights: the plug-in's networks.
+    model, clip, vae: None where the file holds none.
+    """
+    weights: InteractionWeights
+    model: comfy.model_patcher.ModelPatcher | None
+    clip: comfy.sd.CLIP | None
+    vae: comfy.sd.VAE | None
 
 
 class Inert:
@@ -70,27 +88,66 @@ class Inert:
         pass
 
 
-def load_interactdiffusion(path: str) -> InteractDiffusionFile:
+def load_interactdiffusion(path: str, embeddings: list[str] | None = None) -> InteractDiffusionFile:
     """Loads a plug-in file, a complete checkpoint of the authors or a diffusers UNet.
 
-    Raises ValueError, naming the file and what is wrong, for anything else. No code in the file is run.
+    embeddings: folders of textual inversions. Raises ValueError, naming the file and what is wrong, for anything else.
+    No code in the file is run.
     """
+    builders = build_plugin, build_unet, partial(build_clip, embeddings=embeddings), build_vae
+    return InteractDiffusionFile(*load_parts(path, read_file, *builders))
+
+
+def read_file(path: str) -> FileContent:
     found = read_tensors(path, SOURCE)[0] if path.lower().endswith(SAFETENSORS) else read_pickle(path)
-    try:
-        plugin, base = split_plugin(flatten_checkpoint(found))
+    with name_file(path, SOURCE):
+        return FileContent(path, *split_plugin(flatten_checkpoint(found)))
+
+
+def build_plugin(content: FileContent, disable_dynamic: bool = False) -> InteractionWeights:
+    path, plugin, _ = content
+    with name_file(path, SOURCE):
         blocks = find_blocks(plugin)
         sizes = read_sizes(plugin, blocks)
-    except ValueError as error:
-        raise ValueError(f"{SOURCE}: '{path}': {error}") from error
     network = InteractDiffusion(sizes, comfy.utils.weight_dtype(plugin), "meta", comfy.ops.manual_cast)
     shapes = {make_file_key(name, blocks): shape for name, shape in read_shapes(network).items()}
     check_layout(plugin, shapes, path, SOURCE)
     check_finite(plugin, path, SOURCE)
     network.load_state_dict({name: plugin[make_file_key(name, blocks)] for name in network.state_dict()}, assign=True)
     network.requires_grad_(False)
-    patcher = comfy.model_patcher.CoreModelPatcher(network, comfy.model_management.get_torch_device(),
-                                                   comfy.model_management.unet_offload_device())
-    return InteractDiffusionFile(InteractionWeights(network, patcher, blocks), base)
+    management = comfy.model_management
+    devices = management.get_torch_device(), management.unet_offload_device()
+    return InteractionWeights(network, make_patcher(network, *devices, disable_dynamic), blocks)
+
+
+def build_unet(content: FileContent, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher | None:
+    if not content.base:
+        return None
+    if is_checkpoint(content):
+        return load_from_checkpoint(content, "model", disable_dynamic)
+    return comfy.sd.load_diffusion_model_state_dict(content.base, disable_dynamic=disable_dynamic)
+
+
+def build_clip(content: FileContent, embeddings: list[str] | None, disable_dynamic: bool = False
+               ) -> comfy.sd.CLIP | None:
+    return load_from_checkpoint(content, "clip", disable_dynamic, embeddings) if is_checkpoint(content) else None
+
+
+def build_vae(content: FileContent, disable_dynamic: bool = False) -> comfy.sd.VAE | None:
+    return load_from_checkpoint(content, "vae", disable_dynamic) if is_checkpoint(content) else None
+
+
+def is_checkpoint(content: FileContent) -> bool:
+    """Whether the file holds a text encoder and a VAE in addition to a UNet."""
+    return any(key.startswith(FULL_CHECKPOINT["autoencoder"]) for key in content.base)
+
+
+def load_from_checkpoint(content: FileContent, part: str, disable_dynamic: bool, embeddings: list[str] | None = None):
+    """One part of a complete checkpoint, of "model", "clip" and "vae", by the host's loader."""
+    options = {f"output_{name}": name == part for name in CHECKPOINT_PARTS}
+    loaded = comfy.sd.load_state_dict_guess_config(dict(content.base), embedding_directory=embeddings,
+                                                   disable_dynamic=disable_dynamic, **options)
+    return loaded[CHECKPOINT_PARTS.index(part)]
 
 
 def read_pickle(path: str) -> dict:

@@ -151,7 +151,8 @@ def _read_one(image: np.ndarray, palette: str, order: str, keep_specks: bool) ->
     entries = _find_entries(pixels, colors, table, palette == AUTO, keep_specks)
     if table.name == "index picture" and find_exact(codes, table.colors) is None:
         notes.append("The grey levels of the label map were blended at the edges, by resizing or compression, and "
-                     "repaired. Narrow areas may be wrong: resize label maps by nearest neighbour, and save them as PNG.")
+                     "repaired. Narrow areas may be wrong: resize label maps by nearest neighbour, and save them as "
+                     "PNG.")
     return map_entries(entries, table, notes)
 
 

@@ -26,6 +26,37 @@ class ExemplarKeys(NamedTuple):
     kv: Sequence[tuple[Tensor, Tensor]]
     strength: float | Tensor = 1.0
 
+    def select_rows(self, rows: tuple[int, ...]) -> ExemplarKeys:
+        """What some rows of the batch read."""
+        return ExemplarKeys(take_rows(self.candidates, rows), take_rows(self.match, rows), SelectedRows(self.kv, rows),
+                            self.strength)
+
+
+class SelectedRows:
+    """The keys and values that some rows of a batch read, of an entry for all rows."""
+
+    def __init__(self, entry: Sequence[tuple[Tensor, Tensor]], rows: tuple[int, ...]):
+        self.entry = entry
+        self.rows = rows
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        k, v = self.entry[i]
+        return take_rows(k, self.rows), take_rows(v, self.rows)
+
+    @property
+    def blocks(self) -> list:
+        return self.entry.blocks
+
+
+def take_rows(x: Tensor, rows: tuple[int, ...]) -> Tensor:
+    """These rows of x, without a copy where they are neighbours; x where it has one row for all."""
+    first = rows[0]
+    if x.shape[0] == 1:
+        return x
+    if rows == tuple(range(first, first + len(rows))):
+        return x[first:first + len(rows)]
+    return x[list(rows)]
+
 
 class MaskRows(NamedTuple):
     """Which rows of a batch read which mask, and the exemplar on it.
@@ -90,6 +121,7 @@ def attend_masks(call: AttentionCall, mask_rows: Sequence[MaskRows], index: int,
     mask_rows: cover all rows of the batch, in order.
     use_lse: allows kernels that return the log-sum-exp of the logits, instead of the host's kernel.
     """
+    check_batch(call.q, mask_rows)
     outputs = []
     for rows, kv, bias, _ in mask_rows:
         part = call.select_rows(rows)
@@ -102,6 +134,14 @@ def attend_masks(call: AttentionCall, mask_rows: Sequence[MaskRows], index: int,
         else:
             outputs.append(concatenate_keys(part, mask_k, mask_v, bias, pattern))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def check_batch(q: Tensor, mask_rows: Sequence[MaskRows]):
+    """Raises ValueError where q (B, H, T, D) has other rows than the call for which the masks were laid out."""
+    stop = mask_rows[-1].rows.stop
+    if stop not in (None, q.shape[0]):
+        raise ValueError(f"model: another node changes the batch from {stop} to {q.shape[0]} rows inside the network, "
+                         "which a mask cannot follow: remove that node")
 
 
 def host_uses_pytorch() -> bool:
@@ -190,6 +230,7 @@ def attend_at_once(call: AttentionCall, mask_rows: Sequence[MaskRows], index: in
     An attention override of another node or another adapter identifies rows and queries by their positions in the
     tensor.
     """
+    check_batch(call.q, mask_rows)
     q, k, v, attn_mask, kernel = call
     B, H, T, D = q.shape
     readers = pattern.find_readers(T)

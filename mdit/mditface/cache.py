@@ -29,6 +29,7 @@ class RunReport:
     bytes: size of the store that was used last.
     seconds: time of the passes.
     reads: for each reader the block calls that read a mask, and those that should have.
+    replacements: what other nodes had put in place of the model's own code when blocks did not read.
     notes: further lines.
     """
     passes: int = 0
@@ -36,6 +37,7 @@ class RunReport:
     bytes: int = 0
     seconds: float = 0.0
     reads: dict[str, list[int]] = field(default_factory=dict)
+    replacements: dict[str, None] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,8 +17,10 @@ import comfy.utils
 from comfy.model_base import BaseModel, ModelType
 
 from ..shared.base_model import build_patcher, set_dtype
-from ..shared.weight_files import check_layout, read_weights, read_shapes
-from .config import MDiTConfig
+from ..shared.parts import load_parts
+from ..shared.weight_files import (
+    check_layout, name_file, read_shapes, read_weights, store_header, take_header, take_out)
+from .config import CONFIG_KEY, MDiTConfig
 from .mask import CONDITIONING_KEY
 from .model import MDiT
 from .reader import StandAloneReader
@@ -31,6 +34,7 @@ LATENT_FORMATS = {
     "flux": comfy.latent_formats.Flux,
 }
 SOURCE = "model_name"  # the input that names the file
+HEADER_PREFIX = "mdit."  # of all keys of a header
 TEXT_PREFIX = "text_encoder."
 VAE_PREFIX = "vae."
 
@@ -72,72 +76,107 @@ class MDiTBaseModel(BaseModel):
     def extra_conds_shapes(self, model_conds={}, **kwargs) -> dict:
         return {CONDITIONING_KEY: model_conds[CONDITIONING_KEY].size()} if CONDITIONING_KEY in model_conds else {}
 
+    def state_dict_for_saving(self, unet_state_dict, clip_state_dict=None, vae_state_dict=None,
+                              clip_vision_state_dict=None) -> dict:
+        """What the host's saving nodes write: a stand-alone file, its header in weights of its own.
+
+        Raises ValueError for parts that such a file cannot hold.
+        """
+        text = clip_state_dict or {}
+        if text and TEXT_KEY not in text:
+            raise ValueError("clip: it is not the text encoder of an MDiT model, whose file holds no other: save the "
+                             "model alone by 'ModelSave'")
+        if clip_vision_state_dict is not None:
+            raise ValueError("clip_vision: an MDiT file holds none: save the model by 'Save Checkpoint'")
+        parts = {**unet_state_dict, **store_header(self.diffusion_model.config.to_metadata())}
+        for name, weight in text.items():
+            parts[name if name == TEXT_KEY else TEXT_PREFIX + name] = weight
+        for name, weight in (vae_state_dict or {}).items():
+            parts[VAE_PREFIX + name] = weight
+        return parts
+
+
+class MDiTFile(NamedTuple):
+    """The content of a file, whose header is its own or the one that `store_header` made.
+
+    model, text, vae: the weights of each part; empty where the file holds none.
+    """
+    path: str
+    header: dict[str, str]
+    model: dict[str, torch.Tensor]
+    text: dict[str, torch.Tensor]
+    vae: dict[str, torch.Tensor]
+
 
 class LoadedMDiT(NamedTuple):
-    """A file's parts; `clip` or `vae` is None where it holds none."""
-    model: comfy.model_patcher.ModelPatcher
+    """A file's parts; None where it holds none."""
+    model: comfy.model_patcher.ModelPatcher | None
     clip: comfy.sd.CLIP | None
     vae: comfy.sd.VAE | None
 
 
 def load_mdit(path: str, dtype: torch.dtype | None = None) -> LoadedMDiT:
-    """Loads a stand-alone MDiT file. `dtype` forces the weights' type; None leaves it to the host.
+    """Loads a stand-alone MDiT file, or its text encoder alone. `dtype` forces the type of the model's weights; None
+    leaves it to the host.
 
     Raises ValueError, naming the file and what is wrong, for a file that is not a complete MDiT file.
     """
+    return LoadedMDiT(*load_parts(path, read_mdit, partial(build_mdit, dtype=dtype), build_text_encoder, build_vae))
+
+
+def read_mdit(path: str) -> MDiTFile:
     weights, metadata = read_weights(path, SOURCE)
-    config = read_header(metadata, path)
-    clip = load_text_encoder(take_out(weights, TEXT_PREFIX), metadata, path)
-    vae = load_vae(take_out(weights, VAE_PREFIX), config)
-    return LoadedMDiT(build_mdit(weights, config, dtype, path), clip, vae)
+    with name_file(path, SOURCE):
+        header = metadata | take_header(weights, HEADER_PREFIX)
+    if holds_text_encoder_alone(header):
+        return MDiTFile(path, header, {}, weights, {})
+    text = take_out(weights, TEXT_PREFIX)
+    vae = take_out(weights, VAE_PREFIX)
+    return MDiTFile(path, header, weights, text, vae)
 
 
-def load_patcher(path: str, dtype: torch.dtype | None, disable_dynamic: bool = False):
-    """The MODEL alone; the host calls it again for a second copy of the weights."""
-    weights, metadata = read_weights(path, SOURCE)
-    take_out(weights, TEXT_PREFIX)
-    take_out(weights, VAE_PREFIX)
-    return build_mdit(weights, read_header(metadata, path), dtype, path, disable_dynamic)
+def holds_text_encoder_alone(header: dict[str, str]) -> bool:
+    """Whether the host's 'CLIPSave' wrote the file."""
+    return TEXT_KEY in header and CONFIG_KEY not in header
 
 
-def read_header(metadata: dict, path: str) -> MDiTConfig:
+def read_config(file: MDiTFile) -> MDiTConfig:
     try:
-        return MDiTConfig.from_metadata(metadata)
+        return MDiTConfig.from_metadata(file.header)
     except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise ValueError(f"{SOURCE}: '{path}': {error}") from error
+        raise ValueError(f"{SOURCE}: '{file.path}': {error}") from error
 
 
-def take_out(weights: dict, prefix: str) -> dict:
-    """Takes the weights under a prefix out of `weights`."""
-    return {name[len(prefix):]: weights.pop(name) for name in list(weights) if name.startswith(prefix)}
-
-
-def build_mdit(weights: dict, config: MDiTConfig, dtype, path: str, disable_dynamic: bool = False):
-    model_config = MDiTModelConfig(config)
-    dtype = set_dtype(model_config, weights, dtype)
+def build_mdit(file: MDiTFile, dtype: torch.dtype | None, disable_dynamic: bool = False):
+    if holds_text_encoder_alone(file.header):
+        return None
+    model_config = MDiTModelConfig(read_config(file))
+    set_dtype(model_config, file.model, dtype)
     model = MDiTBaseModel(model_config, device=comfy.model_management.unet_offload_device())
-    check_layout(weights, read_shapes(model.diffusion_model), path, SOURCE)
-    patcher = build_patcher(model, weights, disable_dynamic)
+    check_layout(file.model, read_shapes(model.diffusion_model), file.path, SOURCE)
+    patcher = build_patcher(model, file.model, disable_dynamic)
     StandAloneReader().install(patcher)
-    patcher.cached_patcher_init = (load_patcher, (path, dtype))
     return patcher
 
 
-def load_text_encoder(weights: dict, metadata: dict, path: str) -> comfy.sd.CLIP | None:
-    if TEXT_KEY not in metadata:
+def build_text_encoder(file: MDiTFile, disable_dynamic: bool = False) -> comfy.sd.CLIP | None:
+    if TEXT_KEY not in file.header:
         return None
-    config = TextConfig.from_metadata(metadata)
-    check_layout(weights, read_shapes(TextEncoder(config, device="meta")), path, SOURCE)
+    config = TextConfig.from_metadata(file.header)
+    check_layout(file.text, read_shapes(TextEncoder(config, device="meta")), file.path, SOURCE)
     target = comfy.supported_models_base.ClipTarget(WordTokenizer, TextEncoder)
     target.params["config"] = config
-    return comfy.sd.CLIP(target, tokenizer_data={"mdit_text": config}, state_dict=[weights],
-                         parameters=comfy.utils.calculate_parameters(weights))
+    return comfy.sd.CLIP(target, tokenizer_data={"mdit_text": config}, state_dict=[file.text],
+                         parameters=comfy.utils.calculate_parameters(file.text), disable_dynamic=disable_dynamic)
 
 
-def load_vae(weights: dict, config: MDiTConfig) -> comfy.sd.VAE | None:
-    if config.latent_format == "pixel":
-        weights = {"pixel_space_vae": torch.tensor(1.0)}
+def build_vae(file: MDiTFile, disable_dynamic: bool = False) -> comfy.sd.VAE | None:
+    """The VAE, for which the host has no switch `disable_dynamic`."""
+    if holds_text_encoder_alone(file.header):
+        return None
+    latent_format = read_config(file).latent_format
+    weights = {"pixel_space_vae": torch.tensor(1.0)} if latent_format == "pixel" else file.vae
     if not weights:
-        logging.info("The MDiT file contains no VAE: load the %s VAE with 'Load VAE'", config.latent_format)
+        logging.info("The MDiT file contains no VAE: load the %s VAE with 'Load VAE'", latent_format)
         return None
     return comfy.sd.VAE(sd=weights)

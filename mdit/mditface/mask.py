@@ -123,29 +123,50 @@ class MaskReference:
         return bool(model_sampling.percent_to_sigma(self.end) <= sigma <= model_sampling.percent_to_sigma(self.start))
 
 
-class BoundMask:
-    """A reference bound to the latents of one run, (B, C, H, W), and to the layout of the model that reads it."""
+def choose_maps(count: int, latents: int, batch_index: list[int] | None) -> list[int] | None:
+    """Which of `count` maps each latent reads; None where the count does not say.
 
-    def __init__(self, reference: MaskReference, latents: torch.Size, model, layout: MaskLayout):
+    batch_index: the numbers that the host gives latents of a larger batch. They count only where they fit the maps.
+    """
+    if count in (1, latents) and sorted(batch_index or ()) != list(range(count)):
+        return list(range(count))
+    if batch_index is None or len(batch_index) != latents or not all(0 <= number < count for number in batch_index):
+        return None
+    return list(batch_index)
+
+
+class BoundMask:
+    """A reference bound to the latents of one run, (B, C, H, W), and to the layout of the model that reads it.
+
+    batch_index: of the latents, where it is known; see `choose_maps`. Raises ValueError for maps that do not fit.
+    """
+
+    def __init__(self, reference: MaskReference, latents: torch.Size, model, layout: MaskLayout,
+                 batch_index: list[int] | None = None):
         self.reference = reference
         self.latents = latents
         self.layout = layout
         self.pixels = model.latent_format.spacial_downscale_ratio
         mask = reference.mask
-        if mask.labels.shape[0] not in (1, latents[0]):
-            raise ValueError(f"latent_image: {latents[0]} latents, but the mask has {mask.labels.shape[0]} label maps: "
-                             "use one label map, or one for each latent")
+        self.maps = choose_maps(mask.labels.shape[0], latents[0], batch_index)
+        if self.maps is None:
+            numbered = "" if batch_index is None else f" with the numbers {batch_index} (batch_index)"
+            raise ValueError(f"latent_image: {latents[0]} latents{numbered}, but the mask has {mask.labels.shape[0]} "
+                             "label maps: use one label map, or one for each latent. For latents out of a larger "
+                             "batch (LatentFromBatch), only 'Sample MDiT Face' can tell which label maps are theirs")
         self.regions: dict[tuple, tuple[MaskTokens, bytes]] = {}
         self.size = (layout.condition,) * 2 if layout.condition else tuple(side * self.pixels for side in latents[-2:])
         height, width = self.size
-        self.labels = resize_nearest(mask.labels, height, width)  # (b, height, width)
+        self.labels = resize_nearest(mask.labels[self.maps], height, width)  # (b, height, width)
         self.latent = self.encode_latent(model) if layout.tokenizer == "vae_palette" else None
-        self.exemplar = BoundExemplar(self, model) if layout.exemplar and reference.exemplar else None
+        reads_exemplar = layout.exemplar and reference.exemplar
+        self.exemplar = BoundExemplar(self, model, batch_index) if reads_exemplar else None
 
     def encode_latent(self, model) -> Tensor:
         """The label maps as the model sees latents, (b, C, h, w)."""
         height, width = self.size
-        latent = model.process_latent_in(self.reference.mask.encode(height, width, self.layout.palette))
+        encoded = self.reference.mask.encode(height, width, self.layout.palette)
+        latent = model.process_latent_in(encoded[self.maps])
         expected = (self.latents[1], height // self.pixels, width // self.pixels)
         if tuple(latent.shape[1:]) != expected:
             raise ValueError(f"vae: the one at 'Encode Label Map as MDiT Mask' makes latents {tuple(latent.shape[1:])} "
@@ -156,6 +177,12 @@ class BoundMask:
     @property
     def store(self) -> StaticStore:
         return self.reference.mask.store
+
+    @property
+    def rows(self) -> int:
+        """1 where all latents read the same, else the number of latents."""
+        exemplars = 1 if self.exemplar is None else len(self.exemplar.patches)
+        return max(len(self.labels), exemplars)
 
     def list_cached_parts(self) -> list[BoundMask | BoundExemplar]:
         """The parts of this reference that have a store: the mask, and the exemplar on it."""
@@ -207,20 +234,21 @@ class BoundMask:
 class BoundExemplar:
     """The exemplar of a mask, bound to the same run and layout as the mask."""
 
-    def __init__(self, mask: BoundMask, model):
+    def __init__(self, mask: BoundMask, model, batch_index: list[int] | None):
         self.exemplar = mask.reference.exemplar
         self.mask = mask
         count = mask.latents[0]
         images = len(self.exemplar.images)
-        if images not in (1, count):
+        chosen = choose_maps(images, count, batch_index)
+        if chosen is None:
             raise ValueError(f"exemplar: {images} images for {count} latents: connect one image, or one for each "
                              "latent")
         height, width = mask.size
-        latent = self.exemplar.encode_images(height, width)
+        latent = self.exemplar.encode_images(height, width)[chosen]
         if latent.shape[1:] != mask.latents[1:]:
             raise ValueError(f"vae: the one at 'Apply MDiT Exemplar' makes latents {tuple(latent.shape[1:])} where the "
                              f"model works on {tuple(mask.latents[1:])}: connect the VAE that belongs to the model")
-        self.labels = BoundMask(MaskReference(self.exemplar), mask.latents, model, mask.layout)
+        self.labels = BoundMask(MaskReference(self.exemplar), mask.latents, model, mask.layout, batch_index)
         patch = mask.layout.patch
         padded = comfy.ldm.common_dit.pad_to_patch_size(model.process_latent_in(latent), (patch, patch))
         self.patches = patchify(padded, patch)  # (b, M, C * patch^2)

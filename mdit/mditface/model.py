@@ -14,6 +14,7 @@ from comfy.ldm.flux.layers import timestep_embedding
 from comfy.ldm.flux.math import rope
 
 from ..shared.norm import layer_norm, modulate
+from ..shared.origins import check_blocks
 from .attention import MaskRows
 from .config import MDiTConfig
 from .exemplar_branch import ExemplarBranch
@@ -103,7 +104,8 @@ class MDiT(nn.Module):
                    ) -> Tensor:
         replace = transformer_options.get("patches_replace", {}).get("dit", {})
         after = transformer_options.get("patches", {}).get("double_block", [])
-        options = {**transformer_options, "total_blocks": len(self.blocks), "block_type": "double"}
+        check_blocks(self.blocks, self.config.depth)
+        options = {**transformer_options, "total_blocks": self.config.depth, "block_type": "double"}
         for i, block in enumerate(self.blocks):
             options["block_index"] = i
 

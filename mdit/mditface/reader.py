@@ -7,6 +7,7 @@ import itertools
 import logging
 from collections.abc import Callable, Hashable, Iterator
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +16,9 @@ from torch import Tensor
 
 import comfy.patcher_extension
 
-from ..shared.conds import CarriedCond
-from .attention import ExemplarKeys, MaskRows
+from ..shared.conds import UNKNOWN, CarriedCond, RowCond, find_places
+from .additions import check_conditions, find_foreign_module, note_patches
+from .attention import ExemplarKeys, MaskRows, SelectedRows
 from .cache import REPORT_KEY, RunReport, StaticEntry, StaticStore, compute_and_count
 from .config import MaskLayout
 from .entries import make_key_bias, reduce_entry
@@ -29,6 +31,7 @@ from .tokens import MaskTokens
 from .uses import MaskUse, count_missing_bytes, list_uses
 
 OPTIONS_KEY = "mdit_cache"
+BATCH_KEY = "mdit_batch_index"
 CACHE_MODES = ("auto", "8-bit", "off")
 
 
@@ -120,12 +123,14 @@ class MaskReader:
         if not layout.exemplar and any(reference.exemplar for reference in references if reference):
             raise ValueError(f"model: {name_model(patcher)} has no branch that reads an exemplar (exemplar_blocks in "
                              "its configuration): load a model with such a branch, or remove 'Apply MDiT Exemplar'")
-        bound = {reference: BoundMask(reference, noise.shape, patcher.model, layout)
+        index = options.get(BATCH_KEY)
+        bound = {reference: BoundMask(reference, noise.shape, patcher.model, layout, index)
                  for reference in references if reference}
         report = options.setdefault(REPORT_KEY, RunReport())
         notes = [mask.describe_stretch() for mask in bound.values()]
         report.notes += dict.fromkeys(note for note in notes if note)
         for cond, reference in zip(conds, references):
+            cond["model_conds"] = {**cond["model_conds"], name_rows(self.key): RowCond(torch.arange(noise.shape[0]))}
             self.attach_to_condition(cond, bound.get(reference), patcher, uses_cache(options))
         with contextlib.ExitStack() as stack:
             if uses_cache(options):
@@ -168,6 +173,9 @@ class MaskReader:
         if read == 0:
             note = ("no block read the mask: another node replaces the model's forward or its blocks without calling "
                     "what was there; remove it, or apply it before the adapter")
+        if report.replacements:
+            note += f" (found in the model: {', '.join(report.replacements)})"
+        if read == 0:
             logging.warning("MDiT: %s", note)
         report.notes.append(note)
 
@@ -182,34 +190,47 @@ class MaskReader:
                transformer_options={}, **kwargs):
         """APPLY_MODEL: turns the masks of the chunks into the keys and values that each row of the batch reads."""
         chunks = kwargs.pop(self.key, None)
-        rows = self.find_rows(executor.class_obj, chunks, x, t[0], kwargs, transformer_options) if chunks else ()
+        places = kwargs.pop(name_rows(self.key), None)
+        rows = ()
+        if chunks:
+            runs = self.find_runs(executor.class_obj, chunks, find_places(places, chunks, x), kwargs)
+            rows = self.find_rows(executor.class_obj, runs, x, t[0], transformer_options)
         call = partial(self.call_model, executor, rows) if rows else executor
         return call(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
-    def find_rows(self, model, chunks: list[MaskCond], x: Tensor, sigma: Tensor, conds: dict, transformer_options: dict
-                  ) -> tuple[MaskRows, ...]:
-        """What the rows of the batch read: one item for neighbouring chunks with the same entry; empty without masks.
-
-        Each chunk has x.shape[0] / len(chunks) rows.
-        """
-        n = x.shape[0] // len(chunks)
+    def find_runs(self, model, chunks: list[MaskCond], places: list[tuple[int, int]], conds: dict) -> list[ChunkRun]:
+        """The neighbouring rows of a call that read the same; `places` are the chunk and the row of each."""
         runs: list[ChunkRun] = []
-        for i, chunk in enumerate(chunks):
-            prompt, digest = self.find_prompt(model, conds, i, slice(i * n, (i + 1) * n))
-            same = chunk.cond, chunk.area, digest
-            if not runs or runs[-1].key != same:
-                runs.append(ChunkRun(same, i * n, prompt))
+        start = 0
+        for i, group in itertools.groupby(places, key=itemgetter(0)):
+            numbers = tuple(row for _, row in group)
+            rows = slice(start, start + len(numbers))
+            prompt, digest = self.find_prompt(model, conds, i, rows)
+            key = chunks[i].cond, chunks[i].area, digest, select_rows(chunks[i].cond, numbers, prompt)
+            if runs and runs[-1].key == key:
+                runs[-1] = runs[-1]._replace(rows=slice(runs[-1].rows.start, rows.stop))
+            else:
+                runs.append(ChunkRun(key, rows, prompt))
+            start = rows.stop
+        return runs
+
+    def find_rows(self, model, runs: list[ChunkRun], x: Tensor, sigma: Tensor, transformer_options: dict
+                  ) -> tuple[MaskRows, ...]:
+        """What the rows of the batch read: one item for each run; empty without masks."""
         found = []
-        for run, stop in zip(runs, [run.start for run in runs[1:]] + [n * len(chunks)]):
-            mask, area, digest = run.key
-            rows = slice(run.start, stop)
+        for run in runs:
+            mask, area, digest, selected = run.key
             if mask is None or not mask.reference.is_active(model.model_sampling, sigma):
-                found.append(MaskRows(rows, None))
+                found.append(MaskRows(run.rows, None))
                 continue
             check_size(mask, area, x)
             entry = self.find_entry(model, mask, area, run.prompt, digest, x.device, transformer_options)
             exemplar = self.find_exemplar_keys(model, mask, area, x.device, transformer_options)
-            found.append(MaskRows(rows, entry, make_key_bias(entry, mask.reference.strength), exemplar))
+            bias = make_key_bias(entry, mask.reference.strength)
+            if selected is not None:
+                entry = SelectedRows(entry, selected)
+                exemplar = None if exemplar is None else exemplar.select_rows(selected)
+            found.append(MaskRows(run.rows, entry, bias, exemplar))
         return tuple(found) if any(part.kv is not None for part in found) else ()
 
     def find_prompt(self, model, conds: dict, chunk: int, rows: slice) -> tuple[Prompt | None, tuple]:
@@ -273,19 +294,51 @@ class MaskReader:
 
 
 class ChunkRun(NamedTuple):
-    """Neighbouring chunks of a model call that read the same entry.
+    """Neighbouring rows of a model call that read the same rows of one entry.
 
-    key: their mask, region and digest of the prompt.
-    start: their first row.
+    key: their mask, region, digest of the prompt, and the entry's rows, None for all.
     prompt: None where keys do not depend on it.
     """
     key: tuple
-    start: int
+    rows: slice
     prompt: Prompt | None
+
+
+def name_rows(key: str) -> str:
+    """The name of the model input that says which rows of the batch a call has, for the reader of this key."""
+    return f"{key}.rows"
+
+
+def select_rows(mask: BoundMask | None, rows: tuple[int, ...], prompt: Prompt | None) -> tuple[int, ...] | None:
+    """The rows of a mask's entry that these rows of the batch read; None for all.
+
+    Raises ValueError where rows read different maps, and another node took some out without saying which.
+    """
+    if mask is None or mask.rows == 1 or rows == tuple(range(mask.rows)):
+        return None
+    if UNKNOWN in rows or any(len(part) > 1 for part in (prompt or {}).values()):
+        raise ValueError(f"model: another node samples {len(rows)} of {mask.rows} latents at a time, and the label "
+                         "map of each cannot be told: remove that node, or use one label map for all latents")
+    return rows
 
 
 class StandAloneReader(MaskReader):
     """Reads masks for a base model whose network takes `mask_rows` (see MDiT.forward)."""
+
+    def bind(self, executor, noise: Tensor, *args, **kwargs):
+        """Raises ValueError, too, for what other nodes added for other networks, and notes what has no effect."""
+        guider = executor.class_obj
+        check_conditions(itertools.chain.from_iterable(guider.conds.values()))
+        note_patches(guider.model_options["transformer_options"])
+        try:
+            return super().bind(executor, noise, *args, **kwargs)
+        except (AttributeError, KeyError, TypeError) as error:
+            module = find_foreign_module(error)
+            if module is None:
+                raise
+            reason = (str(error).splitlines() or [""])[-1]  # what comes before may be the whole network
+            raise ValueError(f"model: code of another node ({module}) fails on a stand-alone MDiT, since it was made "
+                             f"for other models: remove that node ({type(error).__name__}: {reason})") from error
 
     def get_layout(self, model) -> MaskLayout:
         return model.diffusion_model.config.mask_layout
@@ -328,4 +381,5 @@ def check_size(mask: BoundMask, area: tuple | None, x: Tensor):
     expected = tuple(area[:2]) if area else tuple(mask.latents[-2:])
     if tuple(x.shape[-2:]) != expected:
         raise ValueError(f"latent: another node changed its size from {expected} to {tuple(x.shape[-2:])} inside the "
-                         "model call (tiled sampling?), which a mask cannot follow: sample without that node")
+                         "model call (tiled sampling, or context windows over height or width?), which a mask cannot "
+                         "follow: sample without that node")

@@ -11,7 +11,7 @@ import latent_preview
 
 from .cache import REPORT_KEY, RunReport
 from .guidance import DualGuider, Guidance
-from .reader import OPTIONS_KEY, CacheOptions, reads_masks
+from .reader import BATCH_KEY, OPTIONS_KEY, CacheOptions, reads_masks
 
 
 def require_mdit(model):
@@ -24,14 +24,25 @@ def require_mdit(model):
 def check_latent(model, latent: dict):
     """The latents of a LATENT, (B, C, H, W), empty ones in the model's channels.
 
-    Raises ValueError for a latent of another model.
+    Raises ValueError for a latent of another model, and for numbers and noise masks that nothing can be made of.
     """
     samples = comfy.sample.fix_empty_latent_channels(
         model, latent["samples"], latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal"))
     channels = model.model.latent_format.latent_channels
-    if samples.ndim != 4 or samples.shape[0] == 0 or samples.shape[1] != channels:
-        raise ValueError(f"latent_image: shape {tuple(samples.shape)}, but the model needs (batch, {channels}, height, "
-                         "width) with a batch of at least 1: encode images with the model's VAE")
+    if samples.is_nested or samples.ndim != 4 or samples.shape[0] == 0 or samples.shape[1] != channels:
+        found = "several parts" if samples.is_nested else f"shape {tuple(samples.shape)}"
+        raise ValueError(f"latent_image: {found}, but the model needs (batch, {channels}, height, width) with a batch "
+                         "of at least 1: encode images with the model's VAE")
+    if not samples.isfinite().all():
+        raise ValueError("latent_image: it holds NaN or infinite numbers: look at the image and the VAE it comes from")
+    mask = latent.get("noise_mask")
+    if mask is not None and (mask.ndim < 2 or 0 in mask.shape or not mask.isfinite().all()):
+        raise ValueError(f"latent_image: its noise mask of shape {tuple(mask.shape)} is empty or holds NaN: connect "
+                         "another mask to 'Set Latent Noise Mask'")
+    index = latent.get("batch_index")
+    if index is not None and len(index) != len(samples):
+        raise ValueError(f"latent_image: it names {len(index)} latents (batch_index), but holds {len(samples)}: the "
+                         "node before it lost some: take the latents from another node")
     return samples
 
 
@@ -41,19 +52,23 @@ def sample(model, *, seed: int, steps: int, guidance: Guidance, sampler_name: st
     require_mdit(model)
     samples = check_latent(model, latent)
     report = RunReport()
+    index = latent.get("batch_index")
     model = model.clone()
-    model.model_options["transformer_options"] |= {OPTIONS_KEY: cache, REPORT_KEY: report}
+    model.model_options["transformer_options"] |= {OPTIONS_KEY: cache, REPORT_KEY: report, BATCH_KEY: index}
     guider = DualGuider(model)
     guider.set_conds(positive, negative)
     guider.set_guidance(guidance)
     schedule = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise)
     start = time.perf_counter()
-    noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
+    noise = comfy.sample.prepare_noise(samples, seed, index)
     out = guider.sample(
         noise, samples, comfy.samplers.sampler_object(sampler_name), schedule.sigmas,
         denoise_mask=latent.get("noise_mask"),
         callback=latent_preview.prepare_callback(model, steps), disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed)
-    report.notes.append(f"sampling seconds {time.perf_counter() - start:.3f}, steps {len(schedule.sigmas) - 1}")
+    made = max(0, len(schedule.sigmas) - 1)  # no noise levels where nothing is denoised
+    report.notes.append(f"sampling seconds {time.perf_counter() - start:.3f}, steps {made}")
+    report.notes += guider.describe_skipped()
     rest = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
-    return {**rest, "samples": out.to(comfy.model_management.intermediate_device())}, report
+    out = out.to(comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype())
+    return {**rest, "samples": out}, report

@@ -16,6 +16,8 @@ import comfy.ops
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.sd1_clip import ClipTokenWeightEncoder, escape_important, token_weights, unescape_important
 
+from ..shared.weight_files import store_header
+
 TEXT_KEY = "mdit.text"
 PAD = 0
 UNKNOWN = 1
@@ -78,8 +80,9 @@ class WordTokenizer:
             tokens = [token[:2] for token in tokens]
         return {"mdit": [tokens[i:i + length] for i in range(0, len(tokens), length)]}
 
-    def state_dict(self) -> dict:
-        return {}
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the host saves along with the encoder's weights."""
+        return store_header(self.config.to_metadata())
 
 
 class EncoderLayer(nn.Module):

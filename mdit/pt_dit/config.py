@@ -4,6 +4,7 @@ See docs/design/pt-dit.md, sections 1 and 2.
 """
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..shared.windows import Grid3D
 PUBLISHED_HEAD_DIM = 72
 LARGEST_SAMPLE = 127  # from 128 on, positions are interpolated and the size is a condition: another network
 MARKS = ("transformer_blocks.0.proxy_attn1.to_q.weight", "pos_embed.proj.weight")
+SAVED_KEY = "pt_dit_config"
 POSITIONS = ("reference", "rowcol")
 
 
@@ -49,6 +51,18 @@ class PTDiTConfig:
     out_channels: int = 8
     patch: int = 2
     settings: PTDiTSettings = PTDiTSettings()
+
+    def to_header(self) -> dict[str, str]:
+        """The header of a file that the host saved."""
+        return {SAVED_KEY: json.dumps(dataclasses.asdict(self))}
+
+    @classmethod
+    def from_header(cls, header: dict[str, str]) -> PTDiTConfig:
+        """Inverse of `to_header`."""
+        fields = json.loads(header[SAVED_KEY])
+        settings = {name: tuple(value) if isinstance(value, list) else value
+                    for name, value in fields["settings"].items()}
+        return cls(**{**fields, "settings": PTDiTSettings(**settings)})
 
 
 def read_config(weights: dict[str, Tensor], path: str) -> PTDiTConfig:

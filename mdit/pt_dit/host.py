@@ -1,6 +1,9 @@
 """PT-DiT in the host: base model, detection and loading (docs/design/pt-dit.md, sections 2, 8 and 12)."""
 from __future__ import annotations
 
+from functools import partial
+from typing import NamedTuple
+
 import torch
 
 import comfy.conds
@@ -10,12 +13,15 @@ import comfy.supported_models_base
 from comfy.model_base import BaseModel, ModelType
 
 from ..shared.base_model import build_patcher, set_dtype
-from ..shared.weight_files import check_finite, check_layout, read_state_dict, read_shapes
-from .config import PTDiTConfig, PTDiTSettings, read_config
+from ..shared.parts import load_parts
+from ..shared.weight_files import (
+    check_finite, check_layout, name_file, read_shapes, read_state_dict, store_header, take_header, take_out)
+from .config import SAVED_KEY, PTDiTConfig, PTDiTSettings, read_config
 from .model import OPTIONS_KEY, PTDiT
 
 SOURCE = "model_name"
 STORED_TABLE = "pos_embed.pos_embed"  # for one size only; the formula gives it for every size
+SAVED_PREFIX = "pt_dit."
 DEFAULT_SHIFT = 2.0  # for 1024 px
 
 
@@ -50,26 +56,51 @@ class PTDiTBaseModel(BaseModel):
             conds["attention_mask"] = comfy.conds.CONDRegular(attn_mask)
         return conds
 
+    def state_dict_for_saving(self, unet_state_dict, clip_state_dict=None, vae_state_dict=None,
+                              clip_vision_state_dict=None) -> dict:
+        """What the host's saving nodes write: the transformer and its sizes, under names of their own.
 
-def load_pt_dit(path: str, dtype: torch.dtype | None = None, disable_dynamic: bool = False):
+        Under the published names the host would load the file as a PixArt model. Raises ValueError for other parts.
+        """
+        if clip_state_dict or vae_state_dict or clip_vision_state_dict:
+            raise ValueError("clip, vae: a file of PT-DiT holds the transformer alone: save the model by 'ModelSave' "
+                             "and the VAE by 'VAESave'")
+        weights = {SAVED_PREFIX + name: weight for name, weight in unet_state_dict.items()}
+        return weights | store_header(self.diffusion_model.config.to_header())
+
+
+class PTDiTFile(NamedTuple):
+    """The content of a published file, or of one that the host saved."""
+    path: str
+    config: PTDiTConfig
+    weights: dict[str, torch.Tensor]
+
+
+def load_pt_dit(path: str, dtype: torch.dtype | None = None):
     """Loads the transformer as a MODEL. `dtype` sets the type of the weights; None leaves it to the host.
 
     Raises ValueError, naming the file and what is wrong, unless it is a complete PT-DiT.
     """
+    return load_parts(path, read_pt_dit, partial(build_pt_dit, dtype=dtype))[0]
+
+
+def read_pt_dit(path: str) -> PTDiTFile:
     weights = read_state_dict(path, SOURCE)
-    try:
-        config = read_config(weights, path)
-    except ValueError as error:
-        raise ValueError(f"{SOURCE}: '{path}': {error}") from error
+    with name_file(path, SOURCE):
+        header = take_header(weights, SAVED_KEY)
+        weights = take_out(weights, SAVED_PREFIX) or weights
+        config = PTDiTConfig.from_header(header) if header else read_config(weights, path)
     weights.pop(STORED_TABLE, None)
-    model_config = PTDiTModelConfig(config)
-    dtype = set_dtype(model_config, weights, dtype)
+    return PTDiTFile(path, config, weights)
+
+
+def build_pt_dit(file: PTDiTFile, dtype: torch.dtype | None, disable_dynamic: bool = False):
+    model_config = PTDiTModelConfig(file.config)
+    set_dtype(model_config, file.weights, dtype)
     model = PTDiTBaseModel(model_config, device=comfy.model_management.unet_offload_device())
-    check_layout(weights, read_shapes(model.diffusion_model), path, SOURCE, allow_unknown=True)
-    check_finite(weights, path, SOURCE)
-    patcher = build_patcher(model, weights, disable_dynamic)
-    patcher.cached_patcher_init = (load_pt_dit, (path, dtype))
-    return patcher
+    check_layout(file.weights, read_shapes(model.diffusion_model), file.path, SOURCE, allow_unknown=True)
+    check_finite(file.weights, file.path, SOURCE)
+    return build_patcher(model, file.weights, disable_dynamic)
 
 
 def apply_settings(patcher, settings: PTDiTSettings):

@@ -11,6 +11,7 @@ import comfy.patcher_extension
 from comfy.ldm.flux.layers import timestep_embedding
 
 from ..shared.norm import layer_norm, modulate
+from ..shared.origins import check_blocks
 from ..shared.windows import MASKED, Grid3D, build_layout
 from .config import PTDiTConfig, PTDiTSettings
 from .layers import PTDiTBlock, split_modulation
@@ -157,7 +158,8 @@ class PTDiT(nn.Module):
     def run_blocks(self, x, text, text_bias, vec, layout, transformer_options) -> Tensor:
         replace = transformer_options.get("patches_replace", {}).get("dit", {})
         after = transformer_options.get("patches", {}).get("double_block", [])
-        options = {**transformer_options, "total_blocks": len(self.transformer_blocks), "block_type": "double"}
+        check_blocks(self.transformer_blocks, self.config.depth)
+        options = {**transformer_options, "total_blocks": self.config.depth, "block_type": "double"}
         for i, block in enumerate(self.transformer_blocks):
             options["block_index"] = i
 

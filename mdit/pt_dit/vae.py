@@ -14,7 +14,8 @@ from torch import Tensor
 import comfy.sd
 from comfy.ldm.models.autoencoder import AutoencoderKL
 
-from ..shared.weight_files import check_finite, check_layout, read_state_dict, read_shapes
+from ..shared.parts import load_parts
+from ..shared.weight_files import check_finite, check_layout, read_shapes, read_state_dict
 
 VAE_SOURCE = "vae_name"
 VAE_MARKS = ("decoder.conv_in.conv.weight", "encoder.conv_in.weight", "post_quant_conv.conv.weight")
@@ -33,23 +34,50 @@ class BilinearUpsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2, mode="bilinear"))
 
 
-def load_vae(path: str) -> comfy.sd.VAE:
+class PTDiTVAE(comfy.sd.VAE):
+    """Knows the published layout, so that the host saves a file which no other loader takes for its own.
+
+    published: the published names of the causal convolutions' weights.
+    """
+    published: dict[str, str]
+
+    def get_sd(self) -> dict[str, Tensor]:
+        """The weights in the published layout, with kernels for one frame."""
+        found = {}
+        for name, weight in super().get_sd().items():
+            is_kernel = name in self.published and weight.ndim == 4
+            found[self.published.get(name, name)] = weight.unsqueeze(2) if is_kernel else weight
+        return found
+
+
+def load_vae(path: str) -> PTDiTVAE:
     """Loads the file as an ordinary VAE for single images.
 
     Raises ValueError, naming the file and what is wrong, for any other layout.
     """
+    return load_parts(path, read_vae, build_vae)[0]
+
+
+def read_vae(path: str) -> dict[str, Tensor]:
+    """The weights of a file in the published layout."""
     weights = read_state_dict(path, VAE_SOURCE)
     if absent := [mark for mark in VAE_MARKS if mark not in weights]:
         raise ValueError(f"{VAE_SOURCE}: '{path}' is not the VAE of PT-DiT (no {absent[0]}): take checkpoint.ckpt of "
                          "Open-Sora-Plan v1.2. VAEs of other families, such as Stable Diffusion, do not fit the "
                          "latents of PT-DiT")
-    weights = collapse_time(weights)
-    params = read_params(weights)
+    flat = collapse_time(weights)
     with torch.device("meta"):
-        shapes = read_shapes(AutoencoderKL(**params))
-    check_layout(weights, shapes, path, VAE_SOURCE, allow_unknown=True)
-    check_finite(weights, path, VAE_SOURCE)
-    vae = comfy.sd.VAE(sd=weights, config={"params": params})
+        shapes = read_shapes(AutoencoderKL(**read_params(flat)))
+    check_layout(flat, shapes, path, VAE_SOURCE, allow_unknown=True)
+    check_finite(flat, path, VAE_SOURCE)
+    return weights
+
+
+def build_vae(weights: dict[str, Tensor], disable_dynamic: bool = False) -> PTDiTVAE:
+    """The VAE of published weights. The host has no switch `disable_dynamic` for it."""
+    flat = collapse_time(weights)
+    vae = PTDiTVAE(sd=flat, config={"params": read_params(flat)})
+    vae.published = {flatten_name(name, weights): name for name in weights if is_causal(name, weights)}
     for level in BILINEAR_LEVELS:
         up = vae.first_stage_model.decoder.up[level]
         up.upsample = BilinearUpsample(up.upsample.conv)
@@ -60,16 +88,20 @@ def collapse_time(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights of the 2-D autoencoder that processes one frame as the 3-D one does.
 
     A causal convolution sees one frame as if all frames before were copies of it, so its kernel is summed over time.
-    The names of these convolutions are one level deeper.
     """
-    flat = {}
-    for name, weight in weights.items():
-        if name.startswith(PREFIXES):
-            layer, leaf = name.rsplit(".", 1)
-            if weights.get(f"{layer}.weight", weight).ndim == 5:
-                layer = layer.removesuffix(".conv")
-            flat[f"{layer}.{leaf}"] = weight.float().sum(2) if weight.ndim == 5 else weight
-    return flat
+    return {flatten_name(name, weights): weight.float().sum(2) if weight.ndim == 5 else weight
+            for name, weight in weights.items() if name.startswith(PREFIXES)}
+
+
+def flatten_name(name: str, weights: dict[str, Tensor]) -> str:
+    """A weight's name in the 2-D autoencoder: that of a causal convolution is one level deeper in the file."""
+    layer, _, leaf = name.rpartition(".")
+    return f"{layer.removesuffix('.conv')}.{leaf}" if is_causal(name, weights) else name
+
+
+def is_causal(name: str, weights: dict[str, Tensor]) -> bool:
+    """Whether a weight or bias belongs to a convolution over time."""
+    return weights.get(name.rpartition(".")[0] + ".weight", weights[name]).ndim == 5
 
 
 def read_params(weights: dict[str, Tensor]) -> dict:

@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--shard", type=int, default=250, help="samples in a file")
     parser.add_argument("--views", type=int, default=1, help="samples in a row of one person (listed in people.txt)")
+    parser.add_argument("--relief", action="store_true", help="write depth and normals, too")
     parser.add_argument("--sheet", type=Path, help="draw a contact sheet into this file instead")
     args = parser.parse_args()
     if not (args.sheet or args.out):
@@ -46,7 +47,8 @@ def main() -> None:
         if args.sheet:
             draw_contact_sheet(args.sheet, args.count, args.size, args.seed, args.views)
         else:
-            write_set(args.out, args.count, args.size, args.seed, args.workers, args.shard, args.views)
+            write_set(args.out, args.count, args.size, args.seed, args.workers, args.shard, args.views,
+                      args.relief)
     except ValueError as error:
         parser.error(str(error))
 

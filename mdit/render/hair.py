@@ -9,6 +9,7 @@ import numpy as np
 from .head import Head
 from .mesh import BODY
 from .soup import HAIR, Soup
+from .strands import Roots, make_ribbon_triangles, sample_roots, unit
 
 CENTER = np.array([0, 7.3, 0.4], np.float32)
 LENGTHS = {"buzz": (0.06, 0.09), "short": (0.3, 0.5), "medium": (0.9, 1.3), "long": (1.8, 2.5)}
@@ -37,10 +38,6 @@ def compute_scalp_height(template: np.ndarray, receding: bool) -> np.ndarray:
 def compute_hat_height(template: np.ndarray) -> np.ndarray:
     """Height above the plane where a hat sits, (N, 3) -> (N,)."""
     return template[:, 1] - (7.58 + 0.23 * template[:, 2])
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)
 
 
 class RadialMap:
@@ -73,9 +70,8 @@ class RadialMap:
         return CENTER + offset * np.maximum(1, wanted / np.maximum(radius, 1e-6))[:, None]
 
 
-def sample_roots(head: Head, appearance: dict[str, str], count: int,
-                 rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Root positions, normals and template positions, (count, 3) each, evenly over the scalp."""
+def sample_scalp(head: Head, appearance: dict[str, str], count: int, rng: np.random.Generator) -> Roots:
+    """Roots evenly over the scalp."""
     bust = head.bust
     triangles = bust.triangles[bust.parts == BODY]
     middle = bust.vertices[triangles].mean(1)
@@ -83,12 +79,7 @@ def sample_roots(head: Head, appearance: dict[str, str], count: int,
     on_scalp &= bust.masks["ears"][triangles].max(1) < 0.3
     if appearance["hat"] != "none":
         on_scalp &= compute_hat_height(middle) < -0.05
-    triangles = triangles[on_scalp]
-    a, b, c = (head.vertices[triangles[:, k]] for k in range(3))
-    area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
-    chosen = triangles[rng.choice(len(triangles), count, p=area / area.sum())]
-    weights = rng.dirichlet([1, 1, 1], count).astype(np.float32)[:, :, None]
-    return tuple((values[chosen] * weights).sum(1) for values in (head.vertices, head.normals, bust.vertices))
+    return sample_roots(head, on_scalp, count, rng)
 
 
 def comb(appearance: dict[str, str], roots: np.ndarray, normals: np.ndarray, part: float) -> np.ndarray:
@@ -127,7 +118,7 @@ def move_off_face(points: np.ndarray, free: np.ndarray) -> np.ndarray:
 def grow(head: Head, appearance: dict[str, str], rng: np.random.Generator) -> np.ndarray:
     """Strand points (N, P, 3)."""
     count = 2600 if appearance["hair_length"] in ("buzz", "short") else 3200
-    roots, normals, template = sample_roots(head, appearance, count, rng)
+    roots, normals, template = sample_scalp(head, appearance, count, rng)
     bangs = is_bang(template) & (appearance["bangs"] == "yes")
     direction = comb(appearance, roots, normals, rng.uniform(-0.3, 0.3)) + rng.normal(0, 0.12, (count, 3))
     style = appearance["hair_style"]
@@ -186,31 +177,24 @@ def curl(strands: np.ndarray, radius: float, turns: float, rng: np.random.Genera
     return fine + np.moveaxis(swing, 0, 2)
 
 
-def add_hair(soup: Soup, head: Head, appearance: dict[str, str], view: np.ndarray,
+def add_hair(soup: Soup, strands: np.ndarray, appearance: dict[str, str], view: np.ndarray,
              rng: np.random.Generator) -> None:
-    """Add ribbons facing ``view`` (3,); extra holds (fraction along the strand, shade, clump shade)."""
-    if appearance["hair_length"] == "bald":
-        return
-    strands = grow(head, appearance, rng)
+    """Add ``strands`` as ribbons facing ``view`` (3,); extra holds (fraction along the strand, shade, clump shade)."""
     count, points = strands.shape[:2]
     tangent = unit(np.gradient(strands, axis=1))
     width = 0.022 if appearance["hair_length"] in ("buzz", "short") else 0.026
     side = unit(np.cross(tangent, view)) * (width * np.linspace(1, 0.6, points))[None, :, None] / 2
     position = np.stack([strands - side, strands + side], 2).reshape(-1, 3)
-    cell = np.floor(strands[:, 0] * 6).astype(int) @ np.array([73, 179, 283])
     facts = np.stack(np.broadcast_arrays(np.linspace(0, 1, points), rng.random((count, 1)),
-                                         ((cell * 0.7548) % 1)[:, None]), 2)
+                                         shade_clumps(strands)[:, None]), 2)
     soup.add(position, np.repeat(tangent.reshape(-1, 3), 2, 0), np.repeat(facts.reshape(-1, 3), 2, 0),
              make_ribbon_triangles(count, points), HAIR)
-    if appearance["hair_style"] == "bun" and appearance["hat"] == "none":
-        add_bun(soup, head, rng)
 
 
-def make_ribbon_triangles(count: int, points: int) -> np.ndarray:
-    """Triangles of ``count`` ribbons whose vertices come in left-right pairs."""
-    first = (np.arange(count)[:, None] * points + np.arange(points - 1)).ravel() * 2
-    return np.concatenate([np.stack([first, first + 1, first + 2], 1),
-                           np.stack([first + 1, first + 3, first + 2], 1)])
+def shade_clumps(strands: np.ndarray) -> np.ndarray:
+    """A shade in [0, 1) that strands (N, P, 3) of neighbouring roots share, (N,)."""
+    cell = np.floor(strands[:, 0] * 6).astype(int) @ np.array([73, 179, 283])
+    return (cell * 0.7548) % 1
 
 
 def add_bun(soup: Soup, head: Head, rng: np.random.Generator) -> None:

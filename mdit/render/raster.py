@@ -17,23 +17,27 @@ def rasterize(screen, triangles, height, width):
     owner = np.full((height, width), np.int32(-1))
     weights = np.zeros((height, width, 2), np.float32)
     for t in range(triangles.shape[0]):
-        a, b, c = triangles[t]
-        ax, ay, az = screen[a]
-        bx, by, bz = screen[b]
-        cx, cy, cz = screen[c]
-        area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
-        if abs(area) < 1e-9:
-            continue
+        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        ax, ay, az = screen[a, 0], screen[a, 1], screen[a, 2]
+        bx, by, bz = screen[b, 0], screen[b, 1], screen[b, 2]
+        cx, cy, cz = screen[c, 0], screen[c, 1], screen[c, 2]
         left = max(0, int(np.ceil(min(ax, bx, cx) - 0.5)))
         right = min(width - 1, int(np.floor(max(ax, bx, cx) - 0.5)))
         top = max(0, int(np.ceil(min(ay, by, cy) - 0.5)))
         bottom = min(height - 1, int(np.floor(max(ay, by, cy) - 0.5)))
+        area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
+        if left > right or top > bottom or abs(area) < 1e-9:
+            continue
+        scale = 1 / area
+        step_a, step_b = (by - cy) * scale, (cy - ay) * scale
+        x = left + 0.5
         for row in range(top, bottom + 1):
             y = row + 0.5
+            wa = ((bx - x) * (cy - y) - (cx - x) * (by - y)) * scale - step_a
+            wb = ((cx - x) * (ay - y) - (ax - x) * (cy - y)) * scale - step_b
             for column in range(left, right + 1):
-                x = column + 0.5
-                wa = ((bx - x) * (cy - y) - (cx - x) * (by - y)) / area
-                wb = ((cx - x) * (ay - y) - (ax - x) * (cy - y)) / area
+                wa += step_a
+                wb += step_b
                 wc = 1.0 - wa - wb
                 if wa < 0 or wb < 0 or wc < 0:
                     continue
@@ -55,4 +59,19 @@ def interpolate(values, triangles, owner, weights):
         wa, wb = weights[i]
         for k in range(values.shape[1]):
             out[i, k] = wa * values[a, k] + wb * values[b, k] + (1 - wa - wb) * values[c, k]
+    return out
+
+
+@njit(cache=True)
+def vote(label, weights, k):
+    """The class of the largest weight in each block of ``k`` x ``k`` pixels; of equals the first."""
+    out = np.empty((label.shape[0] // k, label.shape[1] // k), np.uint8)
+    for row in range(out.shape[0]):
+        for column in range(out.shape[1]):
+            votes = np.zeros(len(weights))
+            for i in range(k):
+                for j in range(k):
+                    name = label[row * k + i, column * k + j]
+                    votes[name] += weights[name]
+            out[row, column] = np.argmax(votes)
     return out

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from .caption import Caption
 from .dress import add_earrings, add_glasses, add_hat, dress_vertices
-from .hair import add_hair
+from .fur import add_beard, add_brows, add_fine_hair
+from .hair import CENTER, add_bun, add_hair, grow
 from .head import Head, build_head
-from .light import background, sample_light, shade, shadow
-from .appearance import sample_appearance, sample_same_person
+from .light import Light, background, sample_light, shade, shadow
+from .appearance import HAIR_COLORS, sample_appearance, sample_same_person
 from .mesh import BODY, L_EYE, LASHES, LOWER_TEETH, R_EYE, TONGUE, UPPER_TEETH, compute_vertex_normals
-from .paint import Label, paint_surface
-from .raster import interpolate, rasterize
-from .soup import (LASH, LEFT_EYE, LOWER_TOOTH, RIGHT_EYE, SKIN, TONGUE_FLESH, UPPER_TOOTH, Mesh, Pixels,
-                   Soup)
+from .paint import Label, color, paint_surface
+from .raster import interpolate, rasterize, vote
+from .shading import draw_backdrop, glint, measure_soft_shadow, shade_fine
+from .soup import (FACE_HAIR, HAIR, LASH, LEFT_EYE, LOWER_TOOTH, RIGHT_EYE, SKIN, TONGUE_FLESH, UPPER_TOOTH, Mesh,
+                   Pixels, Soup)
+from .strands import add_ribbons, grow_lashes, unit
+from .surface import paint_fine_surface
 
 SUPERSAMPLING = 2
 SMALLEST_SHADOW = 128
+FINE_SIZE = 256  # pixels: from here on strands, pores and lashes are wide enough to be drawn
 PIVOT = np.array([0, 7.1, 0.5])
 THIN_CLASS_WEIGHT = 1.5
 THIN_CLASSES = [Label.l_brow, Label.r_brow, Label.eye_g, Label.ear_r, Label.neck_l]
@@ -27,12 +33,38 @@ PART_MATERIALS = {BODY: SKIN, L_EYE: LEFT_EYE, R_EYE: RIGHT_EYE, LASHES: LASH, U
                   LOWER_TEETH: LOWER_TOOTH, TONGUE: TONGUE_FLESH}
 
 
-@dataclass
-class Sample:
-    """``image`` uint8 (S, S, 3), ``label`` uint8 (S, S) in CelebAMask-HQ order, caption and attributes."""
+class Relief(NamedTuple):
+    """The shape that the camera sees.
+
+    depth: nearness in units of the head, larger is nearer, -inf where nothing is, float16 (S, S).
+    normal: x right, y up, z to the camera, zero where nothing is, float16 (S, S, 3). The normal of a strand of hair is
+        that of the hair's bulk.
+    """
+
+    depth: np.ndarray
+    normal: np.ndarray
+
+
+class Rendering(NamedTuple):
+    """What the camera sees.
+
+    image: uint8 (S, S, 3).
+    label: class in CelebAMask-HQ order, uint8 (S, S).
+    relief: depth and normals, if they were asked for.
+    """
 
     image: np.ndarray
     label: np.ndarray
+    relief: Relief | None
+
+
+@dataclass
+class Sample:
+    """A rendering with the caption and the attributes that it was made from."""
+
+    image: np.ndarray
+    label: np.ndarray
+    relief: Relief | None
     caption: str
     attributes: dict[str, str]
 
@@ -72,19 +104,35 @@ def sample_camera(hat: bool, rng: np.random.Generator) -> Camera:
     return Camera(turn, center, rng.uniform(2.7, 3.3) + 0.24 * hat)
 
 
-def build_scene(head: Head, appearance: dict[str, str], view: np.ndarray,
-                rng: np.random.Generator) -> tuple[Mesh, Mesh | None]:
-    """The opaque mesh with strands facing ``view`` (3,), and the mesh of the lenses, if any."""
+def build_scene(head: Head, appearance: dict[str, str], view: np.ndarray, rng: np.random.Generator,
+                fine: np.random.Generator | None = None) -> tuple[Mesh, Mesh | None]:
+    """The opaque mesh with strands facing ``view`` (3,), and the mesh of the lenses, if any.
+
+    With a generator ``fine``, the strands are fine and many, and there are no lash cards.
+    """
     soup = Soup()
     lenses = Soup()
     bust = head.bust
     vertices = dress_vertices(head, appearance["clothes"])
     kinds = np.array([PART_MATERIALS[p] for p in range(7)], np.int8)[bust.parts]
-    soup.add(vertices, compute_vertex_normals(vertices, bust.triangles), bust.vertices, bust.triangles, kinds)
+    shown = bust.parts != LASHES if fine is not None else slice(None)
+    normals = compute_vertex_normals(vertices, bust.triangles)
+    soup.add(vertices, normals, bust.vertices, bust.triangles[shown], kinds[shown])
     add_hat(soup, head, appearance, rng)
     add_glasses(soup, lenses, head, appearance, rng)
     add_earrings(soup, head, appearance, rng)
-    add_hair(soup, head, appearance, view, rng)
+    if appearance["hair_length"] != "bald":
+        strands = grow(head, appearance, rng)
+        if fine is None:
+            add_hair(soup, strands, appearance, view, rng)
+        else:
+            rng.random((len(strands), 1))  # both kinds of hair leave the generator in the same state
+            add_fine_hair(soup, strands, appearance, view, fine)
+        if appearance["hair_style"] == "bun" and appearance["hat"] == "none":
+            add_bun(soup, head, rng)
+    if fine is not None:
+        add_beard(soup, head, appearance, view, fine)
+        add_brows(soup, head, appearance, view, fine)
     return soup.mesh(), lenses.mesh() if appearance["glasses"] != "none" else None
 
 
@@ -106,10 +154,12 @@ def put_lenses(image: np.ndarray, label: np.ndarray, near: np.ndarray, lenses: M
     lens_near, owner, _ = rasterize(camera.screen(lenses.position, size), lenses.triangles, size, size)
     seen = (owner >= 0) & (lens_near > near)
     if dark:
-        glint = 0.06 * (np.mgrid[0:size, 0:size].sum(0) / size)[seen, None]
-        image[seen] = 0.08 * image[seen] + 0.05 + glint
+        slant = 0.06 * (np.mgrid[0:size, 0:size].sum(0) / size)[seen, None]
+        image[seen] = 0.08 * image[seen] + 0.05 + slant
     else:
         image[seen] = 0.9 * image[seen] + 0.07
+    if size >= FINE_SIZE * SUPERSAMPLING:
+        image[seen] += 0.09 * glint(size)[seen, None]
     if filled:
         label[seen] = Label.eye_g
 
@@ -118,12 +168,10 @@ def shrink(image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """Mean colour and weighted majority class over the supersamples."""
     k = SUPERSAMPLING
     size = image.shape[0] // k
-    blocks = label.reshape(size, k, size, k).transpose(0, 2, 1, 3).reshape(size, size, k * k)
     weights = np.ones(len(Label))
     weights[THIN_CLASSES] = THIN_CLASS_WEIGHT
-    votes = (blocks[..., None] == np.arange(len(Label))).sum(2) * weights  # (S, S, 19)
     small = image.reshape(size, k, size, k, 3).mean((1, 3))
-    return (np.clip(small, 0, 1) * 255 + 0.5).astype(np.uint8), fill_holes(votes.argmax(-1).astype(np.uint8))
+    return (np.clip(small, 0, 1) * 255 + 0.5).astype(np.uint8), fill_holes(vote(label, weights, k))
 
 
 def fill_holes(label: np.ndarray) -> np.ndarray:
@@ -137,34 +185,93 @@ def fill_holes(label: np.ndarray) -> np.ndarray:
     return out
 
 
-def render(head: Head, appearance: dict[str, str], size: int,
-           rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Image uint8 (size, size, 3) and label map uint8 (size, size).
+class Shot(NamedTuple):
+    """How the picture is taken: camera, light, the direction of the eyes, and whether glasses are filled."""
 
-    The scene is the same for every ``size``. Only the grain, which has a generator of its own, differs.
-    """
-    grain, = rng.spawn(1)
-    big = size * SUPERSAMPLING
+    camera: Camera
+    light: Light
+    gaze: np.ndarray
+    filled: bool
+
+
+def sample_shot(appearance: dict[str, str], rng: np.random.Generator) -> Shot:
     camera = sample_camera(appearance["hat"] != "none", rng)
     light = sample_light(camera.rotation, rng)
     gaze = np.array([rng.normal(0, 0.13), rng.normal(0, 0.06), 1.0])
-    dark = appearance["glasses"] == "sunglasses"
-    filled = rng.random() < 0.7 or dark
-    mesh, lenses = build_scene(head, appearance, camera.rotation[2], rng)
-    image = background(big, appearance, rng)
+    filled = rng.random() < 0.7 or appearance["glasses"] == "sunglasses"
+    return Shot(camera, light, gaze / np.linalg.norm(gaze), filled)
+
+
+def render(head: Head, appearance: dict[str, str], size: int, rng: np.random.Generator,
+           relief: bool = False) -> Rendering:
+    """One rendering of (size, size) pixels, with its ``relief`` on request.
+
+    The scene is the same for every ``size``. Only the grain, which has a generator of its own, differs; and from
+    FINE_SIZE on, each traced strand of hair stands for several.
+    """
+    grain, = rng.spawn(1)
+    big = size * SUPERSAMPLING
+    shot = sample_shot(appearance, rng)
+    detail = rng.spawn(1)[0] if size >= FINE_SIZE else None
+    mesh, lenses = build_scene(head, appearance, shot.camera.rotation[2], rng, detail)
+    image = background(big, appearance, rng) if detail is None else draw_backdrop(big, appearance, rng, detail)
     label = np.zeros((big, big), np.uint8)
-    near, owner, weights = rasterize(camera.screen(mesh.position, big), mesh.triangles, big, big)
+    near, owner, weights = rasterize(shot.camera.screen(mesh.position, big), mesh.triangles, big, big)
     hit = owner >= 0
     seen = gather(head, mesh, owner[hit], weights[hit])
-    albedo, label[hit] = paint_surface(head, appearance, seen, gaze / np.linalg.norm(gaze), grain)
-    lit = shadow(mesh, seen, light.direction, max(SMALLEST_SHADOW, size))
-    image[hit] = shade(albedo, seen, camera.rotation[2], lit, light)
+    draw = draw_plain if detail is None else draw_fine
+    image[hit], label[hit] = draw(head, appearance, mesh, seen, near, shot, grain, size)
+    shape = measure_relief(near, hit, seen, shot.camera.rotation) if relief else None
+    if detail is not None:
+        put_lashes(image, near, head, shot.camera, detail)
     if lenses is not None:
-        put_lenses(image, label, near, lenses, camera, dark, filled)
-    return shrink(image, label)
+        put_lenses(image, label, near, lenses, shot.camera, appearance["glasses"] == "sunglasses", shot.filled)
+    return Rendering(*shrink(image, label), shape)
 
 
-def make_sample(seed: int, index: int, size: int, views: int = 1) -> Sample:
+def draw_plain(head: Head, appearance: dict[str, str], mesh: Mesh, seen: Pixels, near: np.ndarray, shot: Shot,
+               grain: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Colours (N, 3) and classes (N,) of the covered pixels of a small image."""
+    albedo, label = paint_surface(head, appearance, seen, shot.gaze, grain)
+    lit = shadow(mesh, seen, shot.light.direction, max(SMALLEST_SHADOW, size))
+    return shade(albedo, seen, shot.camera.rotation[2], lit, shot.light), label
+
+
+def draw_fine(head: Head, appearance: dict[str, str], mesh: Mesh, seen: Pixels, near: np.ndarray, shot: Shot,
+              grain: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Colours (N, 3) and classes (N,) of the covered pixels of a large image."""
+    surface = paint_fine_surface(head, appearance, seen, shot.gaze, grain)
+    lit = measure_soft_shadow(mesh, seen, shot.light.direction, size)
+    hair = color(HAIR_COLORS, appearance["hair_color"]) if appearance["hair_color"] != "none" else np.zeros(3)
+    return shade_fine(surface, seen, near, lit, shot.light, shot.camera.rotation[2], hair), surface.label
+
+
+def measure_relief(near: np.ndarray, hit: np.ndarray, seen: Pixels, rotation: np.ndarray) -> Relief:
+    """The relief of the pixels ``hit`` (2 S, 2 S) of the nearness ``near``."""
+    strand = (seen.kind == HAIR) | (seen.kind == FACE_HAIR)
+    bulk = unit(np.where(strand[:, None], seen.point - CENTER, seen.normal)) @ rotation.T
+    whole = np.zeros((*hit.shape, 3), np.float32)
+    whole[hit] = np.where(bulk[:, 2:] < 0, -bulk, bulk)
+    k = SUPERSAMPLING
+    size = len(hit) // k
+    depth = np.where(hit, near, -np.inf).reshape(size, k, size, k).max((1, 3))
+    normal = unit(whole.reshape(size, k, size, k, 3).mean((1, 3)))
+    return Relief(depth.astype(np.float16), normal.astype(np.float16))
+
+
+def put_lashes(image: np.ndarray, near: np.ndarray, head: Head, camera: Camera, rng: np.random.Generator) -> None:
+    """Draw the lashes over what lies behind; the label map keeps what lies behind."""
+    size = image.shape[0]
+    soup = Soup()
+    strands = grow_lashes(head, rng)
+    width = 0.0032 * rng.uniform(0.7, 1.2, len(strands))
+    add_ribbons(soup, strands, width, np.zeros((len(strands), 2)), camera.rotation[2], LASH)
+    lashes = soup.mesh()
+    lash_near, owner, _ = rasterize(camera.screen(lashes.position, size), lashes.triangles, size, size)
+    image[(owner >= 0) & (lash_near > near)] *= 0.3
+
+
+def make_sample(seed: int, index: int, size: int, views: int = 1, relief: bool = False) -> Sample:
     """Sample ``index`` of the set ``seed`` at ``size`` pixels. Every call returns the same bytes.
 
     Each ``views`` samples in a row show one person with other hair, clothes, pose and light.
@@ -174,5 +281,5 @@ def make_sample(seed: int, index: int, size: int, views: int = 1) -> Sample:
     if later := index % views:
         appearance = sample_same_person(appearance, sample_appearance(np.random.default_rng([seed, index - later])))
     head = build_head(appearance, rng)
-    image, label = render(head, appearance, size, rng)
-    return Sample(image, label, Caption()(appearance, rng), appearance)
+    rendering = render(head, appearance, size, rng, relief)
+    return Sample(*rendering, Caption()(appearance, rng), appearance)

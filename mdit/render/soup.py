@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 (SKIN, LEFT_EYE, RIGHT_EYE, LASH, UPPER_TOOTH, LOWER_TOOTH, TONGUE_FLESH, HAIR, HAT, FRAME, EARRING,
- LENS) = range(12)
+ LENS, FACE_HAIR) = range(13)
 
 
 @dataclass(frozen=True)

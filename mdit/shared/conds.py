@@ -1,7 +1,17 @@
-"""Objects of the pack that a condition carries through the batching of the host."""
+"""Conditions of the host: what the pack's carry through its batching, and how guiders evaluate them."""
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
 import comfy.conds
+import comfy.samplers
+
+CALC_CONDS = "sampler_calc_cond_batch_function"  # options of the host
+KEEP_CFG1 = "disable_cfg1_optimization"
+UNKNOWN = -1  # a row that another node took out of the batch without saying which
 
 
 class CarriedCond(comfy.conds.CONDConstant):
@@ -22,3 +32,53 @@ class CarriedCond(comfy.conds.CONDConstant):
 
     def concat(self, others) -> list[CarriedCond]:
         return [self, *others]
+
+
+class RowCond(comfy.conds.CONDRegular):
+    """Which rows of the run's batch a model call has, as a tensor (rows,).
+
+    Nodes that split a batch (context windows, row by row) cut the tensors of a condition along. The model call gets
+    a tensor (rows, 2) of the chunk and the row of each row of its batch, which can be cut further.
+    """
+
+    def process_cond(self, batch_size, **kwargs) -> RowCond:
+        known = self.cond.shape[0] == batch_size
+        return RowCond(self.cond.cpu() if known else torch.full((batch_size,), UNKNOWN))
+
+    def can_concat(self, other) -> bool:
+        return isinstance(other, RowCond)
+
+    def concat(self, others) -> Tensor:
+        conds = [self, *others]
+        return torch.cat([torch.stack((torch.full_like(one.cond, i), one.cond), dim=1) for i, one in enumerate(conds)])
+
+
+def find_places(places: Tensor | None, chunks: list[CarriedCond], x: Tensor) -> list[tuple[int, int]]:
+    """The chunk and the row, or UNKNOWN, of each row of x in a model call.
+
+    places: what `RowCond` made. Raises ValueError where another node cut x, but not `places`, and chunks differ.
+    """
+    if places is not None and places.shape[0] == x.shape[0]:
+        return [tuple(place) for place in places.tolist()]
+    if any((chunk.cond, chunk.area) != (chunks[0].cond, chunks[0].area) for chunk in chunks):
+        raise ValueError(f"model: another node splits the batch into {x.shape[0]} rows inside the model call, and does "
+                         "not say which: remove that node")
+    return [(0, UNKNOWN)] * x.shape[0]
+
+
+def predict_conds(args: dict, function: Callable[[dict], list[Tensor]] | None) -> list[Tensor]:
+    """The predictions for conditions by the function that another node set for CALC_CONDS, or by the host's.
+
+    args: what the host gives to such a function.
+    """
+    if function is not None:
+        return function(args)
+    return comfy.samplers.calc_cond_batch(args["model"], args["conds"], args["input"], args["sigma"],
+                                          args["model_options"])
+
+
+def check_conditioning(conditioning, source: str):
+    """Raises ValueError for an input without a conditioning, which the host would sample as grey."""
+    if not conditioning:
+        raise ValueError(f"{source}: it holds no conditioning: connect an encoded text, such as from 'CLIP Text Encode "
+                         "(Prompt)'")

@@ -1,7 +1,8 @@
 """Reading files of weights. Every error names the node's input, the file, what was found and what to do."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -50,6 +51,40 @@ def read_state_dict(path: str, source: str, prefixes: Sequence[str] = ()) -> dic
     for prefix in prefixes:
         weights = {name.removeprefix(prefix): weight for name, weight in weights.items()}
     return weights
+
+
+@contextlib.contextmanager
+def name_file(path: str, source: str) -> Iterator[None]:
+    """Puts the node's input and the file before what went wrong inside the block, as a ValueError."""
+    try:
+        yield
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise ValueError(f"{source}: '{path}': {error}") from error
+
+
+def store_header(header: Mapping[str, str]) -> dict[str, Tensor]:
+    """A header as weights of bytes, for the host's saving nodes, which write a header of their own."""
+    return {name: torch.tensor(list(text.encode()), dtype=torch.uint8) for name, text in header.items()}
+
+
+def take_header(weights: dict[str, Tensor], prefix: str) -> dict[str, str]:
+    """Takes the header that `store_header` made out of the weights. Its names begin with `prefix`.
+
+    Raises ValueError where another tool changed its type.
+    """
+    header = {}
+    for name in [name for name in weights if name.startswith(prefix)]:
+        stored = weights.pop(name)
+        if stored.dtype != torch.uint8:
+            raise ValueError(f"{name} is stored as {stored.dtype}, not as bytes: another tool converted it; use the "
+                             "original file")
+        header[name] = bytes(stored.tolist()).decode()
+    return header
+
+
+def take_out(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Takes the weights under a prefix out of `weights`."""
+    return {name[len(prefix):]: weights.pop(name) for name in list(weights) if name.startswith(prefix)}
 
 
 def read_shapes(module: nn.Module) -> dict[str, torch.Size]:

@@ -10,6 +10,8 @@ from mditface.tests.adapter.bases import load, mask, prediction, published, run,
 from mditface.tests.mditface.runs import OFF, TOLERANCE, masked
 
 ROUNDING = dict(rtol=0, atol=2e-5)
+ATTENTIONS = pytest.mark.parametrize("kernel", ["attention_pytorch", "attention_sub_quad", "attention_split",
+                                                "attention_basic"], indirect=True)  # those without other packages
 TYPES = {"bf16": torch.bfloat16, "fp8": torch.float8_e4m3fn}
 
 
@@ -73,9 +75,9 @@ def test_layers_without_a_weight(case, texts):
     torch.testing.assert_close(prediction(model, positive), prediction(case.apply(load(rounded)), positive), **ROUNDING)
 
 
-def compiled(model, **options):
+def compiled(model, backend="eager", keys=None, **options):
     model = model.clone(disable_dynamic=True)
-    set_torch_compile_wrapper(model, "eager", options)
+    set_torch_compile_wrapper(model, backend, options, keys=keys)
     return model
 
 
@@ -100,8 +102,29 @@ def test_torch_compile_once_for_steps_seeds_prompts_and_masks(compilable, texts)
     assert graphs() == before > 0
 
 
-def test_torch_compile_without_guards_on_the_options(compilable, texts):
+@ATTENTIONS
+def test_torch_compile_without_guards_on_the_options(compilable, texts, kernel):
     """As the host's node compiles: what a mask needs must be seen all the same."""
-    model, labels = compiled(compilable.model, guard_filter_fn=skip_torch_compile_dict), mask()
+    check_compiled(compiled(compilable.model, guard_filter_fn=skip_torch_compile_dict), compilable.model, texts)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("kernel", ["attention_pytorch", "attention_sub_quad"], indirect=True)
+def test_torch_compile_by_other_backends(cases, texts, backend, kernel):
+    torch._dynamo.reset()
+    model = cases["sd3"].model
+    check_compiled(compiled(model, backend, guard_filter_fn=skip_torch_compile_dict), model, texts)
+
+
+@ATTENTIONS
+def test_blocks_that_are_compiled_one_by_one(cases, texts, kernel):
+    torch._dynamo.reset()
+    model = cases["sd3"].model
+    check_compiled(compiled(model, keys=[f"diffusion_model.joint_blocks.{i}" for i in range(3)]), model, texts)
+
+
+def check_compiled(model, plain, texts):
+    """The compiled model equals the plain one without a mask, with one, with a bias, and without a mask again."""
+    labels = mask()
     for positive in (texts[0], masked(texts[0], labels), masked(texts[0], labels, 0.5), texts[0]):
-        torch.testing.assert_close(prediction(model, positive), prediction(compilable.model, positive), **ROUNDING)
+        torch.testing.assert_close(prediction(model, positive), prediction(plain, positive), **ROUNDING)

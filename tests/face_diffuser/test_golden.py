@@ -15,8 +15,9 @@ from mditface.mdit.face_diffuser.guider import FusionGuider, Prediction
 from mditface.mdit.face_diffuser.marker import MARKER, tokenize
 from mditface.mdit.face_diffuser.saliency import compute_response, compute_log_saliency, smooth_response
 from mditface.mdit.face_diffuser.stages import Borders, compute_leading_sigmas, find_step
-from mditface.mdit.face_diffuser.subject import normalize, prepare_image, read_config
-from mditface.mdit.face_diffuser.weights import SUBJECT_PARTS, build_subject, load_face_diffuser, split_parts
+from mditface.mdit.face_diffuser.subject import normalize, prepare_image
+from mditface.mdit.face_diffuser.weights import (
+    SUBJECT_PARTS, FileContent, build_subject, load_face_diffuser, split_parts)
 from mditface.tests.face_diffuser import tiny, toy
 
 VALUES = dict(rtol=1e-5, atol=1e-5)
@@ -183,7 +184,7 @@ def subject(folder):
 
 @pytest.fixture(scope="module")
 def encoder(weights):
-    return build_subject(weights, read_config(weights), "golden file")
+    return build_subject(FileContent("golden file", split_parts(weights)))
 
 
 def reference_images(subject):

@@ -8,8 +8,9 @@ import comfy.model_management
 import comfy.ops
 from mditface.mdit.face_diffuser.marker import MARKER, tokenize
 from mditface.mdit.face_diffuser.stages import Borders, Stage, compute_leading_sigmas, find_step
-from mditface.mdit.face_diffuser.subject import SubjectEncoder, prepare_image, read_config
-from mditface.mdit.face_diffuser.weights import build_subject
+from mditface.mdit.face_diffuser.subject import SubjectEncoder, prepare_image
+from mditface.mdit.face_diffuser.weights import SUBJECT_PARTS, FileContent, build_subject
+from mditface.mdit.shared.weight_files import take_out
 from mditface.nodes.face_diffuser import SubjectConditioning
 from mditface.tests.face_diffuser.tiny import clip, model, random_weights
 
@@ -29,7 +30,9 @@ def subject():
 
 
 def build(weights):
-    return build_subject(weights, read_config(weights), "file")
+    weights = dict(weights)
+    parts = {part: take_out(weights, part) for part in SUBJECT_PARTS}
+    return build_subject(FileContent("file", parts))
 
 
 def random_images(count: int = 1, seed: int = 0) -> torch.Tensor:

@@ -90,15 +90,21 @@ def test_the_published_file(full, tiny_file, tmp_path):
     assert network.image_encoder.vision_model.encoder.layers[0].self_attn.heads == 16
 
 
+class Stub:
+    """Stands for what a loader of the host makes."""
+
+    def __init__(self, *args, **options):
+        self.options = options
+
+    def throw_exception_if_invalid(self):
+        pass
+
+
 @pytest.fixture
 def stubs(monkeypatch):
     """Replace the host's loaders, which accept only full sizes."""
-    class Model:
-        def __init__(self, weights, **options):
-            self.options = options
-    monkeypatch.setattr(comfy.sd, "load_diffusion_model_state_dict", Model)
-    monkeypatch.setattr(comfy.sd, "load_text_encoder_state_dicts", lambda *args, **kwargs: "clip")
-    monkeypatch.setattr(comfy.sd, "VAE", lambda sd: type("", (), {"throw_exception_if_invalid": lambda self: None})())
+    for loader in ("load_diffusion_model_state_dict", "load_text_encoder_state_dicts", "VAE"):
+        monkeypatch.setattr(comfy.sd, loader, Stub)
 
 
 def test_the_kind_of_a_file_is_detected_from_its_keys(stubs, tiny_file, tmp_path):
@@ -109,12 +115,19 @@ def test_the_kind_of_a_file_is_detected_from_its_keys(stubs, tiny_file, tmp_path
     assert published.load_face_diffuser(path).subject is None
 
 
-def test_the_host_can_load_the_model_again(stubs, tiny_file, tmp_path):
+@pytest.mark.parametrize("part", ["model", "clip", "vae", "subject"])
+def test_the_host_can_load_each_part_again(stubs, tiny_file, tmp_path, part):
     """The host does so for copies on other devices."""
     save_file(tiny_file, tmp_path / "any.safetensors")
-    model = published.load_face_diffuser(str(tmp_path / "any.safetensors"), torch.float16).model
-    factory, arguments = model.cached_patcher_init
-    assert factory(*arguments, disable_dynamic=True).options == {**model.options, "disable_dynamic": True}
+    made = getattr(published.load_face_diffuser(str(tmp_path / "any.safetensors"), torch.float16, ["words"]), part)
+    factory, arguments = getattr(made, "patcher", made).cached_patcher_init
+    again = factory(*arguments, disable_dynamic=True)
+    if part == "subject":
+        assert again.model.state_dict().keys() == made.network.state_dict().keys()
+    elif part == "vae":  # the host has no switch for it
+        assert again.options["sd"].keys() == made.options["sd"].keys()
+    else:
+        assert again.options == {**made.options, "disable_dynamic": True}
 
 
 @pytest.mark.parametrize("damage, words", [

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mditface.mdit.interactdiffusion.weights import load_interactdiffusion
+from mditface.mdit.interactdiffusion.weights import build_plugin, load_interactdiffusion, read_file
 from mditface.tests.interactdiffusion import tiny
 
 LEVELS = {"input_blocks.1.1": "down_blocks.0.attentions.0", "input_blocks.5.1": "down_blocks.1.attentions.1",
@@ -87,7 +87,7 @@ def same(found, plugin):
 def test_plugin_file(plugin, tmp_path, name, prefix):
     loaded = load_interactdiffusion(write(tmp_path, name, {prefix + key: weight for key, weight in plugin.items()}))
     same(loaded.weights, plugin)
-    assert loaded.base == {}
+    assert loaded[1:] == (None, None, None)
     assert loaded.weights.network.sizes == SIZES
 
 
@@ -105,9 +105,9 @@ def test_half_precision(plugin, tmp_path):
 
 @pytest.mark.parametrize("prefix", ["", "unet."])
 def test_diffusers_unet(plugin, tmp_path, prefix):
-    loaded = load_interactdiffusion(write(tmp_path, "diffusers.safetensors", in_diffusers(plugin, prefix)))
-    same(loaded.weights, plugin)
-    assert list(loaded.base) == ["conv_in.weight"]
+    content = read_file(write(tmp_path, "diffusers.safetensors", in_diffusers(plugin, prefix)))
+    same(build_plugin(content), plugin)
+    assert list(content.base) == ["conv_in.weight"]
 
 
 def test_complete_checkpoint_with_its_configuration(plugin, tmp_path, monkeypatch):
@@ -116,9 +116,9 @@ def test_complete_checkpoint_with_its_configuration(plugin, tmp_path, monkeypatc
         torch.load(path, weights_only=True)  # the form that the host's own loader uses
     for name in [name for name in sys.modules if name.startswith("omegaconf")]:
         monkeypatch.delitem(sys.modules, name)
-    loaded = load_interactdiffusion(path)
-    same(loaded.weights, plugin)
-    assert set(loaded.base) == {"model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.quant_conv.bias",
+    content = read_file(path)
+    same(build_plugin(content), plugin)
+    assert set(content.base) == {"model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.quant_conv.bias",
                                 "cond_stage_model.transformer.text_model.embeddings.position_ids"}
 
 

@@ -364,3 +364,11 @@ def test_reports_of_two_runs_are_apart(loaded, texts):
     nodes.common_ksampler(first, 0, 2, 1.0, "euler", "simple", masked(texts[0], tiny.mask()), texts[1],
                           {"samples": torch.zeros(1, 3, SIDE, SIDE)})
     assert (one.passes, two.passes) == (1, 0)
+
+
+def test_blocks_that_another_node_replaced_are_refused(loaded, texts, monkeypatch):
+    """As first-block caches do while the model is called."""
+    network = loaded.model.model.diffusion_model
+    monkeypatch.setattr(network, "blocks", torch.nn.ModuleList([torch.nn.Sequential(*network.blocks)]))
+    with pytest.raises(ValueError, match="model: another node put 'Sequential' in place of its 3 blocks"):
+        run(loaded.model, *texts)

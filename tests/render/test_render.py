@@ -37,7 +37,7 @@ def label_of(seed, **attributes):
     """Label map (SIZE, SIZE) of the random head ``seed`` with some attributes set."""
     rng = np.random.default_rng(seed)
     look = sample_appearance(rng) | attributes
-    return render(build_head(look, rng), look, SIZE, rng)[1]
+    return render(build_head(look, rng), look, SIZE, rng).label
 
 
 def load(folder):

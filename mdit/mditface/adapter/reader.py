@@ -2,16 +2,19 @@
 (docs/design/adapters.md, section 5, and docs/design/mditface.md, section 6.4)."""
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 
+import torch.nn as nn
 from torch import Tensor
 
 from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
+from ...shared.origins import name_replacements
 from ..attention import AttentionCall, MaskRows, ReadPattern, attend_at_once, attend_masks, host_uses_pytorch
-from ..cache import REPORT_KEY
+from ..cache import REPORT_KEY, RunReport
 from ..config import MaskLayout
 from ..mask import CONDITIONING_KEY
 from ..reader import MaskReader
@@ -111,19 +114,40 @@ class AdapterReader(MaskReader):
         stream = self.make_stream(executor.class_obj)
         patch = executor.class_obj.diffusion_model.patch_size
         grid = tuple(-(-side // patch) for side in x.shape[-2:])
-        pattern = ReadPattern(0, self.adapter.config.text_reads_mask, self.radius, grid)
+        text = 0 if c_crossattn is None else c_crossattn.shape[1]
+        pattern = ReadPattern(text, self.adapter.config.text_reads_mask, self.radius, grid)
         replace = transformer_options.get("patches_replace", {})
         inner = replace.get("dit", {})
-        patches = {name: BlockPatch(rows, i, inner.get(name), stream, pattern) for i, name in enumerate(stream.names)}
+        patches = {name: BlockPatch(rows, i, inner.get(name), stream, pattern, transformer_options)
+                   for i, name in enumerate(stream.names)}
         options = {**transformer_options, "patches_replace": {**replace, "dit": {**inner, **patches}}}
         if COMPILE_KEY in transformer_options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
             control = mark_form(control, repr((self.key, describe_form(rows))))
-        out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+        with follow_blocks(stream, patches):
+            out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
         if REPORT_KEY in transformer_options:
-            reads = transformer_options[REPORT_KEY].reads.setdefault(self.key, [0, 0])
-            reads[0] += sum(patch.read for patch in patches.values())
-            reads[1] += len(patches)
+            count_reads(transformer_options[REPORT_KEY], self.key, stream, patches)
         return out
+
+
+@contextlib.contextmanager
+def follow_blocks(stream: MaskStream, patches: dict[tuple[str, int], BlockPatch]):
+    """Inside, the patch around a module that another node put in place of several blocks knows which of them runs."""
+    with contextlib.ExitStack() as stack:
+        if stream.places != stream.names:
+            for i, (place, block) in enumerate(zip(stream.places, stream.modules)):
+                stack.enter_context(block.register_forward_pre_hook(partial(patches[place].enter_block, i)))
+        yield
+
+
+def count_reads(report: RunReport, key: str, stream: MaskStream, patches: dict[tuple[str, int], BlockPatch]):
+    """Adds to the report the blocks of one call that read the mask, and what kept the others from it."""
+    read = sum(len(patch.read) for patch in patches.values())
+    reads = report.reads.setdefault(key, [0, 0])
+    reads[0] += read
+    reads[1] += stream.blocks
+    if read < stream.blocks:
+        report.replacements |= dict.fromkeys(name_replacements([stream.network, *stream.modules]))
 
 
 def describe_form(rows: tuple[MaskRows, ...]) -> list:
@@ -153,28 +177,41 @@ def mark_form(control: dict | None, form: str) -> dict:
 class BlockPatch:
     """Replaces one block: calls the block, or the patch that was there, with an attention that reads the masks.
 
-    read: whether the attention was reached.
+    options: the transformer options of the model call, for a forward of another node that does not pass them on.
+    index: whose keys the attention reads: those of the block that runs.
+    read: the blocks whose attention was reached.
     """
 
     def __init__(self, mask_rows: tuple[MaskRows, ...], index: int, inner: Callable | None, stream: MaskStream,
-                 pattern: ReadPattern):
+                 pattern: ReadPattern, options: dict):
         self.mask_rows = mask_rows
         self.index = index
         self.inner = inner
         self.stream = stream
         self.pattern = pattern
+        self.options = options
         self.use_lse = host_uses_pytorch()
-        self.read = False
+        self.read = set()
+        self.original = partial(stream.run_block, index)
+
+    def enter_block(self, index: int, module: nn.Module, inputs: tuple):
+        """Before a block runs inside of another node's module."""
+        self.index = index
 
     def __call__(self, args: dict, extra: dict) -> dict:
-        options = args["transformer_options"]
+        options = args.get("transformer_options")
+        original = self.original
+        if options is None:
+            options = {**self.options, "img_slice": [self.pattern.text, args["img"].shape[1]]}
+        else:
+            original = self.stream.choose_block_call(self.index, extra["original_block"])
         text = args["txt"].shape[1] if "txt" in args else options["img_slice"][0]
         length = args["img"].shape[1] + (text if "txt" in args else 0)
         attend = partial(self.attend, options.get("optimized_attention_override"), text, length)
         args = {**args, "transformer_options": {**options, "optimized_attention_override": attend}}
         if self.inner is not None:
-            return self.inner(args, extra)
-        return self.stream.choose_block_call(self.index, extra["original_block"])(args)
+            return self.inner(args, {**extra, "original_block": original})
+        return original(args)
 
     def attend(self, override: Callable | None, text: int, length: int, function: Callable, q: Tensor, k: Tensor,
                v: Tensor, heads: int, mask: Tensor | None = None, skip_reshape: bool = False, **kwargs) -> Tensor:
@@ -191,9 +228,10 @@ class BlockPatch:
 
         if q.shape[2] != length:
             return kernel(q, k, v, mask)
-        self.read = True
+        self.read.add(self.index)
         attention = AttentionCall(q, k, v, mask, kernel)
-        pattern = self.pattern._replace(text=text)
+        base = self.pattern  # a `_replace` would not survive where PyTorch's compiler breaks the graph
+        pattern = ReadPattern(text, base.text_reads, base.radius, base.grid)
         if override is None:
             return attend_masks(attention, self.mask_rows, self.index, pattern, self.use_lse)
         return attend_at_once(attention, self.mask_rows, self.index, pattern)

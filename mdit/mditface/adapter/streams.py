@@ -15,6 +15,7 @@ from torch import Tensor
 
 from comfy.ldm.modules.attention import optimized_attention
 
+from ...shared.origins import name_origin
 from ..prompt import Prompt
 from ..tokens import MaskTokens
 from .terms import Adapter
@@ -35,8 +36,14 @@ class Inputs(NamedTuple):
 class MaskStream:
     """The blocks of one network for the mask tokens, with an adapter's terms at a weight.
 
-    A family's subclass sets `heads` and defines what raises NotImplementedError here.
+    A family's subclass sets `lists` and `heads` and defines what raises NotImplementedError here.
+
+    lists: by kind, where the network keeps its blocks, and an attribute that only a block has.
+    modules: the blocks, in their order.
+    places: for each block the name of the entry of the network's lists that holds it: its own, unless another node
+        put one module in place of several blocks.
     """
+    lists: dict[str, tuple[str, str]]
     heads: int
 
     def __init__(self, network: nn.Module, adapter: Adapter, weight: float):
@@ -45,11 +52,29 @@ class MaskStream:
         self.weight = weight
         self.kinds = adapter.config.list_blocks()
         self.blocks = len(self.kinds)
+        self.modules = []
+        self.places = []
+        self.find_blocks()
 
     @property
     def names(self) -> list[tuple[str, int]]:
         """The blocks, in their order, under the names of the host's `patches_replace`."""
         return [(f"{kind}_block", i) for kind, i in self.kinds]
+
+    def find_blocks(self):
+        """Finds the blocks, also inside of what another node put in their place; ValueError where some are missing."""
+        marks = [mark for _, mark in self.lists.values()]
+        strangers = set()
+        for kind, (attribute, _) in self.lists.items():
+            for i, entry in enumerate(getattr(self.network, attribute)):
+                found = find_marked(entry, marks)
+                self.modules += found
+                self.places += [(f"{kind}_block", i)] * len(found)
+                strangers |= {name_origin(type(entry))} if found != [entry] else set()
+        if len(self.modules) != self.blocks:
+            named = f": {', '.join(sorted(strangers))}" if strangers else ""
+            raise ValueError(f"model: {self.blocks} blocks should read the mask, but {len(self.modules)} were found, "
+                             f"because another node replaced blocks{named}. Remove that node")
 
     def start(self, tokens: MaskTokens, features: Tensor, transformer_options: dict) -> tuple[Tensor, Tensor | None]:
         """The mask tokens before the first block (b, M, d), and the rotation of their queries and keys, if any.
@@ -111,3 +136,13 @@ class MaskStream:
         fc1, activation, fc2 = layers
         hidden = activation(self.run_layer(fc1, f"{name}.fc1", x))
         return self.run_layer(fc2, f"{name}.fc2", hidden)
+
+
+def find_marked(module: nn.Module, marks: list[str]) -> list[nn.Module]:
+    """The module itself if it has one of these attributes, else those inside it that have one, in their order."""
+    if any(hasattr(module, mark) for mark in marks):
+        return [module]
+    found = []
+    for child in module.children():
+        found += find_marked(child, marks)
+    return found

@@ -22,6 +22,7 @@ from .base import MODULATION, Blocks, Family, Layer
 
 class FluxStream(MaskStream):
     """On the host's class Flux."""
+    lists = {"double": ("double_blocks", "img_attn"), "single": ("single_blocks", "linear1")}
 
     def __init__(self, network, adapter, weight):
         super().__init__(network, adapter, weight)
@@ -59,19 +60,18 @@ class FluxStream(MaskStream):
     def make_inputs(self, i: int, msk: Tensor, vec: Tensor, pe: Tensor) -> Inputs:
         kind, index = self.kinds[i]
         name = f"{kind}.{index}"
+        block = self.modules[i]
         if kind == "double":
-            block = self.network.double_blocks[index]
-            return self.make_double_inputs(block, name, msk, self.make_double_modulation(index, vec), pe)
-        block = self.network.single_blocks[index]
-        return self.make_single_inputs(block, name, msk, self.make_single_modulation(index, vec), pe)
+            return self.make_double_inputs(block, name, msk, self.make_double_modulation(block, name, vec), pe)
+        return self.make_single_inputs(block, name, msk, self.make_single_modulation(block, name, vec), pe)
 
-    def make_double_modulation(self, index: int, vec: Tensor) -> Sequence[Tensor]:
+    def make_double_modulation(self, block: nn.Module, name: str, vec: Tensor) -> Sequence[Tensor]:
         """Shift, scale and gate of the attention, then of the MLP, each (b, 1, d)."""
-        return self.make_modulation(self.network.double_blocks[index].img_mod.lin, f"double.{index}.mod", vec, 6)
+        return self.make_modulation(block.img_mod.lin, f"{name}.mod", vec, 6)
 
-    def make_single_modulation(self, index: int, vec: Tensor) -> Sequence[Tensor]:
+    def make_single_modulation(self, block: nn.Module, name: str, vec: Tensor) -> Sequence[Tensor]:
         """Shift, scale and gate, each (b, 1, d)."""
-        return self.make_modulation(self.network.single_blocks[index].modulation.lin, f"single.{index}.mod", vec, 3)
+        return self.make_modulation(block.modulation.lin, f"{name}.mod", vec, 3)
 
     def make_double_inputs(self, block: nn.Module, name: str, msk: Tensor, mod: Sequence[Tensor], pe: Tensor) -> Inputs:
         shift1, scale1, gate1, shift2, scale2, gate2 = mod

@@ -20,6 +20,7 @@ from .base import MODULATION, Blocks, Family, Layer
 
 class SD3Stream(MaskStream):
     """On the host's class MMDiT."""
+    lists = {"double": ("joint_blocks", "x_block")}
 
     def __init__(self, network, adapter, weight):
         super().__init__(network, adapter, weight)
@@ -55,7 +56,7 @@ class SD3Stream(MaskStream):
         return vec + self.network.y_embedder(pooled)
 
     def make_inputs(self, i: int, msk: Tensor, vec: Tensor, pe: None) -> Inputs:
-        block = self.network.joint_blocks[i].x_block
+        block = self.modules[i].x_block
         name = f"double.{i}"
         count = 9 if block.x_block_self_attn else 6
         shift1, scale1, gate1, shift2, scale2, gate2, *second = self.make_modulation(
