@@ -20,6 +20,7 @@ MAX_FAR_FRACTION = 0.10
 MAX_FOREIGN_FRACTION = 0.005
 FLAT_RANGE = 8  # largest difference in a channel, of 255, among the 3 x 3 pixels of a flat area
 FLAT_REACH = 2  # pixels around a flat pixel that are flat, too, in an area that is no ring along an edge
+LEAST_WHITE = 0.2  # of what is not black in a mask: thin lines are mostly smooth edges
 FEWEST_FLAT = 64  # pixels; smaller areas say nothing about the palette
 # Distance, of 255, at which a color still counts as an entry of a color palette: lossless and compressed images.
 EXACT_DISTANCE = 1.5
@@ -147,7 +148,7 @@ def _read_one(image: np.ndarray, palette: str, order: str, keep_specks: bool) ->
     colors = count_colors(codes)
     if palette == AUTO:
         table = _choose_table(pixels, colors, order)
-        notes = [f'The label map was read as "{table.name}", class order "{table.order}".']
+        notes = [describe_table(table)]
     entries = _find_entries(pixels, colors, table, palette == AUTO, keep_specks)
     if table.name == "index picture" and find_exact(codes, table.colors) is None:
         notes.append("The grey levels of the label map were blended at the edges, by resizing or compression, and "
@@ -170,6 +171,7 @@ def _find_entries(
     if (distance > table.tolerance).any():
         away = distance[colors.pixel]  # (H, W)
         entries = repair_edges(pixels, entries, away, table.colors, table.tolerance, keep_specks)
+        _check_loss(nearest[colors.pixel], entries, table)
     return entries
 
 
@@ -293,22 +295,37 @@ def _count_for_choice(pixels: np.ndarray, colors: Colors) -> np.ndarray:
 def _choose_table(pixels: np.ndarray, colors: Colors, order: str) -> Table:
     """The kind of an image for "auto". Raises ValueError if no palette explains it."""
     counts = _count_for_choice(pixels, colors)
-    if _is_stencil(colors.values, counts):
+    if _is_stencil(colors, counts):
         raise ValueError(f"label_map: {STENCIL}")
     table = recognize(colors.values, counts, order, colors.counts)
     if table is None:
         raise ValueError(f"label_map: the image fits no known palette, {_describe_levels(colors, counts)}. Choose the "
                          "palette of the label map, or repaint the areas in palette colours. A photograph needs a "
                          "face parser first.")
-    return table
+    spread = make_table("index picture", order)
+    is_spread = table.name == "grey indices" and not find_nearest(colors.values[counts > 0], spread.colors)[1].any()
+    return spread if is_spread else table
 
 
-def _is_stencil(values: np.ndarray, counts: np.ndarray) -> bool:
-    """Whether the colors (U, 3) are grey, and all flat areas black or white."""
-    shown = values[counts > 0]
-    dark, bright = shown.max(axis=-1) <= 4, shown.min(axis=-1) >= 251
-    gray = np.ptp(values.astype(int), axis=-1).max() <= 4
-    return bool(gray and (dark | bright).all() and dark.any() and bright.any())
+def describe_table(table: Table) -> str:
+    return f'The label map was read as "{table.name}", class order "{table.order}".'
+
+
+def is_stencil(pixels: np.ndarray) -> bool:
+    """Whether an image (H, W, 3) uint8 is a mask in white, on black where there is another color."""
+    colors = count_colors(_encode(pixels))
+    return _is_stencil(colors, _count_for_choice(pixels, colors))
+
+
+def _is_stencil(colors: Colors, flat: np.ndarray) -> bool:
+    """Whether the colors are grey, all flat areas black or white, and the rest mostly edges of white.
+
+    flat: (U,), pixels of each color in flat areas.
+    """
+    dark, bright = colors.values.max(axis=-1) <= 4, colors.values.min(axis=-1) >= 251  # (U,), (U,)
+    gray = np.ptp(colors.values.astype(int), axis=-1).max() <= 4
+    white = colors.counts[bright].sum()
+    return bool(gray and (dark | bright)[flat > 0].all() and white > LEAST_WHITE * colors.counts[~dark].sum())
 
 
 def _warn_of_stencil(shown: np.ndarray, table: Table) -> list[str]:
@@ -360,7 +377,7 @@ def _describe_other(colors: Colors, flat: np.ndarray, table: Table, distance: np
     flat: (U,), pixels of each color in flat areas. distance: (U,), from the table.
     """
     values = colors.values
-    if table.name != "index picture" and _is_stencil(values, flat):
+    if table.name != "index picture" and _is_stencil(colors, flat):
         return STENCIL
     explained = flat[distance <= min(CLOSE_DISTANCE, table.tolerance)].sum() / flat.sum()
     exact = flat[distance <= _exact_distance(table)].sum() / flat.sum()
@@ -416,12 +433,23 @@ def _check_background(colors: Colors, flat: np.ndarray, table: Table, nearest: n
             'indices, choose the palette "grey indices", and save them without compression.')
 
 
+def _check_loss(nearest: np.ndarray, entries: np.ndarray, table: Table) -> None:
+    """Refuses an image of which the repair of its edges left background alone. Both are entries (H, W)."""
+    classes = np.array(ORDERS[table.order].classes)
+    lost = (classes[nearest] != 0).mean()
+    if lost > 0.01 and not classes[entries].any():
+        raise ValueError(
+            f'label_map: read in the palette "{table.name}", the image would be background alone, but {lost:.0%} of '
+            "the pixels, in lines too thin to have a colour of their own, are something else. Save it larger, or "
+            "without smooth edges.")
+
+
 # Class indices
 
 def _is_sixteen_bit(image: np.ndarray) -> bool:
     """Whether an image (H, W, 3) in 0..1 is grey, with levels up to 255 of 65535 and none above."""
     brightest = image.max() * SIXTEEN_BIT
-    if not 0.9 < brightest < 256:
+    if not 0.9 < brightest < 255.5:
         return False
     return bool((image == image[..., :1]).all())
 
