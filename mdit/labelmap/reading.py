@@ -254,10 +254,10 @@ def recognize(values: np.ndarray, counts: np.ndarray, order: str, every: np.ndar
     """The kind of image whose flat areas have these colors (U, 3) on these numbers of pixels (U,); None for none.
 
     every: (U,), the pixels of each color in the whole image.
-    Of several kinds, the one with most pixels exactly in an entry, then with most of the whole image, then the first
-    of the list. The colors of other programs must be at least three: any two colors are in some table.
+    Of several kinds, the one with most pixels exactly in an entry, then with most of the whole image if several entries
+    are shown, then the first of the list. The colors of other programs must be at least three: any two colors are in some table.
     """
-    best, score = None, (0.0, 0.0)
+    best, score = None, (0.0, -1)
     commonest = np.argsort(-counts - every, kind="stable")[:MOST_COLORS]
     values, counts, every = values[commonest], counts[commonest], every[commonest]
     for table in list_tables(order):
@@ -265,8 +265,9 @@ def recognize(values: np.ndarray, counts: np.ndarray, order: str, every: np.ndar
         is_close = distance <= min(CLOSE_DISTANCE, table.tolerance)
         exact = counts[distance <= _exact_distance(table)].sum() / counts.sum()
         is_known = counts[is_close].sum() >= KNOWN_FRACTION * counts.sum()
-        found = round(exact, 2), every[is_close].sum()
-        if is_known and found > score and (table.choice != AUTO or _count_entries(nearest, counts) >= 3):
+        shown = _count_entries(nearest, counts)
+        found = round(exact, 2), every[is_close].sum() if shown > 1 else 0
+        if is_known and found > score and (table.choice != AUTO or shown >= 3):
             best, score = table, found
     return best
 
