@@ -255,7 +255,8 @@ def recognize(values: np.ndarray, counts: np.ndarray, order: str, every: np.ndar
 
     every: (U,), the pixels of each color in the whole image.
     Of several kinds, the one with most pixels exactly in an entry, then with most of the whole image if several entries
-    are shown, then the first of the list. The colors of other programs must be at least three: any two colors are in some table.
+    are shown, then the first of the list. The colors of other programs must be at least three: any two colors are in
+    some table.
     """
     best, score = None, (0.0, -1)
     commonest = np.argsort(-counts - every, kind="stable")[:MOST_COLORS]
