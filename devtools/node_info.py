@@ -16,6 +16,7 @@ class Slot(NamedTuple):
     kind: str  # type of the socket or widget
     tooltip: str
     default: str = ""
+    limits: str = ""
 
 
 def own(info: dict[str, dict]) -> dict[str, dict]:
@@ -57,8 +58,14 @@ def list_input_slots(node: dict) -> list[Slot]:
             (inner,) = options["template"]["input"]["required"].values()
             kind = f"{inner[0]}, several"
         default = str(options.get("default", ""))
-        slots.setdefault(name, Slot(name, name_kind(kind), options.get("tooltip") or "", default))
+        slots.setdefault(name, Slot(name, name_kind(kind), options.get("tooltip") or "", default, list_limits(options)))
     return list(slots.values())
+
+
+def list_limits(options: dict) -> str:
+    """The limits of a number and the steps of its widget."""
+    kept = {key: options[key] for key in ("min", "max", "step", "round") if options.get(key) is not None}
+    return ", ".join(f"{key} {value}" for key, value in kept.items())
 
 
 def list_output_slots(node: dict) -> list[Slot]:

@@ -49,11 +49,15 @@ def section(node: dict) -> Iterator[str]:
     yield from ("", f"Help page: [English](../web/docs/{name}.md), [Chinese](../web/docs/{name}/zh.md).")
     if slots := list_input_slots(node):
         yield from ("", "| Input | Type | Default | Meaning |", "| --- | --- | --- | --- |")
-        yield from (f"| `{slot.name}` | {cell(slot.kind)} | {format_default(slot)} | {cell(slot.tooltip)} |"
+        yield from (f"| `{slot.name}` | {format_kind(slot)} | {format_default(slot)} | {cell(slot.tooltip)} |"
                     for slot in slots)
     if slots := list_output_slots(node):
         yield from ("", "| Output | Type | Meaning |", "| --- | --- | --- |")
         yield from (f"| `{slot.name}` | {cell(slot.kind)} | {cell(slot.tooltip)} |" for slot in slots)
+
+
+def format_kind(slot: Slot) -> str:
+    return cell(f"{slot.kind}: {slot.limits}" if slot.limits else slot.kind)
 
 
 def format_default(slot: Slot) -> str:

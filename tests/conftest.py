@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).absolute().parents[1]
+GOLDEN = ROOT / "tests" / "golden"
 BASE = Path(tempfile.mkdtemp(prefix="mditface-tests-"))
 sys.path.append(str(ROOT))  # here, for a folder's conftest that pytest reads before it is configured
 
@@ -38,8 +39,14 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """The folder of golden data, with one sub-folder a system."""
-    return Path(os.environ.get("MDIT_GOLDEN", ROOT / "tests" / "golden"))
+    """The folder of golden data, with one sub-folder a system; see golden_set.py."""
+    return Path(os.environ.get("MDIT_GOLDEN", GOLDEN))
+
+
+@pytest.fixture(scope="session")
+def own_golden() -> Path:
+    """The repository's own golden data, for tests that only need small weights."""
+    return GOLDEN
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 from numba import njit
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 
 
-@njit(cache=True)
+class NamedFiles(CompileResultCacheImpl):
+    """Puts the module's name into the names of the files. Numba imports what it cached by the name that it had then,
+    and one checkout has several: that of the command line, that of the host."""
+
+    def __init__(self, function):
+        self.module = hashlib.sha256(function.__module__.encode()).hexdigest()[:16]
+        super().__init__(function)
+
+    def get_filename_base(self, fullname, abiflags):
+        return super().get_filename_base(f"{self.module}.{fullname}", abiflags)
+
+
+class NamedCache(FunctionCache):
+    _impl_class = NamedFiles
+
+
+def compile_kernel(function):
+    """Compiles a function when it first runs and keeps it on disk, if any of numba's folders can be written."""
+    compiled = njit(function)
+    try:
+        compiled._cache = NamedCache(function)
+    except RuntimeError:
+        pass
+    return compiled
+
+
+@compile_kernel
 def rasterize(screen, triangles, height, width):
     """Draw ``screen`` vertices (V, 3: column, row, nearness) as ``triangles`` (T, 3).
 
@@ -50,7 +79,7 @@ def rasterize(screen, triangles, height, width):
     return near, owner, weights
 
 
-@njit(cache=True)
+@compile_kernel
 def interpolate(values, triangles, owner, weights):
     """Vertex ``values`` (V, C) at N covered pixels: ``owner`` (N,), ``weights`` (N, 2) -> float32 (N, C)."""
     out = np.empty((len(owner), values.shape[1]), np.float32)

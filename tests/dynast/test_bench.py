@@ -12,9 +12,9 @@ from mditface.mdit.dynast.weights import read_generator
 from mditface.tests.dynast import tiny
 
 
-def test_the_direct_network_agrees_with_the_reference(root):
+def test_the_direct_network_agrees_with_the_reference(own_golden):
     """On the golden set, where no decision is close."""
-    golden = root / "tests" / "golden" / "dynast"
+    golden = own_golden / "dynast"
     config, weights = read_generator(str(golden / "generator_deepfashion.safetensors"), 4, 0.01)
     network = DynaST(config).eval()
     network.load_state_dict(weights)

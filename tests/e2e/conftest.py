@@ -40,10 +40,10 @@ def weights_file(server):
 
 
 @pytest.fixture(scope="session")
-def tiny_models(server, golden):
+def tiny_models(server, own_golden):
     """What stands in for the models that templates and blueprints name; see stand_ins.py."""
     from mditface.tests.e2e import stand_ins
-    stand_ins.write_files(server, golden)
+    stand_ins.write_files(server, own_golden)
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,12 @@ TEXT = dict(width=tiny.CONFIG.caption, pooled_width=8)
 
 
 @pytest.fixture(scope="module")
-def files(server, weights_file, golden):
+def files(server, weights_file, own_golden):
     """Names of a checkpoint with its JSON, of a VAE and of a LoRA."""
     weights = tiny.random_weights(tiny.network())
     model = weights_file("diffusion_models", "tiny-pt-dit", weights)
     (server.base / "models" / "diffusion_models" / "tiny-pt-dit.json").write_text(tiny.JSON)
-    vae = weights_file("vae", "tiny-pt-dit-vae", load_file(golden / "pt-dit" / "vae_model.safetensors"))
+    vae = weights_file("vae", "tiny-pt-dit-vae", load_file(own_golden / "pt-dit" / "vae_model.safetensors"))
     key, width = "diffusion_model.transformer_blocks.1.attn1.to_v.lora_{}.weight", tiny.CONFIG.width
     lora = weights_file("loras", "tiny-pt-dit-lora", {key.format("up"): tiny.normal(width, 2),
                                                       key.format("down"): tiny.normal(2, width)})
@@ -98,13 +98,13 @@ def test_the_cost_is_shown(server, graph):
     assert text_of(server.run(counted), "cost").startswith("512 x 512 px, 1 frame(s): 1024 tokens, 64 proxies")
 
 
-def test_bad_files_are_refused(server, weights_file, graph, refused, golden):
+def test_bad_files_are_refused(server, weights_file, graph, refused, own_golden):
     pixart = {name: weight for name, weight in tiny.random_weights(tiny.network()).items() if "proxy" not in name}
     name = weights_file("diffusion_models", "tiny-pixart", pixart)
     bad = graph() | {"model": node("MDiT_LoadPTDiT", model_name=name, weight_dtype="default")}
     refused(bad, "model", "model_name: ", name, "no PT-DiT weights", "the host's own loaders")
     other = {key.replace(".conv.", "."): weight.sum(2) if weight.ndim == 5 else weight for key, weight in
-             load_file(golden / "pt-dit" / "vae_model.safetensors").items()}
+             load_file(own_golden / "pt-dit" / "vae_model.safetensors").items()}
     name = weights_file("vae", "tiny-kl", other)
     refused(graph(vae=node("MDiT_LoadPTDiTVAE", vae_name=name)), "vae", "vae_name: ", name, "is not the VAE of PT-DiT")
 

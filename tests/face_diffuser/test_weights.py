@@ -53,8 +53,8 @@ def text_shapes() -> dict[str, tuple]:
 
 
 @pytest.fixture(scope="module")
-def tiny_file(golden):
-    return load_file(golden / "face-diffuser" / "sdm_tiny.safetensors")
+def tiny_file(own_golden):
+    return load_file(own_golden / "face-diffuser" / "sdm_tiny.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -61,27 +61,42 @@ def given(value: float) -> list:
     return [[torch.full((1, 1, 1), value), {}]]
 
 
-def patterns(cases, timestep) -> tuple[Tensor, Tensor]:
-    """P_T and P_S, whose constants differ between sets, from the steps that one model made alone in DDIM runs.
+def patterns(runs: list[dict], timestep) -> tuple[Tensor, Tensor] | None:
+    """P_T and P_S, whose constants differ between sets, from the steps that one model made alone; None without such.
 
     timestep: of a noise level sigma.
     """
-    cases = [case for case in cases if "alpha_bar" in case and "noise" in case]
-    scene = torch.stack([(noise - scene_base(x, channels(x))) / (scale * scene_weight(tau)) - 0.05 * x
-                         for case in cases for x, tau, noise, scale in alone(case, 0, timestep)]).mean(0)
-    subject = torch.stack([(noise - subject_base(x, channels(x), tau, scene)) / (scale * subject_weight(x, tau))
-                           for case in cases for x, tau, noise, scale in alone(case, 2, timestep)]).mean(0)
-    return scene.float(), subject.float()
+    scene = [(noise - scene_base(x, channels(x))) / (scale * scene_weight(tau)) - 0.05 * x
+             for run in runs for x, tau, noise, scale in list_steps(run, 0, timestep)]
+    if not scene:
+        return None
+    scene = torch.stack(scene).mean(0)
+    subject = [(noise - subject_base(x, channels(x), tau, scene)) / (scale * subject_weight(x, tau))
+               for run in runs for x, tau, noise, scale in list_steps(run, 2, timestep)]
+    return (scene.float(), torch.stack(subject).mean(0).float()) if subject else None
 
 
-def alone(case: dict, stage: int, timestep):
-    """Latent, time (timestep / 1000), guided noise and guidance scale of each step of a stage whose latents are stored,
-    in double precision."""
-    latents = {-1: case["noise"]}
-    latents |= {int(key[4:6]): latent for key, latent in case.items() if key.endswith(".latent_out")}
-    alphas = case["alpha_bar"].double()
-    for i, (a, b) in enumerate(zip(alphas, alphas[1:])):
-        if case["stage"][i] == stage and {i - 1, i} <= latents.keys():
-            x, after = latents[i - 1].double(), latents[i].double()
-            noise = (after - (b / a).sqrt() * x) / ((1 - b).sqrt() - (b * (1 - a) / a).sqrt())
-            yield x, timestep(((1 - a) / a).sqrt().float()).double() / 1000, noise, case["config"][3].double()
+def list_steps(run: dict, stage: int, timestep):
+    """The network's input, time (timestep / 1000), guided noise and guidance scale of each step of a stage that the
+    set stores, in double precision."""
+    after = {-1: run.get("start_latent", run["noise"])}
+    after |= {int(key[4:6]): latent for key, latent in run.items() if key.endswith(".latent_out")}
+    after[len(run["stage"]) - 1] = run["final"]
+    for i in range(len(run["stage"])):
+        if run["stage"][i] == stage and i - 1 in after and (i in after or f"step{i:02d}.eps" in run):
+            x, sigma, noise = read_step(run, i, after)
+            yield x, timestep(sigma.float()).double() / 1000, noise, run["config"][3].double()
+
+
+def read_step(run: dict, i: int, after: dict) -> tuple[Tensor, Tensor, Tensor]:
+    """The network's input, the noise level and the guided noise of a step, of DDIM or of Euler in noise levels."""
+    before, noise = after[i - 1].double(), run.get(f"step{i:02d}.eps")
+    if "sigmas" in run:
+        sigma, end = run["sigmas"][i:i + 2].double()
+        x, kept, added = before / (sigma ** 2 + 1).sqrt(), 1, end - sigma
+    else:
+        a, b = run["alpha_bar"][i:i + 2].double()
+        sigma, x, kept = ((1 - a) / a).sqrt(), before, (b / a).sqrt()
+        added = (1 - b).sqrt() - (b * (1 - a) / a).sqrt()
+    noise = (after[i].double() - kept * before) / added if noise is None else noise.double()
+    return x, sigma, noise

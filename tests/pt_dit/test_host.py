@@ -45,8 +45,9 @@ def sample(model, positive=None, negative=None, size=(1, 4, 16, 16), steps=2, cf
 # Files
 
 
-@pytest.mark.parametrize("wrap", [lambda sd: sd, lambda sd: {"model": sd, "step": 7}, lambda sd: {"state_dict": sd}],
-                         ids=["bare", "model", "state_dict"])
+@pytest.mark.parametrize("wrap", [lambda sd: sd, lambda sd: {"model": sd, "step": 7}, lambda sd: {"state_dict": sd},
+                                  lambda sd: {"model": {f"module.{name}": weight for name, weight in sd.items()}}],
+                         ids=["bare", "model", "state_dict", "module"])
 def test_every_container_gives_the_same_model(tmp_path, file, loaded, wrap):
     path = tmp_path / "tiny.pt"
     torch.save(wrap(load_file(file)), path)
@@ -329,12 +330,13 @@ def test_other_text_encoders_are_refused(clip, message):
 
 
 @pytest.fixture(scope="module")
-def vae_file(golden):
-    return golden / "pt-dit" / "vae_model.safetensors"
+def vae_file(own_golden):
+    return own_golden / "pt-dit" / "vae_model.safetensors"
 
 
 def test_the_vae_is_one_of_the_hosts(vae_file, tmp_path):
-    torch.save({"state_dict": load_file(vae_file) | {"loss.logvar": torch.ones(1)}, "epoch": 3}, tmp_path / "vae.ckpt")
+    wrapped = {f"module.{name}": weight for name, weight in load_file(vae_file).items()}
+    torch.save({"state_dict": wrapped | {"module.loss.logvar": torch.ones(1)}, "epoch": 3}, tmp_path / "vae.ckpt")
     image = torch.rand(1, 40, 56, 3)
     found = [nodes.VAEEncode().encode(load_vae(str(path)), image)[0]["samples"]
              for path in (vae_file, tmp_path / "vae.ckpt")]
