@@ -10,14 +10,14 @@ import folder_paths
 from comfy_api.latest import io
 from comfy_execution.graph import ExecutionBlocker
 
-from ..mdit.labelmap import from_landmarks, to_image, to_indices
+from ..mdit.labelmap import find_doubts, from_landmarks, to_image
 from ..mdit.parsing import WEIGHTS, host, pasting, region
 from ..mdit.parsing.region import SORTING, Region
 from ..mdit.parsing.tilt import find_tilts
 from ..mdit.shared.boxes import UNITS, list_boxes, list_corners, match_images, read_boxes
 from ..mdit.shared.segs import make_segs
 from .files import add_folder, check_file, find_file, list_files
-from .labelmap import CATEGORY, label_map_output
+from .labelmap import CATEGORY, label_map_output, read_and_tell
 from .types import BOXES, FaceLandmarks, MDiTFaceParser, PoseKeypoints, missing_input
 
 FOLDER = "face_parsing"
@@ -168,7 +168,8 @@ class CropFace(io.ComfyNode):
         if label_map is not None and any(squares):
             label_maps = region.crop_faces(fit_label_maps(label_map, image), squares, size, smooth=False)
         regions = [[square.to_box() for square in places] for places in squares]
-        report = "\n".join([*region.describe_crops(squares, size), *notes])
+        doubts = [] if mask is None else [f"mask: it {doubt}" for doubt in find_doubts(mask)]
+        report = "\n".join([*region.describe_crops(squares, size), *notes, *doubts])
         return io.NodeOutput(faces, regions, report, label_maps)
 
 
@@ -303,6 +304,9 @@ def list_masks(mask: torch.Tensor | None, count: int) -> list[torch.Tensor | Non
     """One mask (h, w) for each face, or None for each."""
     if mask is None:
         return [None] * count
+    if not mask.any():
+        raise ValueError("mask: the mask is empty, so nothing would be pasted. 'Load Image' gives an empty mask for an "
+                         "image without transparency. Connect another mask, or none")
     masks = list(mask.reshape(-1, *mask.shape[-2:]))
     if len(masks) not in (1, count):
         raise ValueError(f"mask: there are {len(masks)} masks for {count} faces. Connect one mask for each face, or "
@@ -346,7 +350,7 @@ class LabelMapFromLandmarks(io.ComfyNode):
     def execute(cls, face_landmarks, label_map=None) -> io.NodeOutput:
         size = tuple(face_landmarks["image_size"])
         frames = [read_landmarks(faces) for faces in face_landmarks["frames"]]
-        background = torch.zeros((1, *size), dtype=torch.uint8) if label_map is None else to_indices(label_map)
+        background = torch.zeros((1, *size), dtype=torch.uint8) if label_map is None else read_and_tell(label_map)
         if background.shape[1:] != size or len(background) not in (1, len(frames)):
             raise ValueError(f"label_map: the input has {len(background)} label maps of height and width "
                              f"{tuple(background.shape[1:])}, but the landmarks are of {len(frames)} images of {size}. "

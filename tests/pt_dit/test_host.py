@@ -16,6 +16,7 @@ from mditface.mdit.pt_dit.vae import load_vae
 from mditface.nodes.pt_dit import PTDiTCost, PTDiTShift, PTDiTSigmas, PTDiTWindows
 from mditface.tests.pt_dit import tiny
 from mditface.tests.pt_dit.tiny import CONFIG, normal
+from mditface.tests.shared import hooks
 
 pytestmark = pytest.mark.usefixtures("as_the_host_runs_nodes")
 
@@ -367,3 +368,9 @@ def test_blocks_that_another_node_replaced_are_refused(loaded, monkeypatch):
         torch.nn.Sequential(*network.transformer_blocks)]))
     with pytest.raises(ValueError, match="model: another node put 'Sequential' in place of its 2 blocks"):
         sample(loaded)
+
+
+@pytest.mark.parametrize("hook", hooks.ALL.values(), ids=hooks.ALL.keys())
+def test_every_hook_of_the_host_acts(loaded, hook):
+    """The stock samplers call most of them; the network calls its own wrappers."""
+    assert not torch.allclose(sample(hook(loaded)), sample(loaded), atol=1e-3)
