@@ -17,6 +17,7 @@ from mditface.mdit.mditface.guidance import DualGuider, Guidance
 from mditface.mdit.mditface.mask import CONDITIONING_KEY, BoundMask, MaskReference
 from mditface.mdit.mditface.sample import sample
 from mditface.mdit.mditface.reader import CacheOptions, MaskCond
+from mditface.nodes.sampling import Sampler
 from mditface.tests.mditface import tiny
 from mditface.tests.mditface.runs import SIDE, TOLERANCE, batches, evaluate, lora, masked, reporting, run
 
@@ -334,6 +335,17 @@ def test_our_sampler_counts_its_passes(loaded, texts):
     assert our_sampler(loaded, texts, latent, mask, seed=4)[1].passes == 0
     off, _ = our_sampler(loaded, texts, latent, mask, CacheOptions("off"))
     torch.testing.assert_close(off["samples"], first["samples"], **TOLERANCE)
+
+
+def test_the_node_hands_on_each_of_its_inputs(loaded, texts):
+    latent = {"samples": torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(2))}
+    node = Sampler.execute(loaded.model, 5, 2, 3.0, 1.5, "heun", "normal", masked(texts[0], tiny.mask()), texts[1], latent,
+                           0.7, "8-bit", True)
+    expected, _ = sample(loaded.model, seed=5, steps=2, guidance=Guidance(3.0, 1.5), sampler_name="heun",
+                         scheduler="normal", positive=masked(texts[0], tiny.mask()), negative=texts[1], latent=latent,
+                         denoise=0.7, cache=CacheOptions("8-bit", True))
+    assert torch.equal(node[0]["samples"], expected["samples"])
+    assert node[1].startswith("static passes 1, ")
 
 
 def test_empty_latents_of_the_stock_node_fit(loaded, texts):
