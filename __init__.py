@@ -5,6 +5,12 @@ WEB_DIRECTORY = "./web"
 
 
 class MDiTFaceExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        from server import PromptServer
+
+        from .nodes.routes import add_routes
+        add_routes(PromptServer.instance.routes)
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         from .nodes import NODES
         return list(NODES)

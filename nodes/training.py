@@ -12,7 +12,7 @@ import folder_paths
 from comfy_api.latest import io, ui
 
 from ..mdit.mditface.adapter.families import list_model_titles
-from ..mdit.mditface.reductions import REDUCTIONS, describe_reductions
+from ..mdit.mditface.reductions import REDUCTIONS, check_window, describe_reductions
 from .adapter import FOLDERS
 from .labelmap import palette_inputs, read_and_tell
 from .types import MDiTAdapter
@@ -106,6 +106,7 @@ class TrainAdapter(io.ComfyNode):
         from ..mdit.training import graph
         from ..mdit.training.curve import draw_loss_curve
         chosen = DEFAULTS | {name: values[0] for name, values in single.items()}
+        check_window(chosen["token_reduction"], chosen["window"])
         model = chosen["model"]
         labels = [read_and_tell(maps, chosen["palette"], chosen["order"]) for maps in label_maps]
         base = graph.find_file(model)

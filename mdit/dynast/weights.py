@@ -11,7 +11,7 @@ from .config import DynaSTConfig, read_config
 from .model import DynaST
 
 SOURCE = "weights_name"
-PREFIXES = ("module.", "net.netG.")  # in files that other wrappers wrote
+PREFIXES = ("net.netG.",)  # in files that the authors' trainer wrote
 SPECTRAL = re.compile(r"encoder_(q|kv)\.layer\d\.0|embed_\w+\.conv_[01]")  # convolutions under spectral norm
 TWINS = ("relu.weight", "model.2.weight")  # both names of the PReLU of a residual block
 

@@ -26,7 +26,6 @@ TEXT = "text_encoder."
 VAE = "vae."
 MODEL_PARTS = (UNET, TEXT, VAE)
 SUBJECT_PARTS = ("image_encoder.", "postfuse_module.")
-WRAPPER_PREFIX = "module."
 IGNORED = "position_ids"
 
 
@@ -62,7 +61,7 @@ def load_face_diffuser(path: str, dtype: torch.dtype | None = None,
 
 
 def read_file(path: str) -> FileContent:
-    weights = read_state_dict(path, SOURCE, [WRAPPER_PREFIX])
+    weights = read_state_dict(path, SOURCE)
     check_finite(weights, path, SOURCE)
     with name_file(path, SOURCE):
         return FileContent(path, split_parts(weights))

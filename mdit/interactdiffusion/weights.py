@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
@@ -21,7 +22,7 @@ import comfy.utils
 
 from ..shared.base_model import make_patcher
 from ..shared.parts import load_parts
-from ..shared.weight_files import check_finite, check_layout, name_file, read_shapes, read_tensors
+from ..shared.weight_files import check_finite, check_layout, name_file, read_shapes, read_tensors, strip_wrappers
 from .model import COORDINATES, HEADS, InteractDiffusion, InteractDiffusionSizes
 
 SOURCE = "weights_name"
@@ -158,7 +159,7 @@ def read_pickle(path: str) -> dict:
     known = [(Inert, name) for name in CONFIGURATION] + [(kind, name) for name, kind in HARMLESS.items()]
     try:
         with torch.serialization.safe_globals(known):
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         culprit = re.search(r"GLOBAL (\S+)", str(error))
         raise ValueError(f"{SOURCE}: '{path}' holds more than weights ({culprit[1] if culprit else 'unreadable'}): it "
@@ -179,7 +180,7 @@ def flatten_checkpoint(found: dict) -> dict[str, Tensor]:
         for part, prefix in FULL_CHECKPOINT.items():
             flat |= {prefix + key: weight for key, weight in found.get(part, {}).items()}
         found = flat
-    return {key: weight for key, weight in found.items() if isinstance(weight, Tensor)}
+    return strip_wrappers({key: weight for key, weight in found.items() if isinstance(weight, Tensor)})
 
 
 def split_plugin(found: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

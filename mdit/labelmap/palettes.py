@@ -1,8 +1,8 @@
 """The palettes and class orders in which label-map images are saved (docs/systems/label-maps.md).
 
 A new palette or order is one entry in PALETTES or ORDERS: the nodes' choices and tooltips and the painter's import
-follow from these two tables. `python dev.py renew` writes the painter's copy, `web/painter/tables.js`. A color table of
-another program is one entry in FOREIGN: "auto" reads it, and errors name it.
+follow from these two tables. A color table of another program is one entry in FOREIGN: "auto" and the painter read it,
+and errors name it.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from .exemplar_branch import ExemplarTokens
 from .keys import EntryInputs, make_key
 from .mask import CONDITIONING_KEY, BoundMask, is_mask
 from .prompt import Prompt, mark_prompt, read_prompt
-from .reductions import REDUCTIONS
+from .reductions import REDUCTIONS, check_window
 from .tokens import MaskTokens
 from .uses import MaskUse, count_missing_bytes, list_uses
 
@@ -123,6 +123,8 @@ class MaskReader:
         if not layout.exemplar and any(reference.exemplar for reference in references if reference):
             raise ValueError(f"model: {name_model(patcher)} has no branch that reads an exemplar (exemplar_blocks in "
                              "its configuration): load a model with such a branch, or remove 'Apply MDiT Exemplar'")
+        for reference in filter(None, references):
+            check_window(reference.mask.reduction, self.radius)
         index = options.get(BATCH_KEY)
         bound = {reference: BoundMask(reference, noise.shape, patcher.model, layout, index)
                  for reference in references if reference}

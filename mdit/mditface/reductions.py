@@ -25,6 +25,13 @@ REDUCTIONS = {
 EXACT = REDUCTIONS["off"]
 
 
+def check_window(reduction: str, radius: int):
+    """Raises ValueError for a reduction of tokens that are read in windows: a window lies on the image's grid."""
+    if radius and REDUCTIONS[reduction].half:
+        raise ValueError(f"token_reduction: '{reduction}' does not fit an adapter that reads the mask in windows "
+                         f"(window {radius}), which need a token for each token of the image: choose 'off' or 'merge'")
+
+
 def describe_reductions() -> str:
     """One sentence for each reduction, as a tooltip."""
     return " ".join(f"{name}: {reduction.description}." for name, reduction in REDUCTIONS.items())

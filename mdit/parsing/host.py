@@ -110,7 +110,7 @@ def load_patched_parser(path: str | Path = WEIGHTS) -> PatchedParser:
 
     Raises ValueError, which names the file and its fault, for any other file.
     """
-    weights, _ = weight_files.read_tensors(str(path), SOURCE)
+    weights = weight_files.read_state_dict(str(path), SOURCE)
     build = next((build for key, build in BUILDERS.items() if key in weights), None)
     if build is None:
         raise ValueError(f"{SOURCE}: '{path}' is no face parser that this pack can load. Use BiSeNet or Segformer "

@@ -12,6 +12,7 @@ from torch import Tensor
 import comfy.utils
 
 CONTAINERS = ("model", "state_dict")  # keys under which trainers save the weights
+WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module"}  # parts of names that torch's wrappers of a network add
 
 
 def read_tensors(path: str, source: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -31,7 +32,7 @@ def read_weights(path: str, source: str) -> tuple[dict[str, Tensor], dict[str, s
     """The tensors, all of them finite, and the header of a safetensors file."""
     weights, metadata = read_tensors(path, source)
     check_finite(weights, path, source)
-    return weights, metadata
+    return strip_wrappers(weights), metadata
 
 
 def read_state_dict(path: str, source: str, prefixes: Sequence[str] = ()) -> dict[str, Tensor]:
@@ -48,9 +49,18 @@ def read_state_dict(path: str, source: str, prefixes: Sequence[str] = ()) -> dic
     weights = {name: weight for name, weight in found.items() if isinstance(weight, Tensor)}
     if not weights:
         raise ValueError(f"{source}: '{path}' holds no weights: take the original file")
+    weights = strip_wrappers(weights)
     for prefix in prefixes:
         weights = {name.removeprefix(prefix): weight for name, weight in weights.items()}
     return weights
+
+
+def strip_wrappers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without WRAPPERS in their names, wherever these stand; as they are where two would get one name."""
+    found = {}
+    for name, weight in weights.items():
+        found[".".join(part for part in name.split(".") if part not in WRAPPERS)] = weight
+    return found if len(found) == len(weights) else weights
 
 
 @contextlib.contextmanager

@@ -254,7 +254,31 @@ def test_the_right_vae_is_taken(sd3, adapter):
     sample_with(bases.VAE, sd3, adapter("sd3"))
 
 
-def test_a_sound_file_is_read(tmp_path):
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_what_does_not_go_with_windows(request, adapter, family):
+    base = request.getfixturevalue(family)
+    windowed = adapter(family, window=1, text_reads_mask=False)
+    refuses(ValueError, ("condition_size: this adapter reads the mask in windows (window 1)", "set it to 0"),
+            ApplyAdapter.execute, base, windowed, 1.0, 512)
+    model = ApplyAdapter.execute(base, windowed, 1.0, 0)[0]
+    for reduction in ("half", "half, merged"):
+        refuses(ValueError, (f"token_reduction: '{reduction}' does not fit", "choose 'off' or 'merge'"), bases.run,
+                model, runs.masked(bases.text(0), bases.mask(reduction=reduction)), bases.text(1))
+    bases.run(model, runs.masked(bases.text(0), bases.mask(reduction="merge")), bases.text(1))
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_every_condition_size_of_the_node_samples(request, adapter, family):
+    base, plain = request.getfixturevalue(family), adapter(family)
+    outs = [bases.run(ApplyAdapter.execute(base, plain, 1.0, size)[0], runs.masked(bases.text(0), bases.mask()),
+                      bases.text(1))[0] for size in (0, 16, 48, 128)]
+    assert all(out.isfinite().all() for out in outs)
+    assert not any(torch.allclose(outs[0], out, atol=1e-4) for out in outs[1:])
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_sound_file_is_read(tmp_path, prefix):
     path, config = tmp_path / "sound.safetensors", bases.config("flux")
-    save_file(bases.terms("flux", config), path, config.to_metadata())
+    terms = {prefix + name: weight for name, weight in bases.terms("flux", config).items()}
+    save_file(terms, path, config.to_metadata())
     assert 2 * len(load_adapter(str(path)).terms) == len(load_file(path))

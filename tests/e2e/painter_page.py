@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from mditface.mdit.labelmap import CLASSES, decode_drawing
+from mditface.nodes.routes import PATH, answer_content
 
 HERE = Path(__file__).parent
 WEB = HERE.parents[1] / "web"
@@ -21,7 +22,8 @@ import { decode, encode } from "/painter/codec.js";
 import { PainterPanel } from "/painter/panel.js";
 import { wordsFor } from "/painter/words.js";
 window.forwarded = 0;
-window.panel = new PainterPanel(document.querySelector("#host"), wordsFor("en"), () => { window.forwarded++; });
+window.services = { forward: () => { window.forwarded++; }, fetchApi: (...request) => fetch(...request) };
+window.panel = new PainterPanel(document.querySelector("#host"), wordsFor("en"), window.services);
 window.load = async text => window.panel.editor.reset(await decode(text));
 window.text = () => encode(window.panel.editor.map);
 """
@@ -47,7 +49,10 @@ VALUE = """async ([id, name]) => await app.canvas.graph.getNodeById(id).widgets.
 
 @contextmanager
 def alone(browser, script: str = PAINTER) -> Iterator:
-    """A page with one editor and no host, as insecure as a server in the local network; `our_errors` grows."""
+    """A page with one editor and no host but its reader, as insecure as a server in the local network.
+
+    `our_errors` grows.
+    """
     context = browser.new_context(viewport={"width": 900, "height": 700}, accept_downloads=True)
     page = context.new_page()
     page.our_errors = []
@@ -66,6 +71,8 @@ def serve(script: str, route) -> None:
         route.fulfill(path=HERE / path)
     elif (WEB / path).is_file():
         route.fulfill(path=WEB / path)
+    elif path == PATH[1:]:
+        route.fulfill(json=answer_content(route.request.post_data_buffer or b""))
     elif path == "":
         route.fulfill(body=ALONE % script, content_type="text/html")
     else:

@@ -3,11 +3,11 @@
 import { bothLanguages, check, dressedAtOnce, key, random, refused, same } from "/units.js";
 import { combination, combinations } from "/shared/keys.js";
 import { COMMANDS, digitClass } from "/painter/commands.js";
-import { CLASSES, MIRRORED, PALETTE, PALETTES } from "/painter/classes.js";
+import { CLASSES, MIRRORED, PALETTE } from "/painter/classes.js";
 import { decode, encode } from "/painter/codec.js";
 import { LabelMap, MAX_STEPS } from "/painter/model.js";
 import { PainterPanel } from "/painter/panel.js";
-import { ImageError, partClass, readFiles, toLabels, toPng } from "/painter/images.js";
+import { ImageError, partClass, readFiles, toPng } from "/painter/images.js";
 import * as raster from "/painter/raster.js";
 import { WORDS, wordsFor } from "/painter/words.js";
 
@@ -203,50 +203,61 @@ function imageOf(map, colorOf) {
     return image;
 }
 
-export function images_in_every_palette_are_read() {
-    const map = randomMap(6);
-    for (const [name, palette] of Object.entries(PALETTES)) {
-        same(toLabels(imageOf(map, (k) => palette[k])), map.labels, name);
-    }
-    same(toLabels(imageOf(map, (k) => PALETTE[k].map((c) => c > 127 ? c - 9 : c + 9))), map.labels, "near colors");
-}
-
-export function a_photograph_is_no_label_map() {
-    try {
-        toLabels(imageOf(randomMap(7), (k) => [120, 200 - k, 90]), "photo.png");
-    } catch (error) {
-        check(error instanceof ImageError && error.word === "notALabelMap", String(error));
-        check(wordsFor("en")(error.word, error.values).startsWith("photo.png: 100 %"), "message");
-        return;
-    }
-    check(false, "refused");
-}
-
 async function file(name, map, colorOf) {
     const canvas = new OffscreenCanvas(map.width, map.height);
     canvas.getContext("2d").putImageData(imageOf(map, colorOf), 0, 0);
     return new File([await canvas.convertToBlob()], name, { type: "image/png" });
 }
 
+const read = (files, value = 0) => readFiles(files, value, window.services.fetchApi);
+const inWhite = (...shown) => (value) => shown.includes(value) ? [255, 255, 255] : [0, 0, 0];
+
 export async function part_files_become_one_map() {
     const map = randomMap(8);
-    const parts = await Promise.all([1, 4, 5, 13].map((k) => file(
-        `00012_${CLASSES[k]}.png`, map, (value) => value === k || k === 1 ? [255, 255, 255] : [0, 0, 0])));
-    const { width, labels } = await readFiles(parts.toReversed());
-    check(width === map.width, "size");
-    same(labels, map.labels.map((value) => [4, 5, 13].includes(value) ? value : 1), "later classes on top");
-    check((await refused(readFiles([...parts, await file("other.png", map, () => [0, 0, 0])]), ImageError)).word
-        === "noPart", "a stranger among the parts");
-    check((await refused(readFiles([...parts, await file("1_hat.png", new LabelMap(3, 3), () => [0, 0, 0])]),
-        ImageError)).word === "oddPart", "another size");
-    check((await refused(readFiles([new File(["text"], "a.png")]), ImageError)).word === "notAnImage", "no image");
+    const parts = await Promise.all([1, 4, 5, 13].map((k) => file(`00012_${CLASSES[k]}.png`, map, inWhite(k, 1))));
+    parts[0] = await file("00012_skin.png", map, () => [255, 255, 255]);
+    const { width, labels, notes } = await read(parts.toReversed());
+    check(width === map.width && notes.length === 0, "size, nothing to say");
+    same(labels, map.labels.map((value) => value === 1 ? 13 : [4, 5, 13].includes(value) ? value : 1), "later on top");
+    const strange = async (word, ...more) => check(
+        (await refused(read([...parts, ...more]), ImageError)).word === word, word);
+    await strange("noPart", await file("other.png", map, inWhite()));
+    await strange("oddPart", await file("1_hat.png", new LabelMap(3, 3), inWhite()));
+    await strange("wholePart", await file("1_hat.png", map, (k) => PALETTE[k]));
+}
+
+export async function a_stencil_becomes_the_class_of_its_name_or_the_chosen_one() {
+    const map = randomMap(10);
+    const isHair = map.labels.map((value) => value === 13);
+    for (const [name, value, expected] of [["mask.png", 14, 14], ["00012_hair.png", 14, 13], ["1_neck.png", 0, 17]]) {
+        const { labels, notes } = await read([await file(name, map, inWhite(13))], value);
+        same(labels, isHair.map((inside) => inside * expected), name);
+        check(notes.length === 1 && notes[0].word === "stencil" && notes[0].values.part === CLASSES[expected], name);
+    }
+    check((await refused(read([await file("mask.png", map, inWhite(13))]), ImageError)).word === "noClass", "background");
+}
+
+export async function what_is_no_label_map_is_refused() {
+    const photo = await refused(read([await file("photo.png", randomMap(7), (k) => [120, 200 - k, 90])]), ImageError);
+    const told = wordsFor("en")(photo.word, photo.values);
+    check(told.startsWith("photo.png was not imported: the image fits no known palette"), told);
+    for (const [given, word] of [
+        [new File(["text"], "a.png"), "refused"], [new File([new Uint8Array(64 * 2 ** 20 + 1)], "a.png"), "tooLarge"],
+        [{ name: "folder", size: 0, arrayBuffer: () => Promise.reject(new Error()) }, "noFile"]]) {
+        check((await refused(read([given]), ImageError)).word === word, word);
+    }
+    for (const answer of [() => Promise.reject(new TypeError()), async () => new Response("<html>", { status: 500 })]) {
+        const found = await refused(readFiles([new File(["x"], "a.png")], 1, answer), ImageError);
+        check(found.word === "noAnswer", String(found.word));
+    }
 }
 
 export async function an_exported_image_is_imported() {
     const map = randomMap(9);
     for (const name of ["label-map.png", "my_hair.png"]) {
-        const back = await readFiles([new File([await toPng(map)], name)]);
+        const back = await read([new File([await toPng(map)], name)]);
         same(back.labels, map.labels, name);
+        check(back.notes.length === 0, "nothing to say");
     }
 }
 
@@ -292,6 +303,8 @@ export function latin_letters_count_as_they_are() {
         [{ key: "q", code: "KeyA" }, "Q"], [{ key: "\u00fc", code: "BracketLeft" }, "\u00dc"],
         [{ key: "\u0131", code: "KeyI" }, "I"], [{ key: ",", code: "KeyW" }, ","], [{ key: "Dead", code: "BracketLeft" }, "Dead"]];
     for (const [fields, text] of read) check(combination(key(fields)) === text, `${text}, not ${combination(key(fields))}`);
+    check(combinations(key({ key: "\u00ea", code: "KeyE" })).includes("E"), "a letter after a dead key");
+    check(combinations(key({ key: "Dead", code: "KeyN", altKey: true })).join() === "Alt+Dead", "a dead key with Alt");
 }
 
 export function characters_with_alt_are_typed() {
@@ -306,6 +319,9 @@ export function characters_with_alt_are_typed() {
         check(combinations(key(fields)).length === 1 && digitClass(key(fields)) === null, `${text} alone`);
     }
     check(digitClass(key({ key: "Home", code: "Numpad7" })) === null, "the keypad without its digits");
+    const shifted = (sign) => key({ key: sign, code: "Digit7", shiftKey: true });
+    check(digitClass(shifted("?")) === null && combination(shifted("?")) === "?", "Russian: the help");
+    for (const sign of ["&", "/", "7", "\u061b", "Dead"]) check(digitClass(shifted(sign)) === 17, `${sign}: a digit's key`);
     check(digitClass(key({ key: "\u00e9", code: "Digit2" })) === 2, "a row that types digits with Shift");
 }
 

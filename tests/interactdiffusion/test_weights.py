@@ -83,12 +83,27 @@ def same(found, plugin):
 
 
 @pytest.mark.parametrize("name", ["plugin.safetensors", "plugin.pth", "plugin.pt"])
-@pytest.mark.parametrize("prefix", ["", "model.", "model.diffusion_model.", "unet."])
+@pytest.mark.parametrize("prefix", ["", "model.", "model.diffusion_model.", "unet.", "module.", "unet.module."])
 def test_plugin_file(plugin, tmp_path, name, prefix):
     loaded = load_interactdiffusion(write(tmp_path, name, {prefix + key: weight for key, weight in plugin.items()}))
     same(loaded.weights, plugin)
     assert loaded[1:] == (None, None, None)
     assert loaded.weights.network.sizes == SIZES
+
+
+@pytest.mark.parametrize("wrap", [lambda plugin: plugin, lambda plugin: {"state_dict": plugin}])
+def test_a_file_of_torch_before_its_zip_format(plugin, tmp_path, wrap):
+    torch.save(wrap(plugin), tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
+    same(load_interactdiffusion(str(tmp_path / "legacy.pth")).weights, plugin)
+
+
+def test_a_complete_checkpoint_in_the_old_format_from_several_cards(plugin, tmp_path, monkeypatch):
+    checkpoint = complete(plugin, monkeypatch)
+    checkpoint["model"] = {f"module.{key}": weight for key, weight in checkpoint["model"].items()}
+    torch.save(checkpoint, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
+    content = read_file(str(tmp_path / "legacy.pth"))
+    same(build_plugin(content), plugin)
+    assert "model.diffusion_model.input_blocks.0.0.weight" in content.base
 
 
 def test_half_precision(plugin, tmp_path):

@@ -98,6 +98,15 @@ def test_weights_arrive_unchanged(tmp_path):
         assert torch.equal(weight, weights[name]), name
 
 
+def test_a_file_from_a_wrapped_network(tmp_path, loaded):
+    path = tiny.write(tmp_path / "tiny.safetensors",
+                      edit=lambda weights: {f"module.{name}": weight for name, weight in weights.items()})
+    found = host.load_mdit(path)
+    for name, weight in loaded.model.model.diffusion_model.state_dict().items():
+        assert torch.equal(weight, found.model.model.diffusion_model.state_dict()[name]), name
+    assert found.clip is not None
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_weight_type_can_be_chosen(tmp_path, dtype):
     model = host.load_mdit(tiny.write(tmp_path / "tiny.safetensors"), dtype).model

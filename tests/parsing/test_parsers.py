@@ -48,7 +48,10 @@ def published(tmp_path_factory):
     """A weights file of each kind under a name that says nothing."""
     tmp_path = tmp_path_factory.mktemp("published")
     paths = {"bisenet": tmp_path / "a.pth", "safe bisenet": tmp_path / "b.safetensors",
-             "segformer": weights.segformer(tmp_path / "c"), "bundled": WEIGHTS}
+             "segformer": weights.segformer(tmp_path / "c"), "bundled": WEIGHTS,
+             "wrapped bisenet": tmp_path / "d.pth"}
+    wrapped = {f"module.{name}": weight for name, weight in weights.bisenet().items()}
+    torch.save({"state_dict": wrapped, "epoch": 3}, paths["wrapped bisenet"])
     torch.save(weights.bisenet(), paths["bisenet"])
     save_file(weights.bisenet(), paths["safe bisenet"])
     return paths
@@ -66,7 +69,8 @@ def test_bisenet_gives_the_published_networks_numbers():
 
 
 @pytest.mark.parametrize("kind, order, size", [
-    ("bisenet", PARSER_ORDER, 512), ("safe bisenet", PARSER_ORDER, 512), ("segformer", range(19), 512),
+    ("bisenet", PARSER_ORDER, 512), ("safe bisenet", PARSER_ORDER, 512), ("wrapped bisenet", PARSER_ORDER, 512),
+    ("segformer", range(19), 512),
     ("bundled", range(19), 128)])
 def test_a_file_is_known_by_its_keys(published, kind, order, size):
     parser = host.load_patched_parser(published[kind])
@@ -146,8 +150,8 @@ def test_a_damaged_number_and_a_training_state_are_refused(tmp_path):
     save_file(tensors, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match="parser_name: .* NaN or infinite numbers in out.bias"):
         host.load_patched_parser(tmp_path / "a.safetensors")
-    torch.save({"model": tensors, "epoch": 3}, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match="no face parser that this pack can load"):
+    torch.save({"optimizer": {"state": {}}, "epoch": 3}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="parser_name: .* holds no weights"):
         host.load_patched_parser(tmp_path / "a.pth")
 
 

@@ -17,6 +17,7 @@ from mditface.mdit.pt_dit.vae import load_vae
 from mditface.nodes.pt_dit import PTDiTCost, PTDiTShift, PTDiTSigmas, PTDiTWindows
 from mditface.tests.pt_dit import tiny
 from mditface.tests.pt_dit.tiny import CONFIG, normal
+from mditface.tests.shared import hooks
 
 pytestmark = pytest.mark.usefixtures("as_the_host_runs_nodes")
 
@@ -46,8 +47,9 @@ def sample(model, positive=None, negative=None, size=(1, 4, 16, 16), steps=2, cf
 # Files
 
 
-@pytest.mark.parametrize("wrap", [lambda sd: sd, lambda sd: {"model": sd, "step": 7}, lambda sd: {"state_dict": sd}],
-                         ids=["bare", "model", "state_dict"])
+@pytest.mark.parametrize("wrap", [lambda sd: sd, lambda sd: {"model": sd, "step": 7}, lambda sd: {"state_dict": sd},
+                                  lambda sd: {"model": {f"module.{name}": weight for name, weight in sd.items()}}],
+                         ids=["bare", "model", "state_dict", "module"])
 def test_every_container_gives_the_same_model(tmp_path, file, loaded, wrap):
     path = tmp_path / "tiny.pt"
     torch.save(wrap(load_file(file)), path)
@@ -347,7 +349,8 @@ def vae_file(own_golden):
 
 
 def test_the_vae_is_one_of_the_hosts(vae_file, tmp_path):
-    torch.save({"state_dict": load_file(vae_file) | {"loss.logvar": torch.ones(1)}, "epoch": 3}, tmp_path / "vae.ckpt")
+    wrapped = {f"module.{name}": weight for name, weight in load_file(vae_file).items()}
+    torch.save({"state_dict": wrapped | {"module.loss.logvar": torch.ones(1)}, "epoch": 3}, tmp_path / "vae.ckpt")
     image = torch.rand(1, 40, 56, 3)
     found = [nodes.VAEEncode().encode(load_vae(str(path)), image)[0]["samples"]
              for path in (vae_file, tmp_path / "vae.ckpt")]
@@ -378,3 +381,9 @@ def test_blocks_that_another_node_replaced_are_refused(loaded, monkeypatch):
         torch.nn.Sequential(*network.transformer_blocks)]))
     with pytest.raises(ValueError, match="model: another node put 'Sequential' in place of its 2 blocks"):
         sample(loaded)
+
+
+@pytest.mark.parametrize("hook", hooks.ALL.values(), ids=hooks.ALL.keys())
+def test_every_hook_of_the_host_acts(loaded, hook):
+    """The stock samplers call most of them; the network calls its own wrappers."""
+    assert not torch.allclose(sample(hook(loaded)), sample(loaded), atol=1e-3)

@@ -18,7 +18,7 @@ from mditface.tests.training.tiny_targets import EVERY, fitted
 pytestmark = pytest.mark.usefixtures("in_training")
 
 
-@pytest.mark.parametrize("name", ["demo", "judge", "sd3", "flux", "dynast"])
+@pytest.mark.parametrize("name", ["demo", "judge", "sd3", "flux", "dynast", "autoencoder"])
 def test_interrupted_run_ends_as_one_without_a_break(name, paths, tmp_path):
     whole = fitted(target_of(name, paths))
     halves = paths | {"output": tmp_path / "halves", "weights": tmp_path / "halves.safetensors"}
@@ -99,7 +99,10 @@ def test_command_line_changes_the_configuration(paths, tmp_path):
         read_settings(file, ["steps"], SETTINGS)
 
 
-@pytest.mark.parametrize("name", ["demo", "demo-fine", "judge", "adapter-sd35", "adapter-flux"])
+CONFIGURATIONS = ("demo", "demo-fine", "demo-latent", "judge", "autoencoder", "adapter-sd35", "adapter-flux")
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_shipped_configurations_are_sound(name, root):
     assert read_settings(root / "mdit" / "recipes" / "configs" / f"{name}.yaml", [], SETTINGS)
 

@@ -1,6 +1,7 @@
 """Tiny targets of the laboratory."""
 from mditface.mdit.recipes.targets.kinds import (
-    DemoSettings, DemoTarget, DynaSTSettings, DynaSTTarget, JudgeSettings, JudgeTarget,
+    AutoencoderSettings, AutoencoderTarget, DemoSettings, DemoTarget, DynaSTSettings, DynaSTTarget, JudgeSettings,
+    JudgeTarget,
 )
 from mditface.tests.training.tiny_targets import COMMON, adapter
 
@@ -10,16 +11,18 @@ MODEL = {"width": 32, "depth": 2, "heads": 2, "patch": 8, "in_channels": 3, "tex
 DEMO = COMMON | {"target": "demo", "text_steps": 2, "text_rate": 0.0005, "model": MODEL,
                  "optimiser": {"muon": 0.01, "adamw": 0.0015}}
 JUDGE = COMMON | {"target": "judge", "optimiser": {"adamw": 0.003}}
+AUTOENCODER = COMMON | {"target": "autoencoder", "crop": 32, "optimiser": {"adamw": 0.002}}
 DYNAST = COMMON | {"target": "dynast", "size": 48, "load": 56, "ema": 0, "discriminator": 4,
                    "model": {"ngf": 4, "max_multi": 2, "pos_dim": 2, "prune_dim": 2, "top_k": 3},
                    "optimiser": {"generator": 0.005, "discriminator": 0.005}}
 
 
-def target_of(name, paths):
-    """A target like each time before."""
+def target_of(name, paths, **changes):
+    """A target like each time before, but for the changes."""
     kinds = {"demo": (DemoTarget, DemoSettings, DEMO), "judge": (JudgeTarget, JudgeSettings, JUDGE),
-             "dynast": (DynaSTTarget, DynaSTSettings, DYNAST)}
+             "dynast": (DynaSTTarget, DynaSTSettings, DYNAST),
+             "autoencoder": (AutoencoderTarget, AutoencoderSettings, AUTOENCODER)}
     if name not in kinds:
         return adapter(paths, name)
     target, settings, values = kinds[name]
-    return target(settings(**values, **paths))
+    return target(settings(**values | changes, **paths))

@@ -1,8 +1,10 @@
 """Files of weights: containers, prefixes, and what is refused."""
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from mditface.mdit.shared.weight_files import check_finite, check_layout, read_state_dict, read_shapes
+from mditface.mdit.shared.weight_files import (
+    check_finite, check_layout, read_shapes, read_state_dict, read_weights, strip_wrappers)
 
 WEIGHTS = {"a.weight": torch.ones(2, 3), "a.bias": torch.ones(2)}
 
@@ -24,6 +26,27 @@ def test_prefixes_are_removed_and_other_objects_dropped(tmp_path):
     file = {f"module.net.{name}": weight for name, weight in WEIGHTS.items()} | {"epoch": 3}
     found = read_state_dict(save(tmp_path / "weights.pt", file), "name", ("module.", "net."))
     torch.testing.assert_close(found, WEIGHTS)
+
+
+@pytest.mark.parametrize("wrap", ["module.{}", "_orig_mod.{}", "module._orig_mod.{}", "_fsdp_wrapped_module.{}"])
+def test_what_torch_puts_around_a_network_is_taken_off_its_names(tmp_path, wrap):
+    wrapped = {wrap.format(name): weight for name, weight in WEIGHTS.items()}
+    torch.testing.assert_close(read_state_dict(save(tmp_path / "weights.pt", {"model": wrapped}), "name"), WEIGHTS)
+    save_file(wrapped, tmp_path / "weights.safetensors", {"key": "value"})
+    found, header = read_weights(str(tmp_path / "weights.safetensors"), "name")
+    torch.testing.assert_close(found, WEIGHTS)
+    assert header == {"key": "value"}
+
+
+def test_a_part_of_a_network_may_be_wrapped():
+    names = {"unet.module.a": "unet.a", "vae.b": "vae.b", "postfuse_module.c": "postfuse_module.c"}
+    weights = {name: torch.ones(1) for name in names}
+    assert list(strip_wrappers(weights)) == list(names.values())
+
+
+def test_names_that_would_fall_together_stay():
+    both = {"a": torch.ones(1), "module.a": torch.zeros(1)}
+    assert strip_wrappers(both) is both
 
 
 @pytest.mark.parametrize("found, message", [([1, 2], "holds a list, not weights"),

@@ -169,6 +169,13 @@ def test_previews_show_maps_samples_and_images(base, monkeypatch):
     assert shown == [(2, (4 * 64, 3 * 64)), (4, (4 * 64, 3 * 64))]
 
 
+@pytest.mark.parametrize("reduction", ["half", "half, merged"])
+def test_windows_do_not_go_with_half_the_tokens(reduction):
+    """Refused before anything is read."""
+    with pytest.raises(ValueError, match=f"token_reduction: '{reduction}' does not fit .*window 2"):
+        training.TrainAdapter.execute([], [], [], token_reduction=[reduction], window=[2])
+
+
 @pytest.mark.parametrize("changes", [dict(precision="bf16"), dict(gradient_checkpointing=True),
                                      dict(token_reduction="half"), dict(window=1)], ids=str)
 def test_rare_settings(base, changes):

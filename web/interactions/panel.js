@@ -14,12 +14,13 @@ const STYLE = await readStyle("interactions.css", import.meta.url);
 const SIDE = { min: 16, max: 16384, step: 8 };
 
 export class LayoutPanel extends Panel {
-    constructor(host, words, forward) {
-        super(host, words, forward, new LayoutEditor(), COMMANDS);
+    constructor(host, words, services) {
+        super(host, words, services, new LayoutEditor(), COMMANDS);
         const { editor, signal } = this;
         this.popups = {
             size: sizePopup(this, SIDE, (width, height) => this.onResize(width, height)),
-            help: helpPopup(this, [], helpRows(words, "moveKeys", "spaceKey", "enterKey", "wheel", "touch")),
+            help: helpPopup(this, [], helpRows(words, "moveKeys", "spaceKey", "enterKey", "wheel", "touch", "others", "files",
+                "layouts")),
         };
         this.list = new List(this);
         this.assemble("interactions", STYLE, LayoutView,
@@ -33,6 +34,10 @@ export class LayoutPanel extends Panel {
 
     handleKey(event, target) {
         return handleKey(event, this, target);
+    }
+
+    takeFiles() {
+        this.say(this.words("noFiles"));
     }
 
     /** Applies the size that the user entered. */

@@ -1,11 +1,8 @@
 /** The classes of a face label map in CelebAMask-HQ order, their colors, and their sides. */
 
-import { CLASSES, DEFAULT_PALETTE, PALETTES } from "./tables.js";
+import { CLASSES, PALETTE } from "./tables.js";
 
-export { CLASSES, PALETTES };
-
-/** 8-bit RGB of each class. */
-export const PALETTE = PALETTES[DEFAULT_PALETTE];
+export { CLASSES, PALETTE };
 
 const PAIRS = [["l_eye", "r_eye"], ["l_brow", "r_brow"], ["l_ear", "r_ear"]].map(
     (pair) => pair.map((name) => CLASSES.indexOf(name)));

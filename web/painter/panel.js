@@ -13,11 +13,12 @@ import { LabelView } from "./view.js";
 const STYLE = await readStyle("painter.css", import.meta.url);
 
 export class PainterPanel extends Panel {
-    constructor(host, words, forward) {
-        super(host, words, forward, new LabelEditor(), COMMANDS);
+    #taken = 0; // imports so far: only the latest counts
+
+    constructor(host, words, services) {
+        super(host, words, services, new LabelEditor(), COMMANDS);
         this.files = element("input", { type: "file", multiple: true, accept: "image/*", hidden: true });
-        this.files.addEventListener("change", () => this.take(readFiles([...this.files.files])), {
-            signal: this.signal });
+        this.files.addEventListener("change", () => this.takeFiles([...this.files.files]), { signal: this.signal });
         this.popups = painterPopups(this);
         this.assemble("painter", STYLE, LabelView,
             [this.#bar(), this.#palette(), this.stage(), this.#status(), this.files]);
@@ -39,15 +40,31 @@ export class PainterPanel extends Panel {
         this.files.click();
     }
 
-    /** Replaces the drawing by the promised label map, or shows the error. */
+    async takeFiles(files) {
+        const { editor, fetchApi } = this, found = await files;
+        if (found.length) {
+            await this.take(readFiles(found, editor.value, fetchApi));
+        }
+    }
+
+    /** Replaces the drawing by the promised label map, and shows the notes on it; or shows the error. */
     async take(promise) {
+        const number = ++this.#taken;
         try {
-            this.editor.replace(await promise);
-            this.canvas.focus();
+            const map = await promise;
+            if (number === this.#taken) {
+                this.editor.replace(map);
+                this.tell(map.notes.map((note) => this.#sentence(note)).join(" "));
+                this.canvas.focus();
+            }
         } catch (error) {
             if (!(error instanceof ImageError)) throw error;
-            this.say(this.words(error.word, error.values));
+            this.say(this.#sentence(error));
         }
+    }
+
+    #sentence({ word, values: { part, ...values } }) {
+        return this.words(word, part ? { ...values, part: this.words(part) } : values);
     }
 
     async export() {

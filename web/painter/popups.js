@@ -21,7 +21,7 @@ function facesPopup(panel) {
     const empty = card("empty", element("span", { className: "blank" }), () => panel.editor.clear());
     const faces = TEMPLATES.map((name) => card(
         name, element("img", { src: templateUrl(name), alt: "", loading: "lazy" }),
-        () => panel.take(loadTemplate(name))));
+        () => panel.take(loadTemplate(name, panel.fetchApi))));
     return popup(words("faces"), "faces", element("div", { className: "cards" }, ...faces, empty));
 }
 
@@ -31,6 +31,6 @@ export function painterPopups(panel) {
     return {
         faces: facesPopup(panel),
         size: sizePopup(panel, { min: SMALLEST_SIDE, max: LONGEST_SIDE }, (...size) => editor.resize(...size)),
-        help: helpPopup(panel, [digits], helpRows(words, "moveKeys", "spaceKey", "wheel", "touch")),
+        help: helpPopup(panel, [digits], helpRows(words, "moveKeys", "spaceKey", "wheel", "touch", "others", "files", "layouts")),
     };
 }

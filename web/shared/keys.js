@@ -46,10 +46,14 @@ export function combinations(event) {
     return [combination(event), ...(position ? [combination(event, positionOf(event))] : [])];
 }
 
-/** The digit of a key by position: layouts type digits with or without Shift. Null for other keys. */
+/**
+ * The digit of a key by position: layouts type digits with or without Shift. Null for other keys, and for a question
+ * mark: some layouts, such as the Russian one, type it there and nowhere else.
+ */
 export function digitOf(event) {
     const { code, key = "", ctrlKey, metaKey, altKey } = event;
     const [, digit] = /^(?:Digit|Numpad)(\d)$/.exec(code) ?? [];
-    const isOther = ctrlKey || metaKey || altKey || isTyped(event) || /^(Home|End|Page|Arrow|Insert|Delete|Clear)/.test(key);
+    const isOther = ctrlKey || metaKey || altKey || isTyped(event)
+        || /^(\?$|Home|End|Page|Arrow|Insert|Delete|Clear)/.test(key);
     return digit && !isOther ? Number(digit) : null;
 }

@@ -1,6 +1,7 @@
 /** An editor on the screen: bars, canvas, status line and pop-ups, in a shadow tree of its own. */
 
 import { commandButton, element } from "./elements.js";
+import { takeFiles } from "./files.js";
 import { Pointers } from "./pointer.js";
 import { readStyle } from "./style.js";
 
@@ -9,20 +10,24 @@ const FIELDS = "input[type=number], input[type=text]"; // these handle their key
 
 /**
  * A subclass makes the parts and calls `assemble`. handleKey(event, target) runs the command of a key while `target`
- * has the focus; it returns false for a key without a command.
+ * has the focus; it returns false for a key without a command. takeFiles(files) gets files, or a promise of them, that
+ * are dropped or pasted.
  */
 export class Panel {
     #watchers = [];
     #closing = new AbortController();
     popups = {};
 
-    /** host: an empty element; words: see `translator`; forward(event) gets the wheel while the focus is elsewhere. */
-    constructor(host, words, forward, editor, commands) {
-        Object.assign(this, { host, words, forward, editor, commands });
+    /**
+     * host: an empty element; words: see `translator`. Of the page around it: forward(event) gets the wheel while the
+     * focus is elsewhere, fetchApi(path, options) asks the server.
+     */
+    constructor(host, words, { forward, fetchApi }, editor, commands) {
+        Object.assign(this, { host, words, forward, fetchApi, editor, commands });
         this.root = host.attachShadow({ mode: "open" });
         this.canvas = element("canvas", { tabIndex: 0, role: "application", "aria-describedby": "keys" });
         this.message = element("p", { className: "message", role: "alert" });
-        this.dialog = element("dialog", { "aria-label": words("title") });
+        this.dialog = element("dialog", { "aria-label": words("title"), tabIndex: -1 }); // keeps the focus of a click
     }
 
     get signal() {
@@ -39,9 +44,16 @@ export class Panel {
         this.editor.view.close();
     }
 
-    /** Shows a message over the canvas until the next edit. */
+    /** Shows what went wrong over the canvas, until the next edit. */
     say(text) {
         this.message.textContent = text;
+        this.message.classList.remove("note");
+    }
+
+    /** Shows a message that is no error. */
+    tell(text) {
+        this.say(text);
+        this.message.classList.add("note");
     }
 
     toggle(name) {
@@ -161,6 +173,7 @@ export class Panel {
         for (const type of ["copy", "cut", "paste"]) {
             listen(root, type, (event) => event.target.matches(FIELDS) && event.stopPropagation());
         }
+        takeFiles(this);
         listen(host, "wheel", (event) => {
             event.stopPropagation();
             event.preventDefault();

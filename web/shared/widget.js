@@ -1,8 +1,10 @@
 /** An editor as a widget of a node: value, background image, removal. */
 
+import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { followBackground } from "./background.js";
 import { chain } from "./chain.js";
+import { takeNodeDrops } from "./files.js";
 
 const MIN_HEIGHT = 300;
 
@@ -56,7 +58,10 @@ export function editorWidget(node, name, type, text, { Panel, wordsFor, codec })
     host.type = "textarea";
     host.dataset.captureWheel = "true"; // Nodes 2.0 then leave the wheel to the focused element
     const words = wordsFor(app.extensionManager.setting.get("Comfy.Locale"));
-    const panel = new Panel(host, words, (event) => app.canvas.processMouseWheel(event));
+    const panel = new Panel(host, words, {
+        forward: (event) => app.canvas.processMouseWheel(event),
+        fetchApi: (path, options) => api.fetchApi(path, options),
+    });
     const value = new Value(panel, codec, (saved) => {
         widget.callback?.(saved);
         app.canvas.emitBeforeChange(); // together: an entry in the host's own history
@@ -75,6 +80,7 @@ export function editorWidget(node, name, type, text, { Panel, wordsFor, codec })
     };
     chain(widget, "onRemove", () => panel.close());
     followBackground(node, panel);
+    takeNodeDrops(node, panel);
     value.load(text);
     return { widget, panel };
 }

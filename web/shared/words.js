@@ -20,6 +20,11 @@ const en = {
     touchHelp: "zoom and move the view",
     moveKeys: "Arrow keys",
     spaceKey: "Space",
+    others: "Other pointers",
+    othersHelp: "do nothing while a pointer draws, as keys and wheel do; Esc takes the stroke back",
+    layouts: "Layouts",
+    layoutsHelp: "without Latin letters, keys count by position; characters typed with Alt or AltGr count as they are",
+    files: "Drop, paste",
 };
 
 const zh = {
@@ -42,6 +47,11 @@ const zh = {
     touchHelp: "缩放和移动视图",
     moveKeys: "方向键",
     spaceKey: "空格键",
+    others: "其他指针",
+    othersHelp: "在一个指针绘制期间，其他指针、按键和滚轮不起作用；Esc 撤回当前笔画",
+    layouts: "键盘布局",
+    layoutsHelp: "非拉丁字母的布局按键位识别；用 Alt 或 AltGr 输入的字符按字符识别",
+    files: "拖放、粘贴",
 };
 
 /** The words of an editor and of all editors, by language. */

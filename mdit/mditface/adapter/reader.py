@@ -39,6 +39,9 @@ def apply_adapter(patcher, adapter: Adapter, weight: float = 1.0, condition: int
     Raises ValueError for a model that the adapter does not fit.
     """
     check_base(patcher, adapter)
+    if condition and adapter.config.window:
+        raise ValueError(f"condition_size: this adapter reads the mask in windows (window {adapter.config.window}), "
+                         "which need a mask of the image's size: set it to 0")
     reader = AdapterReader(adapter, weight, adapter.config.condition if condition is None else condition)
     if any(reader.key in keys for keys in patcher.wrappers.values()):
         raise ValueError("adapter: the model already has this adapter: remove one 'Apply MDiT Adapter', set 'weight'")

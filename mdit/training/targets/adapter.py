@@ -21,7 +21,7 @@ from ...mditface.adapter.config import MASK_VECS, ZERO_POOLED, AdapterConfig
 from ...mditface.adapter.families import LAYER_NAMES, TRAINED_LAYERS, Family
 from ...mditface.adapter.terms import Adapter
 from ...mditface.adapter.weights import check_family
-from ...mditface.reductions import REDUCTIONS
+from ...mditface.reductions import REDUCTIONS, check_window
 from ..data import fit_length, stack_tensors, stack_text, make_step_rng, make_torch_rng
 from ..sampling import make_sheet
 from ..settings import EncodedSettings, Positive, Section, Fraction
@@ -81,6 +81,7 @@ class AdapterTarget:
     def __init__(self, settings: AdapterSettings, base: ModelPatcher, samples: Sequence[dict[str, Tensor]], *,
                  heldout: Sequence[dict[str, Tensor]] = (), sizes: Sequence | None = None, vae=None,
                  empty: dict[str, Tensor] | None = None):
+        check_window(settings.reduction, settings.window)
         self.settings = settings
         self.samples = samples
         self.heldout = heldout
