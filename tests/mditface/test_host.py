@@ -348,11 +348,11 @@ def test_our_sampler_counts_its_passes(loaded, texts):
 
 def test_the_node_hands_on_each_of_its_inputs(loaded, texts):
     latent = {"samples": torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(2))}
-    node = Sampler.execute(loaded.model, 5, 2, 3.0, 1.5, "heun", "normal", masked(texts[0], tiny.mask()), texts[1], latent,
-                           0.7, "8-bit", True)
+    mine, ours = (masked(texts[0], tiny.mask()) for _ in range(2))
+    node = Sampler.execute(loaded.model, 5, 2, 3.0, 1.5, "heun", "normal", mine, texts[1], latent, 0.7, "8-bit", True)
     expected, _ = sample(loaded.model, seed=5, steps=2, guidance=Guidance(3.0, 1.5), sampler_name="heun",
-                         scheduler="normal", positive=masked(texts[0], tiny.mask()), negative=texts[1], latent=latent,
-                         denoise=0.7, cache=CacheOptions("8-bit", True))
+                         scheduler="normal", positive=ours, negative=texts[1], latent=latent, denoise=0.7,
+                         cache=CacheOptions("8-bit", True))
     assert torch.equal(node[0]["samples"], expected["samples"])
     assert node[1].startswith("static passes 1, ")
 
