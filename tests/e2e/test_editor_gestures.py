@@ -1,0 +1,123 @@
+"""Strokes and drags in the host, in both renderers: what happens beside the first pointer changes nothing."""
+import pytest
+
+from mditface.tests.e2e.draw_interactions_page import NodeEditor
+from mditface.tests.e2e.painter_page import FRAMES, NodePainter, Pointers
+
+DRAGS = {NodePainter: ("hat", [(100, 60), (160, 60), (220, 60), (280, 60), (340, 60), (400, 60)]),
+         NodeEditor: ("move", [(90, 230), (100, 232), (115, 236), (130, 240), (150, 250), (170, 260)])}
+PALM = ((300, 300), (330, 340))
+KEYS = ("Control+z", "Control+y", "e", "n", "v", " ", "Enter", "Delete", "Shift+Delete", "g", "ArrowLeft")
+GRAPH = """() => JSON.stringify(
+    [app.canvas.ds.scale, [...app.canvas.ds.offset], app.graph.nodes.map(({ pos }) => [...pos])])"""
+UNDO = "button[data-command='undo'][aria-disabled='false']"
+ENDS = {
+    "lost capture": """canvas => {
+        for (const id of Array(20).keys()) if (canvas.hasPointerCapture(id)) canvas.releasePointerCapture(id);
+    }""",
+    "window blur": "() => { window.dispatchEvent(new Event('blur')); }",
+    "tab switch": """() => {
+        Object.defineProperty(document, "hidden", { value: true, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+        delete document.hidden;
+    }""",
+    "Escape": """canvas => {
+        const key = { key: "Escape", code: "Escape", bubbles: true, composed: true, cancelable: true };
+        canvas.dispatchEvent(new KeyboardEvent("keydown", key));
+    }""",
+}
+
+
+def put_palm(made, pointers, held):
+    """A finger lands, moves and leaves; `held` is the finger that draws."""
+    here, there = (made.at(*point) for point in PALM)
+    pointers.touch("Start", *held, here)
+    pointers.touch("Move", *held, there)
+    if not held:
+        pointers.touch("End")
+
+
+def open_menu(made, pointers, held):
+    opens = made.canvas.evaluate("""canvas => canvas.dispatchEvent(
+        new MouseEvent("contextmenu", { bubbles: true, cancelable: true, composed: true, button: 2 }))""")
+    assert not opens
+
+
+def press_keys(made, pointers, held):
+    made.press(*KEYS)
+
+
+def turn_wheel(made, pointers, held):
+    pointers.turn_wheel(made.at(*PALM[0]))
+
+
+def press_buttons(made, pointers, held):
+    pointers.press_others(made.at(*PALM[0]))
+
+
+BESIDE = {"pen": (put_palm, open_menu, press_keys), "finger": (put_palm, open_menu, press_keys),
+          "mouse": (put_palm, open_menu, press_keys, turn_wheel, press_buttons)}
+
+
+@pytest.fixture(params=DRAGS)
+def dragged(request, renderer, shared_page):
+    """An editor on a node, its pointers, and the places of a drag on the page."""
+    shared_page.our_errors.clear()
+    made = request.param.placed(shared_page)
+    tool, points = DRAGS[request.param]
+    made.choose(tool)
+    yield made, Pointers(shared_page), [made.at(*point) for point in points]
+    assert shared_page.our_errors == []
+
+
+def test_the_first_pointer_owns_the_gesture(dragged):
+    """The result is the same as without the others, one undo restores, and the graph stays where it is."""
+    made, pointers, path = dragged
+    page, before = made.page, made.text()
+    for owner, others in BESIDE.items():
+        pointers.drag(owner, path)
+        alone, graph = made.text(), page.evaluate(GRAPH)
+        assert alone != before, owner
+        made.press("Control+z")
+        assert made.text() == before, owner
+        for beside in others:
+            held = [path[2]] if owner == "finger" else []
+            pointers.drag(owner, path, lambda: beside(made, pointers, held))
+            assert made.text() == alone, f"{owner}, {beside.__name__}"
+            made.press("Control+z")
+            assert made.text() == before, f"{owner}, {beside.__name__}"
+            assert page.evaluate(GRAPH) == graph and made.root.locator(UNDO).count() == 0, f"{owner}, {beside.__name__}"
+
+
+@pytest.mark.parametrize("owner", ["pen", "finger"])
+def test_a_gesture_that_is_cut_off_is_undone(dragged, owner):
+    """What the pointer does after the cut counts for nothing."""
+    made, pointers, path = dragged
+    before = made.text()
+    for name, end in ENDS.items():
+        cut = []
+
+        def stop():
+            made.canvas.evaluate(end)
+            cut.append(made.text())
+        pointers.drag(owner, path, stop)
+        assert made.text() == cut[0], f"{name}: the pointer still draws"
+        if made.root.locator(UNDO).count():
+            made.press("Control+z")
+        made.page.evaluate(FRAMES)
+        assert made.text() == before and made.root.locator(UNDO).count() == 0, name
+
+
+def test_two_fingers_move_the_view_and_not_the_graph(dragged):
+    made, pointers, _ = dragged
+    page, before, graph = made.page, made.text(), made.page.evaluate(GRAPH)
+    zoom = made.root.locator(".status .number")
+    shown = zoom.text_content()
+    a, b = made.at(150, 150), made.at(300, 150)
+    pointers.touch("Start", a)
+    pointers.touch("Start", a, b)
+    pointers.touch("Move", a, (b[0] + 120, b[1] + 30))
+    pointers.touch("End")
+    page.evaluate(FRAMES)
+    assert made.text() == before and page.evaluate(GRAPH) == graph
+    assert int(zoom.text_content().split()[0]) > int(shown.split()[0])
