@@ -1,5 +1,6 @@
 """Strokes and drags in the host, in both renderers: what happens beside the first pointer changes nothing."""
 import pytest
+import torch
 
 from mditface.tests.e2e.draw_interactions_page import NodeEditor
 from mditface.tests.e2e.painter_page import FRAMES, NodePainter, Pointers
@@ -37,6 +38,17 @@ def put_palm(made, pointers, held):
         pointers.touch("End")
 
 
+def put_palm_on_the_graph(made, pointers, held):
+    pointers.touch("Start", *held, (1300, 850))
+    pointers.touch("Move", *held, (1250, 700))
+    if not held:
+        pointers.touch("End")
+
+
+def turn_wheel_on_the_graph(made, pointers, held):
+    pointers.turn_wheel((1300, 850))
+
+
 def open_menu(made, pointers, held):
     opens = made.canvas.evaluate("""canvas => canvas.dispatchEvent(
         new MouseEvent("contextmenu", { bubbles: true, cancelable: true, composed: true, button: 2 }))""")
@@ -51,12 +63,24 @@ def turn_wheel(made, pointers, held):
     pointers.turn_wheel(made.at(*PALM[0]))
 
 
-def press_buttons(made, pointers, held):
-    pointers.press_others(made.at(*PALM[0]))
+TOUCHES = (put_palm, put_palm_on_the_graph, open_menu, press_keys)
+BESIDE = {"pen": (*TOUCHES, turn_wheel_on_the_graph), "finger": TOUCHES, "mouse": (*TOUCHES, turn_wheel)}
 
 
-BESIDE = {"pen": (put_palm, open_menu, press_keys), "finger": (put_palm, open_menu, press_keys),
-          "mouse": (put_palm, open_menu, press_keys, turn_wheel, press_buttons)}
+def content(made):
+    """What an editor shows. Python and browsers compress the same drawing to different texts."""
+    return made.drawing() if isinstance(made, NodePainter) else made.text()
+
+
+def same(a, b) -> bool:
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def is_whole(made, alone) -> bool:
+    """Whether a gesture has done what it does alone; half of a stroke, or a blot, has some thousand pixels."""
+    if isinstance(made, NodePainter):
+        return (made.drawing() != alone).sum() < 50  # the canvas may have moved by a fraction of a pixel since
+    return made.text() == alone
 
 
 @pytest.fixture(params=DRAGS)
@@ -73,44 +97,43 @@ def dragged(request, renderer, shared_page):
 def test_the_first_pointer_owns_the_gesture(dragged):
     """The result is the same as without the others, one undo restores, and the graph stays where it is."""
     made, pointers, path = dragged
-    page, before = made.page, made.text()
+    before, graph = content(made), made.page.evaluate(GRAPH)
     for owner, others in BESIDE.items():
         pointers.drag(owner, path)
-        alone, graph = made.text(), page.evaluate(GRAPH)
-        assert alone != before, owner
+        alone = content(made)
+        assert not same(alone, before), owner
         made.press("Control+z")
-        assert made.text() == before, owner
+        assert same(content(made), before), owner
         for beside in others:
             held = [path[2]] if owner == "finger" else []
             pointers.drag(owner, path, lambda: beside(made, pointers, held))
-            assert made.text() == alone, f"{owner}, {beside.__name__}"
+            assert is_whole(made, alone), f"{owner}, {beside.__name__}"
             made.press("Control+z")
-            assert made.text() == before, f"{owner}, {beside.__name__}"
-            assert page.evaluate(GRAPH) == graph and made.root.locator(UNDO).count() == 0, f"{owner}, {beside.__name__}"
+            assert same(content(made), before), f"{owner}, {beside.__name__}"
+            assert made.page.evaluate(GRAPH) == graph, f"{owner}, {beside.__name__}"
 
 
 @pytest.mark.parametrize("owner", ["pen", "finger"])
 def test_a_gesture_that_is_cut_off_is_undone(dragged, owner):
     """What the pointer does after the cut counts for nothing."""
     made, pointers, path = dragged
-    before = made.text()
+    before = content(made)
     for name, end in ENDS.items():
         cut = []
 
         def stop():
             made.canvas.evaluate(end)
-            cut.append(made.text())
+            cut.append(content(made))
         pointers.drag(owner, path, stop)
-        assert made.text() == cut[0], f"{name}: the pointer still draws"
+        assert same(content(made), cut[0]), f"{name}: the pointer still draws"
         if made.root.locator(UNDO).count():
             made.press("Control+z")
-        made.page.evaluate(FRAMES)
-        assert made.text() == before and made.root.locator(UNDO).count() == 0, name
+        assert same(content(made), before), name
 
 
 def test_two_fingers_move_the_view_and_not_the_graph(dragged):
     made, pointers, _ = dragged
-    page, before, graph = made.page, made.text(), made.page.evaluate(GRAPH)
+    before, graph = content(made), made.page.evaluate(GRAPH)
     zoom = made.root.locator(".status .number")
     shown = zoom.text_content()
     a, b = made.at(150, 150), made.at(300, 150)
@@ -118,6 +141,6 @@ def test_two_fingers_move_the_view_and_not_the_graph(dragged):
     pointers.touch("Start", a, b)
     pointers.touch("Move", a, (b[0] + 120, b[1] + 30))
     pointers.touch("End")
-    page.evaluate(FRAMES)
-    assert made.text() == before and page.evaluate(GRAPH) == graph
+    made.page.evaluate(FRAMES)
+    assert same(content(made), before) and made.page.evaluate(GRAPH) == graph
     assert int(zoom.text_content().split()[0]) > int(shown.split()[0])

@@ -173,6 +173,9 @@ export class Pointers {
         for (const target of [canvas, document]) { // the document, if the canvas is no longer in the page
             listen(target, "lostpointercapture", (event) => this.#owns(event) && this.#leave(event, () => this.finish()));
         }
+        for (const type of ["pointerdown", "touchmove", "wheel"]) {
+            window.addEventListener(type, (event) => this.#shield(event), { signal, capture: true, passive: false });
+        }
         listen(window, "blur", () => this.finish());
         listen(document, "visibilitychange", () => document.hidden && this.finish());
     }
@@ -210,6 +213,14 @@ export class Pointers {
         if (gesture) {
             gesture[how]();
             this.editor.view.refresh();
+        }
+    }
+
+    /** Until the gesture ends, the host gets no other pointer: it would move the graph, and the canvas with it. */
+    #shield(event) {
+        if (this.busy && (event.type === "touchmove" || !event.composedPath().includes(this.canvas))) {
+            event.stopImmediatePropagation();
+            event.preventDefault();
         }
     }
 
