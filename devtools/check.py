@@ -26,6 +26,7 @@ from devtools.server import HOST, MODEL_ENDINGS, ROOT, NodeError, Server
 
 PACK = "mditface"
 TEMPLATES = "example_workflows"
+FOREIGN = ROOT / "tests" / "e2e" / "probe_nodes" / "foreign.json"  # nodes of other packs that stand in templates
 UNWANTED = re.compile(r"(tests|bench|devtools|docs|\.ci)/|dev\.py|.*\.(pyc|ipynb|sh)$")
 LEVELS = ("syntax", "warnings", "hazards", "registration", "javascript", "instantiation", "validation")
 JUDGED = ("weights",)  # findings of comfy-test that are right and stay: the bundled weights
@@ -162,7 +163,8 @@ class Check:
     def lint_graphs(self, info: dict) -> None:
         schema = self.scratch / "object_info.json"
         own = {name: convert_for_comfy_lint(node) for name, node in node_info.own(info).items()}
-        schema.write_text(json.dumps(info | own))
+        foreign = json.loads(FOREIGN.read_text())
+        schema.write_text(json.dumps(info | own | foreign))
         self.tool("comfy-lint", "--strict", "--schema-cache", str(schema), *map(str, self.graphs()), cwd=self.scratch)
 
     def levels(self, server: Server, info: dict) -> None:

@@ -79,7 +79,7 @@ def write_api_graphs(url: str) -> None:
 
 def write_what_follows(base: Path) -> list[str]:
     """Write the generated files; the titles of nodes that the changelog has to name first."""
-    with Server(base) as server:
+    with Server(base, packs=[thumbnails.PROBES]) as server:  # they declare the nodes of other packs in templates
         info = server.object_info()
         changed = differences(json.loads(SNAPSHOT.read_text()), make_snapshot(info))
         if silent := list_unmentioned(changed, info, (ROOT / "CHANGELOG.md").read_text()):

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 
 ROOT = Path(__file__).absolute().parents[1]
 HOST = Path(os.environ["COMFYUI_PATH"])
-MODEL_ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+MODEL_ENDINGS = (".safetensors", ".gguf", ".pth", ".pt", ".bin", ".ckpt")
 
 
 class NodeError(Exception):

@@ -11,8 +11,9 @@ PRUNE = 16  # features that decide whether an exemplar's token is read at all
 FORMAT = "1"
 FORMAT_KEY = "mdit.format"
 CONFIG_KEY = "mdit.config"
+LATENT_RATIOS = {"pixel": 1, "sd15": 8, "sdxl": 8, "sd3": 8, "flux": 8, "autoencoder": 16}  # pixels along a cell's side
 CHOICES = {
-    "latent_format": ("pixel", "sd15", "sdxl", "sd3", "flux"),
+    "latent_format": tuple(LATENT_RATIOS),
     "qk_norm": ("rms", "none"),
     "pos": ("rope2d", "sincos"),
     "mask_tokenizer": ("vae_palette", "class_embed"),
@@ -55,6 +56,7 @@ class MDiTConfig:
     mlp_ratio: hidden width over width of the image, text and mask stream.
     latent_format, qk_norm, pos, mask_tokenizer, mask_vec: one of CHOICES each.
     rope_theta: base of the rotary frequencies.
+    position_scale: distance of neighbouring tokens; below 1, a finer grid covers the positions of a coarser one.
     mask_classes, mask_cells: classes, and label cells along a token's side, of `class_embed` tokens.
     text_reads_mask: whether text queries read the mask.
     palette: colors of the classes for `vae_palette` tokens; empty for the standard ones.
@@ -94,6 +96,7 @@ class MDiTConfig:
     proxy_window: int = 0
     exemplar_blocks: tuple[int, ...] = ()
     exemplar_candidates: int = 4
+    position_scale: float = 1.0
 
     def __post_init__(self):
         if isinstance(self.mlp_ratio, (int, float)):
@@ -106,8 +109,9 @@ class MDiTConfig:
                 raise ValueError(f"mdit.config: {name} is '{getattr(self, name)}', must be one of {', '.join(allowed)}")
         if self.width % self.heads or (self.width // self.heads) % 4:
             raise ValueError(f"mdit.config: width {self.width} over {self.heads} heads must give a multiple of 4")
-        if self.patch % self.mask_cells:
-            raise ValueError(f"mdit.config: mask_cells {self.mask_cells} does not divide patch {self.patch}")
+        side = self.patch * LATENT_RATIOS[self.latent_format]
+        if side % self.mask_cells:
+            raise ValueError(f"mdit.config: mask_cells {self.mask_cells} does not divide the {side} pixels of a token")
         if self.proxy_window < 0:
             raise ValueError(f"mdit.config: proxy_window {self.proxy_window} must be 0 (off) or the side of a window")
         blocks = self.exemplar_blocks

@@ -21,6 +21,7 @@ from ..shared.parts import load_parts
 from ..shared.weight_files import (
     check_layout, name_file, read_shapes, read_weights, store_header, take_header, take_out)
 from .config import CONFIG_KEY, MDiTConfig
+from .latents import AutoencoderLatent, build_autoencoder
 from .mask import CONDITIONING_KEY
 from .model import MDiT
 from .reader import StandAloneReader
@@ -43,8 +44,8 @@ class MDiTModelConfig(comfy.supported_models_base.BASE):
     unet_extra_config = {}
     sampling_settings = {"shift": 1.0, "multiplier": 1.0}
 
-    def __init__(self, config: MDiTConfig):
-        self.latent_format = LATENT_FORMATS[config.latent_format]
+    def __init__(self, config: MDiTConfig, header: dict[str, str]):
+        self.latent_format = LATENT_FORMATS.get(config.latent_format) or partial(AutoencoderLatent, header)
         super().__init__({"config": config})
         # FLUX (width 3072, patch 2) has 3.1: activations grow with the width and with the tokens per latent cell.
         self.memory_usage_factor = 3.1 * config.width / 3072 * 4 / config.patch ** 2
@@ -88,7 +89,8 @@ class MDiTBaseModel(BaseModel):
                              "model alone by 'ModelSave'")
         if clip_vision_state_dict is not None:
             raise ValueError("clip_vision: an MDiT file holds none: save the model by 'Save Checkpoint'")
-        parts = {**unet_state_dict, **store_header(self.diffusion_model.config.to_metadata())}
+        header = self.diffusion_model.config.to_metadata() | getattr(self.latent_format, "header", {})
+        parts = {**unet_state_dict, **store_header(header)}
         for name, weight in text.items():
             parts[name if name == TEXT_KEY else TEXT_PREFIX + name] = weight
         for name, weight in (vae_state_dict or {}).items():
@@ -150,7 +152,7 @@ def read_config(file: MDiTFile) -> MDiTConfig:
 def build_mdit(file: MDiTFile, dtype: torch.dtype | None, disable_dynamic: bool = False):
     if holds_text_encoder_alone(file.header):
         return None
-    model_config = MDiTModelConfig(read_config(file))
+    model_config = MDiTModelConfig(read_config(file), file.header)
     set_dtype(model_config, file.model, dtype)
     model = MDiTBaseModel(model_config, device=comfy.model_management.unet_offload_device())
     check_layout(file.model, read_shapes(model.diffusion_model), file.path, SOURCE)
@@ -179,4 +181,6 @@ def build_vae(file: MDiTFile, disable_dynamic: bool = False) -> comfy.sd.VAE | N
     if not weights:
         logging.info("The MDiT file contains no VAE: load the %s VAE with 'Load VAE'", latent_format)
         return None
+    if latent_format == "autoencoder":
+        return build_autoencoder(file.header, weights, file.path, SOURCE)
     return comfy.sd.VAE(sd=weights)

@@ -149,7 +149,9 @@ class MDiT(nn.Module):
 
     def encode_positions(self, positions: Tensor, transformer_options) -> tuple[Tensor | None, Tensor | None]:
         """For (M, 2) either what is added to the tokens (M, d), or what rotates q and k (1, 1, M, D/2, 2, 2)."""
-        axes = rescale_positions(positions, transformer_options).unbind(-1)
+        scale = self.config.position_scale
+        centered = scale * positions + (scale - 1) / 2  # the center of a token stays where it is in the image
+        axes = rescale_positions(centered, transformer_options).unbind(-1)
         if self.config.pos == "sincos":
             quarter = self.config.width // 2
             return torch.cat([timestep_embedding(axis, quarter, time_factor=1.0) for axis in axes], dim=-1), None

@@ -105,10 +105,12 @@ def text(width: int, pooled: int, seed: int = 0) -> dict:
 
 INTERACTION = node("MDiT_LoadInteractDiffusion", weights_name="stand-in-interactdiffusion.pth")
 ADAPTER = {"CLIPTextEncode": [text(bases.CONTEXT, bases.POOLED)], "ControlNetLoader": [None],
-           "ControlNetApplyAdvanced": ["positive", "negative"]}
+           "ControlNetApplyAdvanced": ["positive", "negative"], "ACN_ControlNetLoaderAdvanced": [None],
+           "ACN_AdvancedControlNetApply_v2": ["positive", "negative"]}
 SUBJECT, SCENE = ([unet(name), None, vae("taesd"), None] for name in ("subject", "scene"))
 SWAPS = {  # by a sign in the names of the model files: what stands in for each output of a node
-    "flux1": ADAPTER | {"UNETLoader": [unet("flux")], "DualCLIPLoader": [None], "VAELoader": [vae("taef1")]},
+    "flux1": ADAPTER | {"UNETLoader": [unet("flux")], "UnetLoaderGGUF": [unet("flux")], "DualCLIPLoader": [None],
+                        "VAELoader": [vae("taef1")]},
     "sd3": ADAPTER | {"CheckpointLoaderSimple": [unet("sd3"), None, vae("taef1")]},
     "v1-5": {"CheckpointLoaderSimple": [(INTERACTION, 1), (INTERACTION, 2), (INTERACTION, 3)],
              "MDiT_LoadInteractDiffusion": [(INTERACTION, 0)]},

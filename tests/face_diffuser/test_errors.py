@@ -108,6 +108,9 @@ def test_regions():
     for broken in (mask[:0], mask.log() * torch.inf):
         with pytest.raises(ValueError, match=r"region: a mask of shape .\d, 5, 6. cannot be read"):
             read_region(broken)
+    for empty in (torch.zeros(1, 64, 64), torch.zeros(1, 8, 8)):
+        with pytest.raises(ValueError, match="region: the mask is empty, so the subject model could win nowhere"):
+            read_region(empty)
     with pytest.raises(ValueError, match="region: .*far from every entry of the palette"):
         read_region(torch.full((1, 5, 6, 3), 0.3))
 

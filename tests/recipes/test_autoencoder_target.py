@@ -1,6 +1,4 @@
 """Training of the autoencoder, on a tiny scale."""
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -8,8 +6,9 @@ from safetensors import safe_open
 
 from mditface.mdit.labelmap import CLASSES
 from mditface.mdit.mditface.autoencoder import Autoencoder, AutoencoderConfig
+from mditface.mdit.mditface.latents import LatentStatistics
 from mditface.mdit.recipes.targets.autoencoder import (
-    EYES, FILE_PREFIX, LATENT_KEY, Perception, blur, measure_laplacian, weigh_classes,
+    EYES, FILE_PREFIX, Perception, blur, measure_laplacian, weigh_classes,
 )
 from mditface.tests.recipes.tiny_targets import target_of
 from mditface.tests.training.tiny_targets import fitted
@@ -24,12 +23,11 @@ def test_it_learns_and_its_file_holds_what_the_model_needs(paths):
     assert target.measure()["psnr"] > before + 3
     with safe_open(paths["weights"], "pt") as file:
         config = AutoencoderConfig.from_metadata(file.metadata())
-        latent = json.loads(file.metadata()[LATENT_KEY])
+        latent = LatentStatistics.from_metadata(file.metadata())
         sd = {name.removeprefix(FILE_PREFIX): file.get_tensor(name) for name in file.keys()}
     coder = Autoencoder(config)
     coder.load_state_dict(sd)
-    assert len(latent["mean"]) == len(latent["deviation"]) == len(latent["rgb_factors"]) == config.channels
-    assert min(latent["deviation"]) > 0 and len(latent["rgb_bias"]) == 3
+    assert len(latent.mean) == config.channels and min(latent.deviation) > 0 and len(latent.rgb_bias) == 3
 
 
 def test_crops_grow_in_the_last_fifth(paths):

@@ -1,7 +1,6 @@
 """The bundled model's autoencoder, trained on crops of renders (docs/design/bundled-model.md, section 6)."""
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from ...datasets.augment import mirror, normalize
 from ...datasets.mapped import MappedRenders
 from ...labelmap import CLASSES
 from ...mditface.autoencoder import Autoencoder, AutoencoderConfig
+from ...mditface.latents import LatentStatistics
 from ...parsing import WEIGHTS as PARSER_WEIGHTS
 from ...parsing import load_parser
 from ...training.data import make_step_rng
@@ -25,7 +25,6 @@ from ...training.targets.base import Batches, make_optimizers
 
 PREFIX = "autoencoder."
 FILE_PREFIX = "vae."  # of the weights in a stand-alone MDiT file
-LATENT_KEY = "mdit.latent"
 EYES = [CLASSES.index(name) for name in ("l_eye", "r_eye")]
 FEATURES = [CLASSES.index(name) for name in ("l_brow", "r_brow", "nose", "u_lip", "l_lip", "mouth")]
 CLASS_WEIGHTS = {"l_eye": 4, "r_eye": 4, "u_lip": 2.5, "l_lip": 2.5, "mouth": 2.5, "l_brow": 2, "r_brow": 2,
@@ -215,14 +214,14 @@ class AutoencoderTarget:
         if PARSER_WEIGHTS.is_file():
             parser = load_parser()
             for name, images in (("made", made), ("true", true)):
-                scores = [parser.measure_agreement(np.ascontiguousarray(image), np.array(label))["mean_iou"]
+                scores = [parser.measure_agreement(np.array(image), np.array(label))["mean_iou"]
                           for image, label in zip(images, self.heldout.labels)]
                 found[f"mean_iou/{name}"] = float(np.mean(scores))
         return found
 
     @torch.no_grad()
-    def describe_latents(self) -> dict[str, list]:
-        """Mean and deviation of each channel, and the colours that a preview gives it, by least squares."""
+    def describe_latents(self) -> LatentStatistics:
+        """Statistics of the first training images; a preview's colours by least squares."""
         coder = self.module.autoencoder
         device = next(coder.parameters()).device
         images = torch.from_numpy(np.array(self.faces.images[:STATISTICS_COUNT])).permute(0, 3, 1, 2)
@@ -232,13 +231,12 @@ class AutoencoderTarget:
         colors = F.avg_pool2d(normalize(images), coder.config.ratio).movedim(1, -1).flatten(0, -2)
         standard = torch.cat([standard, torch.ones(len(standard), 1)], dim=1)
         factors = torch.linalg.lstsq(standard, colors).solution  # (C + 1, 3)
-        return {"mean": mean.tolist(), "deviation": deviation.tolist(), "rgb_factors": factors[:-1].tolist(),
-                "rgb_bias": factors[-1].tolist()}
+        return LatentStatistics(mean.tolist(), deviation.tolist(), factors[:-1].tolist(), factors[-1].tolist())
 
     def save(self, path: Path, weights: dict[str, Tensor]) -> None:
         """Weights in half precision as a stand-alone file holds them; sizes and latents' statistics in the header."""
         sd = {FILE_PREFIX + name.removeprefix(PREFIX): w.half().contiguous()
               for name, w in weights.items() if name.startswith(PREFIX)}
         path.parent.mkdir(parents=True, exist_ok=True)
-        header = self.module.autoencoder.config.to_metadata() | {LATENT_KEY: json.dumps(self.describe_latents())}
+        header = self.module.autoencoder.config.to_metadata() | self.describe_latents().to_metadata()
         save_file(sd, path, header)

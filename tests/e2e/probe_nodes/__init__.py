@@ -3,6 +3,7 @@ import functools
 import gc
 import json
 import time
+from pathlib import Path
 
 import torch
 
@@ -166,6 +167,15 @@ class Conditioning:
         return {"ui": {"text": [json.dumps(conditioning[0][0][0, :, 0].tolist())]}}
 
 
-NODE_CLASS_MAPPINGS = {f"Probe_{node.__name__}": node
+def declare(described: dict) -> type:
+    """A node of another pack as foreign.json describes it: host and front end know its sockets; it never runs."""
+    return type("Foreign", (), {
+        "INPUT_TYPES": classmethod(lambda cls: described["input"]), "FUNCTION": "absent", "CATEGORY": "probe",
+        "RETURN_TYPES": tuple(described["output"]), "RETURN_NAMES": tuple(described["output_name"])})
+
+
+FOREIGN = json.loads((Path(__file__).parent / "foreign.json").read_text())
+NODE_CLASS_MAPPINGS = {name: declare(described) for name, described in FOREIGN.items()}
+NODE_CLASS_MAPPINGS |= {f"Probe_{node.__name__}": node
                        for node in (SlowStatic, FailOnce, OtherModel, OtherVAE, RandomText, Keypoints, EmptyBatch,
                                     Inspect, Interactions, SubjectParts, Conditioning)}
