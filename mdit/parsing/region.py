@@ -165,7 +165,7 @@ def sample(image: Tensor, x: Tensor, y: Tensor, smooth: bool) -> Tensor:
 
 
 def to_computable(image: Tensor) -> Tensor:
-    """The image in a type in which every device resizes."""
+    """The image in a type in which PyTorch resizes on every device: not in half precision on a CPU."""
     return image if image.dtype == torch.float64 else image.float()
 
 
