@@ -61,7 +61,7 @@ class Form(NamedTuple):
         if radius:
             reach = np.clip(np.arange(side)[:, None] + [-radius, radius], 0, side - 1)
             return float((reach[:, 1] - reach[:, 0] + 1).mean() / side) ** 2
-        (entry,) = mask.store.cache.entries.values()
+        (entry,) = mask.store.list_entries()
         return entry[0][0].shape[2] / tokens
 
 

@@ -61,7 +61,7 @@ def draw_forms(loaded: host.LoadedMDiT, face: Sample, steps: int, seed: int, siz
     for name, (reduction, mode) in FORMS.items():
         mask = MaskInput(labels, torch.ones(len(CLASSES)), reduction)
         images[name] = draw_image(loaded, text, mask, mode, steps, seed, size)
-        (entry,) = mask.store.cache.entries.values()
+        (entry,) = mask.store.list_entries()
         keys[name] = entry[0][0].shape[2] / tokens
     images["none"] = draw_image(loaded, text, None, "auto", steps, seed, size)
     return images, keys

@@ -15,9 +15,9 @@ from ..mdit.face_diffuser.saliency import KERNEL, Prior
 from ..mdit.face_diffuser.stages import Borders, compute_leading_sigmas
 from ..mdit.face_diffuser.strip import draw_strip
 from ..mdit.face_diffuser.weights import load_face_diffuser
-from ..mdit.labelmap import to_indices
 from ..mdit.shared.conds import check_conditioning
 from .files import add_folder, check_file, find_file, list_files
+from .labelmap import read_and_tell
 from .loading import DTYPES
 from .types import FaceDiffuserSubject
 
@@ -36,12 +36,15 @@ def read_region(region: torch.Tensor | None) -> torch.Tensor | None:
         return None
     if region.ndim == 4 and region.shape[-1] in (3, 4):
         try:
-            return (to_indices(region) > 0).float()
+            return (read_and_tell(region) > 0).float()
         except ValueError as error:
             raise ValueError(f"region: {str(error).removeprefix('label_map: ')}") from error
     if region.ndim < 2 or 0 in region.shape or not region.isfinite().all():
         raise ValueError(f"region: a mask of shape {tuple(region.shape)} cannot be read, or has values that are not "
                          "finite: connect a MASK or a label map")
+    if not region.any():
+        raise ValueError("region: the mask is empty, so the subject model could win nowhere. 'Load Image' gives an "
+                         "empty mask for an image without transparency. Connect another mask, or none")
     return region.reshape(-1, *region.shape[-2:])
 
 

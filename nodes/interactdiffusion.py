@@ -1,6 +1,7 @@
 """InteractDiffusion nodes: subject, action and object in boxes, on Stable Diffusion 1.x models."""
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from ..mdit.interactdiffusion.schedule import ScheduleBySteps, ScheduleByTimeste
 from ..mdit.interactdiffusion.text import parse_interactions, parse_numbers
 from ..mdit.interactdiffusion.weights import load_interactdiffusion
 from ..mdit.shared.conds import check_conditioning
+from ..mdit.shared.fonts import find_missing
 from .editors import background_input, show_background
 from .files import add_folder, check_file, find_file, list_files
 from .types import Interactions, InteractionWeights
@@ -346,7 +348,14 @@ class PreviewInteractions(io.ComfyNode):
     def execute(cls, interactions, image=None, width=512, height=512) -> io.NodeOutput:
         images = torch.full((1, height, width, 3), 0.15) if image is None else image[..., :3]
         drawn = draw_layout(images, interactions)
-        return io.NodeOutput(drawn, ui=ui.PreviewImage(drawn, cls=cls))
+        preview = ui.PreviewImage(drawn, cls=cls).as_dict()
+        missing = find_missing(phrase for interaction in interactions for phrase in interaction[:3])
+        if missing:
+            report = (f"interactions: no font of this machine has the letters {' '.join(missing)}, so the image shows "
+                      "squares instead. The model reads the phrases as they are.")
+            logging.info(report)
+            preview |= {"text": (report,)}
+        return io.NodeOutput(drawn, ui=preview)
 
 
 NODES = (LoadInteractDiffusion, DrawInteractions, AddInteraction, InteractionsFromText, ApplyInteractDiffusion,

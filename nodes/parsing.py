@@ -9,12 +9,12 @@ import comfy.model_management
 import folder_paths
 from comfy_api.latest import io
 
-from ..mdit.labelmap import from_landmarks, to_image, to_indices
+from ..mdit.labelmap import find_doubts, from_landmarks, to_image
 from ..mdit.parsing import WEIGHTS, host, pasting, region
 from ..mdit.parsing.pasting import Patch
 from ..mdit.parsing.region import Region
 from .files import add_folder, check_file, find_file, list_files
-from .labelmap import CATEGORY, label_map_output
+from .labelmap import CATEGORY, label_map_output, read_and_tell
 from .types import FaceLandmarks, MDiTFaceParser
 
 FOLDER = "face_parsing"
@@ -146,7 +146,9 @@ class CropFace(io.ComfyNode):
         for picture, places in zip(image, squares):
             faces += [region.resize(region.crop(picture, square), size, size) for square in places]
         regions = [[square._asdict() for square in places] for places in squares]
-        return io.NodeOutput(torch.stack(faces), regions, region.describe_crops(squares, size))
+        doubts = [] if mask is None else [f"mask: it {doubt}" for doubt in find_doubts(mask)]
+        report = "\n".join([region.describe_crops(squares, size), *doubts])
+        return io.NodeOutput(torch.stack(faces), regions, report)
 
 
 class PasteFace(io.ComfyNode):
@@ -198,6 +200,9 @@ def list_masks(mask: torch.Tensor | None, count: int) -> list[torch.Tensor | Non
     """One mask (h, w) for each face, or None for each."""
     if mask is None:
         return [None] * count
+    if not mask.any():
+        raise ValueError("mask: the mask is empty, so nothing would be pasted. 'Load Image' gives an empty mask for an "
+                         "image without transparency. Connect another mask, or none")
     masks = list(mask.reshape(-1, *mask.shape[-2:]))
     if len(masks) not in (1, count):
         raise ValueError(f"mask: there are {len(masks)} masks for {count} faces. Connect one mask for each face, or "
@@ -245,7 +250,7 @@ class LabelMapFromLandmarks(io.ComfyNode):
     def execute(cls, face_landmarks, label_map=None) -> io.NodeOutput:
         size = tuple(face_landmarks["image_size"])
         frames = [read_landmarks(faces) for faces in face_landmarks["frames"]]
-        background = torch.zeros((1, *size), dtype=torch.uint8) if label_map is None else to_indices(label_map)
+        background = torch.zeros((1, *size), dtype=torch.uint8) if label_map is None else read_and_tell(label_map)
         if background.shape[1:] != size or len(background) not in (1, len(frames)):
             raise ValueError(f"label_map: the input has {len(background)} label maps of height and width "
                              f"{tuple(background.shape[1:])}, but the landmarks are of {len(frames)} images of {size}. "

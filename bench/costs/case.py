@@ -146,7 +146,7 @@ class Case:
         config = AdapterConfig(self.sizes.family, self.sizes.width, (self.doubles, len(self.counts) - self.doubles),
                                RANK, RANK, **window)
         adapter = Adapter(config, self.terms)
-        adapter.to(self.device)
+        adapter.terms.to(self.device)
         return MeteredReader(adapter, self.meter, self.counts)
 
     def bind_mask(self, mode: str) -> BoundMask:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..labelmap import CLASSES
+from .augment import mirror
 from .survey import survey
 
 ARRAYS = ("image", "label", "caption")
@@ -76,6 +77,10 @@ class Renders:
     def get_channels_first(self, index: Tensor) -> Tensor:
         """Images (B, 3, S, S) uint8."""
         return self.images[index].permute(0, 3, 1, 2)
+
+    def get_batch(self, index: Tensor, mirrored: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, S, S) and label maps (B, S, S) uint8, mirrored where the (B,) bools say so."""
+        return mirror(self.get_channels_first(index), self.labels[index], mirrored)
 
 
 def join(shards: list[dict[str, np.ndarray]], name: str) -> np.ndarray:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from ..shared.fonts import choose_font, compose
 from .interactions import Box, Interaction
 from .model import compute_action_boxes
 
@@ -23,13 +24,13 @@ DASH = 0.6  # fraction of a dash's period that is drawn
 
 
 class Pen(ImageDraw.ImageDraw):
-    """Draws on a layer in fractions of its size. Line width and font grow with the layer."""
+    """Draws on a layer in fractions of its size. Line width and letters grow with the layer."""
 
     def __init__(self, layer: Image.Image):
         super().__init__(layer)
         self.size = layer.size
         self.stroke = max(2, round(min(layer.size) / 200))
-        self.font = ImageFont.load_default(max(10 * OVERSAMPLING, min(layer.size) / 28))
+        self.letter_size = max(10 * OVERSAMPLING, min(layer.size) / 28)
 
     def to_pixels(self, position: Sequence[float]) -> np.ndarray:
         """(2,) in pixels of a position in fractions."""
@@ -70,7 +71,9 @@ class Pen(ImageDraw.ImageDraw):
         """White text on the color. `position` is its top left corner or its center; it is moved into the image."""
         if not text:
             return
-        left, top, right, bottom = self.textbbox((0, 0), text, self.font)
+        text = compose(text)
+        font = choose_font(text, self.letter_size)
+        left, top, right, bottom = self.textbbox((0, 0), text, font)
         extent = np.array([right - left, bottom - top]) + 4 * self.stroke
         corner = self.to_pixels(position)
         if centered:
@@ -78,7 +81,7 @@ class Pen(ImageDraw.ImageDraw):
         x, y = np.maximum(0, np.minimum(corner, np.array(self.size) - extent))
         self.rectangle((x, y, x + extent[0], y + extent[1]), (*color, LABEL_ALPHA))
         text_corner = (x + 2 * self.stroke - left, y + 2 * self.stroke - top)
-        self.text(text_corner, text, (255, 255, 255, 255), self.font)
+        self.text(text_corner, text, (255, 255, 255, 255), font)
 
 
 def draw_layout(images: Tensor, interactions: Sequence[Interaction]) -> Tensor:

@@ -4,6 +4,7 @@ docs/design/interactdiffusion.md, sections 8 and 13.
 """
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
 from ..shared.conds import CarriedCond, RowCond, find_places
 from .encode import EncodedInteractions, make_empty_interactions
-from .model import Grounding
+from .model import Grounding, InteractDiffusion
 from .schedule import ScheduleBySteps, ScheduleByTimestep, find_moment
 from .weights import InteractionWeights
 
@@ -118,12 +119,13 @@ class InteractionReader:
             chosen += [(cond, self.choose(kind, cond)) for cond in conds]
         if self.reading.strength and any(interactions is not self.none for _, interactions in chosen):
             check_uncompiled(guider.model_options["transformer_options"])
-            bound = {interactions: BoundInteractions(interactions, self.weights, noise.shape[-2:])
+            bound = {interactions: BoundInteractions(interactions, noise.shape[-2:])
                      for _, interactions in chosen}
             for cond, interactions in chosen:
                 cond["model_conds"] = {**cond["model_conds"], KEY: CarriedCond(bound[interactions]),
                                        ROWS_KEY: RowCond(torch.arange(noise.shape[0]))}
-                cond["additional_models"] = [*cond.get("additional_models", []), self.weights.patcher]
+                loaded = self.weights.copies.list_for(guider.model_patcher)
+                cond["additional_models"] = [*cond.get("additional_models", []), *loaded]
         return executor(noise, *args, **kwargs)
 
     def choose(self, kind: str, cond: dict) -> EncodedInteractions:
@@ -146,7 +148,8 @@ class InteractionReader:
                     chunk.cond.check_size(chunk.area, x)
                 patches = transformer_options.get("patches", {})
                 rows = [chunks[i] for i, _ in find_places(places, chunks, x)]
-                fusers = FuserPatch(self.weights.network.fusers, rows, scale)
+                network = self.weights.copies.find(executor.class_obj.current_patcher)
+                fusers = FuserPatch(network, rows, scale)
                 patches = {**patches, "middle_patch": [*patches.get("middle_patch", ()), fusers]}
                 transformer_options = {**transformer_options, "patches": patches}
         return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
@@ -156,32 +159,37 @@ class BoundInteractions:
     """Interactions in one run over latents of (height, width).
 
     Each fuser's keys and values of the interaction tokens are computed at its first call and stored until the run ends
-    (about 4.5 MB for one set of interactions in half precision).
+    (about 4.5 MB for one set of interactions in half precision). The host's multi-GPU calls from several threads, each
+    with a network on a device of its own.
     """
 
-    def __init__(self, interactions: EncodedInteractions, weights: InteractionWeights, latent: tuple[int, int]):
+    def __init__(self, interactions: EncodedInteractions, latent: tuple[int, int]):
         self.interactions = interactions
-        self.network = weights.network
         self.latent = tuple(latent)
-        self.tokens: dict[LatentArea | None, Tensor] = {}
-        self.entries: dict[tuple[int, LatentArea | None], tuple[Tensor, Tensor]] = {}
+        self.tokens: dict[tuple, Tensor] = {}
+        self.entries: dict[tuple, tuple[Tensor, Tensor]] = {}
+        self.lock = threading.Lock()
 
-    def find_entry(self, fuser: int, area: LatentArea | None, x: Tensor) -> tuple[Tensor, Tensor]:
+    def find_entry(self, network: InteractDiffusion, fuser: int, area: LatentArea | None, x: Tensor
+                   ) -> tuple[Tensor, Tensor]:
         """Keys and values (1, 3S, C) for a fuser and an area of the latent; None is the whole latent."""
-        if (fuser, area) not in self.entries:
-            if area not in self.tokens:
-                self.tokens[area] = self.compute_tokens(area, x.device)
-            tokens = self.tokens[area].to(x.dtype)
-            self.entries[fuser, area] = self.network.fusers[fuser].project_tokens(tokens)
-        return self.entries[fuser, area]
+        key = network, fuser, area, x.device, x.dtype
+        with self.lock:
+            if key not in self.entries:
+                tokens = self.find_tokens(network, area, x.device).to(x.dtype)
+                self.entries[key] = network.fusers[fuser].project_tokens(tokens)
+            return self.entries[key]
 
-    def compute_tokens(self, area: LatentArea | None, device: torch.device) -> Tensor:
+    def find_tokens(self, network: InteractDiffusion, area: LatentArea | None, device: torch.device) -> Tensor:
         """(1, 3S, E)"""
-        height, width = self.latent
-        h, w, top, left = area or (height, width, 0, 0)
-        fractions = (left / width, top / height, (left + w) / width, (top + h) / height)
-        grounding = self.interactions.crop_to(fractions).to_grounding(self.network.sizes)
-        return self.network.position_net(Grounding._make(tensor.to(device) for tensor in grounding))
+        key = network, area, device
+        if key not in self.tokens:
+            height, width = self.latent
+            h, w, top, left = area or (height, width, 0, 0)
+            fractions = (left / width, top / height, (left + w) / width, (top + h) / height)
+            grounding = self.interactions.crop_to(fractions).to_grounding(network.sizes)
+            self.tokens[key] = network.position_net(Grounding._make(tensor.to(device) for tensor in grounding))
+        return self.tokens[key]
 
     def check_size(self, area: LatentArea | None, x: Tensor):
         expected = tuple(area[:2]) if area else self.latent
@@ -194,8 +202,8 @@ class BoundInteractions:
 class FuserPatch:
     """The middle patch of one model call. `rows` are the interactions of each row of the batch."""
 
-    def __init__(self, fusers: torch.nn.ModuleList, rows: list[CarriedCond], scale: float):
-        self.fusers = fusers
+    def __init__(self, network: InteractDiffusion, rows: list[CarriedCond], scale: float):
+        self.network = network
         self.rows = rows
         self.scale = scale
 
@@ -204,7 +212,7 @@ class FuserPatch:
             raise ValueError(f"model: another node changes the batch from {len(self.rows)} to {x.shape[0]} rows inside "
                              "the network, which interactions cannot follow: remove that node")
         i = options["transformer_index"]
-        entries = [row.cond.find_entry(i, row.area, x) for row in self.rows]
+        entries = [row.cond.find_entry(self.network, i, row.area, x) for row in self.rows]
         keys = torch.cat([k for k, _ in entries])
         values = torch.cat([v for _, v in entries])
-        return self.fusers[i](x, keys, values, self.scale, options)
+        return self.network.fusers[i](x, keys, values, self.scale, options)

@@ -21,7 +21,7 @@ import comfy.sd
 import comfy.utils
 
 from ..shared.base_model import make_patcher
-from ..shared.parts import load_parts
+from ..shared.parts import DeviceCopies, load_parts
 from ..shared.weight_files import check_finite, check_layout, name_file, read_shapes, read_tensors, strip_wrappers
 from .model import COORDINATES, HEADS, InteractDiffusion, InteractDiffusionSizes
 
@@ -50,10 +50,12 @@ class InteractionWeights(NamedTuple):
     network: the position net and the fusers.
     patcher: holds the network for the host's memory management.
     blocks: name of the UNet's spatial transformer of each fuser.
+    copies: of the patcher, for other devices.
     """
     network: InteractDiffusion
     patcher: comfy.model_patcher.ModelPatcher
     blocks: tuple[str, ...]
+    copies: DeviceCopies
 
 
 class FileContent(NamedTuple):
@@ -118,7 +120,8 @@ def build_plugin(content: FileContent, disable_dynamic: bool = False) -> Interac
     network.requires_grad_(False)
     management = comfy.model_management
     devices = management.get_torch_device(), management.unet_offload_device()
-    return InteractionWeights(network, make_patcher(network, *devices, disable_dynamic), blocks)
+    patcher = make_patcher(network, *devices, disable_dynamic)
+    return InteractionWeights(network, patcher, blocks, DeviceCopies(patcher))
 
 
 def build_unet(content: FileContent, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher | None:

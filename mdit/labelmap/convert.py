@@ -70,6 +70,22 @@ def find_size(masks: Sequence[torch.Tensor], base: torch.Tensor | None = None) -
     return max((tuple(mask.shape[-2:]) for mask in real), key=math.prod, default=(0, 0))
 
 
+def find_doubts(mask: torch.Tensor) -> list[str]:
+    """What a host mask (..., H, W) of a region seems to be instead: an empty stand-in, a soft or an inverted mask."""
+    chosen = mask > 0.5
+    if not chosen.any():
+        is_stand_in = tuple(mask.shape[-2:]) == STAND_IN
+        reason = ", as 'Load Image' gives it for an image without transparency" if is_stand_in else ""
+        return [f"is empty{reason}. Connect a mask with pixels above 0.5."]
+    doubts = []
+    if is_soft(mask):
+        doubts.append("is soft. Its pixels above 0.5 count, all others do not.")
+    corners = chosen[..., ::max(1, mask.shape[-2] - 1), ::max(1, mask.shape[-1] - 1)]
+    if corners.all() and not chosen.all() and chosen.float().mean() > 0.5:
+        doubts.append("covers all corners and most of the image. If it is inverted, connect 'Invert Mask' before it.")
+    return doubts
+
+
 def is_soft(mask: torch.Tensor) -> bool:
     """Whether over 5 % of a mask that is not empty lies well between 0 and 1: more than a smooth edge."""
     between = (mask > 0.1) & (mask < 0.9)

@@ -11,7 +11,8 @@ from PIL import Image, ImageOps
 from .classes import CLASSES
 from .drawing import LONGEST_SIDE
 from .palettes import AUTO, DEFAULT_ORDER, DEFAULT_PALETTE
-from .reading import SIXTEEN_BIT, describe_table, is_stencil, make_table, read_label_maps
+from .reading import SIXTEEN_BIT, describe_table, is_stencil, read_label_maps
+from .tables import make_table
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 NUMBERS = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # modes of more than 8 bit

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from .classes import DISPLAY_NAMES
-from .edges import measure_range, remove_specks, repair_edges
-from .palettes import AUTO, DEFAULT_ORDER, DEFAULT_PALETTE, FOREIGN, ORDERS, PALETTES, Color
+from .edges import filter_square, is_blended, measure_range, repair_edges
+from .palettes import AUTO, DEFAULT_ORDER, DEFAULT_PALETTE, ORDERS, PALETTES, Color
+from .tables import Table, list_tables, make_table
 
 # Blended edges and compression leave a few per cent of odd colors in a good map; a photograph or a map in
 # another palette has most of its pixels far off.
@@ -18,50 +19,22 @@ MAX_FAR_FRACTION = 0.10
 # Flat areas have no blended edges: there, less than one pixel in 200 may have a color of no entry.
 MAX_FOREIGN_FRACTION = 0.005
 FLAT_RANGE = 8  # largest difference in a channel, of 255, among the 3 x 3 pixels of a flat area
+FLAT_REACH = 2  # pixels around a flat pixel that are flat, too, in an area that is no ring along an edge
 LEAST_WHITE = 0.2  # of what is not black in a mask: thin lines are mostly smooth edges
 FEWEST_FLAT = 64  # pixels; smaller areas say nothing about the palette
 # Distance, of 255, at which a color still counts as an entry of a color palette: lossless and compressed images.
 EXACT_DISTANCE = 1.5
 CLOSE_DISTANCE = 12.0
 KNOWN_FRACTION = 0.98  # of the flat pixels, which the entries of a recognized palette must explain
+LEAST_SHOWN = 0.001  # fraction of the image that must be no background
+MOST_COLORS = 1000  # the commonest colors of an image, which tell its palette
+MOST_AMBIGUOUS = 3  # entries of a map that can have another meaning in another palette
 SIXTEEN_BIT = 65535
 STENCIL = ("the image is black and white only, so it is a mask of one class and not a label map. Connect it "
            "to 'Build Label Map from Masks' as a mask, and name the class there.")
-
-
-class Table(NamedTuple):
-    """The colors of one kind of label-map image.
-
-    name: the palette, as errors and reports call it.
-    choice: the palette that a node must be set to, to read the image.
-    colors: (N, 3) 8-bit RGB of the entries.
-    order: a key of ORDERS, the class order of the entries.
-    """
-    name: str
-    choice: str
-    colors: np.ndarray
-    order: str
-
-    @property
-    def own_order(self) -> str | None:
-        """The class order, if the colors come with one other than the default."""
-        return self.order if self.order != DEFAULT_ORDER else None
-
-    @property
-    def is_gray(self) -> bool:
-        return bool((self.colors == self.colors[:, :1]).all())
-
-    @property
-    def gap(self) -> float:
-        """Distance between the two closest entries."""
-        differences = (self.colors[:, None].astype(float) - self.colors[None]).reshape(-1, 3)  # (N * N, 3)
-        distances = np.sqrt((differences ** 2).sum(-1)).reshape(len(self.colors), -1)
-        return distances[~np.eye(len(self.colors), dtype=bool)].min()
-
-    @property
-    def tolerance(self) -> float:
-        """Distance at which a color in a flat area still belongs to an entry: without doubt nearest to this entry."""
-        return self.gap / (4 if self.is_gray else 2)
+BLENDED = ("the image has grey indices that were blended at the edges, by resizing or compression: a level between "
+           "two classes is a third class. Resize label maps by nearest neighbour (nearest-exact), and save them as "
+           "PNG.")
 
 
 class Colors(NamedTuple):
@@ -89,26 +62,30 @@ def to_indices(image: torch.Tensor, palette: str = DEFAULT_PALETTE, order: str =
     return read_label_maps(image, palette, order).indices
 
 
-def read_label_maps(image: torch.Tensor, palette: str = DEFAULT_PALETTE, order: str = DEFAULT_ORDER) -> Reading:
+def read_label_maps(
+    image: torch.Tensor, palette: str = DEFAULT_PALETTE, order: str = DEFAULT_ORDER, keep_specks: bool = False,
+) -> Reading:
     """Class indices of label-map images, with a pixel of a blended edge in the class of a region next to it.
 
     image: (B, H, W, 3) in 0..1 of any float type; a fourth channel is ignored.
     palette: a key of PALETTES, or AUTO. order: a key of ORDERS, the class order of the palette's entries.
 
     Images whose pixels are all nearest to their entry without doubt are read pixel by pixel. In all others, edges
-    are repaired and specks removed (`edges`). Grey images of 16 bit with the levels 0, 1, 2, ... are read as indices.
+    are repaired and, unless `keep_specks`, specks removed (`edges`). Grey images of 16 bit with the levels 0, 1, 2, ...
+    are read as indices.
 
     A pixel is far when its nearest entry is further away than the two closest entries of the palette are from each
     other (51 of 255 for "colours"): such a color could belong to another class.
     Raises ValueError for a wrong shape, a value that is not finite, over 10 % far pixels, flat areas in colors that
-    are no entry, an image that another known palette explains better, and, with AUTO, an image that none explains.
+    are no entry, an image that another known palette explains better, blended indices, and, with AUTO, an image that
+    no palette explains.
     """
     check_image(image)
     images = image[..., :3].detach().cpu().float().clamp(0, 1).numpy()  # (B, H, W, 3)
     notes: list[str] = []
     indices = []
     for one in images:
-        labels, told = _read_one(one, palette, order)
+        labels, told = _read_one(one, palette, order, keep_specks)
         indices.append(labels)
         notes += [note for note in told if note not in notes]
     return Reading(torch.from_numpy(np.stack(indices)).to(image.device), notes)
@@ -120,7 +97,7 @@ def check_image(image: torch.Tensor) -> None:
         raise ValueError(f"label_map: expected images of shape (batch, height, width, 3), got {shape}.")
     if 0 in shape:
         raise ValueError(f"label_map: the batch is empty, shape {shape}. Connect at least one image.")
-    if not image.isfinite().all():
+    if not image.sum(dtype=torch.float64).isfinite():
         raise ValueError("label_map: the image has NaN or infinite values. Check the node that made the image.")
 
 
@@ -137,15 +114,16 @@ def read_rows(pixels: np.ndarray) -> tuple[np.ndarray, str | None]:
     Raises ValueError, as `read_label_maps` does, for an image in no known colors.
     """
     colors = count_colors(_encode(pixels))
-    table = recognize(colors.values, _count_for_choice(pixels, colors), DEFAULT_ORDER)
-    table = table or make_table(DEFAULT_PALETTE, DEFAULT_ORDER)
-    return _find_entries(pixels, colors, table), table.own_order
+    found = recognize(colors.values, _count_for_choice(pixels, colors), DEFAULT_ORDER, colors.counts)
+    table = found or make_table(DEFAULT_PALETTE, DEFAULT_ORDER)
+    return _find_entries(pixels, colors, table, found is not None), table.own_order
 
 
 def recognize_colors(colors: Sequence[Color]) -> tuple[list[int], str | None] | None:
     """Rows of exact colors in one known table, and the key of its own order, if any; None if no table has them all."""
     values = np.array(colors)
-    table = recognize(values, np.ones(len(values)), DEFAULT_ORDER)
+    once = np.ones(len(values))
+    table = recognize(values, once, DEFAULT_ORDER, once)
     if table is None:
         return None
     nearest, distance = find_nearest(values, table.colors)
@@ -154,27 +132,7 @@ def recognize_colors(colors: Sequence[Color]) -> tuple[list[int], str | None] | 
     return nearest.tolist(), table.own_order
 
 
-def make_table(palette: str, order: str) -> Table:
-    """A palette of PALETTES for a class order; grey indices count as far as the order does."""
-    length = len(ORDERS[order].classes)
-    colors = np.array(PALETTES[palette].colors)
-    if palette == "grey indices" and length > len(colors):
-        colors = np.arange(length)[:, None].repeat(3, axis=1)
-    return Table(palette, palette, colors[:length], order)
-
-
-def list_tables(order: str) -> list[Table]:
-    """Every kind of image that can be recognized, also with the channels red and blue swapped."""
-    tables = [make_table(palette, order) for palette in PALETTES]
-    for name, foreign in FOREIGN.items():
-        own = foreign.order or order
-        tables.append(Table(name, AUTO, np.array(foreign.colors)[:len(ORDERS[own].classes)], own))
-    swapped = [Table(f"{table.name} with red and blue swapped", AUTO, table.colors[:, ::-1], table.order)
-               for table in tables if not table.is_gray]
-    return tables + swapped
-
-
-def _read_one(image: np.ndarray, palette: str, order: str) -> tuple[np.ndarray, list[str]]:
+def _read_one(image: np.ndarray, palette: str, order: str, keep_specks: bool) -> tuple[np.ndarray, list[str]]:
     """Class indices (H, W) of an image (H, W, 3) in 0..1, and notes."""
     if _is_sixteen_bit(image):
         return _read_sixteen_bit(image, palette, order)
@@ -185,34 +143,73 @@ def _read_one(image: np.ndarray, palette: str, order: str) -> tuple[np.ndarray, 
         table = make_table(palette, order)
         entries = find_exact(codes, table.colors)
         if entries is not None:
+            _check_blended(entries, table)
             return map_entries(entries, table, notes)
     colors = count_colors(codes)
     if palette == AUTO:
-        table, notes = _choose_table(pixels, colors, order)
-    return map_entries(_find_entries(pixels, colors, table), table, notes)
+        table = _choose_table(pixels, colors, order)
+        notes = [describe_table(table)]
+    entries = _find_entries(pixels, colors, table, palette == AUTO, keep_specks)
+    if table.name == "index picture" and find_exact(codes, table.colors) is None:
+        notes.append("The grey levels of the label map were blended at the edges, by resizing or compression, and "
+                     "repaired. Narrow areas may be wrong: resize label maps by nearest neighbour, and save them as "
+                     "PNG.")
+    return map_entries(entries, table, notes)
 
 
-def _find_entries(pixels: np.ndarray, colors: Colors, table: Table) -> np.ndarray:
-    """The table's entries (H, W) of pixels (H, W, 3) uint8. Raises ValueError if the table does not fit."""
+def _find_entries(
+    pixels: np.ndarray, colors: Colors, table: Table, is_found: bool, keep_specks: bool = False,
+) -> np.ndarray:
+    """The table's entries (H, W) of pixels (H, W, 3) uint8.
+
+    is_found: whether the table was found from the image, not chosen. Raises ValueError if the table does not fit.
+    """
     nearest, distance = find_nearest(colors.values, table.colors)
-    _check_palette(pixels, colors, table, nearest, distance)
+    _check_palette(pixels, colors, table, is_found, nearest, distance)
     entries = nearest.astype(np.uint8)[colors.pixel]
+    _check_blended(entries, table)
     if (distance > table.tolerance).any():
-        entries = repair_edges(pixels, entries, distance[colors.pixel], table.colors, table.tolerance)
-        entries = remove_specks(entries)
+        away = distance[colors.pixel]  # (H, W)
+        entries = repair_edges(pixels, entries, away, table.colors, table.tolerance, keep_specks)
         _check_loss(nearest[colors.pixel], entries, table)
     return entries
 
 
 def map_entries(entries: np.ndarray, table: Table, notes: list[str]) -> tuple[np.ndarray, list[str]]:
     """Class indices (H, W) of entries (H, W), and notes with more where the reading is in doubt or loses areas."""
-    classes, unmapped = ORDERS[table.order].classes, ORDERS[table.order].unmapped
+    classes, unmapped = np.array(ORDERS[table.order].classes, np.uint8), ORDERS[table.order].unmapped
     counts = np.bincount(entries.ravel(), minlength=len(classes))
-    notes = notes + _warn_of_stencil(np.flatnonzero(counts), table)
+    shown = np.flatnonzero(counts)
+    notes = notes + (_warn_of_stencil(shown, table) or _warn_of_others(shown, table))
     lost = [f"{name} ({counts[k] / entries.size:.1%})" for k, name in unmapped.items() if counts[k]]
     if lost:
         notes.append(f"No class fits these areas, so they became background: {', '.join(lost)}.")
-    return np.array(classes, np.uint8)[entries], notes
+    faces = counts[:len(classes)][classes > 0].sum() / entries.size
+    if faces < LEAST_SHOWN:
+        share = "alone" if faces == 0 else f"to {1 - faces:.2%}"
+        notes.append(f"The label map is background {share}. If it should show a face, check the node that made it, "
+                     "and the palette.")
+    return classes[entries], notes
+
+
+def _warn_of_others(shown: np.ndarray, table: Table) -> list[str]:
+    """A note if the few colors of the shown entries have other meanings in another palette."""
+    if not 2 <= len(shown) <= MOST_AMBIGUOUS:
+        return []
+    colors = table.colors[shown]
+    names = _name_classes(shown, table)
+    for other in list_tables(table.order):
+        entries, distance = find_nearest(colors, other.colors)
+        if not distance.any() and _name_classes(entries, other) != names:
+            remedy = ("Choose that palette" if other.choice != AUTO else "Repaint them in palette colours")
+            return [f'The colours of the label map were read as {names} in the palette "{table.name}". They also fit '
+                    f'the palette "{other.name}", as {_name_classes(entries, other)}. {remedy} if the classes are '
+                    "wrong."]
+    return []
+
+
+def _name_classes(entries: np.ndarray, table: Table) -> str:
+    return ", ".join(DISPLAY_NAMES[ORDERS[table.order].classes[k]] for k in entries)
 
 
 def find_exact(codes: np.ndarray, colors: np.ndarray) -> np.ndarray | None:
@@ -253,21 +250,26 @@ def find_nearest(values: np.ndarray, colors: np.ndarray) -> tuple[np.ndarray, np
 
 # Does the palette fit?
 
-def recognize(values: np.ndarray, counts: np.ndarray, order: str) -> Table | None:
+def recognize(values: np.ndarray, counts: np.ndarray, order: str, every: np.ndarray) -> Table | None:
     """The kind of image whose flat areas have these colors (U, 3) on these numbers of pixels (U,); None for none.
 
-    Of several kinds, the one with most pixels exactly in an entry, then the first of the list. The colors of other
-    programs must be at least three: any two colors are in some table.
+    every: (U,), the pixels of each color in the whole image.
+    Of several kinds, the one with most pixels exactly in an entry, then with most of the whole image if several entries
+    are shown, then the first of the list. The colors of other programs must be at least three: any two colors are in
+    some table.
     """
-    best, score = None, (0.0, 0.0)
+    best, score = None, (0.0, -1)
+    commonest = np.argsort(-counts - every, kind="stable")[:MOST_COLORS]
+    values, counts, every = values[commonest], counts[commonest], every[commonest]
     for table in list_tables(order):
         nearest, distance = find_nearest(values, table.colors)
-        close = counts[distance <= min(CLOSE_DISTANCE, table.tolerance)].sum() / counts.sum()
+        is_close = distance <= min(CLOSE_DISTANCE, table.tolerance)
         exact = counts[distance <= _exact_distance(table)].sum() / counts.sum()
-        if close < KNOWN_FRACTION or table.choice == AUTO and _count_entries(nearest, counts) < 3:
-            continue
-        if (round(exact, 3), close) > score:
-            best, score = table, (round(exact, 3), close)
+        is_known = counts[is_close].sum() >= KNOWN_FRACTION * counts.sum()
+        shown = _count_entries(nearest, counts)
+        found = round(exact, 2), every[is_close].sum() if shown > 1 else 0
+        if is_known and found > score and (table.choice != AUTO or shown >= 3):
+            best, score = table, found
     return best
 
 
@@ -292,23 +294,19 @@ def _count_for_choice(pixels: np.ndarray, colors: Colors) -> np.ndarray:
     return counts if counts.sum() >= FEWEST_FLAT else colors.counts
 
 
-def _choose_table(pixels: np.ndarray, colors: Colors, order: str) -> tuple[Table, list[str]]:
-    """The kind of an image for "auto", and notes how it was read."""
+def _choose_table(pixels: np.ndarray, colors: Colors, order: str) -> Table:
+    """The kind of an image for "auto". Raises ValueError if no palette explains it."""
     counts = _count_for_choice(pixels, colors)
     if _is_stencil(colors, counts):
         raise ValueError(f"label_map: {STENCIL}")
-    table = recognize(colors.values, counts, order)
+    table = recognize(colors.values, counts, order, colors.counts)
     if table is None:
         raise ValueError(f"label_map: the image fits no known palette, {_describe_levels(colors, counts)}. Choose the "
                          "palette of the label map, or repaint the areas in palette colours. A photograph needs a "
                          "face parser first.")
     spread = make_table("index picture", order)
-    shown = colors.values[counts > 0]
-    if table.name != "grey indices" or find_nearest(shown, spread.colors)[1].any():
-        return table, [describe_table(table)]
-    classes = find_nearest(shown, table.colors)[0]
-    names = " and ".join(DISPLAY_NAMES[ORDERS[order].classes[k]] for k in sorted(classes))
-    return spread, [describe_table(spread), f'Its grey levels also fit the palette "grey indices", as {names}.']
+    is_spread = table.name == "grey indices" and not find_nearest(colors.values[counts > 0], spread.colors)[1].any()
+    return spread if is_spread else table
 
 
 def describe_table(table: Table) -> str:
@@ -353,8 +351,10 @@ def _sample(values: np.ndarray, counts: np.ndarray) -> str:
     return " and ".join(str(tuple(color)) for color in commonest.tolist())
 
 
-def _check_palette(pixels: np.ndarray, colors: Colors, table: Table, nearest: np.ndarray, distance: np.ndarray) -> None:
-    """Refuses an image that is not in the palette.
+def _check_palette(
+    pixels: np.ndarray, colors: Colors, table: Table, is_found: bool, nearest: np.ndarray, distance: np.ndarray,
+) -> None:
+    """Refuses an image that is not in the palette. A palette found from the flat areas fits, whatever the edges are.
 
     nearest, distance: (U,), (U,), the nearest entry of each color.
     """
@@ -364,11 +364,12 @@ def _check_palette(pixels: np.ndarray, colors: Colors, table: Table, nearest: np
     flat = _find_flat(pixels, colors)  # (U,)
     told = flat.sum() >= FEWEST_FLAT
     other = _describe_other(colors, flat, table, distance) if told else None
-    _check_far(colors, distance > table.gap, table.name, other)
+    if not is_found:
+        _check_far(colors, distance > table.gap, table.name, other)
     if other is not None:
         raise ValueError(f"label_map: {other}")
     if told:
-        _check_foreign(colors, flat, table, distance)
+        _check_foreign(pixels, colors, table, distance)
         _check_background(colors, flat, table, nearest)
 
 
@@ -380,14 +381,16 @@ def _describe_other(colors: Colors, flat: np.ndarray, table: Table, distance: np
     values = colors.values
     if table.name != "index picture" and _is_stencil(colors, flat):
         return STENCIL
-    other = recognize(values[flat > 0], flat[flat > 0], table.order)
+    explained = flat[distance <= min(CLOSE_DISTANCE, table.tolerance)].sum() / flat.sum()
+    exact = flat[distance <= _exact_distance(table)].sum() / flat.sum()
+    if min(explained, exact) >= 1 - MAX_FOREIGN_FRACTION:
+        return None
+    other = recognize(values, flat, table.order, colors.counts)
     if other is None or other.name == table.name:
         return None
     nearest, other_distance = find_nearest(values, other.colors)
     if _count_entries(nearest, flat) < 2:
         return None
-    explained = flat[distance <= min(CLOSE_DISTANCE, table.tolerance)].sum() / flat.sum()
-    exact = flat[distance <= _exact_distance(table)].sum() / flat.sum()
     other_exact = flat[other_distance <= _exact_distance(other)].sum() / flat.sum()
     if explained >= 1 - MAX_FOREIGN_FRACTION and exact >= other_exact - MAX_FOREIGN_FRACTION:
         return None
@@ -407,16 +410,18 @@ def _check_far(colors: Colors, far: np.ndarray, palette: str, other: str | None)
             f"example {samples} as (r, g, b). {other[0].upper() + other[1:] if other else remedy}")
 
 
-def _check_foreign(colors: Colors, flat: np.ndarray, table: Table, distance: np.ndarray) -> None:
-    foreign = (distance > table.tolerance) & (flat > 0)
-    pixels = flat[foreign].sum()
-    fraction = pixels / colors.counts.sum()
-    if fraction > MAX_FOREIGN_FRACTION and pixels >= FEWEST_FLAT:
-        samples = _sample(colors.values[foreign], flat[foreign])
+def _check_foreign(pixels: np.ndarray, colors: Colors, table: Table, distance: np.ndarray) -> None:
+    """Refuses flat areas, 7 pixels wide and wider, in colors of no entry. Narrower ones are rings along edges."""
+    foreign = (distance > table.tolerance)[colors.pixel] & (measure_range(pixels) <= FLAT_RANGE)  # (H, W)
+    inner = ~filter_square(np.logical_or, ~foreign, FLAT_REACH)
+    counts = np.bincount(colors.pixel[foreign & filter_square(np.logical_or, inner, FLAT_REACH)],
+                         minlength=len(colors.values))  # (U,)
+    fraction = counts.sum() / colors.counts.sum()
+    if fraction > MAX_FOREIGN_FRACTION and counts.sum() >= FEWEST_FLAT:
         raise ValueError(
             f'label_map: flat areas, {fraction:.1%} of the pixels, have colours that are no entry of the palette '
-            f'"{table.name}", for example {samples} as (r, g, b). Choose the palette of the label map ("auto" tries '
-            "all), or repaint these areas in palette colours.")
+            f'"{table.name}", for example {_sample(colors.values[counts > 0], counts[counts > 0])} as (r, g, b). '
+            'Choose the palette of the label map ("auto" tries all), or repaint these areas in palette colours.')
 
 
 def _check_background(colors: Colors, flat: np.ndarray, table: Table, nearest: np.ndarray) -> None:
@@ -441,19 +446,24 @@ def _check_loss(nearest: np.ndarray, entries: np.ndarray, table: Table) -> None:
             "without smooth edges.")
 
 
-# Images of 16 bit
+# Class indices
 
 def _is_sixteen_bit(image: np.ndarray) -> bool:
-    """Whether an image (H, W, 3) in 0..1 has the grey levels 0, 1, 2, ... of 65535 and none above 255."""
+    """Whether an image (H, W, 3) in 0..1 is grey, with levels up to 255 of 65535 and none above."""
     brightest = image.max() * SIXTEEN_BIT
     if not 0.9 < brightest < 255.5:
         return False
-    levels = image * SIXTEEN_BIT  # (H, W, 3)
-    return bool((levels == levels[..., :1]).all() and np.abs(levels - levels.round()).max() < 0.1)
+    return bool((image == image[..., :1]).all())
+
+
+def _check_blended(entries: np.ndarray, table: Table) -> None:
+    if table.choice == "grey indices" and is_blended(entries):
+        raise ValueError(f"label_map: {BLENDED}")
 
 
 def _read_sixteen_bit(image: np.ndarray, palette: str, order: str) -> tuple[np.ndarray, list[str]]:
-    entries = (image[..., 0] * SIXTEEN_BIT).round().astype(np.int64)  # (H, W)
+    levels = image[..., 0] * SIXTEEN_BIT  # (H, W)
+    entries = levels.round().astype(np.int64)
     classes = len(ORDERS[order].classes)
     if palette not in (AUTO, "grey indices"):
         raise ValueError(f"label_map: the image has class indices of 16 bit, the grey levels 0 to {entries.max()} of "
@@ -461,5 +471,9 @@ def _read_sixteen_bit(image: np.ndarray, palette: str, order: str) -> tuple[np.n
     if entries.max() >= classes:
         raise ValueError(f"label_map: the image has class indices of 16 bit up to {entries.max()}, but the class order "
                          f'"{order}" ends at {classes - 1}. Choose the class order of the label map.')
+    table = make_table("grey indices", order)
+    if np.abs(levels - entries).max() > 0.1:
+        raise ValueError(f"label_map: {BLENDED}")
+    _check_blended(entries, table)
     notes = [f'The label map was read as "grey indices" of 16 bit, class order "{order}".']
-    return map_entries(entries, make_table("grey indices", order), notes)
+    return map_entries(entries, table, notes)

@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 import torch.nn as nn
@@ -39,6 +40,7 @@ class RunReport:
     reads: dict[str, list[int]] = field(default_factory=dict)
     replacements: dict[str, None] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)  # of what threads count
 
     def __str__(self) -> str:
         line = (f"static passes {self.passes}, cache hits {self.hits}, cache bytes {self.bytes}, "
@@ -59,11 +61,17 @@ def restore(x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     return (x * scale).to(dtype)
 
 
+class Fetched(NamedTuple):
+    """A block's tensors on the device, and the stream that is still copying them, or None."""
+    parts: list[Tensor]
+    stream: object
+
+
 class StaticEntry:
     """Keys and values (b, H, M, D) of every block, with the logits' bias (b, M) of merged tokens or None.
 
     Indexing gives a block's pair on the device of the computation, wherever the entry is stored. From RAM the next
-    block is copied while this one is in use.
+    block is copied while this one is in use, by any number of groups of rows.
 
     resident: false for an entry that stays in RAM by the user's choice. The host neither counts nor loads it.
     hits: how often a run found the entry.
@@ -75,37 +83,36 @@ class StaticEntry:
     def __init__(self, kv: Iterable[tuple[Tensor, Tensor]], bias: Tensor | None, eight_bit: bool):
         self.blocks = []
         self.bias = bias
-        self.ahead = None  # the next block, while it is copied
+        self.fetched: dict[int, Fetched] = {}  # of an entry in RAM: the block in use and the next one
         for k, v in kv:
             self.device = k.device
             self.dtype = k.dtype
             self.blocks.append((*quantize(k), *quantize(v)) if eight_bit else (compact(k), compact(v)))
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        block = self.ahead
-        self.ahead = None
-        if block is None or block[0] != i:
-            block = self.fetch(i)
-        if self.stored_on != self.device and i + 1 < len(self.blocks):
-            self.ahead = self.fetch(i + 1)
-        _, parts, stream = block
-        comfy.model_management.sync_stream(self.device, stream)
+        parts = self.blocks[i] if self.stored_on == self.device else self.read_ahead(i)
         if len(parts) == 2:
             return parts[0], parts[1]
         k, k_scale, v, v_scale = parts
         return restore(k, k_scale, self.dtype), restore(v, v_scale, self.dtype)
 
-    def fetch(self, i: int) -> tuple[int, list[Tensor], object]:
-        """i, block i's tensors on the device, and the stream that is still copying them from RAM, or None."""
+    def read_ahead(self, i: int) -> list[Tensor]:
+        """The tensors of block i of an entry in RAM, while the next block is on its way."""
+        following = [i + 1] if i + 1 < len(self.blocks) else []
+        self.fetched = {j: self.fetched.get(j) or self.fetch(j) for j in [i, *following]}
+        parts, stream = self.fetched[i]
+        comfy.model_management.sync_stream(self.device, stream)
+        return parts
+
+    def fetch(self, i: int) -> Fetched:
+        """Copies block i from RAM to the device."""
         management = comfy.model_management
-        if self.stored_on == self.device:
-            return i, list(self.blocks[i]), None
         stream = management.get_offload_stream(self.device)
         if stream is not None:  # the computation may still read the stream's next buffer
             stream.wait_stream(management.current_stream(self.device))
         non_blocking = management.device_supports_non_blocking(self.device)
         copies = [management.cast_to(x, None, self.device, non_blocking, stream=stream) for x in self.blocks[i]]
-        return i, copies, stream
+        return Fetched(copies, stream)
 
     @property
     def nbytes(self) -> int:
@@ -118,7 +125,7 @@ class StaticEntry:
     def store_on(self, device: torch.device):
         if self.stored_on == device:
             return
-        self.ahead = None
+        self.fetched = {}
         blocks = []
         for block in self.blocks:
             blocks.append(tuple(x.to(device) for x in block))
@@ -126,25 +133,97 @@ class StaticEntry:
 
 
 class StaticMaskCache(nn.Module):
-    """The entries of one mask, least recently used first: the `model` that the host's memory management sees."""
+    """The entries of one mask on one device, least recently used first: the `model` that the host's memory management
+    sees.
+
+    planned: bytes that the present runs will add.
+    needed: entries that the present runs read at once.
+    wanted: keys of the entries that the present runs read.
+    """
 
     def __init__(self):
         super().__init__()
         self.entries: OrderedDict[Hashable, StaticEntry] = OrderedDict()
         self.planned = 0
+        self.needed = 0
+        self.wanted: set[Hashable] = set()
+        self.lock = threading.RLock()
 
     @property
     def nbytes(self) -> int:
         return sum(entry.nbytes for entry in self.entries.values())
 
-    def list_resident(self) -> list[StaticEntry]:
-        return [entry for entry in self.entries.values() if entry.resident]
+    @contextlib.contextmanager
+    def reserve(self, entries: int, nbytes: int, keys: Iterable[Hashable] = ()):
+        """During a run, the cache holds `entries` more entries, these keys among them, and the host makes room for
+        `nbytes` new bytes."""
+        with self.lock:
+            self.needed += entries
+            self.planned += nbytes
+            for key in keys:
+                self.wanted.add(key)
+                self.entries.move_to_end(key)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.needed -= entries
+                self.planned = 0
+                if not self.needed:
+                    self.finish()
 
-    def move(self, source: torch.device, target: torch.device, budget: float) -> int:
-        """Moves entries stored on `source`, least recently used first, until `budget` bytes moved."""
+    def finish(self):
+        """After the last of the present runs nothing is wanted, and no fetched block stays on the device."""
+        self.wanted.clear()
+        for entry in self.entries.values():
+            entry.fetched = {}
+
+    def get(self, key: Hashable, compute: Callable[[], StaticEntry], report: RunReport) -> StaticEntry:
+        """The entry of this key, computed if it is absent. An error or an interrupt in `compute` leaves nothing."""
+        with self.lock:
+            entry = self.entries.get(key)
+            if entry is not None:
+                with report.lock:
+                    report.hits += 1
+                entry.hits += 1
+            else:
+                entry = compute_and_count(compute, report)
+                self.planned = max(0, self.planned - entry.nbytes)
+                self.entries[key] = entry
+            self.wanted.add(key)
+            self.entries.move_to_end(key)
+            while len(self.entries) > max(CAPACITY, self.needed):
+                self.entries.popitem(last=False)
+            report.bytes = self.nbytes
+            return entry
+
+    def count_bytes(self, device: torch.device) -> int:
+        """Bytes of the entries on the device, as far as the host moves them."""
+        with self.lock:
+            return sum(entry.nbytes for entry in self.entries.values() if entry.resident and entry.stored_on == device)
+
+    def list_absent(self, device: torch.device) -> list[StaticEntry]:
+        """The wanted entries that the host may load to the device, the last used first."""
+        with self.lock:
+            wanted = [entry for key, entry in self.entries.items() if key in self.wanted]
+        return [entry for entry in reversed(wanted) if entry.resident and entry.stored_on != device]
+
+    def load(self, device: torch.device, budget: float) -> int:
+        """Moves wanted entries to the device, each that still fits into the budget of bytes."""
         moved = 0
-        for entry in self.list_resident():
-            if entry.stored_on == source and source != target and moved < budget:
+        for entry in self.list_absent(device):
+            if moved + entry.nbytes <= budget:
+                entry.store_on(device)
+                moved += entry.nbytes
+        return moved
+
+    def unload(self, source: torch.device, target: torch.device, nbytes: float) -> int:
+        """Moves entries from one device to another, least recently used first, until that many bytes moved."""
+        moved = 0
+        with self.lock:
+            entries = [*self.entries.values()]
+        for entry in entries:
+            if moved < nbytes and entry.resident and entry.stored_on == source != target:
                 entry.store_on(target)
                 moved += entry.nbytes
         return moved
@@ -155,68 +234,53 @@ class CachePatcher(comfy.model_patcher.ModelPatcher):
     section 6.3)."""
 
     def model_size(self) -> int:
-        return sum(entry.nbytes for entry in self.model.list_resident()) + self.model.planned
+        absent = sum(entry.nbytes for entry in self.model.list_absent(self.load_device))
+        return self.loaded_size() + absent + self.model.planned
 
     def loaded_size(self) -> int:
-        return sum(entry.nbytes for entry in self.model.list_resident() if entry.stored_on == self.load_device)
+        return self.model.count_bytes(self.load_device)
 
     def current_loaded_device(self) -> torch.device:
         return self.load_device
 
     def partially_load(self, device_to, extra_memory=0, force_patch_weights=False) -> int:
-        return self.model.move(self.offload_device, self.load_device, extra_memory)
+        """A negative budget demands that much memory back."""
+        if extra_memory < 0:
+            self.partially_unload(self.offload_device, -extra_memory)
+            return 0
+        return self.model.load(self.load_device, extra_memory)
 
     def partially_unload(self, device_to, memory_to_free=0, force_patch_weights=False) -> int:
-        return self.model.move(self.load_device, self.offload_device, memory_to_free)
+        return self.model.unload(self.load_device, self.offload_device, memory_to_free)
 
     def detach(self, unpatch_all=True) -> StaticMaskCache:
         """On every reload the host passes False for `unpatch_all`; the entries must then stay on their device."""
         if unpatch_all:
-            self.model.move(self.load_device, self.offload_device, float("inf"))
+            self.partially_unload(self.offload_device, float("inf"))
         return self.model
 
 
 class StaticStore:
-    """A mask's cache and its memory holder on each device. Shared by every copy of the mask."""
+    """A mask's cache on each device, with its memory holder. Shared by every copy of the mask.
+
+    The host takes two patchers of one model for copies and lists only one, so each device has a cache of its own.
+    """
 
     def __init__(self):
-        self.cache = StaticMaskCache()
-        self.needed = 0
+        self.caches: dict[torch.device, StaticMaskCache] = {}
         self.patchers: dict[torch.device, CachePatcher] = {}
-        self.lock = threading.RLock()
 
-    def get_patcher(self, load_device, offload_device) -> CachePatcher:
+    def get_cache(self, device: torch.device) -> StaticMaskCache:
+        return self.caches.setdefault(device, StaticMaskCache())
+
+    def get_patcher(self, load_device: torch.device, offload_device: torch.device) -> CachePatcher:
         if load_device not in self.patchers:
-            self.patchers[load_device] = CachePatcher(self.cache, load_device, offload_device)
+            self.patchers[load_device] = CachePatcher(self.get_cache(load_device), load_device, offload_device)
         return self.patchers[load_device]
 
-    @contextlib.contextmanager
-    def reserve(self, entries: int, nbytes: int):
-        """During a run, the store holds `entries` more entries, and the host makes room for `nbytes` new bytes."""
-        self.needed += entries
-        self.cache.planned += nbytes
-        try:
-            yield
-        finally:
-            self.needed -= entries
-            self.cache.planned = 0
-
-    def get(self, key: Hashable, compute: Callable[[], StaticEntry], report: RunReport) -> StaticEntry:
-        """The entry of this key, computed if it is absent. An error or an interrupt in `compute` leaves nothing."""
-        with self.lock:
-            entry = self.cache.entries.get(key)
-            if entry is not None:
-                report.hits += 1
-                entry.hits += 1
-                self.cache.entries.move_to_end(key)
-            else:
-                entry = compute_and_count(compute, report)
-                self.cache.planned = max(0, self.cache.planned - entry.nbytes)
-                while len(self.cache.entries) >= max(CAPACITY, self.needed):
-                    self.cache.entries.popitem(last=False)
-                self.cache.entries[key] = entry
-            report.bytes = self.cache.nbytes
-            return entry
+    def list_entries(self) -> list[StaticEntry]:
+        """The entries on all devices, for each device the last used one last."""
+        return [entry for cache in self.caches.values() for entry in [*cache.entries.values()]]
 
 
 def compact(x: Tensor) -> Tensor:
@@ -228,6 +292,7 @@ def compute_and_count(compute: Callable[[], StaticEntry], report: RunReport) -> 
     """The computed entry, counted in the report as a pass."""
     start = time.perf_counter()
     entry = compute()
-    report.passes += 1
-    report.seconds += time.perf_counter() - start
+    with report.lock:
+        report.passes += 1
+        report.seconds += time.perf_counter() - start
     return entry

@@ -45,8 +45,4 @@ def list_masks(source: MaskInput | list) -> list[MaskInput]:
 
 def list_entries(source: MaskInput | list) -> CacheContents:
     """The entries of all masks and exemplars in an MDIT_MASK or a CONDITIONING, for each the last used one last."""
-    entries = []
-    for mask in list_masks(source):
-        with mask.store.lock:
-            entries += mask.store.cache.entries.values()
-    return CacheContents(entries)
+    return CacheContents([entry for mask in list_masks(source) for entry in mask.store.list_entries()])

@@ -14,12 +14,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+import comfy.model_management
 import comfy.patcher_extension
 
 from ..shared.conds import UNKNOWN, CarriedCond, RowCond, find_places
 from .additions import check_conditions, find_foreign_module, note_patches
 from .attention import ExemplarKeys, MaskRows, SelectedRows
-from .cache import REPORT_KEY, RunReport, StaticEntry, StaticStore, compute_and_count
+from .cache import REPORT_KEY, CachePatcher, RunReport, StaticEntry, StaticStore, compute_and_count
 from .config import MaskLayout
 from .entries import make_key_bias, reduce_entry
 from .exemplar_branch import ExemplarTokens
@@ -28,7 +29,7 @@ from .mask import CONDITIONING_KEY, BoundMask, is_mask
 from .prompt import Prompt, mark_prompt, read_prompt
 from .reductions import REDUCTIONS, check_window
 from .tokens import MaskTokens
-from .uses import MaskUse, count_missing_bytes, list_uses
+from .uses import MaskUse, Need, list_uses, plan_run
 
 OPTIONS_KEY = "mdit_cache"
 BATCH_KEY = "mdit_batch_index"
@@ -99,8 +100,8 @@ class MaskReader:
         """Calls the model so that its blocks read the masks."""
         raise NotImplementedError
 
-    def list_additional_models(self) -> list:
-        """Patchers that are loaded together with a model that reads a mask."""
+    def list_additional_models(self, patcher) -> list:
+        """Patchers that are loaded together with a MODEL that reads a mask."""
         return []
 
     def install(self, patcher) -> None:
@@ -133,38 +134,44 @@ class MaskReader:
         report.notes += dict.fromkeys(note for note in notes if note)
         for cond, reference in zip(conds, references):
             cond["model_conds"] = {**cond["model_conds"], name_rows(self.key): RowCond(torch.arange(noise.shape[0]))}
-            self.attach_to_condition(cond, bound.get(reference), patcher, uses_cache(options))
+            self.attach_to_condition(cond, bound.get(reference), patcher)
         with contextlib.ExitStack() as stack:
             if uses_cache(options):
                 uses = list_uses(guider.conds, self.key, tuple(noise.shape[2:]), patcher.load_device)
-                self.reserve(stack, uses, patcher, options)
+                have_loaded(self.hold(stack, uses, patcher, options), patcher, conds[0], options)
             out = executor(noise, *args, **kwargs)
         self.check_reads(report)
         return out
 
-    def attach_to_condition(self, cond: dict, mask: BoundMask | None, patcher, cached: bool):
+    def attach_to_condition(self, cond: dict, mask: BoundMask | None, patcher):
         """Gives a condition its mask in the form that the host batches, and tells the host what to load for it."""
         cond["model_conds"] = {**cond["model_conds"], self.key: MaskCond(mask)}
-        if mask is None:
-            return
-        holders = [part.store.get_patcher(patcher.load_device, patcher.offload_device)
-                   for part in (mask.list_cached_parts() if cached else [])]
-        cond["additional_models"] = [*cond.get("additional_models", []), *self.list_additional_models(), *holders]
+        if mask is not None:
+            cond["additional_models"] = [*cond.get("additional_models", []), *self.list_additional_models(patcher)]
 
-    def reserve(self, stack: contextlib.ExitStack, uses: list[MaskUse], patcher, options: dict):
-        """Keeps room for this run's entries: one for all equal uses of a mask or exemplar."""
+    def hold(self, stack: contextlib.ExitStack, uses: list[MaskUse], patcher, options: dict) -> list[CachePatcher]:
+        """Keeps room for this run's entries on each of its devices; the memory holders."""
         mode = options.get(OPTIONS_KEY, CacheOptions()).mode
-        dtype = patcher.model.get_dtype_inference()
-        sizes: dict[StaticStore, dict[tuple, int]] = collections.defaultdict(dict)  # bytes of each different use
+        holders = []
+        for copy in [patcher, *patcher.get_additional_models_with_key("multigpu")]:
+            dtype = copy.model.get_dtype_inference()
+            state = patcher.patches_uuid, self.identity, mode, dtype
+            for store, needs in self.list_needs(uses, 1 if mode == "8-bit" else dtype.itemsize).items():
+                plan = plan_run(store.get_cache(copy.load_device), needs, state)
+                stack.enter_context(store.get_cache(copy.load_device).reserve(*plan))
+                holders.append(store.get_patcher(copy.load_device, copy.offload_device))
+        return holders
+
+    def list_needs(self, uses: list[MaskUse], itemsize: int) -> dict[StaticStore, dict[tuple, Need]]:
+        """The entries that a run needs of each store: one for all equal uses of a mask or exemplar."""
+        found = collections.defaultdict(dict)
         for use in uses:
             for part in use.cond.cond.list_cached_parts():
-                digest = part.get_tokens(use.area)[1]
-                different = digest, use.hooks, use.cond if self.prompted else None
-                itemsize = 1 if mode == "8-bit" else dtype.itemsize
-                sizes[part.store][different] = part.plan_bytes(use.area, itemsize, self.radius)
-        state = patcher.patches_uuid, self.identity, mode, dtype
-        for store, needed in sizes.items():
-            stack.enter_context(store.reserve(len(needed), count_missing_bytes(store, needed, state)))
+                different = part.get_tokens(use.area)[1], use.hooks, use.cond if self.prompted else None
+                need = Need(part.plan_bytes(use.area, itemsize, self.radius), use.start, use.end)
+                needs = found[part.store]
+                needs[different] = need.join(needs.get(different, need))
+        return found
 
     def check_reads(self, report: RunReport):
         """Adds a note where another node prevented blocks from reading the masks."""
@@ -288,7 +295,7 @@ class MaskReader:
             return compute_and_count(compute, report)
         patcher = model.current_patcher
         key = make_key(patcher, self.identity, inputs, options.mode, model.get_dtype_inference())
-        entry = store.get(key, compute, report)
+        entry = store.get_cache(patcher.load_device).get(key, compute, report)
         if options.offload:
             entry.store_on(patcher.offload_device)
         entry.resident = not options.offload
@@ -357,6 +364,26 @@ class StandAloneReader(MaskReader):
 
     def call_model(self, executor, mask_rows, *args, **kwargs) -> Tensor:
         return executor(*args, mask_rows=mask_rows, **kwargs)
+
+
+def have_loaded(holders: list[CachePatcher], patcher, cond: dict, options: dict):
+    """Has the host load memory holders for the run of a MODEL, which a condition of the run tells it.
+
+    Beside a model with dynamic memory they need a call of their own: one patcher without it makes the host unload other
+    models, such as the VAE, for the whole call.
+    """
+    if patcher.is_dynamic():
+        prepare = comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING
+        comfy.patcher_extension.add_wrapper(prepare, partial(load_afterwards, holders), options)
+    else:
+        cond["additional_models"] = [*cond.get("additional_models", []), *holders]
+
+
+def load_afterwards(holders: list[CachePatcher], executor, *args, **kwargs):
+    """PREPARE_SAMPLING: loads the models, then the memory holders."""
+    loaded = executor(*args, **kwargs)
+    comfy.model_management.load_models_gpu(holders)
+    return loaded
 
 
 def name_model(patcher) -> str:

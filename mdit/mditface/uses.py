@@ -12,8 +12,8 @@ import torch
 import comfy.samplers
 
 from ..shared.conds import CarriedCond
-from .cache import StaticStore
-from .keys import identify
+from .cache import StaticMaskCache
+from .keys import EntryKey, identify
 
 
 class MaskUse(NamedTuple):
@@ -22,10 +22,34 @@ class MaskUse(NamedTuple):
     cond: the condition's mask. The conditions that the host adds share it with the condition that they copy.
     area: the region (h, w, y, x in latent cells), None for all.
     hooks: the condition's hooks with their keyframes, which put them in one state at a time.
+    start, end: fractions of the schedule between which it is read.
     """
     cond: CarriedCond
     area: tuple | None
     hooks: tuple
+    start: float
+    end: float
+
+
+class Need(NamedTuple):
+    """An entry that a run needs: its bytes, and the fractions of the schedule between which it is read."""
+    nbytes: int
+    start: float
+    end: float
+
+    def is_read_at(self, moment: float) -> bool:
+        return self.start <= moment <= self.end
+
+    def join(self, other: Need) -> Need:
+        """What both needs, which are of one entry, are together."""
+        return Need(self.nbytes, min(self.start, other.start), max(self.end, other.end))
+
+
+class Plan(NamedTuple):
+    """What a run needs of one cache: the arguments of `StaticMaskCache.reserve`."""
+    entries: int
+    nbytes: int
+    keys: list[EntryKey]
 
 
 def list_uses(conds: dict[str, list[dict]], key: str, sides: tuple[int, int], device: torch.device) -> list[MaskUse]:
@@ -52,8 +76,10 @@ def find_uses(conds: Iterable[dict], key: str, sides: tuple[int, int]) -> Iterat
         if carried.cond is None or carried.cond.reference.strength == 0:
             continue
         area = clip_area(cond.get("area"), sides)
-        if area is None or min(area[:2]) > 0:
-            yield MaskUse(carried, area, list_keyed_hooks(cond))
+        start = max(cond.get("start_percent", 0.0), carried.cond.reference.start)
+        end = min(cond.get("end_percent", 1.0), carried.cond.reference.end)
+        if (area is None or min(area[:2]) > 0) and start <= end:
+            yield MaskUse(carried, area, list_keyed_hooks(cond), start, end)
 
 
 def list_keyed_hooks(cond: dict) -> tuple:
@@ -74,17 +100,27 @@ def clip_area(area: tuple | None, sides: tuple[int, int]) -> tuple | None:
     return (*(min(side - offset, length) for side, length, offset in zip(sides, lengths, offsets)), *offsets)
 
 
-def count_missing_bytes(store: StaticStore, needed: dict[tuple, int], state: tuple) -> int:
-    """The bytes of a run's entries that a store lacks.
+def plan_run(cache: StaticMaskCache, needs: dict[tuple, Need], state: tuple) -> Plan:
+    """What a run needs of a cache at once, at the fullest moment of its schedule.
 
-    needed: bytes by digest, hooks and prompt of each. state: patches_uuid, identity, mode and type of the run's keys.
+    needs: by digest, hooks and prompt of each. state: patches_uuid, identity, mode and type of the run's keys.
     """
-    present = collections.Counter(key.inputs.digest for key in store.cache.entries
-                                  if (key.patches_uuid, key.identity, key.mode, key.dtype) == state)
-    missing = 0
-    for (digest, _, _), nbytes in needed.items():
+    digests = {digest for digest, _, _ in needs}
+    keys = [key for key in cache.entries if key.inputs.digest in digests
+            and (key.patches_uuid, key.identity, key.mode, key.dtype) == state]
+    missing = list_missing(needs, collections.Counter(key.inputs.digest for key in keys))
+    moments = {need.start for need in needs.values()}
+    entries = max(sum(need.is_read_at(moment) for need in needs.values()) for moment in moments)
+    nbytes = max(sum(need.nbytes for need in missing if need.is_read_at(moment)) for moment in moments)
+    return Plan(entries, nbytes, keys)
+
+
+def list_missing(needs: dict[tuple, Need], present: collections.Counter) -> list[Need]:
+    """The needs beyond the entries that are present, which are counted by digest."""
+    missing = []
+    for (digest, _, _), need in needs.items():
         if present[digest] > 0:
             present[digest] -= 1
         else:
-            missing += nbytes
+            missing.append(need)
     return missing

@@ -15,7 +15,8 @@ import comfy.model_management
 
 from .candidates import select_best
 
-CHUNK = 1 << 20  # numbers that a chunk gathers from the keys, or its scores if it reads all keys: 4 MB
+CHUNK = 1 << 20  # numbers that a chunk gathers from the keys, or its scores if it reads all keys: 4 MB fit in caches
+CARD_CHUNK = 1 << 24  # 64 MB keep a card busy; smaller chunks cost launches
 DROPPED = -10000.0  # finite, so that the softmax is uniform if all candidates are dropped
 
 
@@ -118,10 +119,15 @@ def split_chunks(query: Projections, keys: Keys, candidates: Tensor | None) -> I
         yield chunk
 
 
+def get_chunk(device: torch.device) -> int:
+    """Numbers of a chunk on a device."""
+    return CHUNK if device.type == "cpu" else CARD_CHUNK
+
+
 def split_queries(query: Projections, keys: Keys) -> Iterator[Chunk]:
     """Chunks of queries that read all keys of their item."""
     batch, M = keys.score.shape[:2]
-    count = max(1, CHUNK // M)
+    count = max(1, get_chunk(keys.score.device) // M)
     for i in range(batch):
         item = slice(i, i + 1)
         own_keys = Keys(keys.score[item], keys.prune[item], keys.value[item],
@@ -141,7 +147,7 @@ def gather_keys(query: Projections, keys: Keys, candidates: Tensor) -> Iterator[
     all_keys = keys.apply(lambda x: x.flatten(0, 1))  # (B * M, ...)
     score = query.score.reshape(len(numbers), -1, query.score.shape[-1])  # (B * n, g, d)
     prune = query.prune.reshape(len(numbers), -1, query.prune.shape[-1])  # (B * n, g, r)
-    count = max(1, CHUNK // (numbers.shape[1] * keys.count_numbers_per_key()))
+    count = max(1, get_chunk(candidates.device) // (numbers.shape[1] * keys.count_numbers_per_key()))
     for start in range(0, len(numbers), count):
         lists = slice(start, start + count)
         yield Chunk(Projections(score[lists], prune[lists]), all_keys.gather(index[lists]), numbers[lists])

@@ -16,35 +16,47 @@ from ..mditface.text import PAD, TextEncoder
 from ..mditface.tokens import average_classes
 
 
-def make_mask_inputs(labels: Tensor, model: MDiT) -> tuple[Tensor, Tensor]:
-    """Mask tokens (B, M, features) of label maps (B, S, S), and their positions (M, 2)."""
-    axis = torch.arange(float(labels.shape[-1] // model.config.patch), device=labels.device)
+def make_mask_inputs(labels: Tensor, model: MDiT, side: int | None = None) -> tuple[Tensor, Tensor]:
+    """Mask tokens (B, M, features) of label maps (B, S, S), and their positions (M, 2).
+
+    side: tokens along a side; by default, those of an image of S pixels.
+    """
+    side = side or labels.shape[-1] // model.config.patch
+    axis = torch.arange(float(side), device=labels.device)
     visible = torch.ones(len(CLASSES), device=labels.device)
-    tokens = average_classes(labels, visible, model.config.mask_cells, model.config.patch)
+    tokens = average_classes(labels, visible, model.config.mask_cells, labels.shape[-1] // side)
     return tokens, torch.cartesian_prod(axis, axis)
 
 
-@torch.no_grad()
 def sample(model: MDiT, encoder: TextEncoder, labels: Tensor, ids: Tensor, seed: int, steps: int = 20,
            guidance: Guidance = SHEET_GUIDANCE, exemplar: ExemplarKeys | None = None) -> Tensor:
-    """Images (B, S, S, 3) uint8 of label maps (B, S, S) uint8 and word ids (B, L), by Euler steps.
+    """Images (B, S, S, 3) uint8 of label maps (B, S, S) uint8 and word ids (B, L), of a model that draws pixels."""
+    x = sample_latents(model, encoder, labels, ids, labels.shape[1], seed, steps, guidance, exemplar)
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+@torch.no_grad()
+def sample_latents(model: MDiT, encoder: TextEncoder, labels: Tensor, ids: Tensor, side: int, seed: int,
+                   steps: int = 20, guidance: Guidance = SHEET_GUIDANCE,
+                   exemplar: ExemplarKeys | None = None) -> Tensor:
+    """What the model draws, (B, C, side, side), for label maps (B, S, S) uint8 and word ids (B, L), by Euler steps.
 
     The formula is DualGuider's; m is read with the exemplar, if there is one.
     """
     batch = labels.shape[0]
-    size = labels.shape[1]
-    tokens, positions = make_mask_inputs(labels, model)
+    tokens, positions = make_mask_inputs(labels, model, side // model.config.patch)
     kv = list(model.run_static_path(tokens, positions))
     mask_rows = [MaskRows(slice(0, 2 * batch), kv, exemplar=exemplar), MaskRows(slice(2 * batch, None), None)]
     context, y = encoder(torch.cat([ids, torch.full_like(ids, PAD).repeat(2, 1)]))
-    x = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed)).to(labels.device)
+    shape = batch, model.config.in_channels, side, side
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(labels.device)
     sigmas = torch.linspace(1, 0, steps + 1, device=labels.device)
     for sigma, after in zip(sigmas, sigmas[1:]):
         v = model(x.repeat(3, 1, 1, 1), sigma.expand(3 * batch), context, y, mask_rows)
         v_mt, v_m, v_0 = v.chunk(3)
         guided = add_mask_guidance(v_m + guidance.text * (v_mt - v_m), v_m, v_0, guidance.mask)
         x = x + (after - sigma) * guided
-    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
+    return x
 
 
 def make_sheet(labels: Tensor, *rows: Tensor, columns: int = 12) -> np.ndarray:

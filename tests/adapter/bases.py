@@ -174,7 +174,7 @@ def write(path, weights: dict[str, Tensor], cfg: AdapterConfig | None = None) ->
 def case(family: str, base: ModelPatcher, folder, seed: int = 0, **changes) -> Case:
     cfg = config(family, **changes)
     weights = terms(family, cfg, seed)
-    return Case(family, base, write(folder / "own.safetensors", weights, cfg), weights)
+    return Case(family, base, write(folder / f"{family}.safetensors", weights, cfg), weights)
 
 
 def easycontrol_case(base: ModelPatcher, folder) -> Case:

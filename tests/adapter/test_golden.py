@@ -213,7 +213,7 @@ def test_stored_keys_and_values(folder, base, adapter, cases):
     for name, case in cases.items():
         setup = set_up(base, adapter, case, case["latent"].shape)
         call(base, case, setup)
-        (entry,) = setup.mask.store.cache.entries.values()
+        (entry,) = setup.mask.store.list_entries()
         for i, block in enumerate(names(base)):
             for part, stored in zip("kv", entry[i]):
                 compared += close(stored, case.get(f"{block}.{part}"), f"{name}, {block}.{part}", **TOLERANCE)
@@ -315,5 +315,5 @@ def test_the_published_keys_are_read(folder, tmp_path, dtype):
                   for prefix in ("transformer_blocks", "single_transformer_blocks"))
     assert (adapter.config.family, adapter.config.width, adapter.config.depth) == ("flux", width, depth)
     assert adapter.config.rank == 1
-    assert {weight.dtype for weight in adapter.parameters()} == {dtype}
+    assert {weight.dtype for weight in adapter.terms.parameters()} == {dtype}
     assert 2 * len(adapter.terms) == len(weights)

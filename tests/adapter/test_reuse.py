@@ -1,5 +1,7 @@
 """When the static pass of an adapter runs again and when not, and that no result is ever stale
 (docs/design/mditface.md, section 6.1)."""
+import gc
+import weakref
 from functools import cache
 
 import pytest
@@ -13,9 +15,10 @@ from mditface.mdit.mditface import prompt
 from mditface.mdit.mditface.adapter.families import FAMILIES
 from mditface.mdit.mditface.cache import CAPACITY
 from mditface.mdit.mditface.reader import CacheOptions
-from mditface.tests.adapter.bases import SIDE, load, mask, published, run, text
+from mditface.tests.adapter.bases import SIDE, load, mask, published, run, text, write
 from mditface.tests.mditface import runs
-from mditface.tests.mditface.runs import OFF, TOLERANCE, check_other_entry, masked, with_bypass_lora, with_lora
+from mditface.tests.mditface.runs import CPU, OFF, TOLERANCE, check_other_entry, masked, with_bypass_lora, with_lora
+from mditface.tests.shared.reloading import OTHER, check_copies
 
 
 @pytest.fixture
@@ -162,7 +165,7 @@ def each_step(model, function):
 
 def test_eviction_in_mid_run(case, texts):
     labels = mask()
-    model = each_step(case.model, labels.store.cache.entries.clear)
+    model = each_step(case.model, labels.store.get_cache(CPU).entries.clear)
     out, report = run(model, masked(texts[0], labels), texts[1], steps=3)
     assert (report.passes, report.hits) == (3, 0)
     torch.testing.assert_close(out, fresh(case, texts, steps=3), **TOLERANCE)
@@ -190,8 +193,8 @@ def test_the_host_lists_adapter_and_cache_beside_the_model(case, texts):
     labels = mask()
     run(case.model, masked(texts[0], labels), texts[1])
     listed = {id(m.model.model): m for m in comfy.model_management.current_loaded_models}
-    for module, size in ((case.adapter, sum(w.nbytes for w in case.weights.values())),
-                         (labels.store.cache, labels.store.cache.nbytes)):
+    for module, size in ((case.adapter.terms, sum(w.nbytes for w in case.weights.values())),
+                         (labels.store.get_cache(CPU), labels.store.get_cache(CPU).nbytes)):
         assert listed[id(module)].model_memory() == size > 0
 
 
@@ -234,3 +237,37 @@ def test_hooks_with_keyframes_get_an_entry_for_each_strength(case, texts, lora):
     torch.testing.assert_close(out, run(case.model, positive(), texts[1], OFF, steps=4)[0], **TOLERANCE)
     assert not torch.allclose(out, plain, atol=1e-2)
     torch.testing.assert_close(run(case.model, masked(texts[0], mask()), texts[1], steps=4)[0], plain, **TOLERANCE)
+
+
+def test_an_adapter_is_freed_without_the_garbage_collector(case, texts, tmp_path):
+    """After a run, too, in which the host loaded it."""
+    config = None if case.prompted else case.adapter.config
+    gc.disable()
+    try:
+        adapter = write(tmp_path / "again.safetensors", case.weights, config)
+        model = case._replace(adapter=adapter).model
+        run(model, masked(texts[0], mask()), texts[1])
+        parts = [weakref.ref(part) for part in (adapter, adapter.patcher, adapter.terms)]
+        del adapter, model
+        assert [part() for part in parts] == [None, None, None]
+    finally:
+        gc.enable()
+
+
+def test_the_host_can_load_an_adapter_again(own):
+    check_copies(own.adapter)
+
+
+def test_two_devices_read_copies_of_the_adapter(case, texts):
+    """The host's multi-GPU: each half of guidance on a device of its own."""
+    labels, model = mask(), case.model.clone()
+    twin = model.clone(model_override=load(published(case.family)).get_clone_model_override())
+    twin.load_device, twin.is_multigpu_base_clone = OTHER, True
+    model.set_additional_models("multigpu", [twin])
+    out, report = run(model, masked(texts[0], labels), masked(texts[1], labels))
+    expected, _ = run(case.model, masked(texts[0], mask()), masked(texts[1], mask()))
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-4)  # the halves of a batch are calls of their own
+    assert [len(labels.store.get_cache(device).entries) for device in (CPU, OTHER)] == [report.passes / 2] * 2
+    copy = case.adapter.copies.others[OTHER]
+    assert copy.model is not case.adapter.terms and copy in comfy.model_management.loaded_models()
+    torch.testing.assert_close(copy.model.state_dict(), case.adapter.terms.state_dict())

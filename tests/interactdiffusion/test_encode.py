@@ -1,10 +1,15 @@
 """Phrases and slots, and the preview of a layout."""
+from types import SimpleNamespace
+
 import pytest
 import torch
+from PIL import ImageFont
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from mditface.mdit.interactdiffusion.draw import COLORS, draw_layout
 from mditface.mdit.interactdiffusion.encode import WHOLE_IMAGE, encode_interactions, make_empty_interactions
+from mditface.mdit.shared import fonts
+from mditface.nodes import interactdiffusion as nodes
 from mditface.tests.interactdiffusion import tiny
 
 
@@ -74,3 +79,37 @@ def test_preview():
     assert inside[0] > 0.55 > inside[1]
     assert torch.equal(draw_layout(images, []), images)
     assert not torch.equal(draw_layout(images, [tiny.FEEDING]), drawn)
+
+
+@pytest.mark.parametrize("phrase", [
+    "b\u00e9b\u00e9", "be\u0301be\u0301", "stra\u00dfe", "\u03ba\u03cc\u03c3\u03bc\u03bf\u03c2",
+    "\u043a\u043e\u0448\u043a\u0430", "\u5c0f\u732b", "\u306d\u3053",
+    "\uace0\uc591\uc774", "baby, \u5c0f\u732b"])
+def test_letters_of_many_scripts_are_drawn(phrase):
+    """Each letter has a shape of its own, in the phrase's font; a square would be that of a letter of no font."""
+    text = fonts.compose(phrase)
+    assert fonts.find_missing([phrase]) == []
+    font = fonts.choose_font(text, 40)
+    square = bytes(font.getmask(fonts.UNASSIGNED))
+    shapes = {letter: bytes(font.getmask(letter)) for letter in text if letter != " "}
+    assert len(set(shapes.values())) == len(shapes) and square not in shapes.values()
+    image = torch.zeros(1, 128, 128, 3)
+    blank, drawn = (draw_layout(image, [tiny.FEEDING._replace(subject=word)]) for word in ("", phrase))
+    assert (drawn - blank).abs().max() > 0.5
+
+
+def test_plain_letters_keep_their_font():
+    assert fonts.choose_font("feeding", 20).getname() == ImageFont.load_default(20).getname()
+
+
+def test_letters_without_a_font_are_said_once(monkeypatch, caplog):
+    monkeypatch.setattr(nodes.ui, "PreviewImage", lambda image, cls: SimpleNamespace(as_dict=dict))
+    unknown = "\U00012000"  # cuneiform
+    strange = tiny.FEEDING._replace(subject=2 * unknown, action=f"a {unknown}")
+    assert fonts.find_missing(strange[:3]) == [unknown]
+    with caplog.at_level("INFO"):
+        output = nodes.PreviewInteractions.execute([strange])
+    report, = output.ui["text"]
+    assert f"no font of this machine has the letters {unknown}, so the image shows squares" in report
+    assert caplog.text.count(unknown) == 1
+    assert nodes.PreviewInteractions.execute([tiny.FEEDING]).ui == {}

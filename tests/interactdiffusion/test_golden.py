@@ -116,11 +116,11 @@ def test_attention_residual(folder, weights):
 class Tokens:
     """Replaces a condition's interactions by tokens (B, 3S, E)."""
 
-    def __init__(self, fusers, tokens):
-        self.fusers, self.tokens = fusers, tokens
+    def __init__(self, tokens):
+        self.tokens = tokens
 
-    def find_entry(self, fuser, area, x):
-        return self.fusers[fuser].project_tokens(self.tokens)
+    def find_entry(self, network, fuser, area, x):
+        return network.fusers[fuser].project_tokens(self.tokens)
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +132,8 @@ def predict(folder, weights):
     unet.load_state_dict({key.removeprefix(prefix): value for key, value in state.items()})
 
     def run(given, context, objs, scale=1.0):
-        fusers = weights.network.fusers
-        chunks = [CarriedCond(Tokens(fusers, row[None])) for row in objs]
-        options = {"patches": {"middle_patch": [FuserPatch(fusers, chunks, scale)]}} if scale else {}
+        chunks = [CarriedCond(Tokens(row[None])) for row in objs]
+        options = {"patches": {"middle_patch": [FuserPatch(weights.network, chunks, scale)]}} if scale else {}
         return unet(given["x"], given["timesteps"], context=given[context], transformer_options=options)
     return run
 

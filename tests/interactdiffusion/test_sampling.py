@@ -1,4 +1,8 @@
 """Interactions in runs of the host's samplers, compared with the reference's guidance and fuser."""
+import copy
+import threading
+import time
+
 import pytest
 import torch
 
@@ -15,9 +19,10 @@ from comfy.ldm.modules import attention
 from comfy_extras import nodes_custom_sampler
 from mditface.mdit.interactdiffusion.encode import EncodedInteractions
 from mditface.mdit.interactdiffusion.model import Fuser
-from mditface.mdit.interactdiffusion.patch import KEY, Reading, apply_interactions
+from mditface.mdit.interactdiffusion.patch import KEY, BoundInteractions, Reading, apply_interactions
 from mditface.mdit.interactdiffusion.schedule import ScheduleBySteps, ScheduleByTimestep
 from mditface.tests.interactdiffusion import tiny
+from mditface.tests.shared.reloading import OTHER
 
 CLOSE = dict(rtol=0, atol=2e-3)  # values reach 100, and steps amplify rounding
 EFFECT = 0.1
@@ -224,13 +229,18 @@ def test_two_guidances(base, weights, given):
     guider = nodes_custom_sampler.Guider_DualCFG(model)
     guider.set_conds(tiny.text(0), tiny.text(2), tiny.text(1))
     guider.set_cfg(3.0, 2.0)
-    seen = []
     choose = model.wrappers["outer_sample"][KEY][0].__self__
     kinds = {kind: choose.choose(kind, {}) for kind in ("positive", "middle", "negative", "empty_negative_prompt")}
     assert [kinds[kind] is given for kind in kinds] == [True, True, False, False]
-    out = guider.sample(torch.ones(LATENT), torch.zeros(LATENT), comfy.samplers.ksampler("euler"),
-                        torch.tensor([14.6, 1.0, 0.0]), callback=lambda *args: seen.append(1))
-    assert torch.isfinite(out).all() and len(seen) == 2
+    step = torch.ones(LATENT), torch.zeros(LATENT), comfy.samplers.ksampler("euler"), torch.tensor([14.6, 0.0])
+    found, plain, alone = guider.sample(*step), comfy.samplers.CFGGuider(model), []
+    for text, cfg in ((tiny.text(0), 1.0), (tiny.text(2), 1.0), (None, 0.0)):
+        plain.set_conds(text or tiny.text(0), tiny.text(1))
+        plain.set_cfg(cfg)
+        alone.append(plain.sample(*step))
+    positive, middle, negative = alone
+    expected = negative + 2.0 * (middle - negative) + 3.0 * (positive - middle)
+    torch.testing.assert_close(found, expected, **CLOSE)
 
 
 def test_the_host_loads_and_counts_the_weights(base, weights, given):
@@ -311,3 +321,56 @@ def test_text_encoders_that_do_not_fit(base, weights):
     other = EncodedInteractions((tiny.FEEDING,), torch.zeros(3, 1, 1280))
     with pytest.raises(ValueError, match="clip: its pooled feature is 1280 wide, the weights need 40"):
         apply_interactions(base, weights, other)
+
+
+# Several devices
+
+
+@pytest.fixture
+def two_devices():
+    """Gives a MODEL the host's multi-GPU: its copy on a second device of the CPU's computes half of the conditions."""
+    def copy_model(model):
+        twin = model.clone(model_override=tiny.base.__wrapped__().get_clone_model_override())
+        twin.load_device, twin.is_multigpu_base_clone = OTHER, True
+        model.set_additional_models("multigpu", [twin])
+        return model
+    return copy_model
+
+
+@pytest.mark.parametrize("cfg", [3.0, 1.0])
+def test_two_devices_give_the_result_of_one(base, weights, given, two_devices, cfg):
+    texts = [*tiny.text(0), *tiny.text(2)]
+    model = apply_interactions(base, weights, given, ALWAYS)
+    torch.testing.assert_close(run(two_devices(model.clone()), texts, cfg=cfg), run(model, texts, cfg=cfg), **CLOSE)
+    assert list(weights.copies.others) == [OTHER]
+    loaded = comfy.model_management.loaded_models()
+    assert all(any(one is patcher for one in loaded) for patcher in (weights.patcher, weights.copies.others[OTHER]))
+
+
+def test_kept_keys_are_those_of_the_network_device_and_type(weights, given):
+    bound, other = BoundInteractions(given, LATENT[-2:]), copy.deepcopy(weights.network)
+    x = torch.zeros(1, 4, 32)
+    first = bound.find_entry(weights.network, 0, None, x)
+    assert bound.find_entry(weights.network, 0, None, x) is first
+    assert bound.find_entry(other, 0, None, x) is not first
+    assert bound.find_entry(weights.network, 0, None, x.double())[0].dtype == torch.float64
+    meta = bound.find_entry(copy.deepcopy(weights.network).to("meta"), 0, None, x.to("meta"))
+    assert meta[0].device.type == "meta" and first[0].device.type == "cpu"
+
+
+def test_threads_compute_an_entry_once(weights, given, monkeypatch):
+    computed, project = [], Fuser.project_tokens
+
+    def slow(self, tokens):
+        computed.append(1)
+        time.sleep(0.05)
+        return project(self, tokens)
+    monkeypatch.setattr(Fuser, "project_tokens", slow)
+    bound = BoundInteractions(given, LATENT[-2:])
+    threads = [threading.Thread(target=bound.find_entry, args=(weights.network, 0, None, torch.zeros(1, 4, 32)))
+               for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert computed == [1]

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mditface.mdit.labelmap import (
-    CLASSES, DISPLAY_NAMES, ORDERS, PALETTE, PALETTES, PARSER_ORDER, find_classes, find_size, from_masks, grow, is_soft,
-    move, remove, replace, resize_nearest, scale, to_image, to_indices, to_masks)
+    CLASSES, DISPLAY_NAMES, ORDERS, PALETTE, PALETTES, PARSER_ORDER, find_classes, find_doubts, find_size, from_masks,
+    grow, move, remove, replace, resize_nearest, scale, to_image, to_indices, to_masks)
 from mditface.mdit.labelmap.classes import CHINESE_NAMES
 
 SKIN, NOSE, L_EYE, HAIR, CLOTH = (CLASSES.index(name) for name in ("skin", "nose", "l_eye", "hair", "cloth"))
@@ -210,7 +210,23 @@ def test_soft_masks_are_told_from_smooth_edges():
     edge = hard.clone()
     edge[:, 16, 16:48] = 0.5
     ramp = torch.linspace(0, 1, 64).expand(1, 64, 64)
-    assert [is_soft(mask) for mask in (hard, edge, ramp, torch.zeros(1, 8, 8))] == [False, False, True, False]
+    for mask in (hard, edge):
+        assert find_doubts(mask) == []
+    assert find_doubts(ramp) == ["is soft. Its pixels above 0.5 count, all others do not."]
+
+
+@pytest.mark.parametrize("batch", [(), (2,), (2, 1)])
+def test_masks_that_are_empty_or_inverted_are_told(batch):
+    face = torch.zeros(*batch, 48, 32)
+    face[..., 10:30, 8:24] = 1
+    assert find_doubts(face) == []
+    inverted, = find_doubts(1 - face)
+    assert "covers all corners and most of the image" in inverted and "'Invert Mask'" in inverted
+    background = torch.ones(*batch, 48, 32)
+    assert find_doubts(background) == [], "a whole image may be one class"
+    assert find_doubts(0 * face) == ["is empty. Connect a mask with pixels above 0.5."]
+    stand_in, = find_doubts(torch.zeros(*batch, 64, 64))
+    assert "'Load Image' gives it for an image without transparency" in stand_in
 
 
 # Sizes

@@ -63,7 +63,7 @@ def test_soft_masks_are_said(caplog):
     with caplog.at_level("INFO"):
         run(LabelMapFromMasks, **{"masks.mask0": torch.linspace(0, 1, 64).expand(1, 8, 64)}, classes="hair", width=0,
             height=0)
-    assert "mask 1 is soft. Its pixels above 0.5 take the class" in caplog.text
+    assert "mask 1 is soft. Its pixels above 0.5 count" in caplog.text
 
 
 def test_the_palette_that_auto_found_is_said(caplog):
@@ -125,6 +125,28 @@ def test_bad_images_are_refused(image, said):
 
 
 # Edit
+
+def test_specks_of_a_blended_map_stay_if_asked_to(caplog):
+    image = to_image(torch.full((1, 200, 200), SKIN, dtype=torch.uint8))
+    image[:, 60, 60:62] = to_image(torch.tensor([[[HAIR]]]))
+    image[:, :, 0] = 0.2  # makes the map a blended one
+    settings = dict(class_name="hat", operation="remove")
+    for keep_specks in (False, True):
+        edited, = run(EditLabelMap, label_map=image, keep_specks=keep_specks, **settings)
+        assert (to_indices(edited) == HAIR).sum() == 2 * keep_specks
+    assert torch.equal(run(EditLabelMap, label_map=image, **settings)[0], run(
+        EditLabelMap, label_map=image, keep_specks=False, **settings)[0])
+
+
+@pytest.mark.parametrize("node, inputs", [
+    (EditLabelMap, dict(class_name="hair", operation="remove")),
+    (LabelMapToMasks, dict(classes="hair", palette="colours", order="CelebAMask-HQ")),
+    (LabelMapFromMasks, {"masks.mask0": torch.ones(1, 8, 8), "classes": "skin", "width": 0, "height": 0})])
+def test_a_black_label_map_is_said(node, inputs, caplog):
+    with caplog.at_level("INFO"):
+        run(node, label_map=torch.zeros(1, 32, 32, 3), **inputs)
+    assert "label_map: The label map is background alone." in caplog.text
+
 
 @pytest.mark.parametrize("operation, settings, hair", [
     ("move", {"dx": 3, "dy": 2}, (2, 6, 5, 13)), ("scale", {"width": 0.5, "height": 2.0}, (0, 6, 4, 8)),

@@ -1,5 +1,6 @@
 """Label maps as people bring them: other palettes, index images, compressed and resampled maps."""
 import io
+import re
 
 import numpy as np
 import pytest
@@ -152,7 +153,29 @@ def test_ambiguous_grey_levels_say_how_they_were_read():
     image[:, 8:24, 8:24] = 14 / 255
     indices, notes = read_label_maps(image, AUTO)
     assert classes_in(indices) == {0, CLASSES.index("skin")}
-    assert '"index picture"' in notes[0] and 'also fit the palette "grey indices", as background and hat' in notes[1]
+    assert '"index picture"' in notes[0] and 'also fit the palette "grey indices", as background, hat' in notes[1]
+
+
+@pytest.mark.parametrize("colors, palette, said", [
+    ([(0, 0, 0), (255, 0, 0)], "colours", "as background, right ear in .* also fit .*\"face-parsing colours\", as "
+     "background, skin. Repaint them"),
+    ([(0, 0, 0), (204, 0, 0), (0, 0, 204)], "colours", "also fit .* swapped\", as background, hair, skin"),
+    ([(0, 0, 0), (14, 14, 14)], "grey indices", "as background, hat .*\"index picture\", as background, skin. Choose"),
+    ([(0, 0, 0), (14, 14, 14)], "index picture", "as background, skin .*\"grey indices\", as background, hat. Choose")])
+def test_a_map_that_fits_two_palettes_says_how_it_was_read(colors, palette, said):
+    rows = torch.arange(len(colors)).repeat_interleave(20)[None, None].repeat(1, 30, 1)
+    _, (note,) = read_label_maps(paint(rows, colors), palette)
+    assert re.search(said, note)
+
+
+@pytest.mark.parametrize("palette", [*PALETTES, AUTO])
+def test_a_map_of_background_alone_is_said(palette):
+    indices, notes = read_label_maps(torch.zeros(2, 40, 50, 3), palette)
+    assert not indices.any() and "The label map is background alone. If it should show a face" in notes[-1]
+    speck = torch.zeros(1, 200, 200, 3)
+    speck[:, 100, 100:103] = torch.tensor([204, 0, 0]) / 255
+    if palette == "colours":
+        assert "background to 99.99%" in read_label_maps(speck, palette).notes[-1]
 
 
 def test_classes_that_cannot_be_mapped_are_said():

@@ -12,11 +12,12 @@ import comfy.sd
 import comfy.utils
 import nodes
 from comfy_extras import nodes_hooks
-from mditface.mdit.mditface.cache import REPORT_KEY, RunReport, StaticStore
+from mditface.mdit.mditface.cache import REPORT_KEY, RunReport, StaticMaskCache
 from mditface.mdit.mditface.mask import CONDITIONING_KEY, MaskInput, MaskReference
 from mditface.mdit.mditface.reader import OPTIONS_KEY, CacheOptions
 
 SIDE = 16
+CPU = torch.device("cpu")
 TOLERANCE = dict(rtol=0, atol=2e-6)
 OFF = CacheOptions("off")
 comfy.utils.set_progress_bar_enabled(False)
@@ -114,12 +115,12 @@ def hooked(conditioning, strength: float = 1.0, keyframes: dict[float, float] = 
 @contextlib.contextmanager
 def reservations():
     """The entries and bytes that runs inside the block reserve, in their order."""
-    found, reserved = [], StaticStore.reserve
+    found, reserved = [], StaticMaskCache.reserve
 
-    def record(store, entries, nbytes):
+    def record(cache, entries, nbytes, keys=()):
         found.append((entries, nbytes))
-        return reserved(store, entries, nbytes)
-    with mock.patch.object(StaticStore, "reserve", record):
+        return reserved(cache, entries, nbytes, keys)
+    with mock.patch.object(StaticMaskCache, "reserve", record):
         yield found
 
 

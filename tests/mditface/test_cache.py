@@ -5,7 +5,6 @@ import pickle
 import threading
 import time
 import weakref
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,17 +14,17 @@ from hypothesis import strategies as st
 import comfy.model_management
 import comfy.samplers
 from comfy.ldm.flux.math import apply_rope1
-from comfy.model_management import InterruptProcessingException, LoadedModel
+from comfy.model_management import InterruptProcessingException
 from mditface.mdit.labelmap import CLASSES
 from mditface.mdit.mditface import host
-from mditface.mdit.mditface.cache import CAPACITY, CachePatcher, RunReport, StaticEntry, StaticMaskCache, StaticStore
+from mditface.mdit.mditface.cache import CAPACITY, RunReport, StaticEntry, StaticMaskCache
 from mditface.mdit.mditface.entries import merge_entry
 from mditface.mdit.mditface.mask import MaskInput, MaskReference
 from mditface.mdit.mditface.reader import CacheOptions
 from mditface.mdit.mditface.tokens import MaskTokens, find_flat_regions, merge_leaves
 from mditface.tests.mditface import tiny
 from mditface.tests.mditface.runs import (
-    OFF, SIDE, TOLERANCE, check_other_entry, hooked, masked, replaced, reporting, run, with_bypass_lora, with_lora)
+    CPU, OFF, SIDE, TOLERANCE, check_other_entry, hooked, masked, replaced, reporting, run, with_bypass_lora, with_lora)
 from nodes import ConditioningSetArea, ConditioningSetTimestepRange
 
 EXACT = CacheOptions()
@@ -66,7 +65,7 @@ def test_cached_and_uncached_agree(loaded, texts, mask, uncached):
 def test_the_switched_off_cache_computes_every_time_and_keeps_nothing(loaded, texts, mask):
     _, report = run(loaded.model, masked(texts[0], mask), texts[1], OFF, steps=3)
     assert (report.passes, report.hits, report.bytes) == (3, 0, 0)
-    assert not mask.store.cache.entries
+    assert not mask.store.get_cache(CPU).entries
 
 
 def test_one_pass_for_a_run_and_none_for_the_next(loaded, texts, mask):
@@ -98,7 +97,7 @@ def test_a_pass_for_each_size_while_they_fit(loaded, texts, mask):
 def test_a_mask_of_half_the_resolution_merges_too(loaded, texts):
     flat = mask_of(torch.ones(1, 32, 32, dtype=torch.uint8), "half, merged")
     run(loaded.model, masked(texts[0], flat), texts[1], latent=(1, 3, 128, 128))
-    (entry,) = flat.store.cache.entries.values()
+    (entry,) = flat.store.list_entries()
     assert entry[0][0].shape[2] == 64  # of 16 x 16 tokens, 2 x 2 each
 
 
@@ -113,27 +112,20 @@ def test_eight_bits_are_close_and_small(loaded, texts, mask):
     assert eight_bit < 0.35 * report.bytes
 
 
+@pytest.mark.parametrize("offload", [False, True])
+def test_the_host_counts_entries_unless_they_are_kept_in_ram(loaded, texts, mask, offload):
+    run(loaded.model, masked(texts[0], mask), texts[1], CacheOptions(offload=not offload))
+    run(loaded.model, masked(texts[0], mask), texts[1], CacheOptions(offload=offload))  # the entry is there already
+    (entry,) = mask.store.cache.entries.values()
+    assert entry.resident is not offload
+    holder = mask.store.get_patcher(loaded.model.load_device, loaded.model.offload_device)
+    mask.store.cache.planned = 0
+    assert holder.model_size() == (0 if offload else entry.nbytes)
+
+
 def test_offloaded_entries_give_the_same_result(loaded, texts, mask, uncached):
     out, _ = run(loaded.model, masked(texts[0], mask), texts[1], CacheOptions(offload=True))
     torch.testing.assert_close(out, uncached(), **TOLERANCE)
-
-
-@pytest.mark.parametrize("eight_bit", [False, True])
-def test_the_next_block_is_on_its_way_while_one_is_in_use(monkeypatch, eight_bit):
-    kv = [(torch.full((1, 1, 2, 4), i + 1.0), torch.full((1, 1, 2, 4), -i - 1.0)) for i in range(3)]
-    entry, fetched, fetch = StaticEntry(kv, None, eight_bit), [], StaticEntry.fetch
-
-    def record(self, i):
-        fetched.append(i)
-        return fetch(self, i)
-    monkeypatch.setattr(StaticEntry, "fetch", record)
-    monkeypatch.setattr(StaticEntry, "stored_on", torch.device("meta"))
-    for i, expected in enumerate(([0, 1], [0, 1, 2], [0, 1, 2])):
-        for found, stored in zip(entry[i], kv[i]):
-            torch.testing.assert_close(found, stored)
-        assert fetched == expected
-    torch.testing.assert_close(entry[1][0], kv[1][0])
-    torch.testing.assert_close(entry[0][0], kv[0][0])  # out of order, too
 
 
 def test_merging_single_tokens_changes_nothing(loaded, texts):
@@ -145,7 +137,7 @@ def test_merging_single_tokens_changes_nothing(loaded, texts):
 def test_a_flat_maps_keys_become_one_for_each_leaf(loaded, texts):
     flat = mask_of(torch.ones(1, 32, 32, dtype=torch.uint8), "merge")
     run(loaded.model, masked(texts[0], flat), texts[1], latent=(1, 3, 64, 64))
-    (entry,) = flat.store.cache.entries.values()
+    (entry,) = flat.store.list_entries()
     assert entry[0][0].shape[2] == 64  # of 16 x 16 tokens, 2 x 2 each
     torch.testing.assert_close(entry.bias, torch.full((1, 64), 4.0).log())
 
@@ -315,7 +307,7 @@ def test_a_failed_pass_leaves_nothing(loaded, texts, mask, uncached, place, fail
     block = loaded.model.model.diffusion_model.blocks[place]
     with replaced(block, "run_static", failure), pytest.raises(error):
         run(loaded.model, masked(texts[0], mask), texts[1])
-    assert not mask.store.cache.entries
+    assert not mask.store.get_cache(CPU).entries
     assert mask.store.get_patcher(loaded.model.load_device, loaded.model.offload_device).model_size() == 0
     out, report = run(loaded.model, masked(texts[0], mask), texts[1])
     assert report.passes == 1
@@ -335,7 +327,7 @@ def test_an_error_before_the_pass_takes_the_announced_bytes_back(loaded, texts, 
     wrong = tiny.mask(batch=2)
     with pytest.raises(ValueError, match="label maps"):
         run(loaded.model, masked(texts[0], mask) + masked(texts[0], wrong), texts[1], latent=(3, 3, SIDE, SIDE))
-    assert mask.store.cache.planned == wrong.store.cache.planned == 0
+    assert mask.store.get_cache(CPU).planned == wrong.store.get_cache(CPU).planned == 0
 
 
 def alive(reference) -> list:
@@ -346,7 +338,7 @@ def alive(reference) -> list:
 
 def test_the_cache_dies_with_its_conditionings(loaded, texts):
     mask = tiny.mask()
-    cache, positive = weakref.ref(mask.store.cache), masked(texts[0], mask)
+    cache, positive = weakref.ref(mask.store.get_cache(CPU)), masked(texts[0], mask)
     run(loaded.model, positive, texts[1])
     del mask
     assert cache() in alive(cache)
@@ -356,7 +348,7 @@ def test_the_cache_dies_with_its_conditionings(loaded, texts):
 
 def test_the_cache_dies_after_a_failed_run(loaded, texts):
     mask = tiny.mask()
-    cache, positive = weakref.ref(mask.store.cache), masked(texts[0], mask)
+    cache, positive = weakref.ref(mask.store.get_cache(CPU)), masked(texts[0], mask)
     with replaced(loaded.model.model.diffusion_model.blocks[1], "run_static", out_of_memory):
         with pytest.raises(comfy.model_management.OOM_EXCEPTION):
             run(loaded.model, positive, texts[1])
@@ -378,59 +370,8 @@ def test_the_host_lists_model_and_cache_together(loaded, texts, mask):
     comfy.model_management.unload_all_models()
     run(loaded.model, masked(texts[0], mask), texts[1])
     listed = {id(m.model.model): m for m in comfy.model_management.current_loaded_models}
-    assert {id(loaded.model.model), id(mask.store.cache)} <= listed.keys()
-    assert listed[id(mask.store.cache)].model_memory() == mask.store.cache.nbytes > 0
-
-
-CARD, RAM = torch.device("cuda", 0), torch.device("cpu")
-
-
-@pytest.fixture
-def on_card():
-    """A cache of entries of 100, 50 and 20 bytes on a card that does not exist, and its holder."""
-    cache = StaticMaskCache()
-    for name, size in (("old", 100), ("middle", 50), ("new", 20)):
-        entry = SimpleNamespace(nbytes=size, stored_on=CARD, resident=True)
-        entry.store_on = lambda device, entry=entry: setattr(entry, "stored_on", device)
-        cache.entries[name] = entry
-    holder = CachePatcher(cache, CARD, RAM)
-    listed = LoadedModel(holder)
-    listed.real_model, listed.model_finalizer = weakref.ref(cache), weakref.finalize(cache, lambda: None)
-    return SimpleNamespace(cache=cache, holder=holder, listed=listed,
-                           places=lambda: [entry.stored_on for entry in cache.entries.values()])
-
-
-def test_the_host_spills_the_oldest_entries_first(on_card):
-    assert on_card.holder.model_size() == on_card.holder.loaded_size() == 170
-    assert on_card.listed.model_unload(110) is False
-    assert on_card.places() == [RAM, RAM, CARD]
-    assert (on_card.holder.model_size(), on_card.holder.loaded_size()) == (170, 20)
-    assert on_card.listed.model_use_more_vram(100) == 100
-    assert on_card.places() == [CARD, RAM, CARD]
-    assert on_card.listed.model_unload(1e30) is True
-    assert on_card.places() == [RAM, RAM, RAM]
-
-
-def test_a_reload_keeps_the_entries_where_they_are(on_card):
-    on_card.holder.detach(unpatch_all=False)
-    assert on_card.places() == [CARD, CARD, CARD]
-    on_card.holder.detach()
-    assert on_card.places() == [RAM, RAM, RAM]
-    assert list(on_card.cache.entries) == ["old", "middle", "new"]
-
-
-def test_announced_bytes_count_but_are_not_loaded(on_card):
-    on_card.cache.planned = 1000
-    assert (on_card.holder.model_size(), on_card.holder.loaded_size()) == (1170, 170)
-    assert not on_card.holder.is_dynamic()
-
-
-def test_entries_that_the_user_keeps_in_ram_are_not_the_hosts_to_load(on_card):
-    entry = on_card.cache.entries["middle"]
-    entry.stored_on, entry.resident = RAM, False
-    assert on_card.holder.model_size() == on_card.holder.loaded_size() == 120
-    on_card.holder.partially_load(CARD, 1e30)
-    assert on_card.places() == [CARD, RAM, CARD]
+    assert {id(loaded.model.model), id(mask.store.get_cache(CPU))} <= listed.keys()
+    assert listed[id(mask.store.get_cache(CPU))].model_memory() == mask.store.get_cache(CPU).nbytes > 0
 
 
 def test_copies_share_the_mask_and_pickles_leave_the_cache_behind(loaded, texts, mask):
@@ -441,7 +382,7 @@ def test_copies_share_the_mask_and_pickles_leave_the_cache_behind(loaded, texts,
     assert copy.deepcopy(mask) is mask and copy.copy(mask) is mask
     twin = pickle.loads(pickle.dumps(reference))
     assert (twin.strength, twin.start, twin.end) == (0.5, 0.1, 0.9)
-    assert not twin.mask.store.cache.entries
+    assert not twin.mask.store.get_cache(CPU).entries
     again, report = run(loaded.model, masked(texts[0], twin.mask, 0.5, 0.1, 0.9), texts[1])
     assert report.passes == 1
     torch.testing.assert_close(again, out, **TOLERANCE)
@@ -467,18 +408,18 @@ def test_with_gradients_the_mask_is_computed_anew(tmp_path, monkeypatch):
     guider.sample(torch.ones(1, 3, SIDE, SIDE), torch.zeros(1, 3, SIDE, SIDE), comfy.samplers.KSAMPLER(train),
                   torch.tensor([0.7, 0.0]))
     assert (report.passes, report.hits) == (2, 0)
-    assert not mask.store.cache.entries
+    assert not mask.store.get_cache(CPU).entries
     assert weight.grad.abs().max() > 0
 
 
 def test_two_threads_compute_an_entry_once():
-    store, computed, reports = StaticStore(), [], [RunReport(), RunReport()]
+    cache, computed, reports = StaticMaskCache(), [], [RunReport(), RunReport()]
 
     def compute():
         computed.append(1)
         time.sleep(0.05)
         return StaticEntry([(torch.ones(1, 1, 2, 4), torch.ones(1, 1, 2, 4))], None, False)
-    threads = [threading.Thread(target=store.get, args=("key", compute, report)) for report in reports]
+    threads = [threading.Thread(target=cache.get, args=("key", compute, report)) for report in reports]
     for thread in threads:
         thread.start()
     for thread in threads:

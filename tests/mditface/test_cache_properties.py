@@ -15,7 +15,7 @@ from mditface.mdit.mditface.reductions import REDUCTIONS
 from mditface.mdit.mditface.reader import CacheOptions
 from mditface.tests.mditface import tiny
 from mditface.tests.mditface.runs import (
-    OFF, TOLERANCE, hooked, masked, references, reservations, run, with_bypass_lora, with_lora)
+    CPU, OFF, TOLERANCE, hooked, masked, references, reservations, run, with_bypass_lora, with_lora)
 from nodes import NODE_CLASS_MAPPINGS
 
 
@@ -88,7 +88,7 @@ def result(loaded, texts, step, mask, options):
 def test_never_stale_never_leaking(loaded, runs, capacity, maps, reduction, offload):
     texts = tiny.conditioning(loaded.clip, "man, red hair"), tiny.conditioning(loaded.clip, "")
     mask = tiny.mask(maps, reduction=reduction)
-    held = weakref.ref(mask.store.cache)
+    held = weakref.ref(mask.store.get_cache(CPU))
     listed = len(comfy.model_management.current_loaded_models)
     with mock.patch.object(cache, "CAPACITY", capacity), reservations() as reserved:
         for step in runs:
@@ -97,8 +97,8 @@ def test_never_stale_never_leaking(loaded, runs, capacity, maps, reduction, offl
             out = result(loaded, texts, step, mask, CacheOptions(offload=offload))
             exact = result(loaded, texts, step, tiny.mask(maps, reduction=reduction), OFF)
             torch.testing.assert_close(out, exact, **TOLERANCE)
-            assert len(mask.store.cache.entries) <= max(capacity, *(entries for entries, _ in reserved))
-            assert mask.store.cache.planned == 0
+            assert len(mask.store.get_cache(CPU).entries) <= max(capacity, *(entries for entries, _ in reserved))
+            assert mask.store.get_cache(CPU).planned == 0
     del mask
     gc.collect()
     assert held() is None

@@ -15,7 +15,7 @@ from mditface.mdit.mditface.inspection import list_entries
 from mditface.mdit.mditface.reader import CacheOptions
 from mditface.mdit.recipes.initialize import initialize_exemplar, initialize_model
 from mditface.tests.mditface import tiny
-from mditface.tests.mditface.runs import OFF, SIDE, TOLERANCE, masked, run
+from mditface.tests.mditface.runs import CPU, OFF, SIDE, TOLERANCE, masked, run
 from mditface.tests.mditface.test_model import forward, inputs, static_rows
 
 READING = dict(exemplar_blocks=(0, 2), exemplar_candidates=2)
@@ -223,7 +223,7 @@ def test_cached_is_uncached_over_steps_seeds_and_both_halves(reader, texts):
             expected, report = run(reader.model, positive, negative, OFF, seed=seed)
             assert report.passes > 2
             torch.testing.assert_close(run(reader.model, positive, negative, seed=seed)[0], expected, **TOLERANCE)
-    assert len(mask.store.cache.entries) == len(exemplar.store.cache.entries) == 1
+    assert len(mask.store.get_cache(CPU).entries) == len(exemplar.store.get_cache(CPU).entries) == 1
     assert run(reader.model, positive, negative, seed=2)[1].passes == 0
 
 
@@ -231,7 +231,7 @@ def test_an_exemplar_of_strength_zero_is_none(reader, texts):
     mask, exemplar = tiny.mask(), tiny.exemplar()
     out, _ = run(reader.model, exemplified(texts[0], mask, exemplar, 0.0), texts[1])
     assert torch.equal(out, run(reader.model, masked(texts[0], mask), texts[1])[0])
-    assert not exemplar.store.cache.entries
+    assert not exemplar.store.get_cache(CPU).entries
 
 
 def test_an_exemplar_is_read_when_its_mask_is(reader, texts):
@@ -285,17 +285,17 @@ def test_the_cache_info_counts_exemplars(reader, texts):
     positive = exemplified(texts[0], mask, exemplar)
     run(reader.model, positive, texts[1])
     found = list_entries(positive)
-    assert found.entries == [*mask.store.cache.entries.values(), *exemplar.store.cache.entries.values()]
-    assert found.nbytes == mask.store.cache.nbytes + exemplar.store.cache.nbytes
+    assert found.entries == [*mask.store.list_entries(), *exemplar.store.list_entries()]
+    assert found.nbytes == mask.store.get_cache(CPU).nbytes + exemplar.store.get_cache(CPU).nbytes
     planned = len(READING["exemplar_blocks"]) * 16 * (2 * tiny.CONFIG.width + MATCH + PRUNE) * 4
-    assert planned <= exemplar.store.cache.nbytes < 1.5 * planned + 16 * (10 * 8 + MATCH * 4)
+    assert planned <= exemplar.store.get_cache(CPU).nbytes < 1.5 * planned + 16 * (10 * 8 + MATCH * 4)
 
 
 def test_the_host_is_told_of_the_memory(reader, texts):
     mask, exemplar = tiny.mask(), tiny.exemplar()
     run(reader.model, exemplified(texts[0], mask, exemplar), texts[1])
     for patcher in exemplar.store.patchers.values():
-        assert patcher.model_size() == exemplar.store.cache.nbytes > 0
+        assert patcher.model_size() == exemplar.store.get_cache(CPU).nbytes > 0
 
 
 def test_palette_models_encode_the_exemplars_map_too(tmp_path):

@@ -12,7 +12,7 @@ from mditface.mdit.mditface import cache, host
 from mditface.mdit.mditface.reductions import REDUCTIONS
 from mditface.mdit.mditface.reader import CacheOptions
 from mditface.tests.mditface import tiny
-from mditface.tests.mditface.runs import OFF, TOLERANCE, hooked, reservations, run, with_bypass_lora, with_lora
+from mditface.tests.mditface.runs import CPU, OFF, TOLERANCE, hooked, reservations, run, with_bypass_lora, with_lora
 from mditface.tests.mditface.test_cache_properties import OPERATIONS
 from mditface.tests.mditface.test_exemplar import READING, exemplified
 
@@ -54,7 +54,7 @@ def test_never_stale_never_leaking(reader, runs, capacity, pictures, reduction, 
     texts = given_texts(reader)
     masks = [tiny.mask(seed=seed, reduction=reduction) for seed in (0, 1)]
     exemplars = [tiny.exemplar(pictures, seed) for seed in (0, 1)]
-    held = [weakref.ref(exemplar.store.cache) for exemplar in exemplars]
+    held = [weakref.ref(exemplar.store.get_cache(CPU)) for exemplar in exemplars]
     with mock.patch.object(cache, "CAPACITY", capacity), reservations() as reserved:
         for step in runs:
             if pictures == 2:
@@ -65,8 +65,8 @@ def test_never_stale_never_leaking(reader, runs, capacity, pictures, reduction, 
             torch.testing.assert_close(out, result(reader, texts, step, *fresh, OFF), **TOLERANCE)
             for exemplar in exemplars:
                 most = max(entries for entries, _ in reserved)
-                assert len(exemplar.store.cache.entries) <= max(capacity, most)
-                assert exemplar.store.cache.planned == 0
+                assert len(exemplar.store.get_cache(CPU).entries) <= max(capacity, most)
+                assert exemplar.store.get_cache(CPU).planned == 0
     del masks, exemplars, exemplar
     gc.collect()
     assert [reference() for reference in held] == [None, None]
@@ -94,7 +94,7 @@ def test_everything_that_enters_is_in_the_key(reader, change):
         model = with_lora(reader.model, 0.7) if "state" in changed else reader.model
         side = changed.get("size", 16)
         run(model, positive, texts[1], CacheOptions(changed.get("options", "auto")), latent=(1, 3, side, side), steps=1)
-        entries.append(set(store.cache.entries))
+        entries.append(set(store.get_cache(CPU).entries))
     assert len(entries[1] - entries[0]) == (1 if change else 0)
 
 
@@ -102,4 +102,4 @@ def test_strength_time_and_text_share_an_entry(reader):
     texts, mask, exemplar = given_texts(reader), tiny.mask(), tiny.exemplar()
     for strength, text, batch in ((1.0, texts[0], 1), (0.5, texts[1], 1), (2.0, texts[0], 3)):
         run(reader.model, exemplified(text, mask, exemplar, strength), texts[1], latent=(batch, 3, 16, 16), seed=batch)
-    assert len(exemplar.store.cache.entries) == 1
+    assert len(exemplar.store.get_cache(CPU).entries) == 1

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from mditface.mdit.mditface import host
-from mditface.mdit.mditface.cache import REPORT_KEY, RunReport, StaticStore
+from mditface.mdit.mditface.cache import REPORT_KEY, RunReport, StaticMaskCache, StaticStore
 from mditface.mdit.mditface.keys import Identity, identify
 from mditface.mdit.mditface.mask import BoundExemplar, BoundMask
 from mditface.mdit.mditface.reader import OPTIONS_KEY, CacheOptions, MaskReader
 from mditface.mdit.mditface.tokens import MaskTokens
 from mditface.tests.mditface import tiny
-from mditface.tests.mditface.runs import masked, reservations, run, with_bypass_lora
+from mditface.tests.mditface.runs import CPU, masked, reservations, run, with_bypass_lora
 from mditface.tests.mditface.test_exemplar import READING, exemplified
 
 TOKENS = MaskTokens(torch.zeros(1, 16, 3), (4, 4), torch.arange(4.0), torch.arange(4.0), (4, 4),
@@ -78,7 +78,8 @@ def passes(store: StaticStore, **changes) -> int:
     """The static passes of one call, in a model and with options that BASE and the changes describe."""
     found = SimpleNamespace(**{**BASE, **changes})
     hooks = SimpleNamespace(hooks=[SimpleNamespace(hook_ref=found.hook, strength=found.strength)])
-    patcher = SimpleNamespace(patches_uuid=found.uuid, current_hooks=hooks, injections={"bypass": [found.injection]},
+    patcher = SimpleNamespace(load_device=CPU, patches_uuid=found.uuid, current_hooks=hooks,
+                              injections={"bypass": [found.injection]},
                               object_patches={"diffusion_model.a": found.patch, **found.extra})
     model = SimpleNamespace(current_patcher=patcher, get_dtype_inference=lambda: found.dtype)
     mask = SimpleNamespace(store=store, get_tokens=lambda area: (found.tokens, found.tokens.digest()),
@@ -213,11 +214,12 @@ def test_an_entry_does_not_keep_its_model_alive(tmp_path, texts, change):
     injected = None
     gc.collect()
     assert [reference() for reference in dead] == [None] * len(dead)
-    assert len(mask.store.cache.entries) == 1
+    assert len(mask.store.get_cache(CPU).entries) == 1
 
 
 def test_reservations_leave_nothing_behind():
-    store = StaticStore()
-    with reservations() as found, store.reserve(3, 100):
-        assert (store.needed, store.cache.planned) == (3, 100)
-    assert (store.needed, store.cache.planned, found) == (0, 0, [(3, 100)])
+    cache = StaticMaskCache()
+    cache.entries["key"] = SimpleNamespace()
+    with reservations() as found, cache.reserve(3, 100, ["key"]):
+        assert (cache.needed, cache.planned, cache.wanted) == (3, 100, {"key"})
+    assert (cache.needed, cache.planned, cache.wanted, found) == (0, 0, set(), [(3, 100)])

@@ -5,7 +5,7 @@ import torch
 import nodes
 from mditface.mdit.mditface.reader import CacheOptions
 from mditface.tests.mditface import tiny
-from mditface.tests.mditface.runs import OFF, SIDE, TOLERANCE, hooked, masked, reservations, run
+from mditface.tests.mditface.runs import CPU, OFF, SIDE, TOLERANCE, hooked, masked, reservations, run
 from mditface.tests.mditface.test_cache import distinct_labels, mask_of
 
 
@@ -58,8 +58,8 @@ def test_many_uses_of_a_mask_do_not_thrash(loaded, texts, make, negative, entrie
     conds = conditionings(mask)
     with reservations() as reserved:
         out, report = run(loaded.model, *conds, steps=10)
-    assert reserved == [(entries, mask.store.cache.nbytes)]
-    assert report.passes == len(mask.store.cache.entries) == entries
+    assert reserved == [(entries, mask.store.get_cache(CPU).nbytes)]
+    assert report.passes == len(mask.store.get_cache(CPU).entries) == entries
     assert (report.passes + report.hits) % 10 == 0  # as many reads in each step
     torch.testing.assert_close(out, run(loaded.model, *conditionings(mask_of(distinct_labels())), OFF, steps=10)[0],
                                **TOLERANCE)
@@ -77,7 +77,7 @@ def test_keyframes_of_two_hooks_change_entries_once_each(loaded, texts):
     with reservations() as reserved:
         out, report = run(loaded.model, positive(mask), texts[1], steps=10)
     assert (report.passes, report.hits) == (5, 25)
-    assert reserved == [(3, mask.store.cache.nbytes)]
+    assert reserved == [(3, mask.store.get_cache(CPU).nbytes)]
     torch.testing.assert_close(out, run(loaded.model, positive(tiny.mask()), texts[1], OFF, steps=10)[0], **TOLERANCE)
 
 
@@ -95,3 +95,39 @@ def test_eight_bits_announce_a_quarter_of_float32(loaded, texts):
         run(loaded.model, masked(texts[0], mask), texts[1], CacheOptions("8-bit"))
     (_, exact), (_, small) = reserved
     assert exact == 4 * small > 0
+
+
+def between(cond, start, end):
+    return nodes.ConditioningSetTimestepRange().set_range(cond, start, end)[0]
+
+
+RANGES = {
+    "one after the other": ([(0.0, 0.3), (0.31, 0.6), (0.61, 1.0)], 1, 3),
+    "two at a time": ([(0.0, 0.4), (0.25, 0.75), (0.45, 1.0)], 2, 4),  # a change of entries may cost a pass
+    "both at the moment where they touch": ([(0.0, 0.5), (0.5, 0.7), (0.8, 1.0)], 2, 3),
+    "all at once": ([(0.0, 1.0), (0.2, 0.4), (0.3, 0.9)], 3, 3),
+    "never": ([(0.0, 1.0), (0.6, 0.4), (0.9, 0.2)], 1, 1),
+}
+
+
+@pytest.mark.parametrize("ranges, at_once, passes", RANGES.values(), ids=RANGES.keys())
+def test_ranges_that_do_not_overlap_need_room_one_after_the_other(loaded, texts, ranges, at_once, passes):
+    def positive(mask):
+        parts = in_areas(masked(texts[0], mask), *[(128, 32, 0, 32 * i) for i in range(3)])
+        return [between([part], *limits)[0] for part, limits in zip(parts, ranges)]
+    mask = mask_of(distinct_labels())
+    with reservations() as reserved:
+        out, report = run(loaded.model, positive(mask), texts[1], steps=10)
+    one_entry = 2 * tiny.CONFIG.depth * 4 * tiny.CONFIG.width * 4
+    assert reserved == [(at_once, at_once * one_entry)]
+    assert report.passes == passes
+    torch.testing.assert_close(out, run(loaded.model, positive(mask_of(distinct_labels())), texts[1], OFF,
+                                        steps=10)[0], **TOLERANCE)
+
+
+def test_the_range_of_a_reference_counts_like_that_of_a_condition(loaded, texts):
+    mask = mask_of(distinct_labels())
+    early, late = in_areas(masked(texts[0], mask, 1.0, 0.0, 0.5), AREAS[0]), in_areas(masked(texts[0], mask), AREAS[1])
+    with reservations() as reserved:
+        run(loaded.model, early + between(late, 0.51, 1.0), texts[1])
+    assert [entries for entries, _ in reserved] == [1]

@@ -99,7 +99,10 @@ def test_command_line_changes_the_configuration(paths, tmp_path):
         read_settings(file, ["steps"], SETTINGS)
 
 
-@pytest.mark.parametrize("name", ["demo", "demo-fine", "judge", "autoencoder", "adapter-sd35", "adapter-flux"])
+CONFIGURATIONS = ("demo", "demo-fine", "demo-latent", "judge", "autoencoder", "adapter-sd35", "adapter-flux")
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_shipped_configurations_are_sound(name, root):
     assert read_settings(root / "mdit" / "recipes" / "configs" / f"{name}.yaml", [], SETTINGS)
 

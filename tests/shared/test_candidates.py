@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mditface.mdit.shared import candidates, sparse_attention
-from mditface.mdit.shared.sparse_attention import Projections, SparseOptions, attend_sparsely
+from mditface.mdit.shared.sparse_attention import Keys, Projections, SparseOptions, attend_sparsely, split_chunks
 
 SIDES = st.integers(1, 5)
 
@@ -150,3 +150,14 @@ def test_scores_are_float32_in_half_precision():
 def test_too_few_candidates_are_refused():
     with pytest.raises(ValueError, match="top_k: 4 candidates are to be kept of 3"):
         candidates.select_best(torch.zeros(1, 1, 3), None, 4)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_card_takes_chunks_of_sixteen_times_the_size(dense):
+    def count_chunks(device):
+        keys = Keys(*(torch.zeros(1, 4096, width, device=device) for width in (64, 16, 64)), None)
+        query = Projections(torch.zeros(1, 4096, 64, device=device), torch.zeros(1, 4096, 16, device=device))
+        candidates = None if dense else torch.zeros(1, 4096, 20, dtype=torch.int64, device=device)
+        return sum(1 for _ in split_chunks(query, keys, candidates))
+    few, many = count_chunks("meta"), count_chunks("cpu")
+    assert (few, many) == ((1, 16) if dense else (1, 12))

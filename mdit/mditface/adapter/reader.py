@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable
 from functools import partial
 
@@ -22,8 +23,8 @@ from .families import FAMILIES, Family, find_family, list_family_titles
 from .streams import MaskStream
 from .terms import Adapter
 
+FORM_NUMBERS = itertools.count(64)  # from more than any ControlNet has residuals on
 COMPILED_FORMS: dict[tuple[str, tuple[int, int]], int] = {}  # number of residuals, by form and their real numbers
-FIRST_FORM = 64  # more than any ControlNet has residuals
 
 
 def make_mask_key(adapter: Adapter) -> str:
@@ -93,8 +94,8 @@ class AdapterReader(MaskReader):
         self.prompted = adapter.config.prompted
         self.radius = adapter.config.window
 
-    def list_additional_models(self) -> list:
-        return [self.adapter.patcher]
+    def list_additional_models(self, patcher) -> list:
+        return self.adapter.copies.list_for(patcher)
 
     def get_layout(self, model) -> MaskLayout:
         config = self.adapter.config
@@ -102,7 +103,8 @@ class AdapterReader(MaskReader):
                           config.width, condition=self.condition, corner=config.corner)
 
     def make_stream(self, model) -> MaskStream:
-        return self.family.stream(model.diffusion_model, self.adapter, self.weight)
+        terms = self.adapter.copies.find(model.current_patcher)
+        return self.family.stream(model.diffusion_model, self.adapter.config, terms, self.weight)
 
     def list_prompt_inputs(self, model) -> tuple[str, ...]:
         return self.family.list_prompt_inputs(model.diffusion_model)
@@ -146,9 +148,10 @@ def follow_blocks(stream: MaskStream, patches: dict[tuple[str, int], BlockPatch]
 def count_reads(report: RunReport, key: str, stream: MaskStream, patches: dict[tuple[str, int], BlockPatch]):
     """Adds to the report the blocks of one call that read the mask, and what kept the others from it."""
     read = sum(len(patch.read) for patch in patches.values())
-    reads = report.reads.setdefault(key, [0, 0])
-    reads[0] += read
-    reads[1] += stream.blocks
+    with report.lock:
+        reads = report.reads.setdefault(key, [0, 0])
+        reads[0] += read
+        reads[1] += stream.blocks
     if read < stream.blocks:
         report.replacements |= dict.fromkeys(name_replacements([stream.network, *stream.modules]))
 
@@ -172,7 +175,9 @@ def mark_form(control: dict | None, form: str) -> dict:
     control = control or {}
     residuals = {name: control.get(name) or [] for name in ("input", "output")}
     counts = tuple(map(len, residuals.values()))
-    total = COMPILED_FORMS.setdefault((form, counts), FIRST_FORM + len(COMPILED_FORMS))
+    if (form, counts) not in COMPILED_FORMS:  # a form may get a number in two threads, and keeps the first
+        COMPILED_FORMS.setdefault((form, counts), next(FORM_NUMBERS))
+    total = COMPILED_FORMS[form, counts]
     padded = {name: [*x, *[None] * (total - len(x))] for name, x in residuals.items()}
     return {**control, **padded}
 

@@ -18,7 +18,8 @@ from comfy.ldm.modules.attention import optimized_attention
 from ...shared.origins import name_origin
 from ..prompt import Prompt
 from ..tokens import MaskTokens
-from .terms import Adapter
+from .config import AdapterConfig
+from .terms import AdapterTerms
 
 
 class Inputs(NamedTuple):
@@ -46,11 +47,12 @@ class MaskStream:
     lists: dict[str, tuple[str, str]]
     heads: int
 
-    def __init__(self, network: nn.Module, adapter: Adapter, weight: float):
+    def __init__(self, network: nn.Module, config: AdapterConfig, terms: AdapterTerms, weight: float):
         self.network = network
-        self.adapter = adapter
+        self.config = config
+        self.terms = terms
         self.weight = weight
-        self.kinds = adapter.config.list_blocks()
+        self.kinds = config.list_blocks()
         self.blocks = len(self.kinds)
         self.modules = []
         self.places = []
@@ -121,8 +123,8 @@ class MaskStream:
     def run_layer(self, module: nn.Module, name: str, x: Tensor) -> Tensor:
         """The layer with its term, which may cover the first rows of the output only."""
         y = module(x)
-        reads_output = self.adapter.config.proj_after and name.endswith(".proj")
-        term = self.adapter.compute_term(name, y if reads_output else x)
+        reads_output = self.config.proj_after and name.endswith(".proj")
+        term = self.terms.compute_term(name, y if reads_output else x)
         if term is None:
             return y
         return y + F.pad(term, (0, y.shape[-1] - term.shape[-1])) * self.weight

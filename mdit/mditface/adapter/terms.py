@@ -8,31 +8,18 @@ import torch.nn as nn
 from torch import Tensor
 
 import comfy.model_management
-import comfy.model_patcher
 import comfy.ops
 
+from ...shared.base_model import make_patcher
+from ...shared.parts import DeviceCopies
 from ..layers import LowRank
 from .config import AdapterConfig
 
 HALVES = {"down", "up"}
 
 
-class Adapter(nn.Module):
-    """The terms by block and layer: `double.0.qkv`, `single.3.linear1`.
-
-    `id` is a digest of configuration and weights, `patcher` what the host loads the weights by.
-    """
-
-    def __init__(self, config: AdapterConfig, terms: dict[str, dict[str, Tensor]]):
-        super().__init__()
-        self.config = config
-        self.id = compute_digest(config, terms)
-        self.terms = nn.ModuleDict()
-        for name, halves in sorted(terms.items()):
-            self.terms[make_module_name(name)] = make_term(config, halves["down"], halves["up"])
-        management = comfy.model_management
-        self.patcher = comfy.model_patcher.CoreModelPatcher(
-            self, management.get_torch_device(), management.unet_offload_device())
+class AdapterTerms(nn.ModuleDict):
+    """The terms by block and layer, `double.0.qkv` or `single.3.linear1`: the `model` that the host loads."""
 
     def compute_term(self, name: str, x: Tensor) -> Tensor | None:
         """What the adapter adds to the output of a layer with the input x; None where the layer has no term.
@@ -40,12 +27,30 @@ class Adapter(nn.Module):
         The terms of q, k and v alone stand for the first rows of a fused layer.
         """
         name = make_module_name(name)
-        if name in self.terms:
-            return self.terms[name](x)
+        if name in self:
+            return self[name](x)
         fused = [f"{name}_{part}" for part in "qkv"]
-        if fused[0] not in self.terms:
+        if fused[0] not in self:
             return None
-        return torch.cat([self.terms[part](x) for part in fused], dim=-1)
+        return torch.cat([self[part](x) for part in fused], dim=-1)
+
+
+class Adapter:
+    """An adapter's configuration, terms, patcher and copies. `id` is a digest of configuration and weights.
+
+    It is no module: a module that held its own patcher would be a cycle, which only the garbage collector frees.
+    """
+
+    def __init__(self, config: AdapterConfig, terms: dict[str, dict[str, Tensor]], disable_dynamic: bool = False):
+        self.config = config
+        self.id = compute_digest(config, terms)
+        self.terms = AdapterTerms()
+        for name, halves in sorted(terms.items()):
+            self.terms[make_module_name(name)] = make_term(config, halves["down"], halves["up"])
+        management = comfy.model_management
+        devices = management.get_torch_device(), management.unet_offload_device()
+        self.patcher = make_patcher(self.terms, *devices, disable_dynamic)
+        self.copies = DeviceCopies(self.patcher)
 
 
 def make_module_name(name: str) -> str:

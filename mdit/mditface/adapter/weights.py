@@ -7,7 +7,8 @@ import re
 
 from torch import Tensor
 
-from ...shared.weight_files import join_names, read_weights
+from ...shared.parts import load_parts
+from ...shared.weight_files import join_names, name_file, read_weights
 from .config import KINDS, METADATA_KEY, PROMPT_POOLED, AdapterConfig
 from .families import FAMILIES, Layer
 from .terms import HALVES, Adapter
@@ -27,8 +28,12 @@ def load_adapter(path: str) -> Adapter:
 
     Raises ValueError, naming the file and what is wrong, for anything else.
     """
+    return load_parts(path, read_adapter, build_adapter)[0]
+
+
+def read_adapter(path: str) -> tuple[AdapterConfig, Terms]:
     weights, metadata = read_weights(path, SOURCE)
-    try:
+    with name_file(path, SOURCE):
         if METADATA_KEY in metadata or any(OWN_KEY.fullmatch(key) for key in weights):
             config, terms = read_own(weights, metadata)
         elif any(EASYCONTROL_KEY.fullmatch(key) for key in weights):
@@ -37,9 +42,11 @@ def load_adapter(path: str) -> Adapter:
             raise ValueError("the file is neither an MDiTFace adapter ('mdit.adapter' in its header) nor an "
                              "EasyControl condition adapter for FLUX; load an ordinary LoRA with 'Load LoRA'")
         check_terms(config, terms)
-    except ValueError as error:
-        raise ValueError(f"{SOURCE}: '{path}': {error}") from error
-    return Adapter(config, terms)
+    return config, terms
+
+
+def build_adapter(content: tuple[AdapterConfig, Terms], disable_dynamic: bool = False) -> Adapter:
+    return Adapter(*content, disable_dynamic)
 
 
 def read_header(metadata: dict[str, str]) -> AdapterConfig:

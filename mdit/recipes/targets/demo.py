@@ -26,12 +26,14 @@ from ...mditface.text import PAD, TextConfig, TextEncoder
 from ...parsing import WEIGHTS as PARSER_WEIGHTS
 from ...parsing import load_parser
 from ...datasets import Renders
-from ...datasets.augment import LabelNoise, mirror, normalize
+from ...datasets.augment import LabelNoise, normalize
 from ...evaluation.metrics.agreement import average_scores
 from ...training.data import make_step_rng, make_torch_rng
 from ..exemplar import make_exemplar_keys, crop_randomly
 from ..initialize import initialize_model, initialize_text
-from ...training.sampling import make_mask_inputs, sample, make_sheet
+from ..latents import PREFIX as CODER_PREFIX
+from ..latents import Coder, EncodedRenders, carry_over
+from ...training.sampling import make_mask_inputs, make_sheet, sample, sample_latents
 from ...training.settings import Positive, Section, Settings, Fraction
 from ..words import CaptionWriter, pretrain, make_text_config
 from ...training.targets.base import Batches, make_optimizers
@@ -60,7 +62,8 @@ class DemoSettings(Settings):
     text_steps: length of the text encoder's lesson in attributes.
     text_rate: the text encoder's learning rate after the lesson.
     noise: mean of t's logit; the noise levels are 1 - t.
-    init: a finished file to start from.
+    init: a finished file to start from. A model on latents may start from one that draws pixels.
+    autoencoder: the file whose latents a model of latent format `autoencoder` draws.
     train: `all`, or the exemplar branch alone on the frozen weights of `init`.
     """
     heldout: Path
@@ -70,6 +73,7 @@ class DemoSettings(Settings):
     drop: Drop = Drop()
     noise: float = MEAN_LOGIT_T
     init: Path | None = None
+    autoencoder: Path | None = None
     train: Literal["all", "exemplar"] = "all"
 
     @field_validator("model", mode="before")
@@ -83,6 +87,12 @@ class DemoSettings(Settings):
     def check_trained_part(self):
         if self.train == "exemplar" and not (self.init and self.model.exemplar_blocks):
             raise ValueError("train: the exemplar branch alone needs exemplar_blocks under model, and a file at init")
+        return self
+
+    @model_validator(mode="after")
+    def check_latents(self):
+        if (self.model.latent_format == "autoencoder") != (self.autoencoder is not None):
+            raise ValueError("autoencoder: give its file if, and only if, model.latent_format is 'autoencoder'")
         return self
 
 
@@ -136,16 +146,16 @@ class Demo(nn.Module):
                 read_exemplar: Tensor | None = None) -> Tensor:
         """Mean squared velocity error of one step.
 
-        images, exemplars: (B, 3, S, S) uint8; labels, exemplar_labels: (B, S, S) uint8; ids: (B, L); read_mask,
-        read_exemplar: (B,) bool.
+        images, exemplars: (B, 3, S, S) uint8, or latents (B, C, h, w); labels, exemplar_labels: (B, S, S) uint8;
+        ids: (B, L); read_mask, read_exemplar: (B,) bool.
         """
         model = self.model
-        images = normalize(images)  # (B, 3, S, S)
+        images = normalize(images) if images.dtype == torch.uint8 else images  # (B, C, h, w)
         random = dict(generator=rng, device=images.device)
         sigma = 1 - torch.sigmoid(torch.randn(images.shape[0], **random) + self.noise)
         level = sigma.view(-1, 1, 1, 1)
         noisy = level * torch.randn(images.shape, **random) + (1 - level) * images
-        tokens, positions = make_mask_inputs(labels, model)
+        tokens, positions = make_mask_inputs(labels, model, images.shape[-1] // model.config.patch)
         kv = list(model.run_static_path(tokens, positions))
         bias = torch.where(read_mask, 0.0, MASKED)[:, None].expand(-1, tokens.shape[1])
         exemplar = None
@@ -173,7 +183,7 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], MDiTConfig, TextConfig]:
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
         sd = {name if name.startswith("text_encoder.") else PREFIX + name: file.get_tensor(name)
-              for name in file.keys()}
+              for name in file.keys() if not name.startswith(CODER_PREFIX)}
     return sd, MDiTConfig.from_metadata(metadata), TextConfig.from_metadata(metadata)
 
 
@@ -188,18 +198,34 @@ class DemoTarget:
     def __init__(self, settings: DemoSettings):
         torch.manual_seed(settings.seed)
         self.settings = settings
-        self.faces = Renders(settings.data)
-        self.heldout = Renders(settings.heldout)
+        self.coder = Coder(settings.autoencoder) if settings.autoencoder else None
+        self.faces = self.open_renders(settings.data)
+        self.heldout = self.open_renders(settings.heldout)
         text = make_text_config(settings.model.text_dim)
         self.module = Demo(dataclasses.replace(settings.model, palette=PALETTE), text, settings.noise)
         if settings.init:
-            self.module.start_from(settings.init)
+            self.start_from(settings.init)
         if settings.train == "exemplar":
             self.module.requires_grad_(False)
             self.module.model.exemplar.requires_grad_(True)
         self.writer = CaptionWriter(text, settings.seed)
         self.noise = LabelNoise()
         self.batches = Batches([0] * len(self.faces), settings.batch, settings.seed)
+
+    def open_renders(self, folder: Path) -> Renders | EncodedRenders:
+        return EncodedRenders(folder, self.coder) if self.coder else Renders(folder)
+
+    def start_from(self, path: Path) -> None:
+        sd, config, _ = read_file(path)
+        own = self.module.model.config
+        if (config.latent_format, own.latent_format) != ("pixel", "autoencoder"):
+            self.module.start_from(path)
+            return
+        sd = carry_over(sd, config.patch, self.faces, self.settings.data, own.patch)
+        try:
+            self.module.load_state_dict(sd)
+        except RuntimeError as error:
+            raise ValueError(f"init: {path} does not fit 'model' but for its latents: {error}") from error
 
     def start(self) -> None:
         if self.settings.text_steps:
@@ -226,7 +252,7 @@ class DemoTarget:
         def draw_chance(p: float) -> Tensor:
             return torch.rand(settings.batch, generator=rng) < p
 
-        images, labels = mirror(self.faces.get_channels_first(index), self.faces.labels[index], draw_chance(0.5))
+        images, labels = self.faces.get_batch(index, draw_chance(0.5))
         self.writer.rng = draws
         ids = self.writer([self.faces.attributes[i] for i in index.tolist()])
         ids[draw_chance(settings.drop.text)] = PAD
@@ -243,7 +269,11 @@ class DemoTarget:
         labels = self.heldout.labels[:count]
         device = self.module.model.x_embed.weight.device
         ids = self.writer.encode(self.heldout.captions[:count])
-        return sample(self.module.model, self.module.text_encoder, labels.to(device), ids.to(device), seed=0).cpu()
+        given = self.module.model, self.module.text_encoder, labels.to(device), ids.to(device)
+        if self.coder is None:
+            return sample(*given, seed=0).cpu()
+        latents = sample_latents(*given, side=self.heldout.latents.shape[-1], seed=0).cpu()
+        return torch.cat([self.coder.decode(latent[None]) for latent in latents])
 
     def draw_sheet(self) -> np.ndarray:
         return make_sheet(self.heldout.labels[:SHEET_COUNT], self.draw(SHEET_COUNT),
@@ -259,5 +289,8 @@ class DemoTarget:
 
     def save(self, path: Path, weights: dict[str, Tensor]) -> None:
         recipe = json.dumps(self.settings.describe_recipe(), sort_keys=True)
-        self.module.save(path, weights, **{"mdit.recipe": hashlib.sha256(recipe.encode()).hexdigest(),
-                                           "mdit.classes": json.dumps(CLASSES)})
+        header = {"mdit.recipe": hashlib.sha256(recipe.encode()).hexdigest(), "mdit.classes": json.dumps(CLASSES)}
+        if self.coder:
+            weights = weights | self.coder.weights
+            header |= self.coder.header
+        self.module.save(path, weights, **header)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...labelmap import CLASSES, to_image
 from ...parsing import FaceParser, measure_agreement
 from ...datasets import Renders
-from ...datasets.augment import mirror, normalize
+from ...datasets.augment import normalize
 from ...evaluation.metrics.agreement import average_scores
 from ...training.data import make_step_rng, make_torch_rng
 from ...training.sampling import make_sheet
@@ -83,7 +83,7 @@ class JudgeTarget:
         index = self.batches(step, process, processes)
         rng = make_torch_rng(make_step_rng(self.settings.seed, step, process))
         chosen = torch.rand(len(index), generator=rng) < 0.5
-        images, labels = mirror(self.faces.get_channels_first(index), self.faces.labels[index], chosen)
+        images, labels = self.faces.get_batch(index, chosen)
         return {"images": images, "labels": labels}
 
     def parse_heldout(self, count: int | None = None) -> np.ndarray:

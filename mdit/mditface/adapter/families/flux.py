@@ -24,8 +24,8 @@ class FluxStream(MaskStream):
     """On the host's class Flux."""
     lists = {"double": ("double_blocks", "img_attn"), "single": ("single_blocks", "linear1")}
 
-    def __init__(self, network, adapter, weight):
-        super().__init__(network, adapter, weight)
+    def __init__(self, network, config, terms, weight):
+        super().__init__(network, config, terms, weight)
         self.heads = network.num_heads
 
     def run_block(self, i: int, args: dict) -> dict:

@@ -22,8 +22,8 @@ class SD3Stream(MaskStream):
     """On the host's class MMDiT."""
     lists = {"double": ("joint_blocks", "x_block")}
 
-    def __init__(self, network, adapter, weight):
-        super().__init__(network, adapter, weight)
+    def __init__(self, network, config, terms, weight):
+        super().__init__(network, config, terms, weight)
         self.heads = network.num_heads
 
     def choose_block_call(self, i: int, original: Callable) -> Callable:

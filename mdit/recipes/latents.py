@@ -1,0 +1,151 @@
+"""Renders as latents of the bundled autoencoder, and the start of a latent model from one that draws pixels
+(docs/design/bundled-model.md, section 7)."""
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+
+from ..datasets.augment import normalize, swap_sides
+from ..datasets.mapped import describe_shards
+from ..datasets.renders import join, list_shards, read_shard
+from ..labelmap import resize_nearest
+from ..mditface.autoencoder import Autoencoder, AutoencoderConfig
+from ..mditface.latents import LatentStatistics
+from ..mditface.math import patchify
+
+PREFIX = "vae."  # of the autoencoder's weights in a file
+LABEL_SIDE = 256  # pixels: finer label maps would cost as much time as the network
+INPUT_RIDGE = 0.05
+OUTPUT_RIDGE = 0.002
+FITTED_COUNT = 160  # images: 40 000 tokens
+
+
+class Coder:
+    """An autoencoder's file: images to standardized latents, and back."""
+
+    def __init__(self, path: Path):
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"autoencoder: no file at {path}: train one with python dev.py train "
+                                    "mdit/recipes/configs/autoencoder.yaml")
+        with safe_open(path, "pt") as file:
+            self.header = file.metadata() or {}
+        self.weights = {name: w for name, w in load_file(path).items() if name.startswith(PREFIX)}
+        statistics = LatentStatistics.from_metadata(self.header)
+        self.mean = torch.tensor(statistics.mean).view(-1, 1, 1)
+        self.deviation = torch.tensor(statistics.deviation).view(-1, 1, 1)
+        self.network = Autoencoder(AutoencoderConfig.from_metadata(self.header))
+        self.network.load_state_dict({name.removeprefix(PREFIX): w for name, w in self.weights.items()})
+        self.network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) uint8 -> (B, C, S/r, S/r)."""
+        return (self.network.encode(normalize(images)) - self.mean) / self.deviation
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(B, C, h, w) -> images (B, S, S, 3) uint8."""
+        images = self.network.decode(latents * self.deviation + self.mean).clamp(-1, 1)
+        return ((images + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+class EncodedRenders:
+    """All samples of a folder of shards, encoded as they are and mirrored.
+
+    latents: (N, 2, C, h, w) float16. images: the first samples, (n, S, S, 3) uint8. labels: (N, s, s) uint8 with s at
+    most LABEL_SIDE. captions, attributes: as Renders has them.
+    The first use encodes each shard into a file beside it; an interrupted run resumes.
+    """
+
+    def __init__(self, folder: Path, coder: Coder, shown: int = 24):
+        files = list_shards(folder)
+        if not files:
+            raise FileNotFoundError(f"no finished shard (*.npz) in {folder}: make some with python dev.py render")
+        digest = hashlib.sha256(describe_shards(files).encode())
+        for name in sorted(coder.weights):
+            digest.update(coder.weights[name].contiguous().view(torch.uint8).numpy())
+        cache = Path(folder) / f"latents-{digest.hexdigest()[:16]}"
+        cache.mkdir(exist_ok=True)
+        for file in tqdm(files, desc="encode", unit="shard", mininterval=5):
+            if not (cache / file.name).exists():
+                encode_shard(file, cache / file.name, coder)
+        parts = [dict(np.load(cache / file.name)) for file in files]
+        self.latents = torch.from_numpy(join(parts, "latents"))
+        self.labels = torch.from_numpy(join(parts, "labels"))
+        self.captions, self.attributes = read_texts(files)
+        self.images = torch.from_numpy(read_shard(files[0])["image"][:shown])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def get_batch(self, index: Tensor, mirrored: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (B, C, h, w) and label maps (B, s, s) of samples, mirrored where the (B,) bools say so."""
+        labels = self.labels[index].clone()
+        labels[mirrored] = swap_sides(labels[mirrored].flip(-1))
+        return self.latents[index, mirrored.long()].float(), labels
+
+
+def read_texts(files: list[Path]) -> tuple[list[str], list[dict[str, str]]]:
+    """Captions and attributes of shards."""
+    shards = [read_shard(file, ("image", "label", "caption", "attributes")) for file in files]
+    return join(shards, "caption").tolist(), list(map(json.loads, join(shards, "attributes").tolist()))
+
+
+@torch.no_grad()
+def encode_shard(file: Path, out: Path, coder: Coder) -> None:
+    """Write a shard's latents and small label maps; the file appears when it is complete."""
+    shard = read_shard(file)
+    images = torch.from_numpy(shard["image"]).permute(0, 3, 1, 2)
+    pairs = [coder.encode(torch.stack([image, image.flip(-1)])) for image in images]
+    labels = torch.from_numpy(shard["label"])
+    side = min(LABEL_SIDE, labels.shape[-1])
+    part = out.with_suffix(".part")
+    with open(part, "wb") as target:
+        np.savez(target, latents=torch.stack(pairs).half().numpy(), labels=resize_nearest(labels, side, side).numpy())
+    part.replace(out)
+
+
+def fit_ridge(inputs: Tensor, outputs: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+    """The weight (o, i) and bias (o,) that predict outputs (n, o) from inputs (n, i) with the least squared error.
+
+    ridge: added to the diagonal of the inputs' mean product.
+    """
+    middle, target = inputs.mean(0), outputs.mean(0)
+    centered = (inputs - middle).double()
+    gram = centered.T @ centered / len(inputs) + ridge * torch.eye(inputs.shape[1], dtype=torch.float64)
+    weight = torch.linalg.solve(gram, centered.T @ (outputs - target).double() / len(inputs)).T.float()
+    return weight, target - weight @ middle
+
+
+@torch.no_grad()
+def carry_over(sd: dict[str, Tensor], old_patch: int, faces: EncodedRenders, folder: Path, patch: int
+               ) -> dict[str, Tensor]:
+    """The weights of a model that draws pixels, for a model on latents with the same number of tokens.
+
+    The first layer reads from latents what the old one read from the images' patches; the last layer writes the
+    latents that stand for what the old one drew. All else stays.
+
+    old_patch, patch: sides of a token of the two models, in pixels and in latent cells.
+    folder: the shards of `faces`.
+    """
+    shards = [read_shard(file)["image"] for file in list_shards(folder)[:4]]
+    images = torch.from_numpy(np.concatenate(shards)[:FITTED_COUNT])
+    latents = faces.latents[:len(images), 0].float()
+    side = latents.shape[-1] // patch * old_patch
+    small = F.interpolate(normalize(images.permute(0, 3, 1, 2)), (side, side), mode="area")
+    old = patchify(small, old_patch).flatten(0, 1)  # (n, 3 * old_patch^2)
+    new = patchify(latents, patch).flatten(0, 1)  # (n, C * patch^2)
+    embedded = old @ sd["model.x_embed.weight"].float().T + sd["model.x_embed.bias"].float()
+    to_latent, shift = fit_ridge(old, new, OUTPUT_RIDGE)
+    first_weight, first_bias = fit_ridge(new, embedded, INPUT_RIDGE)
+    changed = {"model.x_embed.weight": first_weight, "model.x_embed.bias": first_bias,
+               "model.final.linear.weight": to_latent @ sd["model.final.linear.weight"].float(),
+               "model.final.linear.bias": to_latent @ sd["model.final.linear.bias"].float() + shift}
+    return sd | changed
