@@ -14,7 +14,7 @@ GRAPH = """() => JSON.stringify(
 UNDO = "button[data-command='undo'][aria-disabled='false']"
 ENDS = {
     "lost capture": """canvas => {
-        for (const id of Array(20).keys()) if (canvas.hasPointerCapture(id)) canvas.releasePointerCapture(id);
+        for (const id of Array(5000).keys()) if (canvas.hasPointerCapture(id)) canvas.releasePointerCapture(id);
     }""",
     "window blur": "() => { window.dispatchEvent(new Event('blur')); }",
     "tab switch": """() => {
