@@ -46,6 +46,7 @@ class PatchedParser:
         management = comfy.model_management
         device = management.get_torch_device()
         self.dtype = torch.float16 if management.should_use_fp16(device) else torch.float32
+        use_host_layers(network)
         self.patcher = comfy.model_patcher.CoreModelPatcher(
             network.eval().requires_grad_(False).to(self.dtype), load_device=device,
             offload_device=management.text_encoder_offload_device())
@@ -90,6 +91,14 @@ class PatchedParser:
         mean = torch.tensor(self.normalization.mean).to(pixels)
         deviation = torch.tensor(self.normalization.deviation).to(pixels)
         return ((pixels - mean) / deviation).movedim(-1, 0)[None].to(self.dtype)
+
+
+def use_host_layers(network: nn.Module) -> None:
+    """Layers of PyTorch become the host's: with little memory the host loads no others, and computes with its own."""
+    for layer in network.modules():
+        name = type(layer).__name__
+        if type(layer) is getattr(nn, name, None) and hasattr(OPERATIONS, name):
+            layer.__class__ = getattr(OPERATIONS, name)
 
 
 def predict_classes(logits: Tensor, side: int) -> tuple[Tensor, Tensor]:

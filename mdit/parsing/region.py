@@ -114,9 +114,13 @@ def crop(image: Tensor, region: Region) -> Tensor:
 
 
 def resize(image: Tensor, width: int, height: int, smooth: bool = True) -> Tensor:
-    """(H, W, C) -> (height, width, C). smooth: antialiased, else nearest neighbour without new colors."""
+    """(H, W, C) -> (height, width, C). smooth: antialiased, else nearest neighbour without new colors.
+
+    Computed in float32: on a CPU, PyTorch cannot resize half precision smoothly.
+    """
     mode = dict(mode="bilinear", antialias=True) if smooth else dict(mode="nearest-exact")
-    return F.interpolate(image.movedim(-1, 0)[None], (height, width), **mode)[0].movedim(0, -1)
+    resized = F.interpolate(image.movedim(-1, 0)[None].float(), (height, width), **mode)
+    return resized[0].movedim(0, -1).to(image)
 
 
 def find_side(squares: list[list[Region]], least: int, most: int) -> int:

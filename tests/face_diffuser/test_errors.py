@@ -9,7 +9,7 @@ from mditface.mdit.face_diffuser.guider import FusionGuider
 from mditface.mdit.face_diffuser.stages import Borders, compute_leading_sigmas
 from mditface.nodes.face_diffuser import SaliencyFusionGuider, read_region
 from mditface.tests.face_diffuser.test_host import with_lora
-from mditface.tests.face_diffuser.tiny import FAMILIES, TEXTS, fusion, model, run
+from mditface.tests.face_diffuser.tiny import FAMILIES, TEXTS, fusion, model, plain, run
 
 
 @pytest.mark.parametrize("pair", [("sd15", "sdxl"), ("sd15", "sd3"), ("sd3", "flux"), ("sdxl", "flux")])
@@ -24,7 +24,10 @@ def test_models_of_one_family_fit(family):
 
 
 def test_noise_and_velocity_fit():
-    assert run(fusion(model("sd15"), model("sd15-v", 1))).isfinite().all()
+    """The same network, told that it predicts noise and that it predicts velocity: one stage is the plain model."""
+    sides = model("sd15"), model("sd15-v", 1)
+    for borders, side, texts in ((Borders(1, 1), sides[0], TEXTS[:2]), (Borders(0, 0), sides[1], TEXTS[2:])):
+        assert torch.equal(run(fusion(*sides, scales=(3.0, 3.0), borders=borders)), run(plain(side, *texts, 3.0)))
 
 
 def test_noise_and_flow_do_not():
@@ -58,7 +61,8 @@ def test_one_model_under_other_patches(patch):
 
 def test_one_model_under_one_lora():
     patched = with_lora(model())
-    assert run(fusion(patched, patched.clone())).isfinite().all()
+    found = run(fusion(patched, patched.clone(), texts=[*TEXTS[:2], *TEXTS[:2]], scales=(3.0, 3.0)))
+    assert torch.equal(found, run(plain(patched, *TEXTS[:2], 3.0)))
 
 
 def test_a_base_model_must_be_the_subject():

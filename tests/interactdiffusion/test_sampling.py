@@ -229,13 +229,18 @@ def test_two_guidances(base, weights, given):
     guider = nodes_custom_sampler.Guider_DualCFG(model)
     guider.set_conds(tiny.text(0), tiny.text(2), tiny.text(1))
     guider.set_cfg(3.0, 2.0)
-    seen = []
     choose = model.wrappers["outer_sample"][KEY][0].__self__
     kinds = {kind: choose.choose(kind, {}) for kind in ("positive", "middle", "negative", "empty_negative_prompt")}
     assert [kinds[kind] is given for kind in kinds] == [True, True, False, False]
-    out = guider.sample(torch.ones(LATENT), torch.zeros(LATENT), comfy.samplers.ksampler("euler"),
-                        torch.tensor([14.6, 1.0, 0.0]), callback=lambda *args: seen.append(1))
-    assert torch.isfinite(out).all() and len(seen) == 2
+    step = torch.ones(LATENT), torch.zeros(LATENT), comfy.samplers.ksampler("euler"), torch.tensor([14.6, 0.0])
+    found, plain, alone = guider.sample(*step), comfy.samplers.CFGGuider(model), []
+    for text, cfg in ((tiny.text(0), 1.0), (tiny.text(2), 1.0), (None, 0.0)):
+        plain.set_conds(text or tiny.text(0), tiny.text(1))
+        plain.set_cfg(cfg)
+        alone.append(plain.sample(*step))
+    positive, middle, negative = alone
+    expected = negative + 2.0 * (middle - negative) + 3.0 * (positive - middle)
+    torch.testing.assert_close(found, expected, **CLOSE)
 
 
 def test_the_host_loads_and_counts_the_weights(base, weights, given):

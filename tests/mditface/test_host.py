@@ -17,6 +17,7 @@ from mditface.mdit.mditface.guidance import DualGuider, Guidance
 from mditface.mdit.mditface.mask import CONDITIONING_KEY, BoundMask, MaskReference
 from mditface.mdit.mditface.sample import sample
 from mditface.mdit.mditface.reader import CacheOptions, MaskCond
+from mditface.nodes.sampling import Sampler
 from mditface.tests.mditface import tiny
 from mditface.tests.mditface.runs import SIDE, TOLERANCE, batches, evaluate, lora, masked, reporting, run
 
@@ -133,21 +134,26 @@ def test_text_of_another_encoder_is_refused(loaded, texts):
 
 
 def test_a_conditioning_without_pooled_text_works(loaded, texts):
-    bare = [[text, {}] for text, _ in texts[0]]
-    assert run(loaded.model, bare, texts[1])[0].isfinite().all()
+    bare, empty = ([[text, extra] for text, _ in texts[0]]
+                   for extra in ({}, {"pooled_output": torch.zeros(1, tiny.CONFIG.pooled_dim)}))
+    torch.testing.assert_close(run(loaded.model, bare, texts[1])[0], run(loaded.model, empty, texts[1])[0], **TOLERANCE)
 
 
 @pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "heun", "uni_pc"])
-def test_stock_samplers_run_and_repeat(loaded, texts, sampler):
-    def once(seed):
-        latent = {"samples": torch.zeros(1, 3, SIDE, SIDE)}
-        positive = masked(texts[0], tiny.mask())
-        (out,) = nodes.KSampler().sample(loaded.model, seed, 3, 2.0, sampler, "simple", positive, texts[1], latent)
-        return out["samples"]
-    first = once(1)
-    assert first.isfinite().all()
-    assert torch.equal(first, once(1))
-    assert not torch.equal(first, once(2))
+def test_stock_samplers_walk_along_the_guided_predictions(loaded, texts, sampler):
+    """Each prediction of the expected walk is a run of its own, without a cache."""
+    empty, steps, positive = torch.zeros(1, 3, SIDE, SIDE), 3, masked(texts[0], tiny.mask())
+    found = nodes.KSampler().sample(loaded.model, 1, steps, 2.0, sampler, "simple", positive, texts[1],
+                                    {"samples": empty})[0]["samples"]
+    guider = comfy.samplers.CFGGuider(reporting(loaded.model, CacheOptions("off"))[0])
+    guider.set_conds(positive, texts[1])
+    guider.set_cfg(2.0)
+    sigmas = comfy.samplers.KSampler(loaded.model, steps, "cpu", sampler, "simple").sigmas
+    expected = comfy.samplers.sampler_object(sampler).sampler_function(
+        lambda x, sigma, **_: evaluate(guider, x, sigma[0].item()), comfy.sample.prepare_noise(empty, 1), sigmas,
+        extra_args={}, disable=True)  # UniPC raises the last noise level
+    expected = loaded.model.get_model_object("model_sampling").inverse_noise_scaling(sigmas[-1], expected)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("kind", [comfy.samplers.CFGGuider, DualGuider])
@@ -338,6 +344,17 @@ def test_our_sampler_counts_its_passes(loaded, texts):
     assert our_sampler(loaded, texts, latent, mask, seed=4)[1].passes == 0
     off, _ = our_sampler(loaded, texts, latent, mask, CacheOptions("off"))
     torch.testing.assert_close(off["samples"], first["samples"], **TOLERANCE)
+
+
+def test_the_node_hands_on_each_of_its_inputs(loaded, texts):
+    latent = {"samples": torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(2))}
+    mine, ours = (masked(texts[0], tiny.mask()) for _ in range(2))
+    node = Sampler.execute(loaded.model, 5, 2, 3.0, 1.5, "heun", "normal", mine, texts[1], latent, 0.7, "8-bit", True)
+    expected, _ = sample(loaded.model, seed=5, steps=2, guidance=Guidance(3.0, 1.5), sampler_name="heun",
+                         scheduler="normal", positive=ours, negative=texts[1], latent=latent, denoise=0.7,
+                         cache=CacheOptions("8-bit", True))
+    assert torch.equal(node[0]["samples"], expected["samples"])
+    assert node[1].startswith("static passes 1, ")
 
 
 def test_empty_latents_of_the_stock_node_fit(loaded, texts):

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import comfy.sample
+import comfy.samplers
 import comfy.sd
 import nodes
 from comfy_extras.nodes_custom_sampler import BasicScheduler
@@ -169,13 +170,23 @@ def test_memory_is_requested(loaded):
 
 
 @pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "heun", "uni_pc"])
-def test_stock_samplers_run_and_repeat(loaded, sampler):
-    def once(seed):
-        latent = {"samples": torch.zeros(1, 4, 16, 16)}
-        (out,) = nodes.KSampler().sample(loaded, seed, 2, 2.0, sampler, "simple", prompt(6), prompt(1), latent)
-        return out["samples"]
-    first = once(1)
-    assert first.isfinite().all() and torch.equal(first, once(1)) and not torch.equal(first, once(2))
+def test_stock_samplers_walk_along_the_guided_predictions(loaded, sampler):
+    empty = torch.zeros(1, 4, 16, 16)
+    (out,) = nodes.KSampler().sample(loaded, 1, 2, 2.0, sampler, "simple", prompt(6), prompt(1), {"samples": empty})
+    expected = walk(loaded, comfy.sample.prepare_noise(empty, 1), sampler)
+    torch.testing.assert_close(out["samples"], expected, rtol=1e-5, atol=1e-4)
+
+
+def walk(patcher, noise, sampler="euler", steps=2, cfg=2.0):
+    """A run of a sampler on the bare network, its two predictions guided by hand."""
+    def predict(x, sigma, **_):
+        cond, uncond = (patcher.model.apply_model(x, sigma, c_crossattn=text[0][0]) for text in (prompt(6), prompt(1)))
+        return uncond + cfg * (cond - uncond)
+    sigmas = comfy.samplers.KSampler(patcher, steps, "cpu", sampler, "simple").sigmas
+    function = comfy.samplers.sampler_object(sampler).sampler_function
+    out = function(predict, noise, sigmas, extra_args={}, disable=True)  # UniPC raises the last noise level
+    sampling = patcher.get_model_object("model_sampling")
+    return patcher.model.process_latent_out(sampling.inverse_noise_scaling(sigmas[-1], out))
 
 
 def test_a_batch_equals_its_rows(loaded):
@@ -194,7 +205,9 @@ def test_items_of_a_batch_may_have_noise_levels_of_their_own(loaded):
 
 
 def test_videos_are_sampled(loaded):
-    assert sample(loaded, size=(1, 4, 3, 16, 16)).shape == (1, 4, 3, 16, 16)
+    noise = normal(1, 4, 3, 16, 16)
+    found = sample(loaded, prompt(6), prompt(1), noise=noise)
+    torch.testing.assert_close(found, walk(loaded, noise), rtol=0, atol=1e-4)
 
 
 def test_prompts_of_other_lengths_share_a_call_without_changing(loaded):

@@ -58,6 +58,8 @@ def test_patches_keep_pictures_of_few_components(tmp_path):
     assert latents.shape == (20, 16, 4, 4)
     assert latents.square().mean().sqrt().item() == pytest.approx(0.65, rel=0.05)
     assert torch.allclose(vae.decode(latents), pictures, atol=1e-3)  # 12 components say all
+    too_strong = vae.decode(latents * 9)
+    assert (too_strong.min(), too_strong.max()) == (0, 1)
 
 
 def test_base_learns(proof):

@@ -64,11 +64,21 @@ def test_adapter_gradient_is_the_slope_of_its_loss(family, checkpointing, paths)
     assert slope == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=0.03)
 
 
-def test_adapter_samples_in_the_latents_shape(paths):
+def test_adapter_samples_by_euler_steps_along_its_predictions(paths):
     target = adapter(paths)
-    batch = target.make_heldout_batch(0, 2)
-    out = target.module.sample(**batch, sigmas=torch.linspace(1, 0, 3), seed=0)
-    assert out.shape == batch["latent"].shape and out.isfinite().all()
+    batch, module = target.make_heldout_batch(0, 1), target.module
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for w in module.terms.parameters():
+            w.copy_(torch.randn(w.shape, generator=generator) * 0.1)
+    sigmas = torch.linspace(1, 0, 3)
+    found = module.sample(**batch, sigmas=sigmas, seed=0)
+    rows = module.make_rows(batch["mask_latent"], batch["labels"], batch["pooled"])
+    x = torch.randn(batch["latent"].shape, generator=torch.Generator().manual_seed(0))
+    for sigma, after in zip(sigmas, sigmas[1:]):
+        with torch.no_grad():
+            x = x + (after - sigma) * module.predict_velocity(x, sigma[None], batch["context"], batch["pooled"], rows)
+    torch.testing.assert_close(found, x, rtol=0, atol=1e-5)
 
 
 def test_hidden_classes_are_painted_as_background(paths):
