@@ -252,7 +252,7 @@ def test_a_long_preview_can_be_cancelled(shown, labels):
 
 def kept(mask, key, tokens):
     pair = torch.ones(1, 1, tokens, 2), torch.ones(1, 1, tokens, 2)
-    return mask.store.get(key, lambda: StaticEntry([pair] * 3, None, False), RunReport())
+    return mask.store.get_cache(torch.device("cpu")).get(key, lambda: StaticEntry([pair] * 3, None, False), RunReport())
 
 
 def test_cache_info_counts_what_is_kept():
