@@ -8,12 +8,12 @@ from comfy_api.latest import io
 
 from ..mdit.dynast import face, host, pose
 from ..mdit.dynast.config import SMOOTH, TOP_K
-from ..mdit.dynast.keypoints import THRESHOLD, UNITS
 from ..mdit.dynast.label import SMALLEST, Label
 from ..mdit.labelmap import DEFAULT_ORDER, DEFAULT_PALETTE
+from ..mdit.shared.keypoints import THRESHOLD, UNITS, Reading
 from .files import add_folder, check_file, find_file, list_files
 from .labelmap import palette_inputs, read_and_tell
-from .types import DynaSTLabel, DynaSTModel, PoseKeypoints
+from .types import DynaSTLabel, DynaSTModel, PoseKeypoints, missing_input
 
 CATEGORY = "MDiTFace/exemplar"
 FOLDER, ENDINGS = "dynast", (".safetensors", ".pth")
@@ -92,13 +92,17 @@ class PoseLabel(io.ComfyNode):
                 io.Combo.Input("units", options=list(UNITS), default=UNITS[0], optional=True, advanced=True,
                                tooltip="Unit of the points: pixels, fractions of the image (0 to 1) or thousandths (0 "
                                        "to 1000). auto: fractions if all numbers are small, otherwise pixels."),
+                missing_input("Images without the person: an error, or a label without a pose, so that the batch keeps "
+                              "its length."),
             ],
             outputs=[label_output(), io.Image.Output(display_name="preview", tooltip="Drawing in the label.")],
         )
 
     @classmethod
-    def execute(cls, keypoints, person=0, size=SIZE, threshold=THRESHOLD, units=UNITS[0]) -> io.NodeOutput:
-        label = pose.from_keypoints(keypoints, size, person, threshold, units)
+    def execute(cls, keypoints, person=0, size=SIZE, threshold=THRESHOLD, units=UNITS[0],
+                missing="error") -> io.NodeOutput:
+        reading = Reading(threshold=threshold, units=units)
+        label = pose.from_keypoints(keypoints, size, person, reading, missing != "error")
         return io.NodeOutput(label, label.channels[:, :3].movedim(1, -1) / 255)
 
 
@@ -119,14 +123,17 @@ class FaceEdgeLabel(io.ComfyNode):
                                                     "and label map are stretched to a square."),
                 *palette_inputs(),
                 size_input(),
+                missing_input("Label maps without a face: an error, or a label with the edges of the image alone."),
             ],
             outputs=[label_output(),
                      io.Image.Output(display_name="preview", tooltip="All edges of the label, white on black.")],
         )
 
     @classmethod
-    def execute(cls, image, label_map, palette=DEFAULT_PALETTE, order=DEFAULT_ORDER, size=SIZE) -> io.NodeOutput:
-        label = face.from_label_maps(image, read_and_tell(label_map, palette, order), size)
+    def execute(cls, image, label_map, palette=DEFAULT_PALETTE, order=DEFAULT_ORDER, size=SIZE,
+                missing="error") -> io.NodeOutput:
+        indices = read_and_tell(label_map, palette, order)
+        label = face.from_label_maps(image, indices, size, missing != "error")
         return io.NodeOutput(label, label.channels[:, 0, ..., None].expand(-1, -1, -1, 3) / 255)
 
 

@@ -21,14 +21,15 @@ from ..mdit.shared.conds import check_conditioning
 from ..mdit.shared.fonts import find_missing
 from .editors import background_input, show_background
 from .files import add_folder, check_file, find_file, list_files
-from .types import Interactions, InteractionWeights
+from .types import BOXES, Interactions, InteractionWeights
 
 CATEGORY = "MDiTFace/interaction"
 FOLDERS = ("interactdiffusion", "gligen")
 ENDINGS = (".safetensors", ".pth", ".pt")
-UNITS = ("fractions", "pixels")
+UNITS = ("fractions", "pixels", "thousandths")
+GRID = 1000  # thousandths along a side
 BOX_TIP = ("Left, top, right and bottom of the box. Or connect one BOUNDING_BOX, in pixels of an image of width x "
-           "height.")
+           "height, or SEGS with one segment.")
 FULL_TIP = ("Fraction at full strength, from pure noise on: of the noise levels with 'timestep', of the sampling steps "
             "with 'steps'. Recommended for 'timestep' with a LoRA: 0.3.")  # a translation has one text for both
 FIRST_LAYOUT = """[{"subject":"person","action":"feeding","object":"cat",\
@@ -40,8 +41,8 @@ add_folder(FOLDERS[0], Path(folder_paths.models_dir, FOLDERS[0]), endings=ENDING
 def size_inputs() -> list[io.Input]:
     return [
         io.Combo.Input("units", options=list(UNITS), default=UNITS[0], optional=True, advanced=True,
-                       tooltip="Unit of written boxes: fractions of the image (0 to 1), or pixels of an image of width "
-                               "x height."),
+                       tooltip="Unit of written boxes: fractions of the image (0 to 1), pixels of an image of width x "
+                               "height, or thousandths (0 to 1000). thousandths also holds for connected boxes."),
         io.Int.Input("width", default=512, min=1, max=16384, optional=True, advanced=True,
                      tooltip="Width of the image that boxes in pixels refer to. The generated image may be larger."),
         io.Int.Input("height", default=512, min=1, max=16384, optional=True, advanced=True,
@@ -60,11 +61,21 @@ def interactions_output() -> io.Output:
                                        "Interactions'.")
 
 
+def get_grid(units: str, size: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of the image in the unit of written boxes."""
+    return {"pixels": size, "thousandths": (GRID, GRID)}.get(units, (1, 1))
+
+
+def read_connected(value, source: str, units: str, size: tuple[int, int]) -> list[Box]:
+    """Connected boxes. They tell pixels from fractions by themselves."""
+    return read_host_boxes(value, size, source, units if units == "thousandths" else "auto")
+
+
 def read_box(value, source: str, units: str, size: tuple[int, int]) -> Box:
-    """A box from its text, or from a connected BOUNDING_BOX that holds one box."""
+    """A box from its text, or from a connected input that holds one box."""
     if isinstance(value, str):
-        return to_box(parse_numbers(value, f"{source}:"), size if units == "pixels" else (1, 1), source)
-    boxes = read_host_boxes(value, size, source)
+        return to_box(parse_numbers(value, f"{source}:"), get_grid(units, size), source)
+    boxes = read_connected(value, source, units, size)
     if len(boxes) != 1:
         raise ValueError(f"{source}: {len(boxes)} boxes are connected, but one is needed: connect several boxes to "
                          "'Read Interactions from Text', which takes subject and object in turn")
@@ -121,9 +132,9 @@ class AddInteraction(io.ComfyNode):
                 io.String.Input("action", default="feeding", tooltip="Phrase for the action, such as 'feeding'."),
                 io.String.Input("object", default="cat", tooltip="Phrase for the one acted on, such as 'cat'."),
                 io.MultiType.Input(io.String.Input("subject_box", default="0.03, 0.17, 0.34, 0.73", tooltip=BOX_TIP),
-                                   [io.BoundingBox]),
+                                   BOXES),
                 io.MultiType.Input(io.String.Input("object_box", default="0.29, 0.48, 0.67, 0.79", tooltip=BOX_TIP),
-                                   [io.BoundingBox]),
+                                   BOXES),
                 previous_input(),
                 *size_inputs(),
             ],
@@ -157,9 +168,9 @@ class InteractionsFromText(io.ComfyNode):
                     default="person [0.03, 0.17, 0.34, 0.73] = feeding = cat [0.29, 0.48, 0.67, 0.79]",
                     tooltip="Interactions as subject [box] = action = object [box]. A box is left, top, right and "
                             "bottom."),
-                io.BoundingBox.Input("boxes", optional=True, force_input=True,
-                                     tooltip="Boxes in pixels for interactions without boxes: subject, object, next "
-                                             "subject, next object, and so on."),
+                io.MultiType.Input("boxes", BOXES, optional=True,
+                                   tooltip="Boxes in pixels, or SEGS, for interactions without boxes: subject, object, "
+                                           "next subject, next object, and so on."),
                 previous_input(),
                 *size_inputs(),
             ],
@@ -169,7 +180,7 @@ class InteractionsFromText(io.ComfyNode):
     @classmethod
     def execute(cls, text, boxes=None, previous=(), units=UNITS[0], width=512, height=512) -> io.NodeOutput:
         size = (width, height)
-        found = parse_interactions(text, size if units == "pixels" else (1, 1), read_host_boxes(boxes, size, "boxes"))
+        found = parse_interactions(text, get_grid(units, size), read_connected(boxes, "boxes", units, size))
         return io.NodeOutput((*previous, *found))
 
 

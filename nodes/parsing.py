@@ -8,14 +8,17 @@ import torch
 import comfy.model_management
 import folder_paths
 from comfy_api.latest import io
+from comfy_execution.graph import ExecutionBlocker
 
 from ..mdit.labelmap import find_doubts, from_landmarks, to_image
 from ..mdit.parsing import WEIGHTS, host, pasting, region
-from ..mdit.parsing.pasting import Patch
-from ..mdit.parsing.region import Region
+from ..mdit.parsing.region import SORTING, Region
+from ..mdit.parsing.tilt import find_tilts
+from ..mdit.shared.boxes import UNITS, list_boxes, list_corners, match_images, read_boxes
+from ..mdit.shared.segs import make_segs
 from .files import add_folder, check_file, find_file, list_files
 from .labelmap import CATEGORY, label_map_output, read_and_tell
-from .types import FaceLandmarks, MDiTFaceParser
+from .types import BOXES, FaceLandmarks, MDiTFaceParser, PoseKeypoints, missing_input
 
 FOLDER = "face_parsing"
 ENDINGS = (".safetensors", ".pth")
@@ -29,6 +32,18 @@ def parser_input() -> io.Input:
         "parser", optional=True,
         tooltip="Parser from 'Load Face Parser'. Unconnected: the small bundled parser, which works on faces of the "
                 "bundled model and is unreliable on photographs.")
+
+
+def units_input() -> io.Input:
+    return io.Combo.Input("units", options=list(UNITS), default=UNITS[0], optional=True, advanced=True,
+                          tooltip="Unit of the boxes: pixels, fractions of the image (0 to 1) or thousandths (0 to "
+                                  "1000). auto: fractions if all numbers are small, otherwise pixels. SEGS know their "
+                                  "unit.")
+
+
+def order_input() -> io.Input:
+    return io.Combo.Input("order", options=list(SORTING), default=next(iter(SORTING)), optional=True, advanced=True,
+                          tooltip="Order of the boxes in each image.")
 
 
 class LoadFaceParser(io.ComfyNode):
@@ -98,20 +113,31 @@ class CropFace(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip="Image, or a batch of images."),
                 io.Int.Input("index", default=0, min=-1, max=255,
-                             tooltip="Face to crop in each image: 0 is the largest, 1 the next. -1: all faces."),
+                             tooltip="Face to crop in each image, in the chosen order: 0 is the first, 1 the next. "
+                                     "-1: all faces."),
                 io.Float.Input("context", default=0.6, min=0.0, max=2.0, step=0.05,
                                tooltip="Padding on each side, as a fraction of the longer side of the box. 0.6 "
                                        "includes hair and neck around the box of a face detector."),
                 io.Int.Input("size", default=512, min=64, max=LARGEST, step=8,
                              tooltip="Side of the cropped squares in pixels."),
-                io.BoundingBox.Input("bboxes", optional=True, force_input=True,
-                                     tooltip="Boxes of the faces, from 'Detect Face Landmarks (MediaPipe)', 'SAM3 "
-                                             "Detect' or 'Create Bounding Boxes'."),
+                io.MultiType.Input("bboxes", BOXES, optional=True,
+                                   tooltip="Boxes of the faces, from 'Detect Face Landmarks (MediaPipe)', 'SAM3 "
+                                           "Detect' or 'Create Bounding Boxes', or SEGS."),
                 io.Mask.Input("mask", optional=True,
                               tooltip="Mask of the face, instead of boxes: one mask for each image or one for all."),
                 io.Boolean.Input("keep_pixels", default=False, optional=True, advanced=True,
                                  tooltip="Enlarges 'size' to the largest square, so that no face loses pixels. At most "
                                          "4096 pixels."),
+                units_input(),
+                order_input(),
+                missing_input("Images without the chosen face: an error, or images that pass through. 'Paste Face' "
+                              "then returns them unchanged."),
+                io.MultiType.Input("tilt", [FaceLandmarks, PoseKeypoints, io.Image], optional=True,
+                                   tooltip="Landmarks, key points or label maps of the images. Their eyes show how far "
+                                           "each face is tilted, and the face is cropped upright. Unconnected: faces "
+                                           "stay tilted."),
+                io.Image.Input("label_map", optional=True,
+                               tooltip="Label maps of the images, cropped with the faces without mixed colours."),
             ],
             outputs=[
                 io.Image.Output(display_name="faces", tooltip="Cropped squares, image by image."),
@@ -119,36 +145,104 @@ class CropFace(io.ComfyNode):
                                       tooltip="Positions of the squares in the images, for 'Paste Face'."),
                 io.String.Output(display_name="report", tooltip="Side of each square in the image and after cropping, "
                                                                 "and the faces that lost pixels."),
+                io.Image.Output(display_name="label_maps", tooltip="Label maps of the cropped squares. Needs the input "
+                                                                   "'label_map'."),
             ],
         )
 
     @classmethod
-    def execute(cls, image, index=0, context=0.6, size=512, bboxes=None, mask=None,
-                keep_pixels=False) -> io.NodeOutput:
-        if (bboxes is None) == (mask is None):
-            raise ValueError("bboxes: 'Crop Face' needs either boxes or a mask of the face, and not both. Connect one "
-                             "of the two inputs")
-        if bboxes is None:
-            height, width = image.shape[1:3]
-            boxes = region.list_boxes(region.find_boxes(mask, height, width), len(image), "mask")
-        else:
-            boxes = region.list_boxes(bboxes, len(image), "bboxes")
-        squares = []
-        for number, found in enumerate(boxes):
-            placed = [region.place_box(box, image.shape[1:3], "bboxes") for box in found]
-            chosen = region.choose_boxes(placed, index, number)
-            squares.append([region.expand_to_square(box, context) for box in chosen])
-        if not any(squares):
-            raise ValueError("bboxes: there is no face in any image. Lower the detector's threshold, or connect a mask")
+    def execute(cls, image, index=0, context=0.6, size=512, bboxes=None, mask=None, keep_pixels=False, units=UNITS[0],
+                order="largest first", missing="error", tilt=None, label_map=None) -> io.NodeOutput:
+        boxes = find_faces(image, bboxes, mask, units)
+        boxes = region.choose_faces(boxes, index, order, missing != "error")
+        notes = []
+        if tilt is not None:
+            boxes, notes = set_upright(boxes, tilt, image.shape[1:3])
+        squares = [[region.expand_to_square(box, context) for box in found] for found in boxes]
         if keep_pixels:
             size = region.find_side(squares, size, LARGEST)
-        faces = []
-        for picture, places in zip(image, squares):
-            faces += [region.resize(region.crop(picture, square), size, size) for square in places]
-        regions = [[square._asdict() for square in places] for places in squares]
+        faces = label_maps = ExecutionBlocker(None)  # the nodes that draw the faces do not run, and nothing is wrong
+        if any(squares):
+            faces = region.crop_faces(image, squares, size)
+            label_maps = ExecutionBlocker("label_map: connect the label maps of the images to 'Crop Face'")
+        if label_map is not None and any(squares):
+            label_maps = region.crop_faces(fit_label_maps(label_map, image), squares, size, smooth=False)
+        regions = [[square.to_box() for square in places] for places in squares]
         doubts = [] if mask is None else [f"mask: it {doubt}" for doubt in find_doubts(mask)]
-        report = "\n".join([region.describe_crops(squares, size), *doubts])
-        return io.NodeOutput(torch.stack(faces), regions, report)
+        report = "\n".join([*region.describe_crops(squares, size), *notes, *doubts])
+        return io.NodeOutput(faces, regions, report, label_maps)
+
+
+def find_faces(image: torch.Tensor, bboxes, mask: torch.Tensor | None, units: str) -> list[list[dict]]:
+    """The boxes of each image of a batch, from the one of both inputs that is connected."""
+    if (bboxes is None) == (mask is None):
+        raise ValueError("bboxes: 'Crop Face' needs either boxes or a mask of the face, and not both. Connect one of "
+                         "the two inputs")
+    height, width = image.shape[1:3]
+    if bboxes is None:
+        return match_images(region.find_boxes(mask, height, width), len(image), "mask")
+    return match_images(read_boxes(bboxes, (width, height), "bboxes", units), len(image), "bboxes")
+
+
+def set_upright(boxes: list[list[dict]], source, size: tuple[int, int]) -> tuple[list[list[dict]], list[str]]:
+    """The boxes with the tilt of their faces, and a line for each face without eyes."""
+    turned = []
+    notes = []
+    for number, (found, tilts) in enumerate(zip(boxes, find_tilts(source, boxes, size))):
+        turned.append([{**box, "tilt": tilt or 0.0} for box, tilt in zip(found, tilts)])
+        notes += [f"image {number}, face {i}: no eyes found, so it is not set upright"
+                  for i, tilt in enumerate(tilts) if tilt is None]
+    return turned, notes
+
+
+def fit_label_maps(label_map: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """One label map (H, W, C) for each image, in its size."""
+    if len(label_map) not in (1, len(image)):
+        raise ValueError(f"label_map: there are {len(label_map)} label maps for {len(image)} images. Connect one for "
+                         "each image, or one for all")
+    height, width = image.shape[1:3]
+    fitted = torch.stack([region.resize(labels, width, height, smooth=False) for labels in label_map])
+    return fitted.expand(len(image), -1, -1, -1)
+
+
+class ConvertBoxes(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MDiT_ConvertBoxes",
+            display_name="Convert Boxes",
+            category=CATEGORY,
+            description="Converts boxes between ComfyUI's bounding boxes, SEGS of the Impact Pack, and lists of left, "
+                        "top, right and bottom. Class names and scores stay. The boxes are sorted and their unit is "
+                        "converted to pixels.",
+            search_aliases=["SEGS", "bbox", "xyxy", "Impact Pack", "bounding box", "detector"],
+            inputs=[
+                io.Image.Input("image", tooltip="Images in which the boxes were found."),
+                io.MultiType.Input("boxes", BOXES, tooltip="Boxes or SEGS from a detector, or regions of 'Crop Face'."),
+                units_input(),
+                order_input(),
+                io.Float.Input("context", default=1.0, min=0.0, max=4.0, step=0.05, optional=True, advanced=True,
+                               tooltip="Padding of the crop regions in 'segs' on each side, as a fraction of the box. "
+                                       "1: three times the box, the Impact Pack's default."),
+            ],
+            outputs=[
+                io.BoundingBox.Output(display_name="bboxes", tooltip="Boxes of each image, for 'Crop Face' and "
+                                                                     "ComfyUI's nodes."),
+                io.SEGS.Output(display_name="segs", is_output_list=True,
+                               tooltip="SEGS of each image, for the Impact Pack. The mask of a segment is its box."),
+                io.BBOX.Output(display_name="corners", tooltip="Left, top, right and bottom of each box, for nodes "
+                                                               "with lists of boxes. Of one image: one list."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image, boxes, units=UNITS[0], order="largest first", context=1.0) -> io.NodeOutput:
+        height, width = image.shape[1:3]
+        found = match_images(read_boxes(boxes, (width, height), "boxes", units), len(image), "boxes")
+        found = region.choose_faces(found, -1, order, passes=True)
+        segs = [make_segs(some, picture, context) for some, picture in zip(found, image)]
+        corners = [[list_corners(box) for box in some] for some in found]
+        return io.NodeOutput(found, segs, corners if len(corners) > 1 else corners[0])
 
 
 class PasteFace(io.ComfyNode):
@@ -163,7 +257,8 @@ class PasteFace(io.ComfyNode):
             search_aliases=["face paste", "uncrop", "stitch", "face detailer", "crop and stitch"],
             inputs=[
                 io.Image.Input("image", tooltip="Images that were connected to 'Crop Face'."),
-                io.Image.Input("faces", tooltip="All faces from 'Crop Face', in the same order and of any size."),
+                io.Image.Input("faces", lazy=True,
+                               tooltip="All faces from 'Crop Face', in the same order and of any size."),
                 io.BoundingBox.Input("regions", force_input=True,
                                      tooltip="Positions of the faces in the images, from 'Crop Face'."),
                 io.Float.Input("feather", default=0.1, min=0.0, max=0.5, step=0.01,
@@ -171,7 +266,7 @@ class PasteFace(io.ComfyNode):
                                        "the image do not fade."),
                 io.Boolean.Input("label_map", default=False, advanced=True,
                                  tooltip="Label-map mode: hard borders and no mixed colours."),
-                io.Mask.Input("mask", optional=True,
+                io.Mask.Input("mask", optional=True, lazy=True,
                               tooltip="Shape to paste in each square, such as the hair and skin from 'Split Label Map "
                                       "into Masks': one mask for each face or one for all. Unconnected: the whole "
                                       "square."),
@@ -181,9 +276,18 @@ class PasteFace(io.ComfyNode):
         )
 
     @classmethod
+    def check_lazy_status(cls, regions, **inputs) -> list[str]:
+        """Without regions nothing is pasted, so the faces are not even drawn."""
+        if not any(list_boxes(regions, "regions")):
+            return []
+        return [name for name in ("faces", "mask") if name in inputs and inputs[name] is None]
+
+    @classmethod
     def execute(cls, image, faces, regions, feather=0.1, label_map=False, mask=None) -> io.NodeOutput:
-        boxes = region.list_boxes(regions, len(image), "regions")
+        boxes = match_images(list_boxes(regions, "regions"), len(image), "regions")
         count = sum(map(len, boxes))
+        if not count:
+            return io.NodeOutput(image)
         if count != len(faces):
             raise ValueError(f"faces: there are {len(faces)} faces for {count} regions. Connect all faces from 'Crop "
                              "Face', in the same order")
@@ -211,14 +315,10 @@ def list_masks(mask: torch.Tensor | None, count: int) -> list[torch.Tensor | Non
 
 
 def make_patch(canvas: torch.Tensor, square: Region, face: torch.Tensor, mask: torch.Tensor | None, feather: float,
-               label_map: bool) -> Patch:
-    """A face (h, w, 3) and its mask in the size of its square in an image (H, W, C)."""
-    colors = region.resize(face.to(canvas).float(), square.width, square.height, smooth=not label_map)
-    alpha = pasting.make_feather(square, feather, *canvas.shape[:2]).to(colors)
-    if mask is not None:
-        shape = region.resize(mask[..., None].to(colors), square.width, square.height, smooth=not label_map)[..., 0]
-        alpha = alpha * ((shape > 0.5).to(colors) if label_map else pasting.soften(shape, feather))
-    return Patch(colors, square, alpha)
+               label_map: bool) -> pasting.Patch:
+    """A face (h, w, 3) in the shape of its mask, at its square in an image (H, W, C)."""
+    patch = pasting.make_patch(face.to(canvas).float(), square, canvas.shape[:2], feather, not label_map)
+    return patch if mask is None else pasting.apply_mask(patch, mask, square, feather, not label_map)
 
 
 def read_landmarks(faces: list[dict]) -> list:
@@ -259,4 +359,4 @@ class LabelMapFromLandmarks(io.ComfyNode):
         return io.NodeOutput(to_image(labels))
 
 
-NODES = (LoadFaceParser, ParseFace, CropFace, PasteFace, LabelMapFromLandmarks)
+NODES = (LoadFaceParser, ParseFace, CropFace, PasteFace, ConvertBoxes, LabelMapFromLandmarks)

@@ -11,3 +11,9 @@ FaceDiffuserSubject = io.Custom("FACE_DIFFUSER_SUBJECT")
 DynaSTModel = io.Custom("DYNAST_MODEL")
 DynaSTLabel = io.Custom("DYNAST_LABEL")
 PoseKeypoints = io.Custom("POSE_KEYPOINT")  # of the host's pose nodes
+BOXES = [io.BoundingBox, io.SEGS, io.BBOX]  # the host's, the Impact Pack's, and lists of left, top, right and bottom
+
+
+def missing_input(tooltip: str) -> io.Input:
+    """The input of nodes that find no face or person in an image."""
+    return io.Combo.Input("missing", options=["error", "pass through"], default="error", optional=True, tooltip=tooltip)

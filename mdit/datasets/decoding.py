@@ -74,13 +74,18 @@ def check_frames(image: Image.Image) -> None:
         raise ValueError(f"it has {frames} frames or pages: save one of them as an image of its own")
 
 
+def open_image(file: Path | io.BytesIO) -> Image.Image:
+    """An image file, read from memory: Pillow garbles an uncompressed gray TIFF on disk that its EXIF data turns."""
+    return Image.open(io.BytesIO(file.read_bytes()) if isinstance(file, Path) else file)
+
+
 def open_rgb(file: Path | io.BytesIO) -> Image.Image:
     """An image file as 8-bit sRGB, upright.
 
     16-bit levels are scaled, color profiles and CMYK converted, transparent pixels laid on white. A profile that does
     not fit the image is left out. Raises ValueError for an animation.
     """
-    with Image.open(file) as image:
+    with open_image(file) as image:
         check_frames(image)
         profile = image.info.get("icc_profile")
         upright = ImageOps.exif_transpose(image)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .decoding import Size, describe_missing, inspect_image, read_text
-from .images import encode_png, fit_to_size, read_image, read_labels
+from .images import encode_png, fit_to_size, read_image, read_labels, read_part
 
 TAR_SUFFIXES = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg"}  # files that a shard takes as they are
 ASPECT_TOLERANCE = 0.01  # image and label map may have been rounded to different sizes
@@ -155,7 +155,7 @@ class PartFace(FileFace):
     def load_labels(self) -> Tensor:
         labels = None
         for class_id, file in sorted(self.parts):
-            painted = read_image(file)[0] > 0  # (H, W)
+            painted = read_part(file)  # (H, W)
             if labels is None:
                 labels = torch.zeros(painted.shape, dtype=torch.uint8)
             labels[painted] = class_id

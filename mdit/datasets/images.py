@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 
 from ..labelmap import ORDERS, PALETTE, find_entries, read_rows, recognize_colors, resize_nearest
-from .decoding import DEEP_GRAY, Size, open_rgb
+from .decoding import DEEP_GRAY, Size, check_frames, open_image, open_rgb
 
 GREY_MODES = ("1", "L", "LA", *DEEP_GRAY, "F")  # the pixels are numbers
 
@@ -29,11 +29,13 @@ def read_labels(file: Path | io.BytesIO, order: tuple[int, ...]) -> Tensor:
         known colours, CelebAMask-HQ's or another program's; or a palette image of any of these. Alpha is ignored.
     order: the class of each k; in CelebAMask-HQ colours, k is the row in the palette. Colours of a program with a class
         order of its own have that order.
-    Raises ValueError for values without a class, an image in other colours, a mask in black and white, and class
-    indices in a JPEG, which has changed them.
+    The EXIF orientation is applied.
+    Raises ValueError for values without a class, an image in other colours, a mask in black and white, class indices in
+    a JPEG, which has changed them, and an animation.
     """
-    with Image.open(file) as image:
-        rows, own_order = find_label_rows(image, len(order))  # (H, W)
+    with open_image(file) as image:
+        check_frames(image)
+        rows, own_order = find_label_rows(ImageOps.exif_transpose(image), image.format, len(order))  # (H, W)
     if own_order is not None:
         order = ORDERS[own_order].classes
     if rows.max() >= len(order):
@@ -41,10 +43,19 @@ def read_labels(file: Path | io.BytesIO, order: tuple[int, ...]) -> Tensor:
     return torch.tensor(order, dtype=torch.uint8)[torch.from_numpy(rows.astype(np.int64))]
 
 
-def find_label_rows(image: Image.Image, count: int) -> tuple[np.ndarray, str | None]:
+def read_part(file: Path) -> Tensor:
+    """Where a file of one class is bright, (H, W) bool. Levels count from half of the brightest; alpha is ignored."""
+    with open_image(file) as image:
+        check_frames(image)
+        upright = ImageOps.exif_transpose(image)
+    levels = np.asarray(upright if upright.mode in DEEP_GRAY else upright.convert("RGB").convert("L")).astype(np.int64)
+    return torch.from_numpy(2 * levels > levels.max())
+
+
+def find_label_rows(image: Image.Image, form: str, count: int) -> tuple[np.ndarray, str | None]:
     """Each pixel's row in the palette, or class index, (H, W), and the key in ORDERS of an order that the colours have.
 
-    count: the number of classes, which tells indices from levels that spread the classes.
+    form: the file's format. count: the number of classes, which tells indices from levels that spread the classes.
     """
     if image.mode == "P":
         return find_palette_rows(np.asarray(image), np.array(image.getpalette("RGB")).reshape(-1, 3), count)
@@ -55,7 +66,7 @@ def find_label_rows(image: Image.Image, count: int) -> tuple[np.ndarray, str | N
         levels = colors[..., 0]
     else:
         levels = np.asarray(image.getchannel("L") if image.mode == "LA" else image)
-    if image.format == "JPEG":
+    if form in ("JPEG", "MPO"):
         raise ValueError("class indices as a JPEG, which changes them: save them as PNG")
     return spread_rows(levels) if levels.max() >= count else levels, None
 

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from PIL import Image
 from torch.utils.data import Dataset
 
 from ..labelmap import CLASSES, find_class
@@ -26,7 +27,7 @@ def open_dataset(source: Path | str, size: int | None = None, classes: Sequence[
         * face/NAME.jpg (or another of IMAGE_SUFFIXES), mask/NAME.png and text/NAME.txt with one caption a line
           (MM-CelebA-HQ), or
         * CelebA-HQ-img/NUMBER.jpg, CelebAMask-HQ-mask-anno/*/NNNNN_part.png and text/NUMBER.txt, or
-        * *.tar: webdataset shards with NAME.jpg|png, NAME.mask.png and NAME.txt, or
+        * *.tar: webdataset shards with NAME.jpg|png, NAME.mask.png and NAME.txt (or others of IMAGE_SUFFIXES), or
         * *.npz: the renderer's shards, which are held in memory.
       The whole folder text/ may be absent; in tars, the caption of any sample may be.
     size: side of the square that images are resized and cut to. None leaves each image in its size.
@@ -102,9 +103,12 @@ def list_mask_faces(source: Path, order: tuple[int, ...]) -> list[MaskFace]:
 def list_part_faces(source: Path) -> list[PartFace]:
     """The samples of CelebAMask-HQ's own layout."""
     parts = defaultdict(list)
-    for file in (source / CELEBA_PARTS).glob("*/*_*.png"):
-        number, part = file.stem.split("_", 1)
-        parts[number].append((find_class(part, str(file)), file))
+    folders = sorted(folder for folder in (source / CELEBA_PARTS).iterdir() if folder.is_dir())
+    for folder in folders:
+        check_formats(folder)
+        for name, file in list_files(folder).items():
+            number, _, part = name.partition("_")
+            parts[number].append((find_class(part, str(file)), file))
     images = list_files(source / CELEBA_IMAGES)
     return [PartFace(name, images[name], find_caption_file(source, name), tuple(parts[name.zfill(5)]))
             for name in order_names(images)]
@@ -117,6 +121,14 @@ def list_files(folder: Path) -> dict[str, Path]:
     doubled = [f"{file} and {named[file.stem]} have one name" for file in files if named[file.stem] != file]
     raise_faults(folder, doubled, len(files))
     return named
+
+
+def check_formats(folder: Path) -> None:
+    """Raises ValueError for images in formats that are not read: their classes would be missing without a word."""
+    files = sorted(folder.iterdir())
+    unread = Image.registered_extensions().keys() - set(IMAGE_SUFFIXES)
+    faults = [f"{file} has a format that is not read: convert it" for file in files if file.suffix.lower() in unread]
+    raise_faults(folder, faults, len(files))
 
 
 def order_names(names: Iterable[str]) -> list[str]:

@@ -20,6 +20,7 @@ from .images import encode_png, fit_to_size, read_image, read_labels
 from .survey import survey
 
 IMAGE_KEYS = tuple(suffix[1:] for suffix in IMAGE_SUFFIXES)
+MASK_KEYS = tuple(f"mask{suffix}" for suffix in IMAGE_SUFFIXES)
 
 
 class Member(NamedTuple):
@@ -55,7 +56,7 @@ class TarDataset(IterableDataset):
         return DataPipeline(shards, split_by_node, split_by_worker, tarfile_to_samples())
 
     def load_labels(self, raw: dict[str, Any]) -> Tensor:
-        return read_labels(io.BytesIO(raw["mask.png"]), self.order)
+        return read_labels(io.BytesIO(next(raw[key] for key in MASK_KEYS if key in raw)), self.order)
 
     def decode(self, raw: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -104,6 +105,7 @@ def check_member(member: Member) -> str:
     if member.suffixes.isdisjoint(IMAGE_KEYS):
         raise ValueError(f"{member.shard}: {member.name} has no image of the formats {', '.join(IMAGE_KEYS)}, only "
                          f"{', '.join(sorted(member.suffixes))}")
-    if "mask.png" not in member.suffixes:
-        raise ValueError(f"{member.shard}: {member.name} has no {member.name}.mask.png")
+    if member.suffixes.isdisjoint(MASK_KEYS):
+        raise ValueError(f"{member.shard}: {member.name} has no {member.name}.mask.png, only files with the endings "
+                         f"{', '.join(sorted(member.suffixes))}")
     return member.name

@@ -55,24 +55,26 @@ def mark_outline(part: np.ndarray) -> np.ndarray:
     return marked
 
 
-def from_label_maps(images: Tensor, label_maps: Tensor, size: int) -> Label:
+def from_label_maps(images: Tensor, label_maps: Tensor, size: int, passes: bool = False) -> Label:
     """Labels of images (B, H, W, 3) in 0..1 and their label maps (B, h, w) uint8; a batch of one serves all.
 
+    passes: whether a label map without a face gives a label with the image's edges alone, instead of an error.
     Raises ValueError, naming the input of the node, for a label map without a face and batches that do not fit.
     """
     check_size(size)
     batch = max(len(images), len(label_maps))
     if 0 in images.shape or {len(images), len(label_maps)} - {1, batch}:
         raise ValueError(f"image: {len(images)} images for {len(label_maps)} label maps: give one, or as many, of each")
-    parts = [split_parts(classes, number) for number, classes in enumerate(label_maps.cpu().numpy())]
+    parts = [split_parts(classes) for classes in label_maps.cpu().numpy()]
+    for number, (skin, *_) in enumerate(parts):
+        if not (skin.any() or passes):
+            raise ValueError(f"label_map: label map {number} shows no face: none of its pixels is one of "
+                             f"{', '.join(ON_SKIN)}: use an image with a face that the parser finds, or paint a face")
     labels = (build_face_label(to_uint8(images[i % len(images)]), parts[i % len(parts)], size) for i in range(batch))
     return stack_labels(labels, batch)
 
 
-def split_parts(classes: np.ndarray, number: int) -> list[np.ndarray]:
+def split_parts(classes: np.ndarray) -> list[np.ndarray]:
     """The parts (h, w) bool of a label map. The skin continues under what lies on it, as in the training data."""
     skin = np.isin(classes, [find_class(name) for name in ON_SKIN])
-    if not skin.any():
-        raise ValueError(f"label_map: label map {number} shows no face: none of its pixels is one of "
-                         f"{', '.join(ON_SKIN)}: use an image with a face that the parser finds, or paint a face")
     return [skin, *(classes == find_class(name) for name in PARTS[1:])]

@@ -6,6 +6,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+import comfy.ops
+
 POSITIONAL_EPSILON = 1e-8
 INSTANCE_EPSILON = 1e-5
 
@@ -45,14 +47,21 @@ class SPADE(nn.Module):
         return (1 + self.mlp_gamma(h)) * normalize_positions(x) + self.mlp_beta(h)
 
 
+class PReLU(nn.PReLU):
+    """Its weight may lie elsewhere than its input: the host has no such layer to move."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.prelu(x, comfy.ops.cast_to_input(self.weight, x))
+
+
 class ResBlock(nn.Module):
     """Both activations are the same PReLU, which the published files hold under two names."""
 
     def __init__(self, c: int, operations):
         super().__init__()
-        self.relu = nn.PReLU()
-        self.model = nn.Sequential(make_conv3(c, c, operations), nn.BatchNorm2d(c), self.relu,
-                                   make_conv3(c, c, operations), nn.BatchNorm2d(c))
+        self.relu = PReLU()
+        self.model = nn.Sequential(make_conv3(c, c, operations), operations.BatchNorm2d(c), self.relu,
+                                   make_conv3(c, c, operations), operations.BatchNorm2d(c))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.relu(x + self.model(x))
@@ -67,7 +76,7 @@ class SPADEResBlock(nn.Module):
         self.conv_1 = make_conv3(c, c, operations)
         self.norm_0 = SPADE(c, nc, operations)
         self.norm_1 = SPADE(c, nc, operations)
-        self.relu = nn.PReLU()
+        self.relu = PReLU()
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         y = self.conv_0(self.relu(self.norm_0(x, label)))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .keypoints import THRESHOLD, UNITS, Point, read_poses
+from ..shared.keypoints import POINTS, NoPerson, Point, Reading, list_frames, read_person
 from .label import Label, check_size, measure_distances, stack_labels
 
 DRAWING = 256  # side in pixels of the drawings in training: radii are absolute
@@ -119,15 +119,23 @@ def trace_line(dx: int, dy: int) -> Iterator[tuple[int, int, int]]:
             yield i, sign * y, i
 
 
-def from_keypoints(keypoints: Any, size: int, person: int = 0, threshold: float = THRESHOLD,
-                   units: str = UNITS[0]) -> Label:
+def from_keypoints(keypoints: Any, size: int, person: int = 0, reading: Reading = Reading(),
+                   passes: bool = False) -> Label:
     """Labels of the host's POSE_KEYPOINT, one for each frame.
 
-    threshold: score below which a point is missing. units: of the points, one of UNITS.
+    passes: whether a frame without that person gives a label without a pose, instead of an error.
     Raises ValueError, naming the input of the node, for a frame without that person and for points in another form.
     """
     check_size(size)
-    poses = [scale_points(points) for points in read_poses(keypoints, person, threshold, units)]
+    poses = []
+    for number, frame in enumerate(list_frames(keypoints, reading.source)):
+        try:
+            points = read_person(frame, person, number, reading)
+        except NoPerson:
+            if not passes:
+                raise
+            points = [None] * POINTS
+        poses.append(scale_points(points))
     return stack_labels((build_pose_label(points, DRAWING, DRAWING, size) for points in poses), len(poses))
 
 

@@ -65,7 +65,7 @@ def draw_column(step: int, maps: FusedStep, sample: int) -> np.ndarray:
 
 def draw_tile(values: Tensor) -> np.ndarray:
     """A map (h, w) in 0..1 as uint8, each cell a square of whole pixels."""
-    cells = (values.float() * 255).round().byte().numpy()
+    cells = (values.float() * 255).round().byte().cpu().numpy()
     times = -(-TILE // cells.shape[0])
     return cells.repeat(times, axis=0).repeat(times, axis=1)
 

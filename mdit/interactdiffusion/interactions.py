@@ -5,9 +5,11 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..shared.boxes import to_pixels
+from ..shared.boxes import UNITS, read_boxes
 
 Box = tuple[float, float, float, float]
+OUTSIDE = ("Set 'width' and 'height' to the size of the image in which the boxes were found, or choose thousandths in "
+           "'units'")
 
 
 class Interaction(NamedTuple):
@@ -42,37 +44,22 @@ def to_box(numbers: Sequence[float], size: tuple[int, int], source: str) -> Box:
     return x0 / width, y0 / height, x1 / width, y1 / height
 
 
-def read_host_boxes(value, size: tuple[int, int], source: str) -> list[Box]:
-    """Reads the boxes of the host's BOUNDING_BOX, in pixels of an image of `size` (width, height).
+def read_host_boxes(value, size: tuple[int, int], source: str, units: str = UNITS[0]) -> list[Box]:
+    """Reads connected boxes of any form that `shared/boxes.py` reads, in an image of `size` (width, height).
 
-    The value is one box {x, y, width, height}, a list of boxes, or a list of such lists, one for each frame, of which
-    the first frame is read. Boxes are cut off at the border of the image. Raises ValueError for a box outside of the
-    image, and as `to_box` does.
+    Of the boxes of several images the first image's are read. Boxes are cut off at the border of the image. Raises
+    ValueError for a box outside of the image, and as `to_box` does.
     """
-    found = [value] if isinstance(value, dict) else value or []
-    if found and isinstance(found[0], list):
-        found = found[0]
-    boxes = []
-    for box in found:
-        boxes.append(to_box(clip_corners(to_pixels(box, size, source), size, source), size, source))
-    return boxes
+    found = read_boxes(value, size, source, units, OUTSIDE)[0]
+    return [to_box(clip_corners(box, size), size, source) for box in found]
 
 
-def clip_corners(box: dict, size: tuple[int, int], source: str) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of a box, cut off at the border of an image of `size` (width, height).
-
-    Raises ValueError, naming the input `source`, for a box outside of the image.
-    """
+def clip_corners(box: dict, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a box, cut off at the border of an image of `size` (width, height)."""
     width, height = size
-    x0 = box["x"]
-    y0 = box["y"]
-    x1 = x0 + box["width"]
-    y1 = y0 + box["height"]
-    if x1 > x0 and y1 > y0 and (x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0):
-        raise ValueError(f"{source}: the box {format_numbers((x0, y0, x1, y1))} lies outside of the image (pixels of "
-                         f"{width} x {height}): set 'width' and 'height' to the size of the image in which the boxes "
-                         "were found")
-    return max(0, x0), max(0, y0), min(width, x1), min(height, y1)
+    right = box["x"] + box["width"]
+    bottom = box["y"] + box["height"]
+    return max(0, box["x"]), max(0, box["y"]), min(width, right), min(height, bottom)
 
 
 def format_numbers(numbers: Sequence[float]) -> str:

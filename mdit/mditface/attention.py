@@ -156,14 +156,27 @@ def has_lse_kernel(q: Tensor, biased: bool) -> bool:
     """Whether a kernel with log-sum-exp serves these queries, and at least as well as one call over all keys.
 
     On CUDA the host may have a faster kernel without it; a bias, however, would slow that kernel down for all keys.
+    Old cards lack these kernels for some types, and every card for some head widths.
     """
     if torch.is_grad_enabled():  # the kernels have no gradient through the log-sum-exp
         return False
-    return q.device.type == "cpu" or (q.device.type == "cuda" and biased)
+    if q.device.type == "cuda":
+        return biased and torch.backends.cuda.can_use_efficient_attention(describe_attention(q, q, q))
+    return q.device.type == "cpu"
+
+
+def has_flash_kernel(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether the card's flash kernel serves this attention without a bias. Called directly, it pads no head width."""
+    return q.shape[-1] % 8 == 0 and torch.backends.cuda.can_use_flash_attention(describe_attention(q, k, v))
+
+
+def describe_attention(q: Tensor, k: Tensor, v: Tensor) -> torch.backends.cuda.SDPAParams:
+    """What PyTorch wants to know to tell whether a kernel can be used."""
+    return torch.backends.cuda.SDPAParams(q, k, v, None, 0.0, False, False)
 
 
 def attend_with_lse(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Attention (B, H, T, D) and the log-sum-exp of its logits (B, H, T).
+    """Attention (B, H, T, D) and the log-sum-exp of its logits (B, H, T), where `has_lse_kernel` says so.
 
     q: (B, H, T, D). k, v: (B, H, K, D). bias: broadcasts to the logits (B, H, T, K); None for zero.
     """
@@ -174,7 +187,7 @@ def attend_with_lse(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None)
         bias = bias.expand(q.shape[:3] + (keys,))
     if q.device.type == "cpu":
         return aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=bias)
-    if bias is None and q.dtype != torch.float32:
+    if bias is None and has_flash_kernel(q, k, v):
         return aten._scaled_dot_product_flash_attention(q, k, v)[:2]
     out, lse = aten._scaled_dot_product_efficient_attention(q, k, v, bias, True)[:2]
     return out, lse[..., :q.shape[2]]  # the kernel pads the queries

@@ -20,6 +20,7 @@ from .reductions import EXACT, REDUCTIONS, Reduction
 from .tokens import MaskTokens, make_mask_tokens
 
 CONDITIONING_KEY = "mdit_mask"
+CPU = torch.device("cpu")
 
 
 def is_mask(key: str) -> bool:
@@ -30,13 +31,15 @@ def is_mask(key: str) -> bool:
 class MaskInput:
     """MDIT_MASK: label maps (b, H, W) of class indices, how to turn them into tokens, and the cache of these.
 
-    Opaque to the host: a copy or deep copy is the same object, and a pickle leaves the cache behind.
+    Opaque to the host: a copy or deep copy is the same object, and a pickle leaves the cache behind. Its tensors lie on
+    the CPU, wherever the node's inputs were, until a run needs them.
+
     `visible` (19,) is 0 for hidden classes, `reduction` a name of REDUCTIONS, `vae` a host VAE or None.
     """
 
     def __init__(self, labels: Tensor, visible: Tensor, reduction: str = "off", vae=None):
-        self.labels = labels.clone()
-        self.visible = visible.clone()
+        self.labels = labels.to(CPU, copy=True)
+        self.visible = visible.to(CPU, copy=True)
         self.reduction = reduction
         self.vae = vae
         self.store = StaticStore()
@@ -64,7 +67,7 @@ class MaskInput:
                                  "'vae' input of 'Encode Label Map as MDiT Mask'")
             labels = torch.where(self.visible.bool()[self.labels.long()], self.labels, 0)
             image = to_image(resize_nearest(labels, height, width), palette)  # (b, H, W, 3)
-            self.latents[height, width, palette] = self.vae.encode(image).cpu()
+            self.latents[height, width, palette] = self.vae.encode(image).to(CPU, torch.float32)
         return self.latents[height, width, palette]
 
 
@@ -78,7 +81,7 @@ class ExemplarInput(MaskInput):
 
     def __init__(self, images: Tensor, labels: Tensor, vae):
         super().__init__(labels, torch.ones(len(CLASSES)), "off", vae)
-        self.images = images.clone()
+        self.images = images.to(CPU, torch.float32, copy=True)
         self.encoded: dict[tuple[int, int], Tensor] = {}
 
     def __reduce__(self):
@@ -88,7 +91,8 @@ class ExemplarInput(MaskInput):
         """The images stretched to height x width pixels and encoded, (b, C, h, w). Encoded once."""
         if (height, width) not in self.encoded:
             stretched = F.interpolate(self.images.movedim(-1, 1), (height, width), mode="bicubic", antialias=True)
-            self.encoded[height, width] = self.vae.encode(stretched.clamp(0, 1).movedim(1, -1)).cpu()
+            latent = self.vae.encode(stretched.clamp(0, 1).movedim(1, -1))
+            self.encoded[height, width] = latent.to(CPU, torch.float32)
         return self.encoded[height, width]
 
 

@@ -46,6 +46,7 @@ class PatchedParser:
         management = comfy.model_management
         device = management.get_torch_device()
         self.dtype = torch.float16 if management.should_use_fp16(device) else torch.float32
+        use_host_layers(network)
         self.patcher = comfy.model_patcher.CoreModelPatcher(
             network.eval().requires_grad_(False).to(self.dtype), load_device=device,
             offload_device=management.text_encoder_offload_device())
@@ -79,17 +80,26 @@ class PatchedParser:
         square = Region(-((side - width) // 2), -((side - height) // 2), side, side)
         pixels = resize(crop(image.to(self.patcher.load_device, torch.float32), square), self.size, self.size)
         labels, confidence = predict_classes(self.patcher.model(self.normalize(pixels))[0].float(), side)
-        labels = self.order.to(labels)[labels].to(torch.uint8)  # (side, side)
+        labels = self.order.to(labels)[labels]  # (side, side)
         rows = slice(-square.y, height - square.y)
         columns = slice(-square.x, width - square.x)
-        device = comfy.model_management.intermediate_device()
-        return labels[rows, columns].to(device), confidence[rows, columns].to(device)
+        found = torch.stack([labels.to(confidence), confidence])[:, rows, columns]  # (2, H, W): one wait for the device
+        labels, confidence = found.to(comfy.model_management.intermediate_device())
+        return labels.to(torch.uint8), confidence
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """(size, size, 3) in 0..1 -> the network's input (1, 3, size, size)."""
         mean = torch.tensor(self.normalization.mean).to(pixels)
         deviation = torch.tensor(self.normalization.deviation).to(pixels)
         return ((pixels - mean) / deviation).movedim(-1, 0)[None].to(self.dtype)
+
+
+def use_host_layers(network: nn.Module) -> None:
+    """Layers of PyTorch become the host's: with little memory the host loads no others, and computes with its own."""
+    for layer in network.modules():
+        name = type(layer).__name__
+        if type(layer) is getattr(nn, name, None) and hasattr(OPERATIONS, name):
+            layer.__class__ = getattr(OPERATIONS, name)
 
 
 def predict_classes(logits: Tensor, side: int) -> tuple[Tensor, Tensor]:
@@ -99,7 +109,7 @@ def predict_classes(logits: Tensor, side: int) -> tuple[Tensor, Tensor]:
     labels = torch.zeros_like(best, dtype=torch.long)
     for k, plane in enumerate(logits):  # to enlarge all planes at once would take gigabytes for a large image
         plane = F.interpolate(plane[None, None], (side, side), mode="bilinear")[0, 0]
-        labels[plane > best] = k
+        labels = torch.where(plane > best, k, labels)  # where, not an index: that would wait for the device
         best = torch.maximum(best, plane)
         total = torch.logaddexp(total, plane)
     return labels, (best - total).exp()

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .region import Region
+from .region import Region, locate_in, resize, sample
+
+Size = tuple[int, int]  # height, width
 
 
 class Patch(NamedTuple):
@@ -16,8 +18,36 @@ class Patch(NamedTuple):
     colors: Tensor
     """(height, width, 3), in the size of the region."""
     region: Region
+    """Not turned; a tilted face fills a part of it."""
     alpha: Tensor
     """Opacity (height, width), 0..1."""
+    distance: Tensor
+    """(height, width), from the middle of the face's square; 1 at its sides."""
+
+
+def make_patch(face: Tensor, square: Region, size: Size, feather: float, smooth: bool) -> Patch:
+    """A face (h, w, 3) at its square in an image of a size.
+
+    feather: width of the soft border, as a fraction of each side. smooth: as in `resize`.
+    """
+    colors = resize(face, square.width, square.height, smooth)
+    if not square.tilt:
+        alpha = make_feather(square, feather, *size)
+        return Patch(colors, square, alpha.to(colors), measure_distance(square).to(colors))
+    bounds = square.bounds
+    x, y = locate_in(square, bounds)
+    distance = torch.maximum((x * 2 / square.width - 1).abs(), (y * 2 / square.height - 1).abs())
+    alpha = make_tilted_feather(square, feather, size) * (distance < 1) if smooth else distance < 1
+    return Patch(sample(colors, x, y, smooth), bounds, alpha.to(colors), distance.to(colors))
+
+
+def apply_mask(patch: Patch, mask: Tensor, square: Region, feather: float, smooth: bool) -> Patch:
+    """The patch in the shape of a mask (h, w) of its square, with a soft border if smooth."""
+    shape = resize(mask[..., None].to(patch.alpha), square.width, square.height, smooth)[..., 0]
+    shape = soften(shape, feather) if smooth else (shape > 0.5).to(shape)
+    if square.tilt:
+        shape = sample(shape[..., None], *locate_in(square, patch.region), smooth)[..., 0]
+    return patch._replace(alpha=patch.alpha * shape)
 
 
 def paste(image: Tensor, patches: Sequence[Patch], seam: float) -> None:
@@ -48,13 +78,13 @@ def weigh(patches: Sequence[Patch], number: int, area: Region, seam: float) -> T
     """Weights (h, w) of one patch in an area of it: its alpha, less where nearer patches cover it."""
     own = patches[number]
     weight = own.alpha[area.window_in(own.region)].clone()
-    distance = measure_distance(own.region, area).to(weight)
+    distance = own.distance[area.window_in(own.region)]
     for i, other in enumerate(patches):
         shared = area.intersect(other.region)
         if i == number or shared.is_empty:
             continue
         window = shared.window_in(area)
-        lead = distance[window] - measure_distance(other.region, shared).to(weight)  # positive: the other is nearer
+        lead = distance[window] - other.distance[shared.window_in(other.region)]  # positive: the other is nearer
         if seam > 0:
             ahead = (0.5 + lead / (2 * seam)).clamp(0, 1)
         else:
@@ -63,10 +93,10 @@ def weigh(patches: Sequence[Patch], number: int, area: Region, seam: float) -> T
     return weight
 
 
-def measure_distance(region: Region, area: Region) -> Tensor:
-    """Distances (h, w) of an area's pixels from the middle of a region, 1 at the region's sides."""
-    rows = (torch.arange(area.height) + area.y + 0.5 - region.y) * 2 / region.height - 1
-    columns = (torch.arange(area.width) + area.x + 0.5 - region.x) * 2 / region.width - 1
+def measure_distance(region: Region) -> Tensor:
+    """Distances (h, w) of a region's pixels from its middle, 1 at its sides."""
+    rows = (torch.arange(region.height) + 0.5) * 2 / region.height - 1
+    columns = (torch.arange(region.width) + 0.5) * 2 / region.width - 1
     return torch.maximum(rows.abs()[:, None], columns.abs())
 
 
@@ -78,6 +108,40 @@ def make_feather(region: Region, fraction: float, height: int, width: int) -> Te
     rows = _make_ramp(region.height, fraction, region.y > 0, region.y + region.height < height)
     columns = _make_ramp(region.width, fraction, region.x > 0, region.x + region.width < width)
     return torch.minimum(rows[:, None], columns)
+
+
+def make_tilted_feather(square: Region, fraction: float, size: Size) -> Tensor:
+    """The same for the bounds of a turned square: alpha falls to those parts of its sides that lie in the image."""
+    bounds = square.bounds
+    positions = torch.stack(locate_in(square, bounds), dim=-1)  # (h, w, 2)
+    alpha = torch.ones(bounds.height, bounds.width)
+    width, height = square.width, square.height
+    corners = torch.tensor([(0, 0), (width, 0), (width, height), (0, height)], dtype=torch.float32)
+    for corner, end, n in zip(corners, corners.roll(-1, 0), (height, width, height, width)):
+        start, stop = _clip_side(square, corner, end, size)
+        if start < stop:
+            along = (positions - corner) @ (end - corner) / (end - corner).square().sum()
+            nearest = corner + along.clamp(start, stop)[..., None] * (end - corner)
+            alpha = torch.minimum(alpha, (positions - nearest).norm(dim=-1) / max(fraction * n, 0.5))
+    return alpha
+
+
+def _clip_side(square: Region, corner: Tensor, end: Tensor, size: Size) -> tuple[float, float]:
+    """The part of a side inside an image, as fractions of the way from one corner to the next."""
+    c, s = square.direction
+    turn = torch.tensor([(c, s), (-s, c)])
+    middle = torch.tensor([square.width, square.height]) / 2
+    start = 0.0
+    stop = 1.0
+    for at, way, limit in zip(((corner - middle) @ turn + torch.tensor(square.middle)).tolist(),
+                              ((end - corner) @ turn).tolist(), (size[1], size[0])):
+        if abs(way) < 1e-6 * max(size):
+            stop = stop if 0 < at < limit else start
+        else:
+            near, far = sorted((-at / way, (limit - at) / way))
+            start = max(start, near)
+            stop = min(stop, far)
+    return start, stop
 
 
 def _make_ramp(n: int, fraction: float, fades_in: bool, fades_out: bool) -> Tensor:

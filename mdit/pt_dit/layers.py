@@ -48,13 +48,15 @@ def chain_linears(x: Tensor, first: nn.Module, gate: Tensor, second: nn.Module) 
     """
     if x.shape[1] <= x.shape[2] or is_overridden(first) or is_overridden(second):
         return second(gate * first(x))
-    inner, inner_bias, inner_stream = comfy.ops.cast_bias_weight(first, x, offloadable=True)
-    outer, outer_bias, outer_stream = comfy.ops.cast_bias_weight(second, x, offloadable=True)
-    product = (outer * gate) @ inner  # (B or 1, d, d)
-    out = torch.baddbmm(F.linear(gate * inner_bias, outer, outer_bias), x, product.mT.expand(len(x), -1, -1))
-    comfy.ops.uncast_bias_weight(first, inner, inner_bias, inner_stream)
-    comfy.ops.uncast_bias_weight(second, outer, outer_bias, outer_stream)
-    return out
+    outer, outer_bias, stream = comfy.ops.cast_bias_weight(second, x, offloadable=True)
+    outer = outer * gate  # (B or 1, d, d); a copy, as the next cast may take the same memory
+    outer_bias = outer_bias.clone()
+    comfy.ops.uncast_bias_weight(second, outer, outer_bias, stream)
+    inner, inner_bias, stream = comfy.ops.cast_bias_weight(first, x, offloadable=True)
+    product = outer @ inner  # (B or 1, d, d)
+    bias = (outer @ inner_bias + outer_bias).unsqueeze(1)  # (B or 1, 1, d)
+    comfy.ops.uncast_bias_weight(first, inner, inner_bias, stream)
+    return torch.baddbmm(bias, x, product.mT.expand(len(x), -1, -1))
 
 
 def is_overridden(layer: nn.Module) -> bool:

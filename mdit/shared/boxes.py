@@ -1,25 +1,158 @@
-"""The host's BOUNDING_BOX: one box {x, y, width, height}, as detectors and other packs give it."""
+"""Boxes as detectors and other packs give them, read as the host's BOUNDING_BOX: {x, y, width, height} in pixels.
+
+Read are one box, a list of boxes, and a list of such lists, one for each image. A box is a dict of the host's fields,
+or left, top, right and bottom (lists, arrays and tensors). SEGS of the Impact Pack are read, too: a tuple of the
+image's (height, width) and a list of segments, each with `bbox`, `label` and `confidence`.
+"""
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
 
 FIELDS = ("x", "y", "width", "height")
+UNITS = ("auto", "pixels", "fractions", "thousandths")
+REMEDY = "Find the boxes in the same images, or choose their unit in 'units'"
+FARTHEST_FRACTION = 2.0  # a box may reach beyond the image, but none of this many pixels is of use
+Size = tuple[float, float]  # width, height
 
 
-def to_pixels(box: dict, size: tuple[int, int], source: str) -> dict[str, float]:
-    """The box in pixels of an image of `size` (width, height).
+def read_boxes(value: Any, size: Size, source: str, units: str = UNITS[0], remedy: str = REMEDY) -> list[list[dict]]:
+    """The boxes of each image, in pixels of images of `size`. Further fields, such as `label`, stay.
 
-    Boxes whose numbers are all at most 1 are fractions of the image. Raises ValueError, naming the input `source`, for
-    a value that is no box.
+    units: of the numbers, one of UNITS. "auto" takes them as fractions if all are small, otherwise as pixels.
+    Raises ValueError, naming the input `source`, for a value that is no box and, with the remedy, for a box outside of
+    the image. Where the unit was guessed, half of a box must lie inside.
     """
+    images = list_boxes(value, source)
+    across, down = get_grid(value) or find_grid(images, size, units)
+    scales = size[0] / across, size[1] / down
+    placed = []
+    for boxes in images:
+        placed.append([scale_box(box, *scales) for box in boxes])
+    share = 0.5 if units == "auto" else 0.0
+    for box in itertools.chain(*placed):
+        if not lies_inside(box, size, share):
+            numbers = ", ".join(f"{field} {box[field]:g}" for field in FIELDS)
+            raise ValueError(f"{source}: the box ({numbers}) lies outside of the image of {size[0]:g} x {size[1]:g} "
+                             f"pixels. {remedy}")
+    return placed
+
+
+def list_boxes(value: Any, source: str) -> list[list[dict]]:
+    """The boxes of each image, in the units of the value. Raises ValueError for a value that is no box."""
+    if is_segs(value):
+        return [[read_segment(segment) for segment in value[1]]]
+    items = [value] if is_box(value) else list_items(value, source)
+    is_flat = not items or any(map(is_box, items))
+    images = [items] if is_flat else [list_items(item, source) for item in items]
+    return [[read_box(box, source) for box in boxes] for boxes in images]
+
+
+def match_images(boxes: list[list[dict]], batch: int, source: str) -> list[list[dict]]:
+    """The boxes of each image of a batch. One list of boxes serves all images.
+
+    Raises ValueError, naming the input `source`, for boxes of another number of images.
+    """
+    if len(boxes) not in (1, batch):
+        raise ValueError(f"{source}: the boxes are of {len(boxes)} images, but there are {batch} images. Find the "
+                         "boxes in the same images")
+    return boxes if len(boxes) == batch else boxes * batch
+
+
+def list_items(value: Any, source: str) -> list:
     try:
-        numbers = {field: float(box[field]) for field in FIELDS}
+        return [] if value is None else list(value)
+    except TypeError as error:
+        raise ValueError(describe_wrong_box(value, source)) from error
+
+
+def is_box(value: Any) -> bool:
+    return isinstance(value, dict) or is_numbers(value, len(FIELDS))
+
+
+def is_numbers(value: Any, count: int) -> bool:
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return isinstance(value, Sequence) and len(value) == count and all(isinstance(item, Real) for item in value)
+
+
+def is_segs(value: Any) -> bool:
+    """Whether the value is the Impact Pack's SEGS."""
+    return (isinstance(value, (tuple, list)) and len(value) == 2 and is_numbers(value[0], 2)
+            and isinstance(value[1], (tuple, list)) and all(hasattr(segment, "bbox") for segment in value[1]))
+
+
+def get_grid(value: Any) -> Size | None:
+    """Width and height of the image in which SEGS were found; None for boxes, which do not know it."""
+    if not is_segs(value) or 0 in tuple(value[0]):
+        return None
+    height, width = value[0]
+    return width, height
+
+
+def read_segment(segment: Any) -> dict:
+    """The box of a segment of SEGS with its class name and score."""
+    box = read_corners(segment.bbox)
+    if segment.label is not None:
+        box["label"] = str(segment.label)
+    if segment.confidence is not None:
+        box["score"] = float(segment.confidence)
+    return box
+
+
+def read_corners(corners: Any) -> dict:
+    x0, y0, x1, y1 = map(float, corners)
+    return dict(x=x0, y=y0, width=x1 - x0, height=y1 - y0)
+
+
+def list_corners(box: dict) -> list[float]:
+    """Left, top, right and bottom of a box."""
+    return [box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]]
+
+
+def read_box(box: Any, source: str) -> dict:
+    """A box as a dict. Raises ValueError, naming the input `source`, for a value that is no box."""
+    try:
+        found = dict(box) if isinstance(box, dict) else read_corners(box)
+        numbers = [float(found[field]) for field in FIELDS]
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{source}: {box} is not a box: connect boxes with the numbers {', '.join(FIELDS)}") from error
-    if not all(map(math.isfinite, numbers.values())):
+        raise ValueError(describe_wrong_box(box, source)) from error
+    if not all(map(math.isfinite, numbers)):
         raise ValueError(f"{source}: the numbers of the box {box} are not finite: check the node that makes the boxes")
-    if max(map(abs, numbers.values())) <= 1 and min(numbers["width"], numbers["height"]) > 0:
-        width, height = size
-        scales = dict(x=width, y=height, width=width, height=height)
-        return {field: number * scales[field] for field, number in numbers.items()}
-    return {field: box[field] for field in FIELDS}
+    if min(numbers[2:]) < 0:
+        raise ValueError(f"{source}: the box {box} has a negative size: give left, top, right and bottom, or x, y, "
+                         "width and height")
+    return found
+
+
+def describe_wrong_box(value: Any, source: str) -> str:
+    return (f"{source}: {value} is not a box: connect boxes with the numbers {', '.join(FIELDS)}, SEGS, or lists of "
+            "left, top, right and bottom")
+
+
+def find_grid(images: Sequence[Sequence[dict]], size: Size, units: str) -> Size:
+    """Width and height of the image in the units of the boxes."""
+    if units == "thousandths":
+        return 1000, 1000
+    numbers = [abs(box[field]) for box in itertools.chain(*images) for field in FIELDS]
+    are_small = max(numbers, default=math.inf) <= FARTHEST_FRACTION
+    return (1, 1) if units == "fractions" or (units == "auto" and are_small) else size
+
+
+def scale_box(box: dict, across: float, down: float) -> dict:
+    if across == down == 1:
+        return box
+    scales = dict(x=across, y=down, width=across, height=down)
+    return {**box, **{field: box[field] * scale for field, scale in scales.items()}}
+
+
+def lies_inside(box: dict, size: Size, share: float) -> bool:
+    """Whether this share of a box, or of the image, is common to both, in each direction."""
+    for start, length, end in zip((box["x"], box["y"]), (box["width"], box["height"]), size):
+        overlap = min(end, start + length) - max(0, start)
+        if start >= end or overlap < share * min(length, end):
+            return False
+    return True

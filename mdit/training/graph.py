@@ -56,7 +56,7 @@ def find_file(model: ModelPatcher) -> Path:
 
 def make_samples(model: ModelPatcher, latents: list[dict], conditioning: list[list], label_maps: list[Tensor]
                ) -> list[dict[str, Tensor]]:
-    """The samples of an AdapterTarget, still without the encoded masks.
+    """The samples of an AdapterTarget, on the CPU, still without the encoded masks.
 
     latents: the host's LATENTs of (b, C, h, w).
     conditioning: the host's CONDITIONINGs, with one entry for each latent, or one for all.
@@ -74,7 +74,8 @@ def make_samples(model: ModelPatcher, latents: list[dict], conditioning: list[li
     texts = texts * len(images) if len(texts) == 1 else texts
     samples = []
     for number, (image, text, labels) in enumerate(zip(images, texts, maps), 1):
-        samples.append({"latent": image, "labels": fit_labels(model, image, labels, number), **text})
+        sample = {"latent": image.float(), "labels": fit_labels(model, image, labels, number), **text}
+        samples.append({name: tensor.cpu() for name, tensor in sample.items()})
     return samples
 
 

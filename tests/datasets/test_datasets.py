@@ -436,7 +436,8 @@ def test_foreign_tars_in_another_order(tars, tmp_path):
 def test_faults_of_tars(tars, tmp_path):
     picture = png(label_map(RNG))
     write_tar(tmp_path / "a.tar", {"x.png": picture, "x.mask.png": picture, "y.png": picture, "z.mask.png": picture})
-    with pytest.raises(ValueError, match="2 of 3 samples.*\n  a.tar: y has no y.mask.png\n  a.tar: z has no image"):
+    with pytest.raises(ValueError, match="2 of 3 samples.*\n  a.tar: y has no y.mask.png, only files with the endings "
+                                         "png\n  a.tar: z has no image"):
         open_dataset(tmp_path)
     write_tar(tmp_path / "a.tar", {})
     with pytest.raises(FileNotFoundError, match="hold no sample"):

@@ -7,9 +7,10 @@ import torch
 from PIL import ExifTags, Image, ImageCms
 
 from mditface.mdit.datasets import decoding, open_dataset
-from mditface.mdit.datasets.images import read_image
+from mditface.mdit.datasets.images import read_image, read_labels, read_part
+from mditface.mdit.labelmap import PALETTE
 from mditface.mdit.recipes.dynast.pairs import read_people
-from mditface.tests.datasets.test_datasets import label_map, png, write_pairs, write_tar
+from mditface.tests.datasets.test_datasets import label_map, png, write_celeba, write_pairs, write_tar
 
 RED, BLUE = (254, 0, 0), (0, 0, 254)
 UPRIGHT = np.zeros((32, 16, 3), np.uint8)  # red on top
@@ -39,6 +40,8 @@ def test_images_are_upright(tmp_path, suffix, orientation):
     options = dict(quality=100) if suffix in ("jpg", "webp") else {}
     file = write(tmp_path / f"a.{suffix}", STORED[orientation], exif=exif, **options)
     assert decoding.inspect_image(file) == (32, 16)
+    gray = write(tmp_path / f"b.{suffix}", np.ascontiguousarray(STORED[orientation][..., 0]), exif=exif, **options)
+    assert (read_image(gray)[0].int() - torch.tensor(UPRIGHT[..., 0]).int()).abs().max() < 30
     assert is_upright(read_image(file), 90), "chroma is stored at half the resolution"
 
 
@@ -168,6 +171,97 @@ def test_a_shard_takes_other_formats_as_png(tmp_path):
     files = faces.sources[1].make_tar_files()
     assert set(files) == {"png", "mask.png", "txt"}
     assert torch.equal(read_image(io.BytesIO(files["png"])), faces[1]["image"])
+
+
+# Label maps and part files
+
+ORDER = tuple(range(19))
+LABELS = np.zeros((32, 16), np.uint8)  # skin on top, hair below
+LABELS[:16], LABELS[16:] = 1, 13
+
+
+def turned(array, orientation):
+    return {1: array, 2: array[:, ::-1], 3: array[::-1, ::-1], 4: array[::-1], 5: array.T, 6: np.rot90(array),
+            7: array[::-1, ::-1].T, 8: np.rot90(array, -1)}[orientation]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
+def test_label_maps_are_upright(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    colors = np.array(PALETTE, np.uint8)[turned(LABELS, orientation)]
+    file = write(tmp_path / f"a.{suffix}", colors, exif=exif, **(dict(lossless=True) if suffix == "webp" else {}))
+    assert np.array_equal(read_labels(file, ORDER), LABELS)
+    part = write(tmp_path / f"b.{suffix}", turned(LABELS == 1, orientation).astype(np.uint8) * 255, exif=exif)
+    assert np.array_equal(read_part(part), LABELS == 1)
+
+
+def test_animated_label_maps_are_refused(tmp_path):
+    frames = [Image.fromarray(np.array(PALETTE, np.uint8)[labels]) for labels in (LABELS, LABELS[::-1])]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
+    for read in (lambda file: read_labels(file, ORDER), read_part):
+        with pytest.raises(ValueError, match="it has 2 frames"):
+            read(tmp_path / "a.png")
+
+
+def test_indices_in_a_phones_jpeg_are_refused(tmp_path):
+    frames = [Image.fromarray(LABELS)] * 2
+    frames[0].save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match="class indices as a JPEG"):
+        read_labels(tmp_path / "a.jpg", ORDER)
+
+
+def hidden(part):
+    """A part file whose alpha is 0 outside the part, as some programs save it."""
+    alpha = Image.fromarray(part.astype(np.uint8) * 255)
+    return Image.merge("RGBA", [alpha] * 4)
+
+
+PARTS = {
+    "png": lambda part: Image.fromarray(part.astype(np.uint8) * 255),
+    "png 0 and 1": lambda part: Image.fromarray(part.astype(np.uint8)),
+    "png bilevel": lambda part: Image.fromarray(part), "png alpha": hidden,
+    "png 16 bit": lambda part: Image.fromarray(part.astype(np.uint16) * 65535),
+    "png palette": lambda part: Image.fromarray(part.astype(np.uint8) * 255).convert("P"),
+    "jpg": lambda part: Image.fromarray(part.astype(np.uint8) * 255), "bmp": lambda part: Image.fromarray(part),
+    "webp": lambda part: Image.fromarray(part.astype(np.uint8) * 255).convert("RGB"),
+    "jpg CMYK": lambda part: Image.fromarray(part.astype(np.uint8) * 255).convert("RGB").convert("CMYK"),
+    "tif": lambda part: Image.fromarray(part.astype(np.uint8) * 255)}
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_part_files_of_every_kind(tmp_path, kind):
+    write_celeba(tmp_path)
+    expected = [sample["labels"].clone() for sample in open_dataset(tmp_path)]
+    for file in (tmp_path / "CelebAMask-HQ-mask-anno").glob("*/*.png"):
+        part = np.asarray(Image.open(file).convert("L")) > 0
+        file.unlink()
+        PARTS[kind](part).save(file.with_suffix(f".{kind.split()[0]}"))
+    for sample, labels in zip(open_dataset(tmp_path), expected):
+        assert (sample["labels"] == labels).float().mean() > (0.9 if kind in ("jpg", "webp", "jpg CMYK") else 0.9999)
+        assert set(sample["labels"].unique().tolist()) == set(labels.unique().tolist())
+
+
+def test_part_files_of_no_known_format_are_named(tmp_path):
+    write_celeba(tmp_path)
+    file = tmp_path / "CelebAMask-HQ-mask-anno" / "0" / "00003_hair.png"
+    file.rename(file.with_suffix(".gif"))
+    with pytest.raises(ValueError, match="00003_hair.gif has a format that is not read: convert it"):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif", "bmp"])
+def test_masks_of_every_format_in_tars(tmp_path, suffix):
+    file = write(tmp_path / f"a.{suffix}", np.array(PALETTE, np.uint8)[LABELS],
+                 **(dict(lossless=True) if suffix == "webp" else {}))
+    write_tar(tmp_path / "a.tar", {"x.png": png(UPRIGHT), f"x.mask.{suffix}": file.read_bytes(), "x.txt": b"a face"})
+    file.unlink()
+    sample, = open_dataset(tmp_path)
+    assert np.array_equal(sample["labels"], LABELS)
+    write_tar(tmp_path / "a.tar", {"x.png": png(UPRIGHT), "x.mask.gif": b"", "x.txt": b"a face"})
+    with pytest.raises(ValueError, match="x has no x.mask.png, only files with the endings mask.gif, png, txt"):
+        open_dataset(tmp_path)
 
 
 # Texts

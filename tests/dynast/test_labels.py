@@ -9,6 +9,7 @@ import comfy.model_management as management
 from mditface.mdit.dynast import face, pose
 from mditface.mdit.dynast.label import measure_distances
 from mditface.mdit.labelmap import find_class, to_image
+from mditface.mdit.shared.keypoints import Reading
 from mditface.nodes.dynast import ExemplarSynthesis, FaceEdgeLabel, PoseLabel
 
 STANDING = [(128, 30), (128, 60), (100, 60), (90, 100), (85, 140), (156, 60), (166, 100), (171, 140), (112, 140),
@@ -59,7 +60,7 @@ def test_frames_without_the_person_are_refused(frames, person, message):
 # Conventions of other nodes
 
 def label_of(keypoints, **options):
-    return pose.from_keypoints(keypoints, 64, **options).channels
+    return pose.from_keypoints(keypoints, 64, reading=Reading(**options)).channels
 
 
 def body(points, scores=0.9, canvas=512):
@@ -77,7 +78,8 @@ STANDING_IN_512 = 2.0 * np.array(STANDING)
 def test_pixels_fractions_and_thousandths_make_one_label(scale, units):
     expected = label_of([body(STANDING_IN_512)])
     assert torch.equal(label_of([body(STANDING_IN_512 * scale)], units=units), expected)
-    drawn = pose.from_keypoints([body(STANDING_IN_512 * scale)], 256, units=units).channels[0, :3].amax(0).nonzero()
+    label = pose.from_keypoints([body(STANDING_IN_512 * scale)], 256, reading=Reading(units=units))
+    drawn = label.channels[0, :3].amax(0).nonzero()
     assert (drawn.amin(0).tolist(), drawn.amax(0).tolist()) == ([21, 81], [244, 175])
 
 
@@ -95,7 +97,7 @@ def test_fractions_may_reach_beyond_the_image_and_need_no_canvas():
     ([{"people": body(STANDING_IN_512)["people"]}], {}, "points in pixels but no canvas_width"),
     ([{"canvas_width": 512, "canvas_height": 512}], {}, "frame 0 shows 0 people"),
     ([{"people": None}], {}, "frame 0 shows 0 people"),
-    ([{"people": [{"face_keypoints_2d": [1, 2, 3]}]}], {}, "frame 0 has 0 numbers for the body"),
+    ([{"people": [{"face_keypoints_2d": [1, 2, 3]}]}], {}, "frame 0 shows no point of person 0"),
     ([body(STANDING_IN_512, 0.2)], {}, "scores of all points of person 0 are below 0.3: lower 'threshold'"),
     ([body(STANDING_IN_512, 0.5)], {"threshold": 0.6}, "are below 0.6"),
     (["person"], {}, "another form than canvas_width"),
@@ -201,7 +203,7 @@ def test_edges_of_the_image_count_only_outside_the_face():
 
 
 def test_the_skin_continues_under_the_parts_on_it():
-    parts = dict(zip(face.PARTS, face.split_parts(painted()[0].numpy(), 0)))
+    parts = dict(zip(face.PARTS, face.split_parts(painted()[0].numpy())))
     assert parts["skin"][34, 34] and parts["l_eye"][34, 34] and not parts["hair"][34, 34]
     label = face.from_label_maps(stripes(), painted(), 64).channels[0]
     absent = [name for name, channel in zip(face.PARTS, label[1:14]) if (channel == 255).all()]
@@ -239,6 +241,29 @@ def test_a_long_batch_can_be_cancelled(monkeypatch):
 
 
 # Nodes
+
+
+@pytest.mark.parametrize("given", [
+    {"people": []}, {"people": None}, {"people": [{"face_keypoints_2d": [1, 2, 3]}]}, {"people": [{}]},
+    frame(missing=range(18)), body(STANDING_IN_512, 0.2)])
+def test_an_image_without_the_person_passes_through_as_an_empty_label(given):
+    with pytest.raises(ValueError, match="keypoints: frame 1"):
+        PoseLabel.execute([frame(), given], size=64)
+    label, preview = PoseLabel.execute([frame(), given], size=64, missing="pass through").result
+    assert torch.equal(label.channels[:1], label_of([frame()])) and preview[0].any()
+    assert not label.channels[1, :3].any() and (label.channels[1, 3:] == 255).all()
+    with pytest.raises(ValueError, match="has 15 numbers"):
+        PoseLabel.execute([frame(points=STANDING[:5])], size=64, missing="pass through")
+
+
+def test_a_label_map_without_a_face_passes_through_with_the_edges_of_its_image():
+    hair = torch.full_like(painted(), find_class("hair"))
+    both = to_image(torch.cat([painted(), hair]))
+    with pytest.raises(ValueError, match="label map 1 shows no face"):
+        FaceEdgeLabel.execute(stripes(), both, size=64)
+    label, _ = FaceEdgeLabel.execute(stripes(), both, size=64, missing="pass through").result
+    assert torch.equal(label.channels[:1], face.from_label_maps(stripes(), painted(), 64).channels)
+    assert label.channels[1, 0].any() and (label.channels[1, 1] == 255).all()
 
 
 def test_nodes_return_labels_and_previews():

@@ -137,7 +137,7 @@ class Surface:
 
     def __init__(self, page, read: Callable[[], str], number: int = 0):
         self.page, self.text = page, read
-        self.root = page.locator(f".{self.kind}").nth(number)
+        self.root = page.locator(f".{self.kind}:visible").nth(number)  # editors of other graphs are hidden
         self.canvas = self.root.locator("canvas")
         self.canvas.wait_for()
 

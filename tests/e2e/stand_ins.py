@@ -31,14 +31,19 @@ Stand = dict | tuple[dict, int] | str | None  # a node, one of its outputs, the 
 
 def write_files(server: Server, golden: Path) -> None:
     """Puts the tiny models into the server's folders, under the names that `SWAPS` and the templates give them."""
-    write_adapters(server)
+    write_small_files(server, golden)
     write_face_diffuser(server)
+    torch.save(published.complete(), folder(server, "interactdiffusion") / "stand-in-interactdiffusion.pth")
+
+
+def write_small_files(server: Server, golden: Path) -> None:
+    """The models that are tiny throughout."""
+    write_adapters(server)
     write_previews(server)
     write_pt_dit(server, golden)
     exemplar_model = mditface.config(exemplar_blocks=(0, 2), exemplar_candidates=2)
     mditface.write(folder(server, "mdit") / "your_exemplar_model.safetensors", exemplar_model)
     server.save_weights("detection", "mediapipe_face_fp32", parsing.face_landmarker())
-    torch.save(published.complete(), folder(server, "interactdiffusion") / "stand-in-interactdiffusion.pth")
     dynast.write(folder(server, "dynast") / "stand-in-face.safetensors")
     dynast.write(folder(server, "dynast") / "stand-in-person.pth", dynast.PERSON)
     for name in INPUTS:

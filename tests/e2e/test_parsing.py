@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from mditface.mdit.labelmap import CLASSES, PALETTE, from_landmarks, to_image
-from mditface.tests.e2e.graphs import cancelled, face, node, text_of
+from mditface.tests.e2e.graphs import cancelled, face, node, text_of, tokenizer
 from mditface.tests.parsing import weights
 
 BUNDLED = "face-parser.safetensors"
@@ -115,6 +115,50 @@ def test_a_face_that_is_not_there_is_refused(photo, detector_file, refused):
     refused({"photo": load(photo), **landmarks(detector_file),
              "crop": node("MDiT_CropFace", image=["photo", 0], index=1, context=0.6, size=256, bboxes=["landmarks", 1]),
              "cut": shown("crop")}, "crop", "index: face 1 does not exist, image 0 has 1")
+
+
+def draw_faces(model_file, photo, label_map_file, prompts, **crop):
+    """Crop, draw anew and paste, one prompt for each face: the recipe of docs/systems/label-maps.md."""
+    texts = {f"text{i}": node("PrimitiveString", value=prompt) for i, prompt in enumerate(prompts)}
+    return face(
+        model_file("good"), label_map_file("three", 512, 512), **texts, photo=load(photo), picture=shown("paste"),
+        crop=node("MDiT_CropFace", image=["photo", 0], label_map=["map", 0], context=0.2, size=64,
+                  **{"index": -1, "order": "left to right", **crop}),
+        maps=node("RebatchImages", images=["crop", 3], batch_size=1), mask=tokenizer(["maps", 0]),
+        prompts=node("CreateList", **{f"inputs.input{i}": [name, 0] for i, name in enumerate(texts)}),
+        positive=node("MDiT_TextConditioning", clip=["model", 1], text=["prompts", 0], mask=["mask", 0],
+                      mask_strength=1.0),
+        together=node("RebatchImages", images=["decode", 0], batch_size=4096),
+        paste=node("MDiT_PasteFace", image=["photo", 0], faces=["together", 0], regions=["crop", 1], feather=0.0,
+                   label_map=False))
+
+
+THREE = {"__value__": [[dict(x=340, y=200, width=100, height=100), dict(x=20, y=180, width=110, height=110),
+                        dict(x=190, y=190, width=90, height=90)]]}
+PROMPTS = ("old man, grey hair", "young woman, blond hair", "man, black beard")
+
+
+def test_each_face_takes_its_own_prompt_from_left_to_right(server, model_file, photo, label_map_file):
+    def draw(prompts, **crop):
+        entry = server.run(draw_faces(model_file, photo, label_map_file, prompts, bboxes=THREE, **crop))
+        return np.asarray(server.image(entry).convert("RGB"))
+    together = draw(PROMPTS)
+    for i, (prompt, left, top, side) in enumerate(zip(PROMPTS, (-2, 172, 318), (158, 172, 178), (154, 126, 140))):
+        window = slice(top, top + side), slice(max(0, left), left + side)
+        alone = draw([prompt], index=i)
+        assert np.array_equal(together[window], alone[window])
+        assert not np.array_equal(together[window], draw([PROMPTS[i - 1]], index=i)[window])
+
+
+def test_an_image_without_a_face_passes_through(server, model_file, photo, label_map_file, refused):
+    nothing = {"none": node("SolidMask", value=0.0, width=512, height=512)}
+    graph = draw_faces(model_file, photo, label_map_file, ["man"], mask=["none", 0], missing="pass through")
+    entry = server.run({**graph, **nothing, "seen": parse("crop"), "look": shown("seen"), "drawn": shown("decode")})
+    pasted, = server.images(entry)
+    expected = server.image(server.run({"photo": load(photo), "look": shown("photo")}))
+    assert np.array_equal(np.asarray(pasted.convert("RGB")), np.asarray(expected.convert("RGB")))
+    refused({**draw_faces(model_file, photo, label_map_file, ["man"], mask=["none", 0]), **nothing}, "crop",
+            "bboxes: there is no face in any image")
 
 
 def test_landmarks_are_painted_where_the_hosts_face_mask_lies(server, photo, detector_file):

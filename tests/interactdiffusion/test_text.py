@@ -149,7 +149,7 @@ def test_boxes_of_the_host():
     assert read_host_boxes(None, (640, 480), "boxes") == read_host_boxes([], (640, 480), "boxes") == []
     assert read_host_boxes([[]], (640, 480), "boxes") == []
     assert read_host_boxes({**box, "metadata": {}}, (640, 480), "boxes") == [(0.1, 0.0, 0.5, 0.5)]
-    with pytest.raises(ValueError, match=r"boxes: .* lies outside of the image \(pixels of 64 x 480\)"):
+    with pytest.raises(ValueError, match="boxes: .* lies outside of the image of 64 x 480 .* Set 'width'"):
         read_host_boxes([box], (64, 480), "boxes")
     with pytest.raises(ValueError, match="boxes: .* is not a box: connect boxes with the numbers x, y"):
         read_host_boxes([{"x": 1}], (64, 480), "boxes")

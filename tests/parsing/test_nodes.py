@@ -47,7 +47,7 @@ def test_parsing_needs_no_loader_and_gives_a_label_map():
 
 def test_one_face_of_each_picture():
     pictures = torch.rand(2, 48, 64, 3)
-    faces, regions, _ = CropFace.execute(pictures, 0, 0.0, 64, BOXES).args
+    faces, regions, *_ = CropFace.execute(pictures, 0, 0.0, 64, BOXES).args
     assert faces.shape == (2, 64, 64, 3) and regions == [[box(30, 20, 16)], [box(2, 10, 12)]]
     torch.testing.assert_close(faces[0].mean((0, 1)), pictures[0, 20:36, 30:46].mean((0, 1)), atol=0.02, rtol=0)
     with pytest.raises(ValueError, match="index: face 1 does not exist, image 1 has 1"):
@@ -63,7 +63,7 @@ def test_boxes_in_fractions_and_past_the_border():
 
 def test_all_faces_go_back_into_their_pictures():
     pictures = torch.rand(2, 48, 64, 3)
-    faces, regions, _ = CropFace.execute(pictures, -1, 0.0, 64, BOXES).args
+    faces, regions, *_ = CropFace.execute(pictures, -1, 0.0, 64, BOXES).args
     assert len(faces) == 3 and list(map(len, regions)) == [2, 1]
     marked = torch.stack([torch.full((8, 8, 3), value) for value in (0.1, 0.2, 0.3)])
     pasted, = PasteFace.execute(pictures, marked, regions, 0.0).args
@@ -89,7 +89,7 @@ def test_feathers_blend_and_label_maps_do_not():
 def test_a_mask_stands_for_boxes():
     mask = torch.zeros(1, 48, 64)
     mask[:, 10:22, 2:14] = 1
-    faces, regions, _ = CropFace.execute(torch.rand(2, 48, 64, 3), 0, 0.0, 64, None, mask).args
+    faces, regions, *_ = CropFace.execute(torch.rand(2, 48, 64, 3), 0, 0.0, 64, None, mask).args
     assert len(faces) == 2 and regions == [[box(2, 10, 12)]] * 2
 
 

@@ -8,6 +8,7 @@ import torch.nn as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import comfy.model_management
 from mditface.mdit.labelmap import CLASSES, PARSER_ORDER
@@ -79,6 +80,39 @@ def test_a_file_is_known_by_its_keys(published, kind, order, size):
     assert labels.shape == confidence.shape == (2, 40, 56)
     assert labels.dtype == torch.uint8 and labels.max() < len(CLASSES)
     assert 0 < confidence.min() and confidence.max() <= 1.0001
+
+
+class Waits(TorchDispatchMode):
+    """Lists the operations for which the host would wait for a device: values, and sizes that depend on values."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        indices = args[1] if name.startswith("index") and len(args) > 1 and isinstance(args[1], (list, tuple)) else ()
+        if name in ("_local_scalar_dense", "nonzero", "masked_select", "unique_dim", "_unique2") or any(
+                index is not None and index.dtype == torch.bool for index in indices):
+            self.found.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+def test_waits_are_counted():
+    with Waits() as waits:
+        numbers = torch.arange(4)
+        numbers[numbers > 2] = 0
+        numbers.nonzero(), numbers.max().item(), numbers[numbers > 1], numbers[[1, 2]]
+    assert waits.found == ["index_put_", "nonzero", "_local_scalar_dense", "index"]
+
+
+@pytest.mark.parametrize("kind", ["bisenet", "segformer", "bundled"])
+def test_a_parser_waits_for_its_device_only_to_hand_an_image_over(published, kind):
+    parser = host.load_patched_parser(published[kind])
+    parser.parse(torch.rand(1, 8, 8, 3))
+    with Waits() as waits:
+        parser.parse(torch.rand(2, 40, 56, 3))
+    assert waits.found == []
 
 
 def test_a_segformers_own_class_order_is_kept(tmp_path):

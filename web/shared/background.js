@@ -7,6 +7,7 @@ import { chain } from "./chain.js";
 const BACKGROUND = "background";
 const INTERVAL = 200; // milliseconds; the host tells nobody that a node shows another image
 const MOST_STEPS = 100; // on the way to the node that shows an image
+const SUBGRAPH_INPUT = -10; // the host's id for the inputs of a subgraph, as the origin of a link
 const BYPASSED = 4; // mode of a node that hands on its input
 
 /** Keeps the image of a node's editor up to date. */
@@ -24,14 +25,16 @@ export function followBackground(node, { editor, host, signal }) {
         editor.setImage(null);
     };
     const refresh = () => {
-        const source = sourceOf(node), src = imageOf(source);
+        const source = sourceOf(node), addresses = addressesOf(source);
         const isOther = source !== followed?.source;
-        if (src && (isOther || src !== followed.src)) {
-            show(src);
+        const before = isOther ? [] : followed.addresses;
+        const fresh = addresses.find((address, k) => address && address !== before[k]);
+        if (fresh) {
+            show(fresh);
         } else if (isOther && editor.image && (followed || !isConnected(node))) {
             clear();
         }
-        followed = { source, src: src ?? (isOther ? null : followed.src) };
+        followed = { source, addresses: addresses.map((address, k) => address ?? before[k]) };
     };
     const timer = setInterval(refresh, INTERVAL);
     signal.addEventListener("abort", () => clearInterval(timer));
@@ -49,37 +52,45 @@ const urlOf = (file) => api.apiURL(`/view?${new URLSearchParams(file)}`);
 const slotOf = (node) => node.inputs.findIndex(({ name }) => name === BACKGROUND);
 const isConnected = (node) => node.isInputConnected(slotOf(node));
 
-/** Address of the image that a node shows; undefined when it shows none. */
-function imageOf(node) {
-    if (!node) {
-        return undefined;
-    }
-    const { id, graph, imgs } = node;
+/** Addresses of a node's image: of its output, and of what it shows, which lags while its graph is not on the screen. */
+function addressesOf(node) {
+    const { id, graph, imgs } = node ?? {};
     const key = graph === app.rootGraph ? id : `${graph?.id}:${id}`;
     const [file] = app.nodeOutputs?.[key]?.images ?? [];
-    return imgs?.[0]?.src ?? (file && urlOf(file));
+    return [file && urlOf(file), imgs?.[0]?.src];
 }
 
-/** The node whose image reaches the background, past reroutes and bypassed nodes. */
+/** The node whose image reaches the background: past reroutes, bypassed nodes and the borders of subgraphs. */
 function sourceOf(node) {
-    let at = { node, slot: slotOf(node) };
-    for (let step = 0; at && step < MOST_STEPS; step++) {
-        const origin = originOf(at.node.graph, at.node.inputs[at.slot]?.link);
-        if (!origin?.isPassed) {
-            return origin?.node ?? null;
+    const entered = []; // the nodes of the subgraphs that the way leads into
+    let { graph } = node, link = linkInto(node, slotOf(node));
+    for (let step = 0; link && step < MOST_STEPS; step++) {
+        const { origin_id, origin_slot } = link, origin = graph.getNodeById(origin_id);
+        if (Number(origin_id) === SUBGRAPH_INPUT) {
+            const outer = entered.pop() ?? outerNode(app.rootGraph, graph);
+            graph = outer?.graph;
+            link = outer && linkInto(outer, origin_slot);
+        } else if (origin?.mode === BYPASSED) {
+            link = linkInto(origin, origin.inputs.findIndex(({ type }) => type === "IMAGE" || type === "*"));
+        } else if (origin?.isSubgraphNode?.()) {
+            entered.push(origin);
+            graph = origin.subgraph;
+            link = linkOf(graph, graph.outputs[origin_slot]?.linkIds[0]);
+        } else if (origin?.isVirtualNode) { // such as a reroute
+            link = origin.getInputLink(origin_slot);
+        } else {
+            return origin ?? null;
         }
-        at = { node: origin.node, slot: origin.slot };
     }
     return null;
 }
 
-/** Where a link comes from: a node, or with `isPassed` an input `slot` of a node that hands on its input. */
-function originOf(graph, linkId) {
-    const link = linkId == null ? null : graph?.getLink(linkId);
-    if (!link) {
-        return null;
-    }
-    const node = graph.getNodeById(link.origin_id);
-    const isPassed = node?.type === "Reroute" || node?.mode === BYPASSED;
-    return { node, slot: node?.inputs.findIndex(({ type }) => type === "IMAGE" || type === "*"), isPassed };
+const linkOf = (graph, id) => id == null ? null : graph?.getLink(id); // a copied node has no graph yet
+const linkInto = ({ graph, inputs }, slot) => linkOf(graph, inputs[slot]?.link);
+
+/** The node that stands for a subgraph, in a graph or in the subgraphs of its nodes. */
+function outerNode(graph, subgraph) {
+    const nodes = graph.nodes.filter((node) => node.isSubgraphNode?.());
+    return nodes.find((node) => node.subgraph === subgraph)
+        ?? nodes.map((node) => outerNode(node.subgraph, subgraph)).find(Boolean);
 }

@@ -4,6 +4,7 @@ const WHEEL_ZOOM = 1.0015;
 const LIGHTEST = 0.25; // of the brush's size, for the lightest touch of a pen
 const PEN_ERASER = 32; // PointerEvent.buttons
 const BUTTONS = [1, 4, 2, 8, 16, PEN_ERASER]; // the bit of PointerEvent.buttons for each PointerEvent.button
+const HOSTS = ["touchmove", "contextmenu"]; // events that only the host handles
 const STILL = 10; // CSS pixels; a finger that moves farther uses the tool, and a second finger is ignored
 
 /**
@@ -166,12 +167,14 @@ export class Pointers {
         listen(canvas, "pointercancel", (event) => this.#owns(event) && this.#leave(event, () => this.cancel()));
         listen(canvas, "pointerleave", () => this.#hide());
         listen(canvas, "dblclick", () => !this.busy && editor.activeTool.finish?.());
-        listen(canvas, "contextmenu", (event) => this.busy && event.preventDefault());
         for (const type of ["mousedown", "mouseup", "auxclick"]) {
             listen(canvas, type, (event) => this.busy && event.button !== 0 && event.preventDefault());
         }
         for (const target of [canvas, document]) { // the document, if the canvas is no longer in the page
             listen(target, "lostpointercapture", (event) => this.#owns(event) && this.#leave(event, () => this.finish()));
+        }
+        for (const type of ["pointerdown", "wheel", ...HOSTS]) {
+            window.addEventListener(type, (event) => this.#shield(event), { signal, capture: true, passive: false });
         }
         listen(window, "blur", () => this.finish());
         listen(document, "visibilitychange", () => document.hidden && this.finish());
@@ -210,6 +213,14 @@ export class Pointers {
         if (gesture) {
             gesture[how]();
             this.editor.view.refresh();
+        }
+    }
+
+    /** Until the gesture ends, the host gets no other pointer: it would move the graph, and the canvas with it. */
+    #shield(event) {
+        if (this.busy && (HOSTS.includes(event.type) || !event.composedPath().includes(this.canvas))) {
+            event.stopImmediatePropagation();
+            event.preventDefault();
         }
     }
 
