@@ -117,6 +117,7 @@ def test_masks_and_fused_noise(snf, sigma):
         guider = FusionGuider(tiny.model(), tiny.model(seed=1))
         guider.set_scales(*[case["guidance"].item()] * 2)
         guider.log_prior = 0.0
+        guider.shape = case["fused"].shape
         guider.step = 0
         x = torch.randn(case["fused"].shape, generator=torch.Generator().manual_seed(0)) if sigma != 1 else 0.0
         predictions = sides(case, sigma, x)
