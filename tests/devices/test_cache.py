@@ -54,14 +54,14 @@ def test_fill_hit_spill_and_evict(file, expected, mode, dtype):
         assert (report.passes, torch.equal(again.cpu(), out.cpu())) == (0, True)
         store = runs.references(texts[0])[0].mask.store
         comfy.model_management.unload_all_models()
-        assert {entry.stored_on.type for entry in store.cache.entries.values()} == {"cpu"}
+        assert {entry.stored_on.type for entry in store.list_entries()} == {"cpu"}
         spilled, report = runs.run(model, *texts, MODES[mode])
         assert (report.passes, torch.equal(spilled.cpu(), out.cpu())) == (0, True)
         if dtype != torch.float32:
             return
         for side, wanted in zip(SIDES, expected):
             check(runs.run(model, *texts, MODES[mode], latent=(1, 3, side, side))[0], wanted, mode, dtype)
-        assert len(store.cache.entries) == 2
+        assert len(store.list_entries()) == 2
 
 
 def test_two_cards_have_entries_of_their_own(file, expected):
@@ -71,7 +71,7 @@ def test_two_cards_have_entries_of_their_own(file, expected):
         for one in (model, second, model, second):
             check(runs.run(one, *texts)[0], expected[0], "auto")
         store = runs.references(texts[0])[0].mask.store
-        assert {str(entry.device) for entry in store.cache.entries.values()} == {"cuda:0", "cuda:1"}
+        assert {str(entry.device) for entry in store.list_entries()} == {"cuda:0", "cuda:1"}
 
 
 @pytest.mark.parametrize("family", ["sd3", "flux"])
