@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mditface.mdit.shared import sparse_attention
+from mditface.mdit.shared import keypoints, sparse_attention
 from mditface.mdit.shared.candidates import expand_to_children, join_2x2, propagate_candidates, split_2x2
-from mditface.mdit.dynast import block, canny, face, keypoints, pose, weights
+from mditface.mdit.dynast import block, canny, face, pose, weights
 from mditface.mdit.dynast.config import LEVELS, read_config
 from mditface.mdit.dynast.model import DynaST
 from mditface.mdit.dynast.label import prepare_exemplar
