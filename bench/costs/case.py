@@ -36,6 +36,7 @@ class Model:
 
     conds: of all rows; a call with fewer rows takes the first ones.
     """
+    current_patcher = None
 
     def __init__(self, network, latent_format, conds: dict):
         self.diffusion_model = network
