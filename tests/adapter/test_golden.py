@@ -233,7 +233,7 @@ def test_the_mask_stream_block_by_block(folder, base, adapter, cases):
     compared = 0
     for name, case in cases.items():
         bound = set_up(base, adapter, case, case["latent"].shape).bound
-        stream = Raw(base.model.diffusion_model, adapter, case["strength"].item())
+        stream = Raw(base.model.diffusion_model, adapter.config, adapter.terms, case["strength"].item())
         tokens, _ = bound.get_tokens(None)
         msk, pe = stream.start(tokens, tokens.tokens, {})
         vec = stream.make_vector(torch.zeros(1), Prompt(y=case["pooled"], guidance=case["guidance"]), torch.float32)

@@ -47,7 +47,7 @@ def test_computing_in_bfloat16(case, texts):
 def test_overflows_in_half_precision_become_the_largest_number(cases, kind, parts):
     case, width, half = cases["flux"], 256, torch.float16
     network = load(published("flux"), dtype=half).model.diffusion_model
-    stream = FluxStream(network, case.adapter, 1.0)
+    stream = FluxStream(network, case.adapter.config, case.adapter.terms, 1.0)
     mod = [torch.ones(1, 1, width, dtype=half)] * parts
     pe = torch.eye(2).expand(1, 1, 4, 64, 2, 2)
     make = getattr(stream, f"make_{kind}_inputs")
