@@ -56,3 +56,11 @@ def as_the_host_runs_nodes():
     import torch
     with torch.inference_mode():
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_loaded_models():
+    """After a module the host's list of loaded models is empty, also of models on devices that the host has not."""
+    yield
+    if "comfy.model_management" in sys.modules:
+        sys.modules["comfy.model_management"].current_loaded_models.clear()

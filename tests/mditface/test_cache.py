@@ -116,10 +116,11 @@ def test_eight_bits_are_close_and_small(loaded, texts, mask):
 def test_the_host_counts_entries_unless_they_are_kept_in_ram(loaded, texts, mask, offload):
     run(loaded.model, masked(texts[0], mask), texts[1], CacheOptions(offload=not offload))
     run(loaded.model, masked(texts[0], mask), texts[1], CacheOptions(offload=offload))  # the entry is there already
-    (entry,) = mask.store.cache.entries.values()
+    cache = mask.store.get_cache(loaded.model.load_device)
+    (entry,) = cache.entries.values()
     assert entry.resident is not offload
     holder = mask.store.get_patcher(loaded.model.load_device, loaded.model.offload_device)
-    mask.store.cache.planned = 0
+    cache.planned = 0
     assert holder.model_size() == (0 if offload else entry.nbytes)
 
 
