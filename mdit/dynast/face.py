@@ -66,10 +66,9 @@ def from_label_maps(images: Tensor, label_maps: Tensor, size: int, passes: bool 
     if 0 in images.shape or {len(images), len(label_maps)} - {1, batch}:
         raise ValueError(f"image: {len(images)} images for {len(label_maps)} label maps: give one, or as many, of each")
     parts = [split_parts(classes) for classes in label_maps.cpu().numpy()]
-    for number, (skin, *_) in enumerate(parts):
-        if not (skin.any() or passes):
-            raise ValueError(f"label_map: label map {number} shows no face: none of its pixels is one of "
-                             f"{', '.join(ON_SKIN)}: use an image with a face that the parser finds, or paint a face")
+    if not passes:
+        for number, each in enumerate(parts):
+            require_face(each, number)
     labels = (build_face_label(to_uint8(images[i % len(images)]), parts[i % len(parts)], size) for i in range(batch))
     return stack_labels(labels, batch)
 
@@ -78,3 +77,10 @@ def split_parts(classes: np.ndarray) -> list[np.ndarray]:
     """The parts (h, w) bool of a label map. The skin continues under what lies on it, as in the training data."""
     skin = np.isin(classes, [find_class(name) for name in ON_SKIN])
     return [skin, *(classes == find_class(name) for name in PARTS[1:])]
+
+
+def require_face(parts: list[np.ndarray], number: int) -> None:
+    """Raises ValueError for the parts of a label map, the one of this number, without skin."""
+    if not parts[0].any():
+        raise ValueError(f"label_map: label map {number} shows no face: none of its pixels is one of "
+                         f"{', '.join(ON_SKIN)}: use an image with a face that the parser finds, or paint a face")

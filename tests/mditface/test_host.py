@@ -395,6 +395,6 @@ def test_reports_of_two_runs_are_apart(loaded, texts):
 def test_blocks_that_another_node_replaced_are_refused(loaded, texts, monkeypatch):
     """As first-block caches do while the model is called."""
     network = loaded.model.model.diffusion_model
-    monkeypatch.setattr(network, "blocks", torch.nn.ModuleList([torch.nn.Sequential(*network.blocks)]))
+    monkeypatch.setitem(network._modules, "blocks", torch.nn.ModuleList([torch.nn.Sequential(*network.blocks)]))
     with pytest.raises(ValueError, match="model: another node put 'Sequential' in place of its 3 blocks"):
         run(loaded.model, *texts)

@@ -377,7 +377,7 @@ def test_vaes_of_other_families_are_refused(vae_file, tmp_path, edit, message):
 def test_blocks_that_another_node_replaced_are_refused(loaded, monkeypatch):
     """As first-block caches do while the model is called."""
     network = loaded.model.diffusion_model
-    monkeypatch.setattr(network, "transformer_blocks", torch.nn.ModuleList([
+    monkeypatch.setitem(network._modules, "transformer_blocks", torch.nn.ModuleList([
         torch.nn.Sequential(*network.transformer_blocks)]))
     with pytest.raises(ValueError, match="model: another node put 'Sequential' in place of its 2 blocks"):
         sample(loaded)

@@ -10,7 +10,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
-from ...dynast.face import build_face_label, split_parts
+from ...dynast.face import build_face_label, require_face, split_parts
 from ...datasets import FaceDataset
 from ...datasets.augment import mirror_sample
 from ...datasets.decoding import read_text
@@ -52,7 +52,8 @@ def read_people(source: Path, names: Sequence[str]) -> list[str]:
 
 def make_edge_label(sample: dict, number: int) -> Tensor:
     """The label (15, S, S) uint8 of a sample, which has this number in the data set."""
-    parts = split_parts(sample["labels"].numpy(), number)
+    parts = split_parts(sample["labels"].numpy())
+    require_face(parts, number)
     image = sample["image"].permute(1, 2, 0).contiguous().numpy()
     return torch.from_numpy(build_face_label(image, parts, len(image)))
 
