@@ -59,8 +59,10 @@ def as_the_host_runs_nodes():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def forget_loaded_models():
-    """After a module the host's list of loaded models is empty, also of models on devices that the host has not."""
+def forget_host_state():
+    """After a module the host knows no loaded models, also none on devices that it has not, and no folder's files."""
     yield
     if "comfy.model_management" in sys.modules:
         sys.modules["comfy.model_management"].current_loaded_models.clear()
+    if "folder_paths" in sys.modules:
+        sys.modules["folder_paths"].filename_list_cache.clear()
