@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..datasets.augment import normalize, swap_sides
 from ..datasets.mapped import describe_shards
-from ..datasets.renders import join, list_shards, read_shard
+from ..datasets.renders import ARRAYS, join, list_shards, read_shard
 from ..labelmap import resize_nearest
 from ..mditface.autoencoder import Autoencoder, AutoencoderConfig
 from ..mditface.latents import LatentStatistics
@@ -79,7 +79,8 @@ class EncodedRenders:
         parts = [dict(np.load(cache / file.name)) for file in files]
         self.latents = torch.from_numpy(join(parts, "latents"))
         self.labels = torch.from_numpy(join(parts, "labels"))
-        self.captions, self.attributes = read_texts(files)
+        self.captions: list[str] = join(parts, "caption").tolist()
+        self.attributes: list[dict[str, str]] = list(map(json.loads, join(parts, "attributes").tolist()))
         self.images = torch.from_numpy(read_shard(files[0])["image"][:shown])
 
     def __len__(self) -> int:
@@ -92,23 +93,18 @@ class EncodedRenders:
         return self.latents[index, mirrored.long()].float(), labels
 
 
-def read_texts(files: list[Path]) -> tuple[list[str], list[dict[str, str]]]:
-    """Captions and attributes of shards."""
-    shards = [read_shard(file, ("image", "label", "caption", "attributes")) for file in files]
-    return join(shards, "caption").tolist(), list(map(json.loads, join(shards, "attributes").tolist()))
-
-
 @torch.no_grad()
 def encode_shard(file: Path, out: Path, coder: Coder) -> None:
-    """Write a shard's latents and small label maps; the file appears when it is complete."""
-    shard = read_shard(file)
+    """Write a shard's latents, small label maps and texts; the file appears when it is complete."""
+    shard = read_shard(file, (*ARRAYS, "attributes"))
     images = torch.from_numpy(shard["image"]).permute(0, 3, 1, 2)
     pairs = [coder.encode(torch.stack([image, image.flip(-1)])) for image in images]
     labels = torch.from_numpy(shard["label"])
     side = min(LABEL_SIDE, labels.shape[-1])
     part = out.with_suffix(".part")
     with open(part, "wb") as target:
-        np.savez(target, latents=torch.stack(pairs).half().numpy(), labels=resize_nearest(labels, side, side).numpy())
+        np.savez(target, latents=torch.stack(pairs).half().numpy(), labels=resize_nearest(labels, side, side).numpy(),
+                 caption=shard["caption"], attributes=shard["attributes"])
     part.replace(out)
 
 

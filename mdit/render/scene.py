@@ -18,7 +18,7 @@ from .mesh import BODY, L_EYE, LASHES, LOWER_TEETH, R_EYE, TONGUE, UPPER_TEETH, 
 from .paint import Label, color, paint_surface
 from .raster import interpolate, rasterize, vote
 from .shading import draw_backdrop, glint, measure_soft_shadow, shade_fine
-from .soup import (FACE_HAIR, HAIR, LASH, LEFT_EYE, LOWER_TOOTH, RIGHT_EYE, SKIN, TONGUE_FLESH, UPPER_TOOTH, Mesh,
+from .soup import (LASH, LEFT_EYE, LOWER_TOOTH, RIGHT_EYE, SKIN, TONGUE_FLESH, UPPER_TOOTH, Mesh,
                    Pixels, Soup)
 from .strands import add_ribbons, grow_lashes, unit
 from .surface import paint_fine_surface
@@ -248,8 +248,7 @@ def draw_fine(head: Head, appearance: dict[str, str], mesh: Mesh, seen: Pixels, 
 
 def measure_relief(near: np.ndarray, hit: np.ndarray, seen: Pixels, rotation: np.ndarray) -> Relief:
     """The relief of the pixels ``hit`` (2 S, 2 S) of the nearness ``near``."""
-    strand = (seen.kind == HAIR) | (seen.kind == FACE_HAIR)
-    bulk = unit(np.where(strand[:, None], seen.point - CENTER, seen.normal)) @ rotation.T
+    bulk = unit(np.where(seen.is_strand[:, None], seen.point - CENTER, seen.normal)) @ rotation.T
     whole = np.zeros((*hit.shape, 3), np.float32)
     whole[hit] = np.where(bulk[:, 2:] < 0, -bulk, bulk)
     k = SUPERSAMPLING

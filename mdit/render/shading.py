@@ -11,7 +11,7 @@ from .light import SHADOW_CENTER, SHADOW_WIDTH, Light, background
 from .lighting import MIRRORS, light_pixels, look_up_shadow
 from .paint import Label
 from .raster import rasterize
-from .soup import EARRING, FACE_HAIR, HAIR, SKIN, Mesh, Pixels
+from .soup import EARRING, SKIN, Mesh, Pixels
 from .surface import Surface
 
 GAMMA = np.float32(2.2)
@@ -48,8 +48,7 @@ def measure_soft_shadow(mesh: Mesh, seen: Pixels, light: np.ndarray, size: int) 
     scale = np.array([size / SHADOW_WIDTH, size / SHADOW_WIDTH, 1], np.float32)
     middle = np.array([size / 2, size / 2, 0], np.float32) - SHADOW_CENTER.astype(np.float32) @ basis.T * scale
     near, _, _ = rasterize(mesh.position @ basis.T * scale + middle, mesh.triangles, size, size)
-    strand = (seen.kind == HAIR) | (seen.kind == FACE_HAIR)
-    lifted = seen.point + np.float32(0.03) * seen.normal * ~strand[:, None]
+    lifted = seen.point + np.float32(0.03) * seen.normal * ~seen.is_strand[:, None]
     radius = SHADOW_RADIUS * size * np.sqrt((np.arange(TAPS) + 0.5) / TAPS)
     turn = np.arange(TAPS) * np.pi * (3 - np.sqrt(5))  # the golden angle
     taps = np.stack([radius * np.cos(turn), radius * np.sin(turn)], 1).astype(np.float32)

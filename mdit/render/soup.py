@@ -38,6 +38,11 @@ class Pixels:
     up: np.ndarray
     kind: np.ndarray
 
+    @property
+    def is_strand(self) -> np.ndarray:
+        """Where hair of the head or the face is seen, bool (N,)."""
+        return (self.kind == HAIR) | (self.kind == FACE_HAIR)
+
     def __getitem__(self, chosen: np.ndarray) -> Pixels:
         return Pixels(**{name: values[chosen] for name, values in vars(self).items()})
 

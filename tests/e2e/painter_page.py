@@ -12,6 +12,12 @@ from mditface.nodes.routes import PATH, answer_content
 HERE = Path(__file__).parent
 WEB = HERE.parents[1] / "web"
 UNITS = ("units.js", "painter_units.js", "draw_interactions_units.js")
+WINDOW_BLUR = "() => { window.dispatchEvent(new Event('blur')); }"
+TAB_SWITCH = """() => {
+    Object.defineProperty(document, "hidden", { value: true, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+    delete document.hidden;
+}"""
 ALONE = """<!doctype html><title>editor</title>
 <body style="margin: 0; height: 100vh; display: grid"><div id="host"></div>
 <script type="module">

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from mditface.tests.e2e.draw_interactions_page import NodeEditor
-from mditface.tests.e2e.painter_page import FRAMES, NodePainter, Pointers
+from mditface.tests.e2e.painter_page import FRAMES, TAB_SWITCH, WINDOW_BLUR, NodePainter, Pointers
 
 DRAGS = {NodePainter: ("hat", [(100, 60), (160, 60), (220, 60), (280, 60), (340, 60), (400, 60)]),
          NodeEditor: ("move", [(90, 230), (100, 232), (115, 236), (130, 240), (150, 250), (170, 260)])}
@@ -16,12 +16,8 @@ ENDS = {
     "lost capture": """canvas => {
         for (const id of Array(5000).keys()) if (canvas.hasPointerCapture(id)) canvas.releasePointerCapture(id);
     }""",
-    "window blur": "() => { window.dispatchEvent(new Event('blur')); }",
-    "tab switch": """() => {
-        Object.defineProperty(document, "hidden", { value: true, configurable: true });
-        document.dispatchEvent(new Event("visibilitychange"));
-        delete document.hidden;
-    }""",
+    "window blur": WINDOW_BLUR,
+    "tab switch": TAB_SWITCH,
     "Escape": """canvas => {
         const key = { key: "Escape", code: "Escape", bubbles: true, composed: true, cancelable: true };
         canvas.dispatchEvent(new KeyboardEvent("keydown", key));

@@ -7,7 +7,7 @@ from PIL import Image
 
 from mditface.mdit.labelmap import PALETTE, find_class
 from mditface.nodes.painter import first_drawing
-from mditface.tests.e2e.painter_page import Painter, Pointers, alone
+from mditface.tests.e2e.painter_page import TAB_SWITCH, WINDOW_BLUR, Painter, Pointers, alone
 
 HAT, HAIR, SKIN, NOSE = map(find_class, ("hat", "hair", "skin", "nose"))
 FRAMES = """() => {
@@ -280,12 +280,8 @@ INTERRUPTIONS = {
 ENDS = {
     "lost capture": """() => { const { canvas } = window.panel;
         for (const id of Array(20).keys()) if (canvas.hasPointerCapture(id)) canvas.releasePointerCapture(id); }""",
-    "window blur": "() => { window.dispatchEvent(new Event('blur')); }",
-    "tab switch": """() => {
-        Object.defineProperty(document, "hidden", { value: true, configurable: true });
-        document.dispatchEvent(new Event("visibilitychange"));
-        delete document.hidden;
-    }""",
+    "window blur": WINDOW_BLUR,
+    "tab switch": TAB_SWITCH,
     "full screen": "() => { window.panel.toggleFullscreen(); window.panel.toggleFullscreen(); }",
     "a loaded drawing": "async first => { await window.load(first); }",
     "a replaced drawing":

@@ -24,25 +24,13 @@ def test_every_hook_acts_as_on_the_plain_fusers(base, weights, given, hook):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-3)
 
 
-def by_rows(order):
-    def wrapper(apply_model, args):
-        x, t, c = args["input"], args["timestep"], args["c"]
-        out = torch.empty_like(x)
-        for rows in order(len(x)):
-            part = {name: value[rows] if torch.is_tensor(value) and len(value) == len(x) else value
-                    for name, value in c.items()}
-            out[rows] = apply_model(x[rows], t[rows], **part)
-        return out
-    return lambda model: hooks.setter("set_model_unet_function_wrapper", wrapper)(model)
-
-
 def windows(dim: int, length: int):
     return lambda model: ContextWindowsManualNode.execute(model, length, 1, "standard_static", 1, False, "flat", dim,
                                                           False).result[0]
 
 
-SPLITS = {"row by row": by_rows(lambda n: [[i] for i in range(n)]),
-          "mixed": by_rows(lambda n: [list(range(0, n, 2)), list(range(1, n, 2))]), "windows": windows(0, 2)}
+SPLITS = {"row by row": hooks.split_rows(lambda n: [[i] for i in range(n)]),
+          "mixed": hooks.split_rows(lambda n: [list(range(0, n, 2)), list(range(1, n, 2))]), "windows": windows(0, 2)}
 
 
 @pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS.keys())

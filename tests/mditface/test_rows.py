@@ -13,6 +13,7 @@ from mditface.mdit.mditface.mask import choose_maps
 from mditface.mdit.mditface.sample import sample
 from mditface.tests.mditface import tiny
 from mditface.tests.mditface.runs import SIDE, masked, run
+from mditface.tests.shared import hooks
 
 MAPS = 4
 CLOSE = dict(rtol=0, atol=1e-5)
@@ -58,28 +59,10 @@ def go_by_rows(executor, x, t, *args, **kwargs):
                                **{name: cut(value, i) for name, value in kwargs.items()}) for i in range(len(x))])
 
 
-def unet_by_rows(order):
-    """A function around the model that takes the rows in any order, as packs for large batches do."""
-    def wrapper(apply_model, args):
-        x, t, c = args["input"], args["timestep"], args["c"]
-        out = torch.empty_like(x)
-        for rows in order(len(x)):
-            part = {name: value[rows] if torch.is_tensor(value) and len(value) == len(x) else value
-                    for name, value in c.items()}
-            out[rows] = apply_model(x[rows], t[rows], **part)
-        return out
-
-    def wrap(model):
-        model = model.clone()
-        model.set_model_unet_function_wrapper(wrapper)
-        return model
-    return wrap
-
-
 FOLLOWED = {
-    "row by row": unet_by_rows(lambda n: [[i] for i in range(n)]),
-    "backwards": unet_by_rows(lambda n: [list(range(n))[::-1]]),
-    "every other": unet_by_rows(lambda n: [list(range(0, n, 2)), list(range(1, n, 2))]),
+    "row by row": hooks.split_rows(lambda n: [[i] for i in range(n)]),
+    "backwards": hooks.split_rows(lambda n: [list(range(n))[::-1]]),
+    "every other": hooks.split_rows(lambda n: [list(range(0, n, 2)), list(range(1, n, 2))]),
     "before the reader": by_rows(WrappersMP.APPLY_MODEL),
     "windows": lambda model: windows(model, overlap=0),
     "overlapping windows": windows,

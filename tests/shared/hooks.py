@@ -24,6 +24,19 @@ def setter(name: str, function):
     return hook
 
 
+def split_rows(order):
+    """A function around the model that takes the rows in any `order`, as packs for large batches do."""
+    def wrapper(apply_model, args):
+        x, t, c = args["input"], args["timestep"], args["c"]
+        out = torch.empty_like(x)
+        for rows in order(len(x)):
+            part = {name: value[rows] if torch.is_tensor(value) and len(value) == len(x) else value
+                    for name, value in c.items()}
+            out[rows] = apply_model(x[rows], t[rows], **part)
+        return out
+    return setter("set_model_unet_function_wrapper", wrapper)
+
+
 def wrapper(kind: str, change):
     """A node that wraps one level of the host's sampling and changes what comes out of it."""
     def hook(model):
