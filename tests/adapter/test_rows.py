@@ -5,13 +5,14 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from mditface.tests.adapter.bases import mask, noisy, prediction, run, text
 from mditface.tests.mditface.runs import masked
-from mditface.tests.mditface.test_rows import unet_by_rows, windows
+from mditface.tests.mditface.test_rows import windows
+from mditface.tests.shared import hooks
 
 MAPS = 3
 LATENT = (MAPS, 16, 8, 8)
 CLOSE = dict(rtol=0, atol=1e-4)
-SPLITS = {"row by row": unet_by_rows(lambda n: [[i] for i in range(n)]),
-          "backwards": unet_by_rows(lambda n: [list(range(n))[::-1]]), "windows": windows}
+SPLITS = {"row by row": hooks.split_rows(lambda n: [[i] for i in range(n)]),
+          "backwards": hooks.split_rows(lambda n: [list(range(n))[::-1]]), "windows": windows}
 
 
 @pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS.keys())
@@ -48,6 +49,6 @@ def test_prompts_that_differ_by_row_are_refused_where_rows_are_taken_out(cases):
     (context, values), = text(0)
     pooled = torch.cat([text(i)[0][1]["pooled_output"] for i in range(MAPS)])
     different = [[context, {**values, "pooled_output": pooled}]]
-    model = unet_by_rows(lambda n: [[0, 1], [2]] if n == MAPS else [[i] for i in range(n)])(case.model)
+    model = hooks.split_rows(lambda n: [[0, 1], [2]] if n == MAPS else [[i] for i in range(n)])(case.model)
     with pytest.raises(ValueError, match="model: another node samples 2 of 3 latents at a time"):
         prediction(model, masked(different, mask(MAPS)), x=noisy(MAPS))
