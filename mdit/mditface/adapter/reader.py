@@ -18,6 +18,7 @@ from ..attention import AttentionCall, MaskRows, ReadPattern, attend_at_once, at
 from ..cache import REPORT_KEY, RunReport
 from ..config import MaskLayout
 from ..mask import CONDITIONING_KEY
+from ..placements import ON_IMAGE, PLACEMENTS
 from ..reader import MaskReader
 from .families import FAMILIES, Family, find_family, list_family_titles
 from .streams import MaskStream
@@ -99,8 +100,10 @@ class AdapterReader(MaskReader):
 
     def get_layout(self, model) -> MaskLayout:
         config = self.adapter.config
+        beside = self.family.conditioned and not config.window
         return MaskLayout("vae_palette", config.palette, model.diffusion_model.patch_size, sum(config.depth),
-                          config.width, condition=self.condition, corner=config.corner)
+                          config.width, condition=self.condition, corner=config.corner,
+                          placements=tuple(PLACEMENTS) if beside else (ON_IMAGE,))
 
     def make_stream(self, model) -> MaskStream:
         terms = self.adapter.copies.find(model.current_patcher)
