@@ -16,7 +16,7 @@ from .config import MaskLayout
 from .exemplar_branch import ExemplarTokens, MatchSide
 from .local_window import count_slots
 from .math import patchify
-from .placements import ON_IMAGE, PLACEMENTS, SIDE
+from .placements import ON_IMAGE, PLACEMENTS, SUBJECT_SIDE
 from .reductions import EXACT, REDUCTIONS, Reduction
 from .tokens import MaskTokens, make_mask_tokens
 
@@ -201,7 +201,7 @@ class BoundMask:
                              f"batch (LatentFromBatch), only 'Sample MDiT Face' can tell which {mask.kind}s are theirs")
         self.regions: dict[tuple, tuple[MaskTokens, bytes]] = {}
         self.shift = PLACEMENTS[mask.placement].shift
-        self.condition = layout.condition or (SIDE if self.shift else 0)
+        self.condition = layout.condition or (SUBJECT_SIDE if self.shift else 0)
         self.size = (self.condition,) * 2 if self.condition else tuple(side * self.pixels for side in latents[-2:])
         height, width = self.size
         self.labels = mask.resize_labels(height, width)[self.maps]  # (b, height, width)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-SIDE = 512  # pixels of the square that a picture beside the image is fitted to, if the adapter names no other
+SUBJECT_SIDE = 512  # pixels of the square that a picture beside the image is fitted to, if the adapter names no other
 TOKEN = 16  # pixels; EasyControl rounds the sides of a subject down to tokens
 GREY = 0.5
 

@@ -169,7 +169,8 @@ def flux(plain, masks, x, t, context, values, attend, after) -> Tensor:
     rotations = [plain.pe_embedder(torch.zeros(len(x), txt.shape[1], 3)), *rotations]
 
     for i, block in enumerate(plain.double_blocks):
-        parts = [part(block, "txt"), part(block, "img"), *(part(stream.net.double_blocks[i], "img") for stream in masks)]
+        parts = [part(block, "txt"), part(block, "img"),
+                 *(part(stream.net.double_blocks[i], "img") for stream in masks)]
         mods = [mod(vec) for (mod, *_), vec in zip(parts, vecs)]
         qkv = [heads(attn.qkv(shifted(norm1(h), m[0])), attn.norm, plain.num_heads, pe)
                for (_, norm1, attn, _, _), h, m, pe in zip(parts, states, mods, rotations)]
