@@ -53,8 +53,8 @@ class ApplyAdapter(io.ComfyNode):
             display_name="Apply MDiT Adapter",
             category="MDiTFace",
             description=f"Lets a model of {list_model_titles()} read label maps or pictures. The keys and values of a "
-                        "mask are computed once and stored with the mask. Without a mask in the conditioning the model is "
-                        "unchanged. LoRA, ControlNet and other patches work before or after this node.",
+                        "mask are computed once and stored with the mask. Without a mask in the conditioning the model "
+                        "is unchanged. LoRA, ControlNet and other patches work before or after this node.",
             search_aliases=["EasyControl", "mask adapter", "apply mask", "face mask FLUX", "face mask SD3"],
             inputs=[
                 io.Model.Input("model", tooltip=f"Model for which the adapter was made: {list_model_titles()}."),

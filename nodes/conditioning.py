@@ -122,8 +122,8 @@ class EncodePicture(io.ComfyNode):
             display_name="Encode Picture as MDiT Mask",
             category="MDiTFace",
             description="Prepares any picture as a mask for an adapter that was trained on such pictures: edges, "
-                        "depth, a pose, a sketch, a photograph or an object. The keys and values are computed once and stored "
-                        "with this output, as those of a label map are.",
+                        "depth, a pose, a sketch, a photograph or an object. The keys and values are computed once and "
+                        "stored with this output, as those of a label map are.",
             search_aliases=["EasyControl", "canny", "depth", "pose", "hed sketch", "subject", "control image"],
             inputs=[
                 io.Image.Input("picture", tooltip="Picture in the form that the adapter was trained on, such as the "
