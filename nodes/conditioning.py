@@ -128,7 +128,7 @@ class EncodePicture(io.ComfyNode):
             search_aliases=["EasyControl", "canny", "depth", "pose", "hed sketch", "subject", "control image"],
             inputs=[
                 io.Image.Input("picture", tooltip="Picture in the form that the adapter was trained on, such as the "
-                                                  "output of 'Canny': one, or one for each latent."),
+                                                  "output of 'Detect Edges (Canny)': one, or one for each latent."),
                 io.Vae.Input("vae", tooltip="VAE of the model, which encodes the picture."),
                 io.Combo.Input("placement", options=list(PLACEMENTS), default=ON_IMAGE,
                                tooltip=f"Place of the picture, as the adapter was trained. {describe_placements()}"),
