@@ -1,6 +1,6 @@
 """The condition tokens of a label map for the joint stream (docs/design/face-mogle.md, sections 2 and 3).
 
-The members of `ExpertMixer` are those that the joint stream asks for (mdit/mditface/adapter/pictures.py).
+The members of `ExpertMixer` are those that the joint stream asks for (mdit/mditface/adapter/mixers.py).
 """
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The condition of a joint stream: mask tokens that read text and image, too (docs/design/adapters.md, section 6)."""
+"""The condition of a joint stream: mask tokens that read text and image, too (docs/design/adapters.md, section 5.7)."""
 from __future__ import annotations
 
 import math
@@ -12,7 +12,7 @@ from ..cache import StaticEntry, compact
 from ..mask import BoundMask
 from ..reductions import EXACT, Reduction
 from ..tokens import MaskTokens
-from .pictures import OnePicture
+from .mixers import OnePicture
 from .streams import Inputs, MaskStream
 
 

@@ -1,5 +1,5 @@
 """Condition LoRAs of the joint stream in the layout of diffusers, as OminiControl and Face-MoGLE publish them
-(docs/design/adapters.md, section 6.1)."""
+(docs/design/adapters.md, section 5.7)."""
 from __future__ import annotations
 
 import itertools

@@ -15,7 +15,7 @@ from ...shared.base_model import make_patcher
 from ...shared.parts import DeviceCopies
 from ..layers import LowRank
 from .config import AdapterConfig
-from .pictures import OnePicture
+from .mixers import OnePicture
 
 HALVES = {"down", "up"}
 FUSED_PARTS = ("q", "k", "v", "mlp")

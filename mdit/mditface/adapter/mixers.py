@@ -1,4 +1,4 @@
-"""What the condition tokens of a joint stream are made of (docs/design/adapters.md, section 6)."""
+"""What the condition tokens of a joint stream are made of (docs/design/adapters.md, section 5.7)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
