@@ -9,10 +9,11 @@ import torch
 
 import comfy.samplers
 import comfy.sd
-from mditface.mdit.mditface.cache import REPORT_KEY, RunReport
-from mditface.mdit.mditface.mask import CONDITIONING_KEY, MaskReference
+from mditface.mdit.mditface.cache import RunReport
+from mditface.mdit.mditface.mask import MaskReference
 from mditface.mdit.mditface.reader import OPTIONS_KEY, CacheOptions, MaskCond, name_rows
 from mditface.mdit.shared.conds import RowCond
+from mditface.mdit.shared.masks import CONDITIONING_KEY, REPORT_KEY
 from mditface.tests.golden_set import find, read
 
 TOLERANCE = dict(rtol=1e-4, atol=5e-5)

@@ -11,11 +11,10 @@ import comfy.ldm.common_dit
 from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
+from ...shared.masks import CONDITIONING_KEY, REPORT_KEY
 from ..attention import MaskRows, ReadPattern, repeat_rows, take_rows
-from ..cache import REPORT_KEY
 from ..config import MaskLayout
 from ..keys import EntryInputs
-from ..mask import CONDITIONING_KEY
 from ..math import patchify
 from ..reader import ChunkRun, MaskReader
 from .blocks import BlockPatch, JointPatch, count_reads, describe_form, follow_blocks, mark_form
