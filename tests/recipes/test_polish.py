@@ -76,13 +76,14 @@ def test_little_noise_redraws_much_the_same(polish_paths):
     """The level decides how much of the latents is noise."""
     target = PolishTarget(PolishSettings(**POLISH, **polish_paths))
     clean = torch.randn(2, 12, 2, 2)
+    maps = torch.zeros(2, 32, 32)
 
-    class Still:
+    class Still(torch.nn.Linear):
         model = text_encoder = None
 
     def distance(level):
         settings = target.settings.model_copy(update={"level": level})
-        return (redraw_latents(Still, None, None, clean, settings=settings, number=0) - clean).abs().mean()
+        return (redraw_latents(Still(1, 1), maps, maps, clean, settings=settings, number=0) - clean).abs().mean()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mditface.mdit.recipes.targets.polish.make_guided_velocity",

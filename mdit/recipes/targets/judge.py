@@ -108,7 +108,8 @@ class JudgeTarget:
         index = self.batches(step, process, processes)
         rng = make_torch_rng(make_step_rng(self.settings.seed, step, process))
         chosen = torch.rand(len(index), generator=rng) < 0.5
-        images, labels = mirror(*self.faces.get_batch(index, self.settings.size), chosen)
+        images, labels = self.faces.get_batch(index, self.settings.size)
+        images, labels = mirror(images, labels, chosen)
         return {"images": images, "labels": labels}
 
     def parse_heldout(self, count: int | None = None) -> np.ndarray:

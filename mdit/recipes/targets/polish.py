@@ -106,9 +106,9 @@ class PolishTarget:
             part = slice(start, min(start + REDRAWN_AT_ONCE, len(clean)))
             file = folder / f"{part.start:05d}-{part.stop:05d}.safetensors"
             if not file.exists():
-                given = encoded.labels[part], writer.encode(encoded.captions[part]), clean[part]
-                drawn = redraw_latents(demo, *(x.to(coder.device) for x in given), settings=settings, number=start)
-                save_file({"latents": drawn.cpu()}, file.with_suffix(".part"))
+                ids = writer.encode(encoded.captions[part])
+                drawn = redraw_latents(demo, encoded.labels[part], ids, clean[part], settings=settings, number=start)
+                save_file({"latents": drawn}, file.with_suffix(".part"))
                 file.with_suffix(".part").replace(file)
             parts.append(load_file(file)["latents"])
         return torch.cat(parts)
@@ -166,9 +166,12 @@ class PolishTarget:
 @torch.no_grad()
 def redraw_latents(demo: Demo, labels: Tensor, ids: Tensor, clean: Tensor, *, settings: PolishSettings, number: int
                    ) -> Tensor:
-    """Latents like `clean` (B, C, h, w), with noise, drawn again. number: with the seed, decides the noise."""
-    rng = torch.Generator().manual_seed(settings.seed + number)
-    noise = torch.randn(clean.shape, generator=rng).to(clean.device)
-    velocity = make_guided_velocity(demo.model, demo.text_encoder, labels, ids, clean.shape[-1])
-    sigmas = torch.linspace(settings.level, 0, settings.levels + 1)
-    return integrate(velocity, torch.lerp(clean, noise, settings.level), sigmas)
+    """Latents like `clean` (B, C, h, w), with noise, drawn again, on the CPU.
+
+    labels: (B, s, s). ids: (B, L). number: with the seed, decides the noise.
+    """
+    device = next(demo.parameters()).device
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(settings.seed + number))
+    noisy = torch.lerp(clean, noise, settings.level).to(device)
+    velocity = make_guided_velocity(demo.model, demo.text_encoder, labels.to(device), ids.to(device), clean.shape[-1])
+    return integrate(velocity, noisy, torch.linspace(settings.level, 0, settings.levels + 1)).cpu()
