@@ -3,12 +3,15 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable, Hashable, Iterable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import comfy.ldm.common_dit
+import comfy.model_management
 
 from ..labelmap import CLASSES, PALETTE, resize_nearest, to_image
 from ..shared.masks import choose_maps
@@ -23,6 +26,27 @@ from .tokens import MaskTokens, make_mask_tokens
 
 CPU = torch.device("cpu")
 NO_CLASS = -1
+
+
+class EncodedPictures(NamedTuple):
+    """Pictures as latents (n, C, h, w) of those that differ, and for each picture the number of its latent."""
+    latents: Tensor
+    numbers: list[int]
+
+
+def encode_distinct(vae, pictures: Iterable[Tensor]) -> EncodedPictures:
+    """Encodes each distinct picture (H, W, 3) once."""
+    latents: list[Tensor] = []
+    numbers: dict[bytes, int] = {}
+    order: list[int] = []
+    for picture in pictures:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        digest = hashlib.blake2b(picture.contiguous().numpy()).digest()
+        if digest not in numbers:
+            numbers[digest] = len(latents)
+            latents.append(vae.encode(picture[None]).to(CPU, torch.float32))
+        order.append(numbers[digest])
+    return EncodedPictures(torch.cat(latents), order)
 
 
 class MaskSource:
@@ -76,12 +100,16 @@ class MaskSource:
         """
         palette = palette or PALETTE
         if (height, width, palette) not in self.latents:
-            if self.vae is None:
-                raise ValueError("vae: this model reads the mask as an encoded image: connect the model's VAE to the "
-                                 f"'vae' input of '{self.node}'")
+            self.check_vae()
             image = self.draw(height, width, palette)
             self.latents[height, width, palette] = self.vae.encode(image).to(CPU, torch.float32)
         return self.latents[height, width, palette]
+
+    def check_vae(self):
+        """Raises ValueError without a VAE."""
+        if self.vae is None:
+            raise ValueError("vae: this model reads the mask as an encoded image: connect the model's VAE to the 'vae' "
+                             f"input of '{self.node}'")
 
 
 class MaskInput(MaskSource):
@@ -94,6 +122,7 @@ class MaskInput(MaskSource):
         super().__init__(labels.shape, reduction, vae)
         self.labels = labels.to(CPU, copy=True)
         self.visible = visible.to(CPU, copy=True)
+        self.pictures: dict[tuple, EncodedPictures] = {}
 
     def __reduce__(self):
         return MaskInput, (self.labels, self.visible, self.reduction)
@@ -104,6 +133,17 @@ class MaskInput(MaskSource):
     def draw(self, height: int, width: int, palette) -> Tensor:
         labels = torch.where(self.visible.bool()[self.labels.long()], self.labels, 0)
         return to_image(resize_nearest(labels, height, width), palette)
+
+    def encode_pictures(self, height: int, width: int, drawing: Hashable, draw: Callable) -> EncodedPictures:
+        """The pictures (height, width, 3) that draw(labels, visible) yields of the label maps at this size.
+
+        drawing: stands for `draw`. Each size and drawing is encoded once. Raises ValueError without a VAE.
+        """
+        if (height, width, drawing) not in self.pictures:
+            self.check_vae()
+            pictures = draw(resize_nearest(self.labels, height, width), self.visible)
+            self.pictures[height, width, drawing] = encode_distinct(self.vae, pictures)
+        return self.pictures[height, width, drawing]
 
 
 class ExemplarInput(MaskInput):
@@ -192,11 +232,14 @@ class BoundMask:
         reads_exemplar = layout.exemplar and reference.exemplar
         self.exemplar = BoundExemplar(self, model, batch_index) if reads_exemplar else None
 
+    def encode_maps(self, height: int, width: int) -> Tensor:
+        """The label maps at this size in pixels as encoded images, (b, C, h, w)."""
+        return self.reference.mask.encode(height, width, self.layout.palette)[self.maps]
+
     def encode_latent(self, model) -> Tensor:
         """The encoded images as the model sees latents, (b, C, h, w)."""
         height, width = self.size
-        encoded = self.reference.mask.encode(height, width, self.layout.palette)
-        latent = model.process_latent_in(encoded[self.maps])
+        latent = model.process_latent_in(self.encode_maps(height, width))
         expected = (self.latents[1], height // self.pixels, width // self.pixels)
         if tuple(latent.shape[1:]) != expected:
             raise ValueError(f"vae: the one at '{self.reference.mask.node}' makes latents {tuple(latent.shape[1:])} "
@@ -218,15 +261,15 @@ class BoundMask:
         """The parts of this reference that have a store: the mask, and the exemplar on it."""
         return [self] if self.exemplar is None else [self, self.exemplar]
 
-    def describe_stretch(self) -> str | None:
-        """A line for the report where the label map or picture was stretched."""
+    def list_notes(self) -> list[str]:
+        """Lines for the report: where the label map or picture was stretched."""
         mask = self.reference.mask
         _, h, w = mask.shape
         height, width = (side * self.pixels for side in self.latents[-2:])
         if self.shift or math.isclose(h / w, height / width, rel_tol=0.01):
-            return None
-        return (f"{mask.kind} {w} x {h} resized to {width} x {height} by {mask.resampling}, because the latent has "
-                "another aspect ratio")
+            return []
+        return [f"{mask.kind} {w} x {h} resized to {width} x {height} by {mask.resampling}, because the latent has "
+                "another aspect ratio"]
 
     def get_tokens(self, area: tuple | None, reduction: Reduction | None = None) -> tuple[MaskTokens, bytes]:
         """Tokens for the region `area` (h, w, y, x in latent cells; None for all) and their digest.

@@ -67,7 +67,7 @@ def apply_mask(conditioning: str, mask: str, **inputs) -> dict:
 
 
 def picture(image: str, **inputs) -> dict:
-    return node("MDiT_EncodePicture", picture=[image, 0], vae=["vae", 0], **{"placement": "on the image", **inputs})
+    return node("MDiT_EncodePicture", picture=[image, 0], **{"vae": ["vae", 0], "placement": "on the image", **inputs})
 
 
 def loader(model_name: str) -> dict:
