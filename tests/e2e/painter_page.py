@@ -240,6 +240,14 @@ class Painter(Surface):
         self.shape = drawing.shape
         return drawing
 
+    def await_drawing(self, expected: Callable) -> None:
+        """Wait for a drawing of which `expected(drawing)` holds: files and faces arrive a little later."""
+        for _ in range(200):
+            if expected(self.drawing()):
+                return
+            self.page.wait_for_timeout(100)
+        raise AssertionError("the drawing did not become the expected one in 20 s")
+
     def choose(self, name: str) -> None:
         """A class or a tool, by its radio button."""
         value = str(CLASSES.index(name)) if name in CLASSES else name

@@ -1,5 +1,6 @@
 """Files that are dropped on an editor or pasted into it, in the host: the editor takes them, and the graph stays."""
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -80,14 +81,6 @@ def paste(page, file) -> None:
     page.keyboard.press("Control+v")
 
 
-def await_drawing(page, painter, labels) -> None:
-    for _ in range(50):
-        if painter.drawing().shape == labels.shape:
-            break
-        page.wait_for_timeout(100)
-    assert torch.equal(painter.drawing(), labels)
-
-
 def full_screen(page, made) -> None:
     made.press("g")
     page.locator("dialog[open]").wait_for()
@@ -121,7 +114,7 @@ def test_the_painter_imports_what_is_dropped(renderer, page, files, labels, plac
         box = page.locator("#graph-canvas").bounding_box()
         point = (point[0] + box["x"], point[1] + box["y"])
     drop(page, point, files / "map.png")
-    await_drawing(page, painter, labels)
+    painter.await_drawing(partial(torch.equal, labels))
     assert graph_is_the_same(page)
     painter.canvas.focus()
     painter.press("Control+z")
@@ -139,7 +132,7 @@ def test_the_painter_imports_what_is_pasted(renderer, page, files, labels, in_fu
         full_screen(page, painter)
         page.locator("dialog[open] .bar").click(position={"x": 2, "y": 2})  # beside the buttons
     paste(page, files / "map.png")
-    await_drawing(page, painter, labels)
+    painter.await_drawing(partial(torch.equal, labels))
     assert graph_is_the_same(page)
     if in_full_screen:
         painter.press("Escape")
@@ -166,7 +159,7 @@ def test_the_painter_imports_an_image_of_the_page(page, server, files, labels):
     painter = NodePainter.placed(page)
     mark(page)
     drop(page, painter.at(100, 100), link=f"{server.url}/view?filename={name}&type=input")
-    await_drawing(page, painter, labels)
+    painter.await_drawing(partial(torch.equal, labels))
     assert graph_is_the_same(page)
 
 
@@ -208,7 +201,7 @@ def test_the_editor_of_interactions_says_what_it_takes(renderer, page, files, in
 def test_the_host_runs_what_was_imported(page, server, files, labels):
     painter = NodePainter.placed(page)
     drop(page, painter.at(100, 100), files / "map.png")
-    await_drawing(page, painter, labels)
+    painter.await_drawing(partial(torch.equal, labels))
     preview = place(page, "PreviewImage", 900)
     connect(page, painter.node_id, 0, preview, "images")
     (saved,) = server.wait(page.evaluate(RUN))["outputs"][str(preview)]["images"]

@@ -1,5 +1,6 @@
 """The painter on a page of its own: every tool, by mouse, keyboard and fingers. No host runs."""
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -110,15 +111,13 @@ def test_all_by_keyboard(page, painter):
     painter.press("Escape", "t")
     assert page.locator(".popup.faces").is_visible()
     painter.press("Tab", "Enter")
-    page.wait_for_timeout(500)
-    assert len(painter.drawing().unique()) > 8
+    painter.await_drawing(lambda drawing: len(drawing.unique()) > 8)
 
 
 def test_faces_size_clear_and_files(page, painter, tmp_path):
     painter.command("faces")
     page.locator("[data-template='hat']").click()
-    page.wait_for_timeout(300)
-    assert HAT in painter.drawing()
+    painter.await_drawing(lambda drawing: HAT in drawing)
 
     painter.command("size")
     page.get_by_label("Width").fill("256")
@@ -136,16 +135,14 @@ def test_faces_size_clear_and_files(page, painter, tmp_path):
     painter.command("clear")
     assert (painter.drawing() == 0).all()
     painter.root.locator("input[type=file]").set_input_files(tmp_path / "saved.png")
-    page.wait_for_timeout(300)
-    assert torch.equal(painter.drawing(), exported)
+    painter.await_drawing(partial(torch.equal, exported))
 
     for name, box in (("00007_skin.png", (10, 10, 80, 80)), ("00007_hair.png", (10, 10, 80, 30))):
         part = Image.new("RGB", (100, 100))
         part.paste((255, 255, 255), box)
         part.save(tmp_path / name)
     painter.root.locator("input[type=file]").set_input_files([tmp_path / "00007_skin.png", tmp_path / "00007_hair.png"])
-    page.wait_for_timeout(300)
-    assert painter.drawing().shape == (100, 100)
+    painter.await_drawing(lambda drawing: drawing.shape == (100, 100))
     assert painter.drawing()[20, 20] == HAIR and painter.drawing()[50, 50] == SKIN
 
     Image.new("RGB", (20, 20), (120, 200, 90)).save(tmp_path / "photo.png")
