@@ -77,5 +77,4 @@ def check_modules(weights: dict[str, Tensor], path: str, source: str):
     problems = {"lacks terms for": sorted(expected - found), "has others for": sorted(found - expected)}
     if texts := [f"{what} {join_names(names)}" for what, names in problems.items() if names]:
         raise ValueError(f"{source}: '{path}' is no condition LoRA of the joint stream: it {' and '.join(texts)}. Load "
-                         "an ordinary LoRA with 'Load LoRA', and take the published pytorch_lora_weights.safetensors "
-                         "here")
+                         "an ordinary LoRA with 'Load LoRA', and take the file as its authors published it here")
