@@ -11,9 +11,10 @@ from comfy_api.latest import io
 from ..mdit.labelmap import (
     CLASSES, DEFAULT_ORDER, DEFAULT_PALETTE, DISPLAY_NAMES, find_classes, measure_classes, read_label_maps)
 from ..mdit.mditface.adapter.reader import make_mask_key
-from ..mdit.mditface.mask import CONDITIONING_KEY, ExemplarInput, MaskInput, MaskReference
+from ..mdit.mditface.mask import ExemplarInput, MaskInput, MaskReference
 from ..mdit.mditface.reductions import REDUCTIONS, describe_reductions
 from ..mdit.shared.conds import check_conditioning
+from ..mdit.shared.masks import CONDITIONING_KEY
 from .labelmap import palette_inputs, read_and_tell
 from .types import MDiTAdapter, MDiTMask
 

@@ -18,7 +18,6 @@ import comfy.model_management
 import comfy.model_patcher
 
 CAPACITY = 2
-REPORT_KEY = "mdit_report"
 LEVELS = 127  # of an 8-bit number, on each side of zero
 
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..shared.masks import is_mask
 from .cache import StaticEntry
-from .mask import MaskInput, MaskReference, is_mask
+from .mask import MaskInput, MaskReference
 
 
 class CacheContents(NamedTuple):

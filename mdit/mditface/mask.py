@@ -11,6 +11,7 @@ from torch import Tensor
 import comfy.ldm.common_dit
 
 from ..labelmap import CLASSES, PALETTE, resize_nearest, to_image
+from ..shared.masks import choose_maps
 from .cache import StaticStore
 from .config import MaskLayout
 from .exemplar_branch import ExemplarTokens, MatchSide
@@ -19,13 +20,7 @@ from .math import patchify
 from .reductions import EXACT, REDUCTIONS, Reduction
 from .tokens import MaskTokens, make_mask_tokens
 
-CONDITIONING_KEY = "mdit_mask"
 CPU = torch.device("cpu")
-
-
-def is_mask(key: str) -> bool:
-    """Whether a key of a conditioning or a wrapper is that of masks: for all readers, or for one adapter."""
-    return key.split(".")[0] == CONDITIONING_KEY
 
 
 class MaskInput:
@@ -125,18 +120,6 @@ class MaskReference:
         if self.strength == 0 or (self.start, self.end) == (0, 1):  # no range: no need to wait for the device
             return self.strength > 0
         return bool(model_sampling.percent_to_sigma(self.end) <= sigma <= model_sampling.percent_to_sigma(self.start))
-
-
-def choose_maps(count: int, latents: int, batch_index: list[int] | None) -> list[int] | None:
-    """Which of `count` maps each latent reads; None where the count does not say.
-
-    batch_index: the numbers that the host gives latents of a larger batch. They count only where they fit the maps.
-    """
-    if count in (1, latents) and sorted(batch_index or ()) != list(range(count)):
-        return list(range(count))
-    if batch_index is None or len(batch_index) != latents or not all(0 <= number < count for number in batch_index):
-        return None
-    return list(batch_index)
 
 
 class BoundMask:

@@ -18,21 +18,21 @@ import comfy.model_management
 import comfy.patcher_extension
 
 from ..shared.conds import UNKNOWN, CarriedCond, RowCond, find_places
+from ..shared.masks import BATCH_KEY, CONDITIONING_KEY, REPORT_KEY, is_mask
 from .additions import check_conditions, find_foreign_module, note_patches
 from .attention import ExemplarKeys, MaskRows, SelectedRows
-from .cache import REPORT_KEY, CachePatcher, RunReport, StaticEntry, StaticStore, compute_and_count
+from .cache import CachePatcher, RunReport, StaticEntry, StaticStore, compute_and_count
 from .config import MaskLayout
 from .entries import make_key_bias, reduce_entry
 from .exemplar_branch import ExemplarTokens
 from .keys import EntryInputs, make_key
-from .mask import CONDITIONING_KEY, BoundMask, is_mask
+from .mask import BoundMask
 from .prompt import Prompt, mark_prompt, read_prompt
 from .reductions import REDUCTIONS, check_window
 from .tokens import MaskTokens
 from .uses import MaskUse, Need, list_uses, plan_run
 
 OPTIONS_KEY = "mdit_cache"
-BATCH_KEY = "mdit_batch_index"
 CACHE_MODES = ("auto", "8-bit", "off")
 
 

@@ -24,10 +24,11 @@ from mditface.mdit.labelmap import CLASSES
 from mditface.mdit.mditface.adapter.families import flux
 from mditface.mdit.mditface.adapter.reader import apply_adapter, make_mask_key
 from mditface.mdit.mditface.adapter.weights import load_adapter
-from mditface.mdit.mditface.cache import REPORT_KEY, RunReport
-from mditface.mdit.mditface.mask import CONDITIONING_KEY, BoundMask, MaskInput, MaskReference
+from mditface.mdit.mditface.cache import RunReport
+from mditface.mdit.mditface.mask import BoundMask, MaskInput, MaskReference
 from mditface.mdit.mditface.prompt import Prompt
 from mditface.mdit.mditface.reader import OPTIONS_KEY, CacheOptions, MaskCond
+from mditface.mdit.shared.masks import CONDITIONING_KEY, REPORT_KEY
 from mditface.tests.golden_set import find, find_all, lack, read
 
 TOLERANCE = dict(rtol=1e-4, atol=5e-5)

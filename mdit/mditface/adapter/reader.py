@@ -13,11 +13,11 @@ from torch import Tensor
 from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
+from ...shared.masks import CONDITIONING_KEY, REPORT_KEY
 from ...shared.origins import name_replacements
 from ..attention import AttentionCall, MaskRows, ReadPattern, attend_at_once, attend_masks, host_uses_pytorch
-from ..cache import REPORT_KEY, RunReport
+from ..cache import RunReport
 from ..config import MaskLayout
-from ..mask import CONDITIONING_KEY
 from ..reader import MaskReader
 from .families import FAMILIES, Family, find_family, list_family_titles
 from .streams import MaskStream
