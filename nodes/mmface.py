@@ -73,6 +73,8 @@ class LoadMMFaceCLIP(io.ComfyNode):
                 io.Combo.Input("clip_name", options=list_files(*CLIPS),
                                tooltip="text_encoder/model.safetensors of Stable Diffusion 2.1 from "
                                        "models/text_encoders, or a checkpoint of Stable Diffusion 2.x."),
+                io.Combo.Input("weight_dtype", options=list(DTYPES), default="default", optional=True, advanced=True,
+                               tooltip="Data type of the weights. default: ComfyUI chooses, usually fp16."),
             ],
             outputs=[io.Clip.Output(display_name="clip", tooltip="Text encoder for 'CLIP Text Encode (Prompt)'. "
                                                                  "Prompts are cut to 77 tokens.")],
@@ -83,8 +85,8 @@ class LoadMMFaceCLIP(io.ComfyNode):
         return check_file(clip_name, "clip_name", *CLIPS)
 
     @classmethod
-    def execute(cls, clip_name) -> io.NodeOutput:
-        return io.NodeOutput(load_clip(find_file(clip_name, CLIP_SOURCE, *CLIPS)))
+    def execute(cls, clip_name, weight_dtype="default") -> io.NodeOutput:
+        return io.NodeOutput(load_clip(find_file(clip_name, CLIP_SOURCE, *CLIPS), DTYPES[weight_dtype]))
 
 
 class ConditionMMFace(io.ComfyNode):

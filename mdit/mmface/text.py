@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -67,12 +68,13 @@ class TextEncoder(SD1ClipModel):
         super().__init__(device, dtype, model_options, clip_name="h", clip_model=ClipH, config=config)
 
 
-def load_clip(path: str) -> comfy.sd.CLIP:
-    """Loads the text encoder of Stable Diffusion 2.x as a CLIP.
+def load_clip(path: str, dtype: torch.dtype | None = None) -> comfy.sd.CLIP:
+    """Loads the text encoder of Stable Diffusion 2.x as a CLIP. `dtype` sets the type of the weights; None leaves it to
+    the host, which takes float16.
 
     The file: in diffusers' layout, or a checkpoint. Raises ValueError, naming it and what is wrong, for another.
     """
-    return load_parts(path, read_text_encoder, build_text_encoder)[0]
+    return load_parts(path, read_text_encoder, partial(build_text_encoder, dtype=dtype))[0]
 
 
 def read_text_encoder(path: str) -> dict[str, Tensor]:
@@ -112,8 +114,10 @@ def read_config(weights: dict[str, Tensor], path: str) -> dict:
                      "intermediate_size": hidden}
 
 
-def build_text_encoder(weights: dict[str, Tensor], disable_dynamic: bool = False) -> comfy.sd.CLIP:
+def build_text_encoder(weights: dict[str, Tensor], dtype: torch.dtype | None, disable_dynamic: bool = False
+                       ) -> comfy.sd.CLIP:
     target = comfy.supported_models_base.ClipTarget(Tokenizer, TextEncoder)
     target.params["config"] = read_config(weights, "")
     return comfy.sd.CLIP(target, embedding_directory=folder_paths.get_folder_paths("embeddings"), state_dict=[weights],
-                         parameters=comfy.utils.calculate_parameters(weights), disable_dynamic=disable_dynamic)
+                         parameters=comfy.utils.calculate_parameters(weights), disable_dynamic=disable_dynamic,
+                         model_options={"dtype": dtype})

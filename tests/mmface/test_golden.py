@@ -287,7 +287,7 @@ def test_texts(folder, tmp_path, monkeypatch):
     config, weights = build_weights(folder, "text_layout.json")
     monkeypatch.setattr(text, "HEAD_DIM", config["hidden_size"] // config["num_attention_heads"])
     save_file(weights, tmp_path / "model.safetensors")
-    clip = text.load_clip(str(tmp_path / "model.safetensors"))
+    clip = text.load_clip(str(tmp_path / "model.safetensors"), torch.float32)
     tensors = read(folder, "text.safetensors")
     for name, prompt in json.loads(find(folder, "prompts.json").read_text()).items():
         tokens = clip.tokenize(prompt)
