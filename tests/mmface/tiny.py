@@ -33,18 +33,17 @@ def write(path, config: MMFaceConfig = CONFIG, edit=lambda weights: weights) -> 
     return str(path)
 
 
-def text_weights(seed: int = 0, layers: int = text.LAYERS) -> dict[str, torch.Tensor]:
+def text_weights(seed: int = 0) -> dict[str, torch.Tensor]:
     """Random weights of a text encoder in diffusers' layout."""
-    config = TEXT_CONFIG | {"num_hidden_layers": layers}
-    model = CLIPTextModel(config, torch.float32, "cpu", comfy.ops.disable_weight_init)
+    model = CLIPTextModel(TEXT_CONFIG, torch.float32, "cpu", comfy.ops.disable_weight_init)
     weights = random_weights(model, seed, scale=0.1)
     weights.pop("text_projection.weight")
     return {name: weight + 1 if "norm" in name and name.endswith("weight") else weight
             for name, weight in weights.items()}
 
 
-def write_text(path, edit=lambda weights: weights, **options) -> str:
-    save_file(edit(text_weights(**options)), str(path))
+def write_text(path, edit=lambda weights: weights) -> str:
+    save_file(edit(text_weights()), str(path))
     return str(path)
 
 
