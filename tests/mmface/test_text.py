@@ -42,7 +42,8 @@ def to_open_clip(weights: dict) -> dict:
 
 def with_another_layer(weights: dict) -> dict:
     """As in files whose last layer nothing reads."""
-    return weights | {name.replace("layers.0.", f"layers.{LAYERS}."): weight for name, weight in weights.items()}
+    return weights | {name.replace("layers.0.", f"layers.{LAYERS}."): weight.clone()
+                      for name, weight in weights.items() if "layers.0." in name}
 
 
 @pytest.mark.parametrize("edit", [
