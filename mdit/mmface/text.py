@@ -83,7 +83,7 @@ def read_text_encoder(path: str) -> dict[str, Tensor]:
     weights = {strip_prefixes(name): weight for name, weight in weights.items()}
     if EMBEDDING not in weights:
         raise ValueError(f"{SOURCE}: '{path}' holds no text encoder of CLIP (no {EMBEDDING}): {ADVICE}")
-    config = read_config(weights, path)
+    config = read_text_config(weights, path)
     shapes = read_shapes(CLIPTextModel(config, torch.float32, "meta", comfy.ops.disable_weight_init))
     weights[PROJECTION] = torch.eye(config["hidden_size"])
     weights = {name: weight for name, weight in weights.items() if name in shapes}
@@ -98,7 +98,7 @@ def strip_prefixes(name: str) -> str:
     return name
 
 
-def read_config(weights: dict[str, Tensor], path: str) -> dict:
+def read_text_config(weights: dict[str, Tensor], path: str) -> dict:
     """The host's configuration of SD 2.x with the sizes of a file, without what comes after its 23rd layer.
 
     Raises ValueError for the encoder of another family.
@@ -117,7 +117,7 @@ def read_config(weights: dict[str, Tensor], path: str) -> dict:
 def build_text_encoder(weights: dict[str, Tensor], dtype: torch.dtype | None, disable_dynamic: bool = False
                        ) -> comfy.sd.CLIP:
     target = comfy.supported_models_base.ClipTarget(Tokenizer, TextEncoder)
-    target.params["config"] = read_config(weights, "")
+    target.params["config"] = read_text_config(weights, "")
     return comfy.sd.CLIP(target, embedding_directory=folder_paths.get_folder_paths("embeddings"), state_dict=[weights],
                          parameters=comfy.utils.calculate_parameters(weights), disable_dynamic=disable_dynamic,
                          model_options={"dtype": dtype})
