@@ -3,12 +3,15 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable, Hashable, Iterable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import comfy.ldm.common_dit
+import comfy.model_management
 
 from ..labelmap import CLASSES, PALETTE, resize_nearest, to_image
 from ..shared.masks import choose_maps
@@ -21,6 +24,27 @@ from .reductions import EXACT, REDUCTIONS, Reduction
 from .tokens import MaskTokens, make_mask_tokens
 
 CPU = torch.device("cpu")
+
+
+class EncodedPictures(NamedTuple):
+    """Pictures as latents (n, C, h, w) of those that differ, and for each picture the number of its latent."""
+    latents: Tensor
+    numbers: list[int]
+
+
+def encode_distinct(vae, pictures: Iterable[Tensor]) -> EncodedPictures:
+    """Encodes each distinct picture (H, W, 3) once."""
+    latents: list[Tensor] = []
+    numbers: dict[bytes, int] = {}
+    order: list[int] = []
+    for picture in pictures:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        digest = hashlib.blake2b(picture.contiguous().numpy()).digest()
+        if digest not in numbers:
+            numbers[digest] = len(latents)
+            latents.append(vae.encode(picture[None]).to(CPU, torch.float32))
+        order.append(numbers[digest])
+    return EncodedPictures(torch.cat(latents), order)
 
 
 class MaskInput:
@@ -39,6 +63,7 @@ class MaskInput:
         self.vae = vae
         self.store = StaticStore()
         self.latents: dict[tuple, Tensor] = {}
+        self.pictures: dict[tuple, EncodedPictures] = {}
 
     def __copy__(self) -> MaskInput:
         return self
@@ -57,13 +82,28 @@ class MaskInput:
         """
         palette = palette or PALETTE
         if (height, width, palette) not in self.latents:
-            if self.vae is None:
-                raise ValueError("vae: this model reads the mask as an encoded image: connect the model's VAE to the "
-                                 "'vae' input of 'Encode Label Map as MDiT Mask'")
+            self.check_vae()
             labels = torch.where(self.visible.bool()[self.labels.long()], self.labels, 0)
             image = to_image(resize_nearest(labels, height, width), palette)  # (b, H, W, 3)
             self.latents[height, width, palette] = self.vae.encode(image).to(CPU, torch.float32)
         return self.latents[height, width, palette]
+
+    def encode_pictures(self, height: int, width: int, drawing: Hashable, draw: Callable) -> EncodedPictures:
+        """The pictures (height, width, 3) that draw(labels, visible) yields of the label maps at this size.
+
+        drawing: stands for `draw`. Each size and drawing is encoded once. Raises ValueError without a VAE.
+        """
+        if (height, width, drawing) not in self.pictures:
+            self.check_vae()
+            pictures = draw(resize_nearest(self.labels, height, width), self.visible)
+            self.pictures[height, width, drawing] = encode_distinct(self.vae, pictures)
+        return self.pictures[height, width, drawing]
+
+    def check_vae(self):
+        """Raises ValueError without a VAE."""
+        if self.vae is None:
+            raise ValueError("vae: this model reads the mask as an encoded image: connect the model's VAE to the 'vae' "
+                             "input of 'Encode Label Map as MDiT Mask'")
 
 
 class ExemplarInput(MaskInput):
@@ -149,11 +189,14 @@ class BoundMask:
         reads_exemplar = layout.exemplar and reference.exemplar
         self.exemplar = BoundExemplar(self, model, batch_index) if reads_exemplar else None
 
+    def encode_maps(self, height: int, width: int) -> Tensor:
+        """The label maps at this size in pixels as encoded images, (b, C, h, w)."""
+        return self.reference.mask.encode(height, width, self.layout.palette)[self.maps]
+
     def encode_latent(self, model) -> Tensor:
         """The label maps as the model sees latents, (b, C, h, w)."""
         height, width = self.size
-        encoded = self.reference.mask.encode(height, width, self.layout.palette)
-        latent = model.process_latent_in(encoded[self.maps])
+        latent = model.process_latent_in(self.encode_maps(height, width))
         expected = (self.latents[1], height // self.pixels, width // self.pixels)
         if tuple(latent.shape[1:]) != expected:
             raise ValueError(f"vae: the one at 'Encode Label Map as MDiT Mask' makes latents {tuple(latent.shape[1:])} "
@@ -175,14 +218,14 @@ class BoundMask:
         """The parts of this reference that have a store: the mask, and the exemplar on it."""
         return [self] if self.exemplar is None else [self, self.exemplar]
 
-    def describe_stretch(self) -> str | None:
-        """A line for the report where the label map was stretched."""
+    def list_notes(self) -> list[str]:
+        """Lines for the report: where the label map was stretched."""
         h, w = self.reference.mask.labels.shape[-2:]
         height, width = (side * self.pixels for side in self.latents[-2:])
         if math.isclose(h / w, height / width, rel_tol=0.01):
-            return None
-        return (f"label map {w} x {h} resized to {width} x {height} by nearest neighbor, because the latent has "
-                "another aspect ratio")
+            return []
+        return [f"label map {w} x {h} resized to {width} x {height} by nearest neighbor, because the latent has "
+                "another aspect ratio"]
 
     def get_tokens(self, area: tuple | None, reduction: Reduction | None = None) -> tuple[MaskTokens, bytes]:
         """Tokens for the region `area` (h, w, y, x in latent cells; None for all) and their digest.
