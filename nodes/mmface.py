@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..mdit.mmface import host
 from ..mdit.mmface.condition import (
-    MASK, OWN_KEY, SKETCH, ConditionPicture, ConditionReference, draw_mask, draw_sketch)
+    OWN_KEY, SKETCH, ConditionPicture, ConditionReference, draw_sketch, make_picture)
 from ..mdit.mmface.config import AUTO, OBJECTIVES, TIMES
 from ..mdit.mmface.text import SOURCE as CLIP_SOURCE
 from ..mdit.mmface.text import load_clip
@@ -135,9 +135,11 @@ class ConditionMMFace(io.ComfyNode):
                              "'end'")
         if mask is None and sketch is None:
             return io.NodeOutput(positive, negative)
-        kind = SKETCH if mask is None else MASK
-        images = draw_sketch(sketch) if mask is None else draw_mask(mask)
-        reference = ConditionReference(ConditionPicture(images, kind, vae, CONDITION), start, end)
+        if mask is None:
+            picture = ConditionPicture(draw_sketch(sketch), SKETCH, vae, CONDITION)
+        else:
+            picture = make_picture(mask, vae, CONDITION)
+        reference = ConditionReference(picture, start, end)
         both = (node_helpers.conditioning_set_values(texts, {OWN_KEY: reference}) for texts in (positive, negative))
         return io.NodeOutput(*both)
 

@@ -83,6 +83,13 @@ def draw_mask(mask) -> Tensor:
     return to_image(torch.where(mask.visible.bool()[labels.long()], labels, 0))
 
 
+def make_picture(mask, vae, source: str, latents: dict | None = None) -> ConditionPicture:
+    """What an MDIT_MASK is to the network: label maps are masks, pictures without classes are sketches."""
+    if mask.visible is None:
+        return ConditionPicture(draw_sketch(mask.pictures / 255), SKETCH, vae, source, latents)
+    return ConditionPicture(draw_mask(mask), MASK, vae, source, latents)
+
+
 def draw_sketch(image: Tensor) -> Tensor:
     """An IMAGE (b, H, W, C) in the grey values of 8-bit pictures, as Pillow computes them, (b, H, W, 3)."""
     levels = (image[..., :3] * 255).round().clamp(0, 255).int()
@@ -113,8 +120,7 @@ def read_reference(options: dict) -> ConditionReference | None:
     if general.strength == 0:
         return None
     mask = general.mask
-    picture = ConditionPicture(draw_mask(mask), MASK, mask.vae, "Encode Label Map as MDiT Mask", mask.latents)
-    return ConditionReference(picture, general.start, general.end)
+    return ConditionReference(make_picture(mask, mask.vae, mask.node, mask.latents), general.start, general.end)
 
 
 def bind(reference: ConditionReference, latents: torch.Size, patcher, batch_index: list[int] | None) -> BoundCondition:

@@ -10,6 +10,7 @@ import nodes
 from comfy_extras.nodes_custom_sampler import BasicScheduler
 from comfy_extras.nodes_model_advanced import ModelSamplingAuraFlow, ModelSamplingFlux, ModelSamplingSD3
 from mditface.mdit.mditface.guidance import DualGuider, Guidance
+from mditface.mdit.mditface.pictures import PictureInput
 from mditface.mdit.mmface import host, wrappers
 from mditface.mdit.mmface.model import compute_flow_time
 from mditface.nodes.conditioning import ApplyMask
@@ -68,6 +69,16 @@ def test_the_general_mask_nodes_give_the_same(loaded):
     own = sample(loaded, *condition(vae=vae, mask=mask()))
     general = [ApplyMask.execute(texts, mask(vae=vae), strength=1.0).args[0] for texts in (prompt(), prompt(1))]
     assert torch.equal(sample(loaded, *general), own)
+
+
+def test_a_picture_is_a_sketch(loaded):
+    """Also one of 'Encode Picture as MDiT Mask', under either node."""
+    vae = CountingVAE()
+    expected = sample(loaded, *condition(vae=vae, sketch=sketch()))
+    picture = PictureInput(sketch(), vae=vae)
+    general = [ApplyMask.execute(texts, picture, strength=1.0).args[0] for texts in (prompt(), prompt(1))]
+    for found in (condition(vae=vae, mask=picture), general):
+        assert torch.equal(sample(loaded, *found), expected)
 
 
 def test_a_batch_equals_its_rows(loaded):
