@@ -144,6 +144,11 @@ def lacks_a_layer(weights):
     return {key: weight for key, weight in weights.items() if "blocks.1.attn.to_k" not in key}
 
 
+def lacks_half_of_the_embedder(weights):
+    del weights["transformer.x_embedder.lora_A.weight"]
+    return weights
+
+
 def has_another_layer(weights):
     return weights | {"transformer.context_embedder.lora_A.weight": torch.zeros(2, 24)}
 
@@ -153,6 +158,7 @@ def has_another_rank(weights):
 
 
 @pytest.mark.parametrize("change, found", [(lacks_a_layer, "lacks terms for .*blocks.1.attn.to_k"),
+                                           (lacks_half_of_the_embedder, "lacks terms for .*x_embedder.lora_A"),
                                            (has_another_layer, "others for .*context_embedder"),
                                            (has_another_rank, "attn.to_q.lora_A.weight")])
 def test_damaged_files_and_other_loras(tmp_path, change, found):
