@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Callable
 from functools import partial
 
+import torch
 import torch.nn as nn
 from torch import Tensor
-
-from comfy.patcher_extension import WrappersMP
-from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
 from ...shared.origins import name_replacements
 from ..attention import AttentionCall, MaskRows, ReadPattern, attend_at_once, attend_masks, host_uses_pytorch
@@ -19,12 +16,10 @@ from ..cache import REPORT_KEY, RunReport
 from ..config import MaskLayout
 from ..mask import CONDITIONING_KEY
 from ..reader import MaskReader
+from .compiled import check_guards, describe_form, get_plain, is_compiled, mark_form
 from .families import FAMILIES, Family, find_family, list_family_titles
 from .streams import MaskStream
 from .terms import Adapter
-
-FORM_NUMBERS = itertools.count(64)  # from more than any ControlNet has residuals on
-COMPILED_FORMS: dict[tuple[str, tuple[int, int]], int] = {}  # number of residuals, by form and their real numbers
 
 
 def make_mask_key(adapter: Adapter) -> str:
@@ -104,7 +99,7 @@ class AdapterReader(MaskReader):
 
     def make_stream(self, model) -> MaskStream:
         terms = self.adapter.copies.find(model.current_patcher)
-        return self.family.stream(model.diffusion_model, self.adapter.config, terms, self.weight)
+        return self.family.stream(get_plain(model.diffusion_model), self.adapter.config, terms, self.weight)
 
     def list_prompt_inputs(self, model) -> tuple[str, ...]:
         return self.family.list_prompt_inputs(model.diffusion_model)
@@ -126,7 +121,7 @@ class AdapterReader(MaskReader):
         patches = {name: BlockPatch(rows, i, inner.get(name), stream, pattern, transformer_options)
                    for i, name in enumerate(stream.names)}
         options = {**transformer_options, "patches_replace": {**replace, "dit": {**inner, **patches}}}
-        if COMPILE_KEY in transformer_options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
+        if is_compiled(executor.class_obj.diffusion_model, transformer_options):
             control = mark_form(control, repr((self.key, describe_form(rows))))
         with follow_blocks(stream, patches):
             out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
@@ -156,36 +151,11 @@ def count_reads(report: RunReport, key: str, stream: MaskStream, patches: dict[t
         report.replacements |= dict.fromkeys(name_replacements([stream.network, *stream.modules]))
 
 
-def describe_form(rows: tuple[MaskRows, ...]) -> list:
-    """What a compiled model's code depends on: rows, bias, and keys and values of the first block."""
-    form = []
-    for part in rows:
-        first = () if part.kv is None else part.kv.blocks[0]
-        tensors = [(*x.shape, x.dtype, x.device) for x in first]
-        form.append((part.rows, part.bias is None, tensors))
-    return form
-
-
-def mark_form(control: dict | None, form: str) -> dict:
-    """A ControlNet's residuals, followed by empty ones, whose number identifies this form of masks.
-
-    The host's compile node sets no guards on the transformer options: code compiled without a mask would be called
-    with one. The number of residuals is guarded, and the models skip residuals that are None.
-    """
-    control = control or {}
-    residuals = {name: control.get(name) or [] for name in ("input", "output")}
-    counts = tuple(map(len, residuals.values()))
-    if (form, counts) not in COMPILED_FORMS:  # a form may get a number in two threads, and keeps the first
-        COMPILED_FORMS.setdefault((form, counts), next(FORM_NUMBERS))
-    total = COMPILED_FORMS[form, counts]
-    padded = {name: [*x, *[None] * (total - len(x))] for name, x in residuals.items()}
-    return {**control, **padded}
-
-
 class BlockPatch:
     """Replaces one block: calls the block, or the patch that was there, with an attention that reads the masks.
 
     options: the transformer options of the model call, for a forward of another node that does not pass them on.
+    place: the block's number.
     index: whose keys the attention reads: those of the block that runs.
     read: the blocks whose attention was reached.
     """
@@ -193,6 +163,7 @@ class BlockPatch:
     def __init__(self, mask_rows: tuple[MaskRows, ...], index: int, inner: Callable | None, stream: MaskStream,
                  pattern: ReadPattern, options: dict):
         self.mask_rows = mask_rows
+        self.place = index
         self.index = index
         self.inner = inner
         self.stream = stream
@@ -207,6 +178,8 @@ class BlockPatch:
         self.index = index
 
     def __call__(self, args: dict, extra: dict) -> dict:
+        if not torch.compiler.is_compiling():
+            check_guards(self.stream.find_entry(self.place))
         options = args.get("transformer_options")
         original = self.original
         if options is None:
