@@ -7,9 +7,10 @@ from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 from ..mdit.pt_dit import host
 from ..mdit.pt_dit.config import POSITIONS, PTDiTSettings
 from ..mdit.pt_dit.cost import report_cost, compute_token_grid
-from ..mdit.pt_dit.schedule import compute_shift, compute_sigmas
+from ..mdit.pt_dit.schedule import compute_shift
 from ..mdit.pt_dit.text import encode
 from ..mdit.pt_dit.vae import load_vae
+from ..mdit.shared.schedule import compute_flow_sigmas
 from .files import check_file, find_file, list_files
 from .loading import DTYPES
 
@@ -193,7 +194,7 @@ class PTDiTSigmas(io.ComfyNode):
     def execute(cls, model, steps, denoise=1.0) -> io.NodeOutput:
         host.get_config(model)
         shift = model.get_model_object("model_sampling").shift
-        return io.NodeOutput(compute_sigmas(shift, int(steps / denoise))[-(steps + 1):])
+        return io.NodeOutput(compute_flow_sigmas(shift, int(steps / denoise))[-(steps + 1):])
 
 
 class PTDiTCost(io.ComfyNode):

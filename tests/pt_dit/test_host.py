@@ -12,8 +12,9 @@ import nodes
 from comfy_extras.nodes_custom_sampler import BasicScheduler
 from mditface.mdit.pt_dit import host, text
 from mditface.mdit.pt_dit.config import PTDiTSettings, read_config
-from mditface.mdit.pt_dit.schedule import compute_shift, compute_sigmas
+from mditface.mdit.pt_dit.schedule import compute_shift
 from mditface.mdit.pt_dit.vae import load_vae
+from mditface.mdit.shared.schedule import compute_flow_sigmas
 from mditface.nodes.pt_dit import PTDiTCost, PTDiTShift, PTDiTSigmas, PTDiTWindows
 from mditface.tests.pt_dit import tiny
 from mditface.tests.pt_dit.tiny import CONFIG, normal
@@ -270,7 +271,7 @@ def test_shift_and_sigmas_by_nodes(loaded):
 def test_sigmas_are_exact_for_any_number_of_steps():
     for steps in (1, 7, 30):
         u = 1 - torch.arange(steps + 1, dtype=torch.float64) / steps
-        torch.testing.assert_close(compute_sigmas(2.0, steps).double(), 2 * u / (1 + u), rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(compute_flow_sigmas(2.0, steps).double(), 2 * u / (1 + u), rtol=1e-6, atol=1e-7)
 
 
 def test_frames_of_a_video_shift_further():

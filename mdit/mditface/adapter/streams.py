@@ -78,7 +78,7 @@ class MaskStream:
             raise ValueError(f"model: {self.blocks} blocks should read the mask, but {len(self.modules)} were found, "
                              f"because another node replaced blocks{named}. Remove that node")
 
-    def find_entry(self, i: int) -> nn.Module:
+    def get_list_entry(self, i: int) -> nn.Module:
         """The entry of the network's lists under block i's name, as it is now."""
         kind, index = self.kinds[i]
         attribute, _ = self.lists[kind]

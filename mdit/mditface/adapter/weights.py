@@ -4,11 +4,13 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from functools import partial
 
 from torch import Tensor
 
 from ...shared.parts import load_parts
 from ...shared.weight_files import join_names, name_file, read_weights
+from .condition_lora import read_condition_lora
 from .config import KINDS, METADATA_KEY, PROMPT_POOLED, AdapterConfig
 from .families import FAMILIES, Layer
 from .terms import HALVES, Adapter
@@ -29,6 +31,17 @@ def load_adapter(path: str) -> Adapter:
     Raises ValueError, naming the file and what is wrong, for anything else.
     """
     return load_parts(path, read_adapter, build_adapter)[0]
+
+
+def load_condition_adapter(path: str, source: str) -> Adapter:
+    """Loads a condition LoRA of the joint stream, which the node's input `source` names. Raises ValueError for others.
+    """
+    return load_parts(path, partial(read_condition_adapter, source=source), build_adapter)[0]
+
+
+def read_condition_adapter(path: str, source: str) -> tuple[AdapterConfig, Terms]:
+    weights, _ = read_weights(path, source)
+    return read_condition_lora(weights, path, source)
 
 
 def read_adapter(path: str) -> tuple[AdapterConfig, Terms]:
