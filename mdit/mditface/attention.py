@@ -273,7 +273,8 @@ def expand_keys(mask_k: Tensor, mask_v: Tensor, bias: Tensor | None, pattern: Re
     if pattern.radius:
         mask_k = local_window.join_strips(mask_k, pattern.grid, pattern.radius)
         mask_v = local_window.join_strips(mask_v, pattern.grid, pattern.radius)
-        bias = local_window.make_dense_bias(pattern.grid, pattern.radius, q)[None, None]  # (1, 1, N, M)
+        log_strength = bias.amax().to(q.dtype)  # the same at every open place of a strip
+        bias = local_window.make_dense_bias(pattern.grid, pattern.radius, q)[None, None] + log_strength  # (1, 1, N, M)
     elif bias is not None:
         bias = repeat_rows(bias.to(q.dtype), q.shape[0])[:, None, None]  # (B, 1, 1, M)
     return repeat_rows(mask_k, q.shape[0]), repeat_rows(mask_v, q.shape[0]), bias

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Callable
 from functools import partial
 
+import torch
 import torch.nn as nn
 from torch import Tensor
 
 from ...shared.origins import name_replacements
 from ..attention import AttentionCall, MaskRows, ReadPattern, attend_at_once, attend_masks, host_uses_pytorch
 from ..cache import RunReport
+from .compiled import check_guards
 from .streams import MaskStream
-
-FORM_NUMBERS = itertools.count(64)  # from more than any ControlNet has residuals on
-COMPILED_FORMS: dict[tuple[str, tuple[int, int]], int] = {}  # number of residuals, by form and their real numbers
 
 
 @contextlib.contextmanager
@@ -40,36 +38,11 @@ def count_reads(report: RunReport, key: str, stream: MaskStream, patches: dict[t
         report.replacements |= dict.fromkeys(name_replacements([stream.network, *stream.modules]))
 
 
-def describe_form(rows: tuple[MaskRows, ...]) -> list:
-    """What a compiled model's code depends on: rows, bias, and keys and values of the first block."""
-    form = []
-    for part in rows:
-        first = () if part.kv is None else part.kv.blocks[0]
-        tensors = [(*x.shape, x.dtype, x.device) for x in first]
-        form.append((part.rows, part.bias is None, tensors))
-    return form
-
-
-def mark_form(control: dict | None, form: str) -> dict:
-    """A ControlNet's residuals, followed by empty ones, whose number identifies this form of masks.
-
-    The host's compile node sets no guards on the transformer options: code compiled without a mask would be called
-    with one. The number of residuals is guarded, and the models skip residuals that are None.
-    """
-    control = control or {}
-    residuals = {name: control.get(name) or [] for name in ("input", "output")}
-    counts = tuple(map(len, residuals.values()))
-    if (form, counts) not in COMPILED_FORMS:  # a form may get a number in two threads, and keeps the first
-        COMPILED_FORMS.setdefault((form, counts), next(FORM_NUMBERS))
-    total = COMPILED_FORMS[form, counts]
-    padded = {name: [*x, *[None] * (total - len(x))] for name, x in residuals.items()}
-    return {**control, **padded}
-
-
 class BlockPatch:
     """Replaces one block: calls the block, or the patch that was there, with an attention that reads the masks.
 
     options: the transformer options of the model call, for a forward of another node that does not pass them on.
+    place: the block's number.
     index: whose keys the attention reads: those of the block that runs.
     read: the blocks whose attention was reached.
     """
@@ -77,6 +50,7 @@ class BlockPatch:
     def __init__(self, mask_rows: tuple[MaskRows, ...], index: int, inner: Callable | None, stream: MaskStream,
                  pattern: ReadPattern, options: dict):
         self.mask_rows = mask_rows
+        self.place = index
         self.index = index
         self.inner = inner
         self.stream = stream
@@ -91,6 +65,8 @@ class BlockPatch:
         self.index = index
 
     def __call__(self, args: dict, extra: dict) -> dict:
+        if not torch.compiler.is_compiling():
+            check_guards(self.stream.get_list_entry(self.place))
         options = args.get("transformer_options")
         original = self.original
         if options is None:

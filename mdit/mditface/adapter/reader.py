@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 
 import comfy.ldm.common_dit
-from comfy.patcher_extension import WrappersMP
-from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
 from ...shared.masks import CONDITIONING_KEY, REPORT_KEY
 from ..attention import MaskRows, ReadPattern, repeat_rows, take_rows
@@ -18,7 +16,8 @@ from ..keys import EntryInputs
 from ..math import patchify
 from ..placements import ON_IMAGE, PLACEMENTS
 from ..reader import ChunkRun, MaskReader
-from .blocks import BlockPatch, JointPatch, count_reads, describe_form, follow_blocks, mark_form
+from .blocks import BlockPatch, JointPatch, count_reads, follow_blocks
+from .compiled import describe_form, get_plain, is_compiled, mark_form
 from .condition import BoundCondition, Condition, ConditionEntry
 from .config import KINDS
 from .families import FAMILIES, MODULATION, Family, find_family, list_family_titles
@@ -110,7 +109,7 @@ class AdapterReader(MaskReader):
 
     def make_stream(self, model) -> MaskStream:
         terms = self.adapter.copies.find(model.current_patcher)
-        return self.family.stream(model.diffusion_model, self.adapter.config, terms, self.weight)
+        return self.family.stream(get_plain(model.diffusion_model), self.adapter.config, terms, self.weight)
 
     def list_prompt_inputs(self, model) -> tuple[str, ...]:
         return self.family.list_prompt_inputs(model.diffusion_model)
@@ -132,7 +131,7 @@ class AdapterReader(MaskReader):
         patches = {name: self.patch(rows, i, inner.get(name), stream, pattern, transformer_options)
                    for i, name in enumerate(stream.names)}
         options = {**transformer_options, "patches_replace": {**replace, "dit": {**inner, **patches}}}
-        if COMPILE_KEY in transformer_options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
+        if is_compiled(executor.class_obj.diffusion_model, transformer_options):
             control = mark_form(control, repr((self.key, describe_form(rows))))
         with follow_blocks(stream, patches):
             out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
