@@ -7,10 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..labelmap import resize_nearest
 from .renders import list_shards, read_shard
 
 FOLDER = "mapped"  # in the folder of the shards
@@ -44,18 +42,27 @@ class MappedRenders:
         return torch.from_numpy(image), torch.from_numpy(self.labels[index, rows, columns].copy())
 
     def get_batch(self, index: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """Whole samples, reduced to `side` pixels: images (B, 3, side, side) and labels (B, side, side), uint8."""
+        """Whole samples, reduced to `side` pixels: images (B, 3, side, side) and labels (B, side, side), uint8.
+
+        A reduced pixel is the mean of those that it covers, a reduced label the one at its center. Raises ValueError
+        for a side that does not divide the samples'.
+        """
         whole = self.labels.shape[1]
-        pairs = [self.crop(i, 0, 0, whole) for i in index.tolist()]
-        images = torch.stack([reduce_image(image, side) for image, _ in pairs])
-        return images, torch.cat([resize_nearest(labels[None], side, side) for _, labels in pairs])
+        if whole % side:
+            raise ValueError(f"size: {side} does not divide the {whole} pixels of the renders: take another size")
+        ratio = whole // side
+        images = np.stack([reduce_image(self.images[i], ratio) for i in index.tolist()])
+        labels = np.stack([self.labels[i, ratio // 2::ratio, ratio // 2::ratio] for i in index.tolist()])
+        return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
 
 
-def reduce_image(image: Tensor, side: int) -> Tensor:
-    """An image (3, S, S) uint8 -> (3, side, side) uint8, each pixel the mean of those that it covers."""
-    if image.shape[-1] == side:
-        return image
-    return F.interpolate(image[None].float(), (side, side), mode="area")[0].round().to(torch.uint8)
+def reduce_image(image: np.ndarray, ratio: int) -> np.ndarray:
+    """An image (S, S, 3) uint8 -> (S / ratio, S / ratio, 3) uint8."""
+    total = np.zeros((image.shape[0] // ratio, image.shape[1] // ratio, 3), np.uint32)
+    for row in range(ratio):
+        for column in range(ratio):
+            total += image[row::ratio, column::ratio]
+    return ((total + ratio ** 2 // 2) // ratio ** 2).astype(np.uint8)
 
 
 def describe_shards(files: list[Path]) -> str:

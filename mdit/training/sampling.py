@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..labelmap import CLASSES, to_image
+from ..labelmap import CLASSES, resize_nearest, to_image
 from ..mditface.attention import ExemplarKeys, MaskRows
 from ..mditface.guidance import SHEET_GUIDANCE, Guidance, add_mask_guidance
 from ..mditface.model import MDiT
@@ -66,7 +66,8 @@ def make_guided_velocity(model: MDiT, encoder: TextEncoder, labels: Tensor, ids:
 
 
 def make_sheet(labels: Tensor, *rows: Tensor, columns: int = 12) -> np.ndarray:
-    """An image (H, W, 3) uint8 of label maps (B, S, S) above each of `rows` of images (B, S, S, 3), all uint8."""
+    """An image (H, W, 3) uint8 of label maps (B, s, s) above each of `rows` of images (B, S, S, 3), all uint8."""
+    labels = resize_nearest(labels, rows[0].shape[1], rows[0].shape[2])
     bands = [(to_image(labels) * 255).round().to(torch.uint8), *rows]
     columns = min(columns, len(labels))
     lines = [np.concatenate(list(band[i:i + columns].numpy()), axis=1)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from mditface.mdit.labelmap import resize_nearest
 from mditface.mdit.datasets.mapped import DIGEST, FOLDER, MappedRenders
 
 
@@ -34,7 +35,9 @@ def test_whole_samples_are_reduced(tmp_path):
     reduced = faces.get_batch(index, 4)
     means = images[[2, 0]].reshape(2, 4, 2, 4, 2, 3).mean((2, 4))
     assert np.abs(reduced[0].permute(0, 2, 3, 1).numpy() - means).max() <= 0.5
-    assert np.isin(reduced[1], labels[[2, 0]]).all() and reduced[1].shape == (2, 4, 4)
+    assert torch.equal(reduced[1], resize_nearest(torch.from_numpy(labels[[2, 0]]), 4, 4))
+    with pytest.raises(ValueError, match="3 does not divide"):
+        faces.get_batch(index, 3)
 
 
 def test_arrays_are_made_once_and_again_after_a_change(tmp_path):

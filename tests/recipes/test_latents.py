@@ -114,10 +114,12 @@ def test_a_stored_modulation_and_more_blocks_are_the_same_function(demo):
                        sample(demo.module.model, demo.module.text_encoder, **given))
 
 
-def test_a_sheet_shows_images(latent_paths):
-    target = DemoTarget(DemoSettings(**DEMO | {"model": LATENT}, **latent_paths))
+def test_a_sheet_shows_images_of_smaller_label_maps(latent_paths, monkeypatch):
+    monkeypatch.setattr("mditface.mdit.recipes.latents.LABEL_SIDE", 16)
+    target = DemoTarget(DemoSettings(**DEMO | {"model": LATENT | {"mask_cells": 8}}, **latent_paths))
     assert target.draw(2).shape == (2, 32, 32, 3)
-    assert target.draw_sheet().dtype == np.uint8
+    assert target.heldout.labels.shape[1:] == (16, 16)
+    assert target.draw_sheet().dtype == np.uint8 and target.measure()["pixel_accuracy"] < 1
 
 
 @pytest.mark.parametrize("changes, message", [

@@ -55,13 +55,14 @@ class CropSettings(Settings):
         room = labels.shape[0] - side
         kind = draws.random()
         chosen = EYES if kind < self.eyes else FEATURES if kind < self.eyes + self.features else []
-        rows, columns = np.nonzero(np.isin(labels, chosen)) if chosen else ((), ())
-        if not len(rows):
+        table = np.zeros(256, bool)
+        table[chosen] = True
+        pixels = np.flatnonzero(table[labels])
+        if not len(pixels):
             return tuple(draws.integers(0, room + 1, 2))
-        middle = draws.integers(len(rows))
+        middle = divmod(int(pixels[draws.integers(len(pixels))]), labels.shape[1])
         shift = draws.integers(-side // 3, side // 3 + 1, 2)
-        corner = np.array([rows[middle], columns[middle]]) - side // 2 + shift
-        return tuple(np.clip(corner, 0, room))
+        return tuple(np.clip(np.array(middle) - side // 2 + shift, 0, room))
 
 
 class AutoencoderSettings(CropSettings):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import comfy.ops
 
-from ...labelmap import CLASSES, PALETTE
+from ...labelmap import CLASSES, PALETTE, resize_nearest
 from ...mditface.attention import MaskRows
 from ...mditface.config import MDiTConfig
 from ...mditface.model import MIN_SIGMA, MDiT
@@ -303,7 +303,9 @@ class DemoTarget:
         if not PARSER_WEIGHTS.is_file():
             return {}
         parser = load_parser()
-        pairs = zip(self.draw(METRIC_COUNT), self.heldout.labels)
+        images = self.draw(METRIC_COUNT)
+        labels = resize_nearest(self.heldout.labels[:METRIC_COUNT], images.shape[1], images.shape[2])
+        pairs = zip(images, labels)
         return average_scores([parser.measure_agreement(image.numpy(), label.numpy()) for image, label in pairs])
 
     def save(self, path: Path, weights: dict[str, Tensor]) -> None:
