@@ -1,6 +1,7 @@
 """The text encoder of SD 2.x as MMFace-DiT reads it (docs/design/mmface-dit.md, section 7)."""
 from __future__ import annotations
 
+import inspect
 import json
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,6 @@ from torch import Tensor
 import comfy.ops
 import comfy.sd
 import comfy.supported_models_base
-import comfy.text_encoders.sd2_clip
 import comfy.utils
 import folder_paths
 from comfy.clip_model import CLIPTextModel
@@ -109,7 +109,8 @@ def read_text_config(weights: dict[str, Tensor], path: str) -> dict:
                          f"{LAYERS} or {LAYERS + 1}: {ADVICE}")
     width = weights[EMBEDDING].shape[1]
     hidden = weights["text_model.encoder.layers.0.mlp.fc1.weight"].shape[0]
-    config = json.loads(Path(comfy.text_encoders.sd2_clip.__file__).with_name("sd2_clip_config.json").read_text())
+    folder = Path(inspect.getfile(SD2ClipHTokenizer)).parent
+    config = json.loads((folder / "sd2_clip_config.json").read_text())
     return config | {"num_hidden_layers": LAYERS, "hidden_size": width, "num_attention_heads": width // HEAD_DIM,
                      "intermediate_size": hidden}
 
