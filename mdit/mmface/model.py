@@ -25,7 +25,7 @@ def compute_flow_time(tau: Tensor, time: str) -> Tensor:
     """
     if time == "exact":
         return LAST_TIME * tau
-    return (LAST_TIME * tau.bfloat16()).float()
+    return (LAST_TIME * tau.to(torch.bfloat16)).float()
 
 
 def compute_rotations(h: int, w: int, text: int, device=None) -> Tensor:
