@@ -1,7 +1,6 @@
 """Files of images and texts as people have them, read by rules that do not depend on a library's defaults."""
 from __future__ import annotations
 
-import codecs
 import glob
 import io
 from pathlib import Path
@@ -16,9 +15,6 @@ SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 PNG_ORIENTATION = (b"eXIf", b"tiff:Orientation")
 BACKGROUND = (255, 255, 255)  # behind transparent pixels
 SRGB = ImageCms.createProfile("sRGB")
-MARKS = (  # the longer marks first: UTF-32's begins like UTF-16's
-    (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"), (codecs.BOM_UTF8, "utf-8-sig"))
 
 
 def inspect_image(file: Path) -> Size:
@@ -121,23 +117,3 @@ def apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
         except (ImageCms.PyCMSError, OSError):
             pass  # a broken profile, or one of another color space: the numbers are sRGB, as browsers read them
     return image.convert("RGB")
-
-
-def decode_text(content: bytes) -> str:
-    """A text file's text: UTF-8, or UTF-16 and UTF-32 with their mark. Raises ValueError for any other encoding."""
-    encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"the text is not {encoding.upper()} (byte {error.start}): save it as UTF-8") from error
-    if "\0" in text:
-        raise ValueError("the text has zero bytes, as UTF-16 without a mark has: save it as UTF-8")
-    return text
-
-
-def read_text(file: Path) -> str:
-    """A file's text. Raises ValueError, naming the file, as `decode_text` does."""
-    try:
-        return decode_text(file.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error

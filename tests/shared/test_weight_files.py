@@ -4,7 +4,7 @@ import torch
 from safetensors.torch import save_file
 
 from mditface.mdit.shared.weight_files import (
-    check_finite, check_layout, read_shapes, read_state_dict, read_weights, strip_wrappers)
+    check_layout, check_numbers, read_shapes, read_state_dict, read_weights, strip_wrappers)
 
 WEIGHTS = {"a.weight": torch.ones(2, 3), "a.bias": torch.ones(2)}
 
@@ -50,7 +50,7 @@ def test_names_that_would_fall_together_stay():
 
 
 @pytest.mark.parametrize("found, message", [([1, 2], "holds a list, not weights"),
-                                            ({"epoch": 3, "step": 4}, "holds no weights")])
+                                            ({"epoch": 3, "step": 4}, "holds no weights with names")])
 def test_files_without_weights_are_refused(tmp_path, found, message):
     with pytest.raises(ValueError, match=f"^name: '.*weights.pt' .*{message}: take the original file"):
         read_state_dict(save(tmp_path / "weights.pt", found), "name")
@@ -78,4 +78,4 @@ def test_long_lists_are_cut():
 
 def test_numbers_that_are_not_finite_are_named():
     with pytest.raises(ValueError, match="name: 'file' holds NaN or infinite numbers in a.bias:"):
-        check_finite(WEIGHTS | {"a.bias": torch.tensor([torch.inf, 0])}, "file", "name")
+        check_numbers(WEIGHTS | {"a.bias": torch.tensor([torch.inf, 0])}, "file", "name")

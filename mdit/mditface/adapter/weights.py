@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 
 from torch import Tensor
 
 from ...shared.parts import load_parts
-from ...shared.weight_files import join_names, name_file, read_weights
+from ...shared.text_files import read_header
+from ...shared.weight_files import check_count, check_numbers, join_names, name_file, read_weights
 from .config import KINDS, METADATA_KEY, PROMPT_POOLED, AdapterConfig
 from .families import FAMILIES, Layer
 from .terms import HALVES, Adapter
@@ -28,20 +28,21 @@ def load_adapter(path: str) -> Adapter:
 
     Raises ValueError, naming the file and what is wrong, for anything else.
     """
-    return load_parts(path, read_adapter, build_adapter)[0]
+    with name_file(path, SOURCE):
+        return load_parts(path, read_adapter, build_adapter)[0]
 
 
 def read_adapter(path: str) -> tuple[AdapterConfig, Terms]:
     weights, metadata = read_weights(path, SOURCE)
-    with name_file(path, SOURCE):
-        if METADATA_KEY in metadata or any(OWN_KEY.fullmatch(key) for key in weights):
-            config, terms = read_own(weights, metadata)
-        elif any(EASYCONTROL_KEY.fullmatch(key) for key in weights):
-            config, terms = read_easycontrol(weights)
-        else:
-            raise ValueError("the file is neither an MDiTFace adapter ('mdit.adapter' in its header) nor an "
-                             "EasyControl condition adapter for FLUX; load an ordinary LoRA with 'Load LoRA'")
-        check_terms(config, terms)
+    if METADATA_KEY in metadata or any(OWN_KEY.fullmatch(key) for key in weights):
+        config, terms = read_own(weights, metadata)
+    elif any(EASYCONTROL_KEY.fullmatch(key) for key in weights):
+        config, terms = read_easycontrol(weights)
+    else:
+        raise ValueError("the file is neither an MDiTFace adapter ('mdit.adapter' in its header) nor an "
+                         "EasyControl condition adapter for FLUX; load an ordinary LoRA with 'Load LoRA'")
+    check_terms(config, terms)
+    check_numbers(weights, path, SOURCE)
     return config, terms
 
 
@@ -52,11 +53,10 @@ def build_adapter(content: tuple[AdapterConfig, Terms], disable_dynamic: bool = 
 def read_header(metadata: dict[str, str]) -> AdapterConfig:
     """Inverse of `AdapterConfig.to_metadata`."""
     try:
-        config = AdapterConfig(**json.loads(metadata[METADATA_KEY]))
+        config = read_header(AdapterConfig, metadata, METADATA_KEY)
         check_family(config)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the file's '{METADATA_KEY}' header is damaged ({error}): use the original file"
-                         ) from error
+    except ValueError as error:
+        raise ValueError(f"the file's '{METADATA_KEY}' header is damaged ({error}): use the original file") from error
     return config
 
 
@@ -101,6 +101,7 @@ def read_easycontrol(weights: dict) -> tuple[AdapterConfig, Terms]:
         terms.setdefault(f"{kind}.{block}.{layer}", {})[half] = weight
         index = KINDS.index(kind)
         depth[index] = max(depth[index], int(block) + 1)
+    check_count(sum(depth), weights, "blocks")
     if missing := sorted(list_easycontrol_layers(depth) - set(terms)):
         raise ValueError(f"the file lacks the layers {join_names(missing)}: it is truncated; download it again")
     first = next(iter(terms.values())).get("down")
