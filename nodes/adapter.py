@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..mdit.mditface.adapter.families import list_model_titles
 from ..mdit.mditface.adapter.reader import apply_adapter
 from ..mdit.mditface.adapter.weights import load_adapter
+from .checks import check_numbers
 from .files import add_folder, check_file, find_file, list_files
 from .types import MDiTAdapter
 
@@ -71,6 +72,7 @@ class ApplyAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, adapter, weight=1.0, condition_size=0) -> io.NodeOutput:
+        check_numbers(weight=weight)
         return io.NodeOutput(apply_adapter(model, adapter, weight, condition_size or None))
 
 

@@ -10,6 +10,7 @@ from ..mdit.pt_dit.cost import report_cost, compute_token_grid
 from ..mdit.pt_dit.schedule import compute_shift, compute_sigmas
 from ..mdit.pt_dit.text import encode
 from ..mdit.pt_dit.vae import load_vae
+from .checks import check_numbers
 from .files import check_file, find_file, list_files
 from .loading import DTYPES
 
@@ -51,7 +52,8 @@ class LoadPTDiT(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name, weight_dtype="default") -> io.NodeOutput:
-        return io.NodeOutput(host.load_pt_dit(find_file(model_name, host.SOURCE, MODELS), DTYPES[weight_dtype]))
+        path = find_file(model_name, host.SOURCE, MODELS, endings=ENDINGS)
+        return io.NodeOutput(host.load_pt_dit(path, DTYPES[weight_dtype]))
 
 
 class LoadPTDiTVAE(io.ComfyNode):
@@ -77,7 +79,7 @@ class LoadPTDiTVAE(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae_name) -> io.NodeOutput:
-        return io.NodeOutput(load_vae(find_file(vae_name, "vae_name", VAES)))
+        return io.NodeOutput(load_vae(find_file(vae_name, "vae_name", VAES, endings=ENDINGS)))
 
 
 class PTDiTText(io.ComfyNode):
@@ -191,6 +193,7 @@ class PTDiTSigmas(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, steps, denoise=1.0) -> io.NodeOutput:
+        check_numbers(denoise=denoise)
         host.get_config(model)
         shift = model.get_model_object("model_sampling").shift
         return io.NodeOutput(compute_sigmas(shift, int(steps / denoise))[-(steps + 1):])

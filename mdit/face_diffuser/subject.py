@@ -124,7 +124,8 @@ def read_config(weights: dict[str, Tensor]) -> dict:
     layers = {key.split(".")[4] for key in weights if key.startswith(f"{model}encoder.layers.")}
     check_count(len(layers), weights, "layers of the image encoder")
     width = read_shape(weights, f"{embeddings}class_embedding", 1)[0]
+    projection = read_shape(weights, "image_encoder.visual_projection.weight", 2)[0]
     return {"model_type": "clip_vision_model", "num_channels": 3, "hidden_act": "quick_gelu", "hidden_size": width,
             "num_attention_heads": width // HEAD, "num_hidden_layers": len(layers), "patch_size": patch,
-            "image_size": grid * patch, "projection_dim": read_shape(weights, "image_encoder.visual_projection.weight", 2)[0],
+            "image_size": grid * patch, "projection_dim": projection,
             "intermediate_size": read_shape(weights, f"{model}encoder.layers.0.mlp.fc1.weight", 2)[0]}

@@ -17,7 +17,7 @@ import comfy.sd
 
 from ..shared.base_model import check_detected, make_patcher
 from ..shared.parts import load_parts
-from ..shared.weight_files import check_layout, check_numbers, join_names, name_file, read_shapes, read_state_dict
+from ..shared.weight_files import check_layout, check_finite, join_names, name_file, read_shapes, read_state_dict
 from .subject import FaceDiffuserSubject, SubjectEncoder, read_config
 
 SOURCE = "weights_name"
@@ -64,7 +64,7 @@ def load_face_diffuser(path: str, dtype: torch.dtype | None = None,
 def read_file(path: str) -> FileContent:
     weights = read_state_dict(path, SOURCE)
     parts = split_parts(weights)
-    check_numbers({key: weights[key] for key in weights if key.startswith(MODEL_PARTS)}, path, SOURCE)
+    check_finite({key: weights[key] for key in weights if key.startswith(MODEL_PARTS)}, path, SOURCE)
     return FileContent(path, parts)
 
 

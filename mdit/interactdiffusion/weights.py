@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 import comfy.model_management
@@ -21,7 +20,8 @@ import comfy.utils
 from ..shared.base_model import check_detected, make_patcher
 from ..shared.parts import DeviceCopies, load_parts
 from ..shared.weight_files import (
-    check_count, check_layout, check_numbers, list_weights, name_file, read_shape, read_shapes, read_tensors, strip_wrappers)
+    check_count, check_layout, check_finite, list_weights, name_file, read_shape, read_shapes, read_tensors,
+    strip_wrappers)
 from .model import COORDINATES, HEADS, InteractDiffusion, InteractDiffusionSizes
 
 SOURCE = "weights_name"
@@ -89,7 +89,7 @@ def load_interactdiffusion(path: str, embeddings: list[str] | None = None) -> In
 def read_file(path: str) -> FileContent:
     found, _ = read_tensors(path, SOURCE)
     plugin, base = split_plugin(strip_wrappers(list_weights(flatten_checkpoint(found), path, SOURCE)))
-    check_numbers(base, path, SOURCE)
+    check_finite(base, path, SOURCE)
     return FileContent(path, plugin, base)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..labelmap import CLASSES, find_class
 from ..shared.text_files import build_config, parse_object, read_text
-from ..shared.weight_files import check_count, check_numbers, check_total
+from ..shared.weight_files import check_count, check_finite, check_total
 
 SOURCE = "parser_name"
 
@@ -67,7 +67,7 @@ class Segformer(nn.Module):
         if wrong:
             raise ValueError(f"the weights do not fit the network that its config.json describes, for example "
                              f"{wrong[0]}. Download both files again")
-        check_numbers(weights, str(path), SOURCE)
+        check_finite(weights, str(path), SOURCE)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(pixel_values=x).logits

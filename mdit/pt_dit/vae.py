@@ -16,7 +16,7 @@ from comfy.ldm.models.autoencoder import AutoencoderKL
 
 from ..shared.parts import load_parts
 from ..shared.weight_files import (
-    check_count, check_numbers, check_shapes, name_file, read_shape, read_shapes, read_state_dict)
+    check_count, check_finite, check_shapes, name_file, read_shape, read_shapes, read_state_dict)
 
 VAE_SOURCE = "vae_name"
 VAE_MARKS = ("decoder.conv_in.conv.weight", "encoder.conv_in.weight", "post_quant_conv.conv.weight")
@@ -71,7 +71,7 @@ def read_vae(path: str) -> dict[str, Tensor]:
         flat = collapse_time({name: torch.empty(weight.shape) for name, weight in weights.items()})
         shapes = read_shapes(AutoencoderKL(**read_params(flat)))
     check_shapes(flat, shapes, path, VAE_SOURCE, allow_unknown=True)
-    check_numbers({name: weights[name] for name in weights if name.startswith(PREFIXES)}, path, VAE_SOURCE)
+    check_finite({name: weights[name] for name in weights if name.startswith(PREFIXES)}, path, VAE_SOURCE)
     return weights
 
 

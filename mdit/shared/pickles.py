@@ -59,6 +59,6 @@ def take(depths: list[int], marks: list[int], step: pickletools.OpcodeInfo) -> l
 
 
 def check_old_pickles(stream: BinaryIO) -> None:
-    """`check_pickle` for a file of torch before 1.6, in which pickles follow one another; the last holds the weights."""
+    """`check_pickle` for a file of torch before 1.6: pickles that follow one another, the last with the weights."""
     for _ in itertools.repeat(None, PICKLES_BEFORE + 1):
         check_pickle(stream)

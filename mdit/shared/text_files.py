@@ -122,7 +122,8 @@ def convert(value: Any, hint: Any, name: str) -> Any:
         of = typing.get_args(hint)[1]
         return {key: convert(item, of, name) for key, item in value.items()}
     if not fits(value, hint):
-        raise ValueError(f"{name} is {shorten(value)}, must be {getattr(hint, '__name__', hint)}: use the original file")
+        wanted = getattr(hint, "__name__", hint)
+        raise ValueError(f"{name} is {shorten(value)}, must be {wanted}: use the original file")
     return value
 
 

@@ -15,7 +15,7 @@ from .text_files import Refused, shorten
 
 CONTAINERS = ("model", "state_dict")  # keys under which trainers save the weights
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module"}  # parts of names that torch's wrappers of a network add
-COUNTERS = ("num_batches_tracked", "position_ids", "num_updates")  # what ends the names of weights that are whole numbers
+COUNTERS = ("num_batches_tracked", "position_ids", "num_updates")  # ends of names of whole numbers
 MOST_BLOCKS = 256  # of a network; published ones have up to 57
 
 
@@ -120,7 +120,7 @@ def take_out(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def read_shape(weights: Mapping[str, Tensor], name: str, dims: int) -> torch.Size:
-    """The shape of a weight, for sizes. Raises ValueError unless it is there, with `dims` dimensions, none of them 0."""
+    """The shape of a weight, for sizes. Raises ValueError unless it has `dims` dimensions, none of them 0."""
     if name not in weights:
         raise ValueError(f"it lacks {name}: it is cut, renamed or of another model; take the original file")
     shape = weights[name].shape
@@ -153,9 +153,9 @@ def read_shapes(module: nn.Module) -> dict[str, torch.Size]:
 
 def check_layout(weights: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], path: str, source: str, *,
                  allow_unknown: bool = False):
-    """`check_shapes`, then `check_numbers` of the weights that `shapes` names."""
+    """`check_shapes`, then `check_finite` of the weights that `shapes` names."""
     check_shapes(weights, shapes, path, source, allow_unknown=allow_unknown)
-    check_numbers({name: weights[name] for name in shapes}, path, source)
+    check_finite({name: weights[name] for name in shapes}, path, source)
 
 
 def check_shapes(weights: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], path: str, source: str, *,
@@ -174,7 +174,7 @@ def check_shapes(weights: Mapping[str, Tensor], shapes: Mapping[str, Sequence[in
                          "another model: take the original file")
 
 
-def check_numbers(weights: Mapping[str, Tensor], path: str, source: str):
+def check_finite(weights: Mapping[str, Tensor], path: str, source: str):
     """Raises ValueError where a weight is NaN or infinite, or of whole numbers that only COUNTERS have.
 
     To be called with weights of known shapes, as it reads them all.

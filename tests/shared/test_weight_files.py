@@ -4,7 +4,7 @@ import torch
 from safetensors.torch import save_file
 
 from mditface.mdit.shared.weight_files import (
-    check_layout, check_numbers, read_shapes, read_state_dict, read_weights, strip_wrappers)
+    check_layout, check_finite, read_shapes, read_state_dict, read_weights, strip_wrappers)
 
 WEIGHTS = {"a.weight": torch.ones(2, 3), "a.bias": torch.ones(2)}
 
@@ -78,4 +78,4 @@ def test_long_lists_are_cut():
 
 def test_numbers_that_are_not_finite_are_named():
     with pytest.raises(ValueError, match="name: 'file' holds NaN or infinite numbers in a.bias:"):
-        check_numbers(WEIGHTS | {"a.bias": torch.tensor([torch.inf, 0])}, "file", "name")
+        check_finite(WEIGHTS | {"a.bias": torch.tensor([torch.inf, 0])}, "file", "name")

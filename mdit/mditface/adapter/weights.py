@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...shared.parts import load_parts
 from ...shared.text_files import read_header
-from ...shared.weight_files import check_count, check_numbers, join_names, name_file, read_weights
+from ...shared.weight_files import check_count, check_finite, join_names, name_file, read_weights
 from .config import KINDS, METADATA_KEY, PROMPT_POOLED, AdapterConfig
 from .families import FAMILIES, Layer
 from .terms import HALVES, Adapter
@@ -42,7 +42,7 @@ def read_adapter(path: str) -> tuple[AdapterConfig, Terms]:
         raise ValueError("the file is neither an MDiTFace adapter ('mdit.adapter' in its header) nor an "
                          "EasyControl condition adapter for FLUX; load an ordinary LoRA with 'Load LoRA'")
     check_terms(config, terms)
-    check_numbers(weights, path, SOURCE)
+    check_finite(weights, path, SOURCE)
     return config, terms
 
 
@@ -50,7 +50,7 @@ def build_adapter(content: tuple[AdapterConfig, Terms], disable_dynamic: bool = 
     return Adapter(*content, disable_dynamic)
 
 
-def read_header(metadata: dict[str, str]) -> AdapterConfig:
+def read_adapter_config(metadata: dict[str, str]) -> AdapterConfig:
     """Inverse of `AdapterConfig.to_metadata`."""
     try:
         config = read_header(AdapterConfig, metadata, METADATA_KEY)
@@ -73,7 +73,7 @@ def read_own(weights: dict, metadata: dict) -> tuple[AdapterConfig, Terms]:
     if METADATA_KEY not in metadata:
         raise ValueError(f"the file has the keys of an MDiTFace adapter but no '{METADATA_KEY}' in its header: it was "
                          "converted by a tool that drops the header; use the original file")
-    config = read_header(metadata)
+    config = read_adapter_config(metadata)
     family = FAMILIES[config.family]
     terms: Terms = {}
     for key, weight in weights.items():
