@@ -9,7 +9,6 @@ import signal
 import sys
 import sysconfig
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from typing import NamedTuple
 PROCESSOR_SECONDS = 2.0
 MEGABYTES = 500
 WALL_SECONDS = 60  # of a process that waits for something; busy machines need some
+REFUSALS = (ValueError, FileNotFoundError)
 SPARE = 3 * 2 ** 30  # bytes of address space beyond what the process has: a bomb ends there
 ROOT = Path(__file__).absolute().parents[2]
 FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.remove", "os.rename", "os.mkdir",
@@ -44,7 +44,7 @@ class Outcome(NamedTuple):
             return f"took {self.seconds:.1f} s of processor time"
         if self.megabytes > MEGABYTES:
             return f"took {self.megabytes:.0f} MB"
-        if self.error not in (None, "ValueError", "FileNotFoundError"):
+        if self.error and self.error not in (kind.__name__ for kind in REFUSALS):
             return f"raised {self.error}"
         if self.error and (name not in self.message or "allocate memory" in self.message):
             return "does not name the file, or ran out of memory"
@@ -104,7 +104,8 @@ def run(call: Callable[[], object]) -> tuple[str | None, str]:
         call()
     except BaseException as error:
         told = "allocate memory" if ran_out(error) else ""
-        return type(error).__name__, f"{error} {told}"[:2000] or traceback.format_exc()[-2000:]
+        kind = next((kind for kind in REFUSALS if isinstance(error, kind)), type(error))
+        return kind.__name__, f"{str(error)[:2000]} {told}"
     return None, ""
 
 

@@ -39,7 +39,7 @@ def change_place(rng: random.Random, root: list) -> None:
     elif change == 1 and isinstance(inside[key], dict):
         inside[key][rng.choice(TEXTS)] = draw_value(rng)
     elif change == 2 and isinstance(inside[key], list):
-        inside[key] = inside[key] * rng.choice((2, 3, 100))
+        inside[key] = inside[key] * rng.choice((2, 3, 10))
     else:
         inside[key] = draw_value(rng)
 

@@ -13,6 +13,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 DEEP_GRAY = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 PNG_ORIENTATION = (b"eXIf", b"tiff:Orientation")
+MOST_PIXELS = 2 ** 26
 BACKGROUND = (255, 255, 255)  # behind transparent pixels
 SRGB = ImageCms.createProfile("sRGB")
 
@@ -28,7 +29,7 @@ def inspect_image(file: Path) -> Size:
     try:
         with Image.open(file) as image:
             width, height = image.size
-            check_frames(image)
+            check_picture(image)
             if image.format == "PNG":
                 image.verify()
             else:
@@ -63,8 +64,14 @@ def describe_missing(file: Path) -> str:
     return f"{file} is missing"
 
 
-def check_frames(image: Image.Image) -> None:
-    """Raises ValueError for an animation. The further images in a phone's JPEG (MPO) are no frames."""
+def check_picture(image: Image.Image) -> None:
+    """Raises ValueError for an animation, and for a picture whose decoding would take gigabytes.
+
+    The further images in a phone's JPEG (MPO) are no frames.
+    """
+    width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"it has {width} x {height} pixels, at most {MOST_PIXELS} are read: save it smaller")
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
         raise ValueError(f"it has {frames} frames or pages: save one of them as an image of its own")
@@ -82,7 +89,7 @@ def open_rgb(file: Path | io.BytesIO) -> Image.Image:
     not fit the image is left out. Raises ValueError for an animation.
     """
     with open_image(file) as image:
-        check_frames(image)
+        check_picture(image)
         profile = image.info.get("icc_profile")
         upright = ImageOps.exif_transpose(image)
     return apply_profile(flatten(upright), profile)

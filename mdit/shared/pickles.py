@@ -5,13 +5,14 @@ import itertools
 import pickletools
 from typing import BinaryIO
 
-from .text_files import Refused
+from .text_files import Refused, shorten
 
 MOST_STEPS = 500_000  # a model of 2,000 tensors with the state of its optimizer takes 250,000
 DEEPEST = 8  # tuples in tuples: a tensor has two
 PICKLES_BEFORE = 3  # in a file of torch before 1.6: a magic number, a version, and sizes of types
 PUTS = ("BINPUT", "LONG_BINPUT")
 GETS = ("BINGET", "LONG_BINGET")
+GROWING = ("bytearray", "Tensor")  # ends of names that make an object of any size out of a number
 STEPS = {  # that torch's restricted loader knows; the others let a pickle's stack run out of step with ours
     *PUTS, *GETS, "PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1",
     "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING", "BINPERSID", "GLOBAL", "NEWOBJ", "REDUCE", "BUILD", "APPEND",
@@ -32,6 +33,8 @@ def check_pickle(stream: BinaryIO) -> None:
         steps += 1
         if step.name not in STEPS or steps > MOST_STEPS:
             raise Refused(f"it has a step {step.name} or more than {MOST_STEPS} of them: take the original file")
+        if step.name == "GLOBAL" and argument.endswith(GROWING):
+            raise Refused(f"it makes objects of any size ({shorten(argument)}): take the original file")
         if step.name == "MARK":
             marks.append(len(depths))
         elif step.name in PUTS:

@@ -72,6 +72,7 @@ REFUSED = {
     "deep": (saved({"state_dict": {**GOOD, 5: torch.ones(1)}}), "no weights with names"),
     "tuples": (nested_tuples, "tuples in tuples"),
     "steps": (long_pickle, "more than 500000"),
+    "large object": (saved({**GOOD, "b": bytearray(3)}), "objects of any size"),
     "folder": (os.mkdir, "not a file"),
     "pipe": (os.mkfifo, "not a file"),
     "device": (lambda path: path.symlink_to("/dev/zero"), "not a file"),
