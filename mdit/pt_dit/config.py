@@ -20,7 +20,7 @@ LARGEST_SAMPLE = 127  # from 128 on, positions are interpolated and the size is 
 MARKS = ("transformer_blocks.0.proxy_attn1.to_q.weight", "pos_embed.proj.weight")
 SAVED_KEY = "pt_dit_config"
 POSITIONS = ("reference", "rowcol")
-LONGEST_WINDOW = 256  # tokens along a side
+LONGEST_WINDOW = 1024  # tokens along a side: all of the largest image
 
 
 @dataclass(frozen=True)
