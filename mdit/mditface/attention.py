@@ -306,7 +306,9 @@ def as_bias(attn_mask: Tensor | None, q: Tensor) -> Tensor | None:
 
 
 def repeat_rows(x: Tensor, batch: int) -> Tensor:
-    """Repeats the b rows of x cyclically to `batch` rows, without a copy where b is 1."""
+    """Repeats the b rows of x cyclically to `batch` rows, without a copy where b is 1 or `batch`."""
+    if x.shape[0] == batch:
+        return x
     if x.shape[0] == 1:
         return x.expand((batch,) + x.shape[1:])
     return x.repeat((batch // x.shape[0],) + (1,) * (x.ndim - 1))

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from mditface.mdit.mditface import host
-from mditface.mdit.mditface.cache import REPORT_KEY, RunReport, StaticMaskCache, StaticStore
+from mditface.mdit.mditface.cache import RunReport, StaticMaskCache, StaticStore
 from mditface.mdit.mditface.keys import Identity, identify
 from mditface.mdit.mditface.mask import BoundExemplar, BoundMask
 from mditface.mdit.mditface.reader import OPTIONS_KEY, CacheOptions, MaskReader
 from mditface.mdit.mditface.tokens import MaskTokens
+from mditface.mdit.shared.masks import REPORT_KEY
 from mditface.tests.mditface import tiny
 from mditface.tests.mditface.runs import CPU, masked, reservations, run, with_bypass_lora
 from mditface.tests.mditface.test_exemplar import READING, exemplified

@@ -3,12 +3,14 @@ from __future__ import annotations
 
 import itertools
 import re
+from functools import partial
 
 from torch import Tensor
 
 from ...shared.parts import load_parts
 from ...shared.text_files import read_header
 from ...shared.weight_files import check_count, check_finite, join_names, name_file, read_weights
+from .condition_lora import read_condition_lora
 from .config import KINDS, METADATA_KEY, PROMPT_POOLED, AdapterConfig
 from .families import FAMILIES, Layer
 from .terms import HALVES, Adapter
@@ -30,6 +32,18 @@ def load_adapter(path: str) -> Adapter:
     """
     with name_file(path, SOURCE):
         return load_parts(path, read_adapter, build_adapter)[0]
+
+
+def load_condition_adapter(path: str, source: str) -> Adapter:
+    """Loads a condition LoRA of the joint stream, which the node's input `source` names. Raises ValueError for others.
+    """
+    with name_file(path, source):
+        return load_parts(path, partial(read_condition_adapter, source=source), build_adapter)[0]
+
+
+def read_condition_adapter(path: str, source: str) -> tuple[AdapterConfig, Terms]:
+    weights, _ = read_weights(path, source)
+    return read_condition_lora(weights, path, source)
 
 
 def read_adapter(path: str) -> tuple[AdapterConfig, Terms]:
