@@ -26,9 +26,10 @@ class LoadAdapter(io.ComfyNode):
             node_id="MDiT_LoadAdapter",
             display_name="Load MDiT Adapter",
             category="MDiTFace",
-            description=f"Loads a mask adapter for {list_model_titles()}: a file in the format of this pack, or an "
-                        "EasyControl condition adapter for FLUX. The format is detected from the file.",
-            search_aliases=["EasyControl", "mask adapter", "mask lora", "load adapter"],
+            description=f"Loads a mask adapter for {list_model_titles()}: a file in the format of this pack, or a "
+                        "condition adapter of EasyControl or OminiControl for FLUX. The format is detected from the "
+                        "file.",
+            search_aliases=["EasyControl", "OminiControl", "mask adapter", "mask lora", "load adapter"],
             inputs=[
                 io.Combo.Input("adapter_name", options=list_files(*FOLDERS),
                                tooltip="Safetensors file in models/mdit_adapters, output/mdit_adapters or "

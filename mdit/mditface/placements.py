@@ -28,6 +28,13 @@ def pad(picture: Image.Image, side: int, _: int) -> np.ndarray:
     return square
 
 
+def crop(picture: Image.Image, side: int, _: int) -> np.ndarray:
+    """The largest square in the middle of the picture."""
+    shortest = min(picture.size)
+    x, y = ((length - shortest) // 2 for length in picture.size)
+    return resize(picture.crop((x, y, x + shortest, y + shortest)), side, side)
+
+
 class Placement(NamedTuple):
     """One placement, with the sentence that tooltips show.
 
@@ -46,6 +53,10 @@ PLACEMENTS = {
     ON_IMAGE: Placement("the picture is stretched over the image, which follows its edges, depth, pose or sketch"),
     "EasyControl subject, 64 rows down": Placement(
         "the picture shows the subject of EasyControl's subject.safetensors", pad, (64, 0)),
+    "OminiControl subject, 32 columns right": Placement(
+        "the picture shows the subject of OminiControl's subject_512.safetensors", crop, (0, 32)),
+    "OminiControl subject, 32 columns left": Placement(
+        "the same for subject_1024_beta.safetensors and what OminiControl's code trains", crop, (0, -32)),
 }
 
 

@@ -119,6 +119,28 @@ def easycontrol(seed: int = 0, rank: int = 2) -> dict[str, Tensor]:
     return weights
 
 
+def ominicontrol(seed: int = 0, rank: int = 2) -> dict[str, Tensor]:
+    """The keys of a published OminiControl LoRA."""
+    generator = torch.Generator().manual_seed(seed)
+    width = FLUX["hidden_size"]
+    attention = {f"attn.to_{part}": (width, width) for part in "qkv"}
+    layers = {
+        "transformer_blocks": (FLUX["depth"], attention | {
+            "norm1.linear": (width, 6 * width), "attn.to_out.0": (width, width), "ff.net.2": (4 * width, width)}),
+        "single_transformer_blocks": (FLUX["depth_single_blocks"], attention | {
+            "norm.linear": (width, 3 * width), "proj_mlp": (width, 4 * width), "proj_out": (5 * width, width)}),
+    }
+    sizes = {"x_embedder": (64, width)}
+    for blocks, (count, inner) in layers.items():
+        sizes |= {f"{blocks}.{i}.{layer}": size for i in range(count) for layer, size in inner.items()}
+    weights = {}
+    for module, (n_in, n_out) in sizes.items():
+        name = f"transformer.{module}"
+        weights[f"{name}.lora_A.weight"] = torch.randn(rank, n_in, generator=generator) * n_in ** -0.5
+        weights[f"{name}.lora_B.weight"] = torch.randn(n_out, rank, generator=generator) * 0.4
+    return weights
+
+
 class AveragingVAE:
     """Encodes pictures (b, H, W, 3) to (b, 16, H / 8, W / 8) without weights: averages, projected."""
 
@@ -180,3 +202,8 @@ def case(family: str, base: ModelPatcher, folder, seed: int = 0, **changes) -> C
 def easycontrol_case(base: ModelPatcher, folder) -> Case:
     weights = easycontrol()
     return Case("flux", base, write(folder / "easycontrol.safetensors", weights), weights, CONDITION)
+
+
+def ominicontrol_case(base: ModelPatcher, folder, condition: int | None = None) -> Case:
+    weights = ominicontrol()
+    return Case("flux", base, write(folder / "ominicontrol.safetensors", weights), weights, condition)

@@ -29,7 +29,15 @@ FLUX_LAYERS = {"qkv": "img_attn.qkv", "proj": "img_attn.proj", "fc1": "img_mlp.0
                "mod": "img_mod.lin", "linear1": "linear1", "linear2": "linear2"}
 
 
-SHIFTS = {"EasyControl subject, 64 rows down": (64, 0)}
+DIFFUSERS_LAYERS = {
+    "norm1.linear": "img_mod.lin", "attn.to_q": "img_attn.qkv", "attn.to_k": "img_attn.qkv",
+    "attn.to_v": "img_attn.qkv", "attn.to_out.0": "img_attn.proj", "ff.net.2": "img_mlp.2",
+}
+DIFFUSERS_SINGLE_LAYERS = {"norm.linear": "modulation.lin", "attn.to_q": "linear1", "attn.to_k": "linear1",
+                           "attn.to_v": "linear1", "proj_mlp": "linear1", "proj_out": "linear2"}
+FIRST_ROWS = {"attn.to_k": 1, "attn.to_v": 2, "proj_mlp": 3}  # in widths
+SHIFTS = {"EasyControl subject, 64 rows down": (64, 0), "OminiControl subject, 32 columns right": (0, 32),
+          "OminiControl subject, 32 columns left": (0, -32)}
 
 
 class Stream(NamedTuple):
@@ -95,6 +103,14 @@ def add_terms(case: Case, net: torch.nn.Module, weight: float):
     """W + weight * alpha / rank * B A."""
     config = case.adapter.config
     for name, down in case.weights.items():
+        diffusers = re.fullmatch(r"transformer\.(?:(single_)?transformer_blocks\.(\d+)\.)?(.+)\.lora_A\.weight", name)
+        if diffusers:
+            delta = weight * case.weights[name.replace("lora_A", "lora_B")] @ down
+            if diffusers[3] == "x_embedder":
+                net.img_in.weight.data += delta
+            else:
+                add_diffusers(net, delta, *diffusers.groups())
+            continue
         if ".down" not in name:
             continue
         delta = weight * config.alpha / config.rank * case.weights[name.replace(".down", ".up")] @ down
@@ -109,6 +125,13 @@ def add_terms(case: Case, net: torch.nn.Module, weight: float):
         else:
             block, path = net.joint_blocks[int(i)].x_block, SD3_LAYERS[layer]
         comfy.utils.get_attr(block, path).weight.data += delta
+
+
+def add_diffusers(net: torch.nn.Module, delta: Tensor, single: str | None, i: str, part: str):
+    """The term of a layer in diffusers' names, which may be some rows of the host's layer."""
+    blocks, layers = (net.single_blocks, DIFFUSERS_SINGLE_LAYERS) if single else (net.double_blocks, DIFFUSERS_LAYERS)
+    first = FIRST_ROWS.get(part, 0) * net.hidden_size
+    comfy.utils.get_attr(blocks[int(i)], layers[part]).weight.data[first:first + len(delta)] += delta
 
 
 def add_easycontrol(net: torch.nn.Module, delta: Tensor, single: str | None, i: str, part: str):
@@ -157,9 +180,9 @@ def flux(plain, masks, x, t, context, values, attend, after) -> Tensor:
     txt, states, rotations = plain.txt_in(context), [plain.img_in(img)], [plain.pe_embedder(ids)]
     y, guidance = values["pooled_output"].expand(len(x), -1), torch.full((len(x),), values.get("guidance", 3.5))
     vecs = [vector(plain, t, guidance, y)]
-    for case, _, latent, shift in masks:
+    for case, net, latent, shift in masks:
         msk, mask_ids = plain.process_img(latent)
-        states.append(plain.img_in(msk))
+        states.append(net.img_in(msk))
         stretch = (1 + ids[0, -1]) / (1 + mask_ids[0, -1])  # the grids' sizes in tokens
         places = mask_ids + torch.tensor([0, *shift]) if shift else mask_ids * stretch
         rotations.append(plain.pe_embedder(places))

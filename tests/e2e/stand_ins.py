@@ -64,6 +64,7 @@ def write_adapters(server: Server) -> None:
         server.save_weights("diffusion_models", f"stand-in-{family}", bases.published(family))
     for name in ("seg", "canny"):
         server.save_weights("mdit_adapters", name, bases.easycontrol())
+    server.save_weights("mdit_adapters", "coloring", bases.ominicontrol())
     config = bases.config("sd3")
     server.save_weights("mdit_adapters", "your_sd35_adapter", bases.terms("sd3", config, 0), config.to_metadata())
 

@@ -43,6 +43,7 @@ def files(weights_file, adapter_file):
     """(base, adapter) of each kind; EasyControl's stands in the folder `loras`, where people may have put it."""
     flux, sd3 = (weights_file("diffusion_models", f"tiny-{name}", bases.published(name)) for name in ("flux", "sd3"))
     return {"easycontrol": (flux, weights_file("loras", "easycontrol", bases.easycontrol())),
+            "ominicontrol": (flux, weights_file("loras", "ominicontrol", bases.ominicontrol())),
             "sd3": (sd3, adapter_file("own-sd3", "sd3")), "flux": (flux, adapter_file("own-flux", "flux"))}
 
 
@@ -52,9 +53,14 @@ def graph(files, label_map_file):
     label_map = label_map_file("adapted", 64, 64)
 
     def make(kind, **changes):
-        size = bases.CONDITION if kind == "easycontrol" else 0
+        size = bases.CONDITION if kind == "easycontrol" or placed_beside(changes) else 0
         return adapted(*files[kind], label_map, condition_size=size, **changes)
     return make
+
+
+def placed_beside(nodes: dict) -> bool:
+    """Whether a mask of the graph's changes is a subject, which small tests fit to a small square."""
+    return any("subject" in made["inputs"].get("placement", "") for made in nodes.values() if isinstance(made, dict))
 
 
 def pixels(server, graph) -> tuple[np.ndarray, dict]:
@@ -108,7 +114,8 @@ def test_the_stock_sampler_makes_the_same_picture(server, graph, kind):
 
 
 @pytest.mark.parametrize("kind, placement", [("easycontrol", "on the image"), ("easycontrol", SUBJECT),
-                                             ("sd3", "on the image")])
+                                             ("sd3", "on the image"), ("ominicontrol", "on the image"),
+                                             ("ominicontrol", "OminiControl subject, 32 columns right")])
 def test_a_picture_is_read_once_and_changes_the_image(server, graph, kind, placement):
     def read(source: str, **changes) -> tuple[np.ndarray, str]:
         image, entry = pixels(server, graph(kind, mask=picture(source, placement=placement), edges=edges, **changes))
@@ -170,6 +177,11 @@ def test_a_file_that_is_no_adapter(weights_file, graph, refused):
     name = weights_file("loras", "plain", {"lora_unet_blocks_0.lora_up.weight": torch.zeros(4, 4)})
     refused(graph("sd3", adapter=node("MDiT_LoadAdapter", adapter_name=name)), "adapter", "adapter_name: ", name,
             "neither an MDiTFace adapter", "'Load LoRA'")
+    half = {key: weight for key, weight in bases.ominicontrol().items() if "single" not in key}
+    del half["transformer.x_embedder.lora_A.weight"]
+    name = weights_file("loras", "half", half)
+    refused(graph("sd3", adapter=node("MDiT_LoadAdapter", adapter_name=name)), "adapter", "adapter_name: ", name,
+            "lacks terms for", "'Load LoRA'")
 
 
 def test_a_model_without_an_adapter(graph, refused):

@@ -72,10 +72,10 @@ def list_modules(depth: tuple[int, int]) -> dict[str, str]:
 
 def check_modules(weights: dict[str, Tensor], path: str, source: str):
     """Raises ValueError for a LoRA of other modules, such as an ordinary one."""
-    found = {key.removesuffix(".lora_A.weight").removesuffix(".lora_B.weight") for key in weights}
-    expected = {f"transformer.{module}" for module in list_modules(measure_depth(weights)).values()}
+    found = set(weights)
+    modules = list_modules(measure_depth(weights)).values()
+    expected = {f"transformer.{module}.lora_{half}.weight" for module, half in itertools.product(modules, "AB")}
     problems = {"lacks terms for": sorted(expected - found), "has others for": sorted(found - expected)}
     if texts := [f"{what} {join_names(names)}" for what, names in problems.items() if names]:
         raise ValueError(f"{source}: '{path}' is no condition LoRA of the joint stream: it {' and '.join(texts)}. Load "
-                         "an ordinary LoRA with 'Load LoRA', and take the published pytorch_lora_weights.safetensors "
-                         "here")
+                         "an ordinary LoRA with 'Load LoRA', and take the file as its authors published it here")

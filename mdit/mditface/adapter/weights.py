@@ -1,4 +1,4 @@
-"""Adapter files: our own format and EasyControl's (docs/design/adapters.md, sections 5.2 and 5.5)."""
+"""Adapter files: our own format, EasyControl's and OminiControl's (docs/design/adapters.md, sections 5.2, 5.5, 5.7)."""
 from __future__ import annotations
 
 import itertools
@@ -10,7 +10,7 @@ from torch import Tensor
 from ...shared.parts import load_parts
 from ...shared.text_files import read_header
 from ...shared.weight_files import check_count, check_finite, join_names, name_file, read_weights
-from .condition_lora import read_condition_lora
+from .condition_lora import KEY, read_condition_lora
 from .config import KINDS, METADATA_KEY, PROMPT_POOLED, AdapterConfig
 from .families import FAMILIES, Layer
 from .terms import HALVES, Adapter
@@ -26,7 +26,7 @@ Terms = dict[str, dict[str, Tensor]]  # by block and layer: down (rank, inputs) 
 
 
 def load_adapter(path: str) -> Adapter:
-    """Loads a file of our own format or a condition adapter of EasyControl for FLUX.
+    """Loads a file of our own format, or a condition adapter of EasyControl or OminiControl for FLUX.
 
     Raises ValueError, naming the file and what is wrong, for anything else.
     """
@@ -48,13 +48,15 @@ def read_condition_adapter(path: str, source: str) -> tuple[AdapterConfig, Terms
 
 def read_adapter(path: str) -> tuple[AdapterConfig, Terms]:
     weights, metadata = read_weights(path, SOURCE)
+    if any(KEY.fullmatch(key) for key in weights):
+        return read_condition_lora(weights, path, SOURCE)
     if METADATA_KEY in metadata or any(OWN_KEY.fullmatch(key) for key in weights):
         config, terms = read_own(weights, metadata)
     elif any(EASYCONTROL_KEY.fullmatch(key) for key in weights):
         config, terms = read_easycontrol(weights)
     else:
-        raise ValueError("the file is neither an MDiTFace adapter ('mdit.adapter' in its header) nor an "
-                         "EasyControl condition adapter for FLUX; load an ordinary LoRA with 'Load LoRA'")
+        raise ValueError("the file is neither an MDiTFace adapter ('mdit.adapter' in its header) nor a condition "
+                         "adapter of EasyControl or OminiControl for FLUX; load an ordinary LoRA with 'Load LoRA'")
     check_terms(config, terms)
     check_finite(weights, path, SOURCE)
     return config, terms
