@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ..labelmap import resize_nearest
 from .renders import list_shards, read_shard
 
 FOLDER = "mapped"  # in the folder of the shards
@@ -40,6 +42,20 @@ class MappedRenders:
         rows, columns = slice(top, top + side), slice(left, left + side)
         image = np.ascontiguousarray(self.images[index, rows, columns].transpose(2, 0, 1))
         return torch.from_numpy(image), torch.from_numpy(self.labels[index, rows, columns].copy())
+
+    def get_batch(self, index: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """Whole samples, reduced to `side` pixels: images (B, 3, side, side) and labels (B, side, side), uint8."""
+        whole = self.labels.shape[1]
+        pairs = [self.crop(i, 0, 0, whole) for i in index.tolist()]
+        images = torch.stack([reduce_image(image, side) for image, _ in pairs])
+        return images, torch.cat([resize_nearest(labels[None], side, side) for _, labels in pairs])
+
+
+def reduce_image(image: Tensor, side: int) -> Tensor:
+    """An image (3, S, S) uint8 -> (3, side, side) uint8, each pixel the mean of those that it covers."""
+    if image.shape[-1] == side:
+        return image
+    return F.interpolate(image[None].float(), (side, side), mode="area")[0].round().to(torch.uint8)
 
 
 def describe_shards(files: list[Path]) -> str:

@@ -17,7 +17,7 @@ CHOICES = {
     "qk_norm": ("rms", "none"),
     "pos": ("rope2d", "sincos"),
     "mask_tokenizer": ("vae_palette", "class_embed"),
-    "mask_vec": ("zero_pooled",),
+    "mask_vec": ("zero_pooled", "constant"),
     "prediction": ("velocity", "clean"),
 }
 
@@ -54,7 +54,8 @@ class MDiTConfig:
     patch, in_channels: side of a token in latent cells, and channels of a cell.
     text_dim, pooled_dim: widths of the text tokens and of the pooled text.
     mlp_ratio: hidden width over width of the image, text and mask stream.
-    latent_format, qk_norm, pos, mask_tokenizer, mask_vec: one of CHOICES each.
+    latent_format, qk_norm, pos, mask_tokenizer: one of CHOICES each.
+    mask_vec: whether the mask stream's modulation is computed of the empty text at time 0, or stored as a constant.
     rope_theta: base of the rotary frequencies.
     position_scale: distance of neighbouring tokens; below 1, a finer grid covers the positions of a coarser one.
     mask_classes, mask_cells: classes, and label cells along a token's side, of `class_embed` tokens.
@@ -120,6 +121,9 @@ class MDiTConfig:
                              f"{self.depth - 1}, in ascending order")
         if self.exemplar_candidates < 1:
             raise ValueError(f"mdit.config: exemplar_candidates {self.exemplar_candidates} must be at least 1")
+        if self.mask_vec == "constant" and (self.lora_rank or not self.own_mask_weights):
+            raise ValueError("mdit.config: mask_vec 'constant' needs a mask stream with weights of its own "
+                             "(own_mask_weights true, lora_rank 0)")
         if not self.own_mask_weights and self.mask_tokenizer != "vae_palette":
             raise ValueError("mdit.config: a mask stream on the image's weights (own_mask_weights false) "
                              "needs mask_tokenizer 'vae_palette'")

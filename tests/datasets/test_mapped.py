@@ -25,6 +25,18 @@ def test_samples_are_those_of_the_shards(tmp_path):
     assert torch.equal(label, torch.from_numpy(labels[4, 2:6, 3:7]))
 
 
+def test_whole_samples_are_reduced(tmp_path):
+    images, labels = write_shard(tmp_path, 0, 3)
+    faces = MappedRenders(tmp_path)
+    index = torch.tensor([2, 0])
+    whole = faces.get_batch(index, 8)
+    assert np.array_equal(whole[0].permute(0, 2, 3, 1), images[[2, 0]]) and np.array_equal(whole[1], labels[[2, 0]])
+    reduced = faces.get_batch(index, 4)
+    means = images[[2, 0]].reshape(2, 4, 2, 4, 2, 3).mean((2, 4))
+    assert np.abs(reduced[0].permute(0, 2, 3, 1).numpy() - means).max() <= 0.5
+    assert np.isin(reduced[1], labels[[2, 0]]).all() and reduced[1].shape == (2, 4, 4)
+
+
 def test_arrays_are_made_once_and_again_after_a_change(tmp_path):
     write_shard(tmp_path, 0, 2)
     MappedRenders(tmp_path)
