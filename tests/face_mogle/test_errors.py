@@ -28,7 +28,7 @@ def load_lora(tmp_path, weights):
 
 def test_an_ordinary_lora_of_the_same_rank(tmp_path):
     weights = {key: weight for key, weight in tiny.lora().items() if ".attn.to_" in key}
-    refuses(ValueError, ("lora_name", "lacks terms for transformer.", "x_embedder", "'Load LoRA'"),
+    refuses(ValueError, ("lora_name", "lacks terms for transformer.single_transformer_blocks.0.norm", "'Load LoRA'"),
             load_lora, tmp_path, weights)
     more = {**tiny.lora(), "transformer.context_embedder.lora_A.weight": torch.zeros(2, 4)}
     refuses(ValueError, ("has others for transformer.context_embedder", "'Load LoRA'"), load_lora, tmp_path, more)

@@ -6,6 +6,7 @@ import comfy.model_management
 from comfy.patcher_extension import WrappersMP
 from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
 from comfy_api.torch_helpers import set_torch_compile_wrapper
+from mditface.mdit.labelmap import resize_nearest
 from mditface.mdit.mditface.adapter.reader import apply_adapter
 from mditface.mdit.mditface.mask import MaskInput
 from mditface.mdit.mditface.reader import CacheOptions
@@ -84,7 +85,8 @@ def test_conditions_with_and_without_a_mask_in_one_call(model, texts):
 
 
 def test_a_region_reads_its_part_of_the_map(model, texts):
-    labels, x = mask(), noisy()
+    whole, x = mask(), noisy()
+    labels = MaskInput(resize_nearest(whole.labels, 64, 64), whole.visible, vae=whole.vae)
     area = 4, 6, 2, 1
     region = [[tokens, {**values, "area": area, "strength": 1.0}] for tokens, values in masked(texts[0], labels)]
     out = prediction(model, region, x=x)
