@@ -52,19 +52,20 @@ class ApplyAdapter(io.ComfyNode):
             node_id="MDiT_ApplyAdapter",
             display_name="Apply MDiT Adapter",
             category="MDiTFace",
-            description=f"Lets a model of {list_model_titles()} read label maps. The keys and values of a mask are "
-                        "computed once and stored with the mask. Without a mask in the conditioning the model is "
-                        "unchanged. LoRA, ControlNet and other patches work before or after this node.",
+            description=f"Lets a model of {list_model_titles()} read label maps or pictures. The keys and values of a "
+                        "mask are computed once and stored with the mask. Without a mask in the conditioning the model "
+                        "is unchanged. LoRA, ControlNet and other patches work before or after this node.",
             search_aliases=["EasyControl", "mask adapter", "apply mask", "face mask FLUX", "face mask SD3"],
             inputs=[
                 io.Model.Input("model", tooltip=f"Model for which the adapter was made: {list_model_titles()}."),
-                MDiTAdapter.Input("adapter", tooltip="Adapter from 'Load MDiT Adapter'."),
+                MDiTAdapter.Input("adapter", tooltip="Adapter from 'Load MDiT Adapter' or 'Load Face-MoGLE'."),
                 io.Float.Input("weight", default=1.0, min=0.0, max=5.0, step=0.05,
                                tooltip="Factor of the adapter's weights. 1: as trained. The strength of a mask is set "
                                        "in 'Apply MDiT Mask'."),
                 io.Int.Input("condition_size", default=0, min=0, max=2048, step=16, optional=True, advanced=True,
-                             tooltip="Side in pixels of the square to which label maps are stretched before encoding. "
-                                     "0: as in training (EasyControl: 512; other adapters: the size of the image)."),
+                             tooltip="Side in pixels of the square to which label maps and pictures are fitted before "
+                                     "encoding. 0: as in training (EasyControl: 512; other adapters: the size of the "
+                                     "image)."),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="Model that reads masks.")],
         )

@@ -23,17 +23,18 @@ CHOICES = {
 
 
 class MaskLayout(NamedTuple):
-    """How a model's mask tokens are made of label maps, and how large their keys and values are.
+    """How a model's mask tokens are made of label maps or pictures, and how large their keys and values are.
 
     tokenizer: one of CHOICES["mask_tokenizer"].
     palette: colors of the classes for `vae_palette`; empty for the standard ones.
     patch: side of a token in latent cells.
     blocks, width: number and width of the blocks that read the mask.
     cells: label cells along a token's side for `class_embed`.
-    condition: side in pixels of the square that every label map is stretched to; 0 for the image's own size.
+    condition: side in pixels of the square that every label map or picture is fitted to; 0 for the image's own size.
     corner: where tokens of another grid than the image's stand: at their upper left corners, otherwise at their
         centers.
     exemplar: numbers stored for each token of an exemplar; 0 for models that read none.
+    placements: names of PLACEMENTS that a picture may have; empty for models that read label maps alone.
     """
     tokenizer: str
     palette: tuple[tuple[int, int, int], ...]
@@ -44,6 +45,7 @@ class MaskLayout(NamedTuple):
     condition: int = 0
     corner: bool = False
     exemplar: int = 0
+    placements: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

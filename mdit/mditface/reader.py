@@ -335,8 +335,9 @@ def select_rows(mask: BoundMask | None, rows: tuple[int, ...], prompt: Prompt | 
     if mask is None or mask.rows == 1 or rows == tuple(range(mask.rows)):
         return None
     if UNKNOWN in rows or any(len(part) > 1 for part in (prompt or {}).values()):
-        raise ValueError(f"model: another node samples {len(rows)} of {mask.rows} latents at a time, and the label "
-                         "map of each cannot be told: remove that node, or use one label map for all latents")
+        kind = mask.reference.mask.kind
+        raise ValueError(f"model: another node samples {len(rows)} of {mask.rows} latents at a time, and the {kind} "
+                         f"of each cannot be told: remove that node, or use one {kind} for all latents")
     return rows
 
 

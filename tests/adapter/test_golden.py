@@ -20,7 +20,8 @@ from mditface.mdit.labelmap import CLASSES
 from mditface.mdit.mditface.adapter.families import flux
 from mditface.mdit.mditface.adapter.reader import apply_adapter, make_mask_key
 from mditface.mdit.mditface.adapter.weights import load_adapter
-from mditface.mdit.mditface.mask import BoundMask, MaskInput, MaskReference
+from mditface.mdit.mditface.mask import BoundMask, MaskInput, MaskReference, MaskSource
+from mditface.mdit.mditface.pictures import PictureInput
 from mditface.mdit.mditface.prompt import Prompt
 from mditface.tests.adapter.flux_set import (
     STATE, TOLERANCE, Latents, Recorded, call, close, load_base, names, sample, sinusoids)
@@ -70,21 +71,28 @@ def adapter(folder, base):
     return adapter
 
 
+def flat_map(count, vae) -> MaskInput:
+    return MaskInput(torch.zeros(count, 8, 8, dtype=torch.uint8), torch.ones(len(CLASSES)), vae=vae)
+
+
+def make_picture(count, vae) -> PictureInput:
+    return PictureInput(torch.rand(count, 8, 8, 3), vae=vae)
+
+
 class Setup(NamedTuple):
     """A model with the adapter and a mask of a case or a trajectory, for latents of a shape."""
     model: object
     reader: object
-    mask: MaskInput
+    mask: MaskSource
     bound: BoundMask
 
 
-def set_up(base, adapter, case, shape) -> Setup:
+def set_up(base, adapter, case, shape, make_mask=flat_map) -> Setup:
     latent, pixels = case["cond_latent"], base.model.latent_format.spacial_downscale_ratio
     own_size = latent.shape[-2:] == shape[-2:]
     model = apply_adapter(base, adapter, case["strength"].item(), 0 if own_size else latent.shape[-1] * pixels)
     reader = model.wrappers[WrappersMP.APPLY_MODEL][make_mask_key(adapter)][0].__self__
-    labels = torch.zeros(latent.shape[0], 8, 8, dtype=torch.uint8)
-    mask = MaskInput(labels, torch.ones(len(CLASSES)), vae=Latents(base.model.process_latent_out(latent)))
+    mask = make_mask(latent.shape[0], Latents(base.model.process_latent_out(latent)))
     layout, reference = reader.get_layout(base.model), MaskReference(mask)
     if own_size or latent.shape[-2] == latent.shape[-1]:
         return Setup(model, reader, mask, BoundMask(reference, shape, base.model, layout))
@@ -105,9 +113,10 @@ def ids(rows, cols):
     return torch.cat((torch.zeros(places.shape[0], 1), places), dim=1)
 
 
-def test_one_call_with_and_without_the_cache(base, adapter, cases):
+@pytest.mark.parametrize("make_mask", [flat_map, make_picture])
+def test_one_call_with_and_without_the_cache(base, adapter, cases, make_mask):
     for name, case in cases.items():
-        setup = set_up(base, adapter, case, case["latent"].shape)
+        setup = set_up(base, adapter, case, case["latent"].shape, make_mask)
         for mode, passes in (("off", 1), ("auto", 1), ("auto", 0)):
             out, report = call(base, case, setup, mode)
             assert report.passes == passes

@@ -61,7 +61,8 @@ def folder(server: Server, name: str) -> Path:
 def write_adapters(server: Server) -> None:
     for family in ("flux", "sd3"):
         server.save_weights("diffusion_models", f"stand-in-{family}", bases.published(family))
-    server.save_weights("mdit_adapters", "seg", bases.easycontrol())
+    for name in ("seg", "canny"):
+        server.save_weights("mdit_adapters", name, bases.easycontrol())
     config = bases.config("sd3")
     server.save_weights("mdit_adapters", "your_sd35_adapter", bases.terms("sd3", config, 0), config.to_metadata())
     face_mogle.write(folder(server, "mdit_adapters"))

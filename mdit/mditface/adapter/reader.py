@@ -16,6 +16,7 @@ from ..attention import MaskRows, ReadPattern, repeat_rows, take_rows
 from ..config import MaskLayout
 from ..keys import EntryInputs
 from ..math import patchify
+from ..placements import ON_IMAGE, PLACEMENTS
 from ..reader import ChunkRun, MaskReader
 from .blocks import BlockPatch, JointPatch, count_reads, describe_form, follow_blocks, mark_form
 from .condition import BoundCondition, Condition, ConditionEntry
@@ -105,8 +106,10 @@ class AdapterReader(MaskReader):
 
     def get_layout(self, model) -> MaskLayout:
         config = self.adapter.config
+        beside = self.family.conditioned and not config.window
         return MaskLayout("vae_palette", config.palette, model.diffusion_model.patch_size, sum(config.depth),
-                          config.width, condition=self.condition, corner=config.corner)
+                          config.width, condition=self.condition, corner=config.corner,
+                          placements=tuple(PLACEMENTS) if beside else (ON_IMAGE,))
 
     def make_stream(self, model) -> MaskStream:
         terms = self.adapter.copies.find(model.current_patcher)
@@ -145,6 +148,11 @@ class JointReader(AdapterReader):
     """Reads masks by an adapter whose mask tokens read text and image, so nothing but their modulation and what they
     are mixed of can be stored."""
     patch = JointPatch
+
+    def get_layout(self, model) -> MaskLayout:
+        """A mixer of several pictures draws them of the classes."""
+        layout = super().get_layout(model)
+        return layout if self.adapter.mixer.pictures == 1 else layout._replace(placements=())
 
     def list_additional_models(self, patcher) -> list:
         return [*super().list_additional_models(patcher), *self.adapter.mixer.list_additional_models(patcher)]
