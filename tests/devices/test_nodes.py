@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("files")
 TEMPLATES = ("dynast_face", "dynast_person", "face_diffuser", "mditface", "mditface_exemplar",
              "mditface_flux_easycontrol", "mditface_flux_picture", "mditface_guider", "mditface_interaction",
              "mditface_interaction_regions", "mditface_label_maps", "mditface_photo", "mditface_sam3", "mditface_sd35",
-             "pt_dit")
+             "mmface", "mmface_sketch", "pt_dit")
 GRAPHS = {name: functools.partial(read_template, name) for name in TEMPLATES} | {"train": train_adapter}
 FLAGS = {
     "gpu-only": dict(gpu_only=True),
