@@ -32,6 +32,7 @@ HELD_OUT_SEED = 2
 FIT_SEED = 3
 BATCH = 16
 LIVE_STEPS = 6
+SMALLEST_KID = 1e-6  # of few images it can be below zero
 
 Gates = dict[str, tuple[float, float]]  # the value to reach, and the aim
 
@@ -126,7 +127,7 @@ def measure_look(images: np.ndarray, heldout: Renders, captions: list[str], gene
     before = distances if args.before == args.model else measure_before(heldout, captions, parser, args)
     found = {"sharpness": look.measure_gradient(images, labels) / look.measure_gradient(true, labels),
              **distances, "kid_before": before["kid"], "fid_before": before["fid"],
-             "kid_of_before": distances["kid"] / before["kid"],
+             "kid_of_before": distances["kid"] / max(before["kid"], SMALLEST_KID),
              "seed_difference": look.measure_seed_difference(generator, heldout, captions, HELD_OUT_SEED)}
     if has_autoencoder(generator.models):
         found |= look.measure_reconstruction(generator.models.vae, heldout, parser)

@@ -42,12 +42,13 @@ class MappedRenders:
         return torch.from_numpy(image), torch.from_numpy(self.labels[index, rows, columns].copy())
 
     def get_batch(self, index: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """Whole samples, reduced to `side` pixels: images (B, 3, side, side) and labels (B, side, side), uint8.
+        """Whole samples, reduced if they are larger: images (B, 3, side, side) and labels (B, side, side), uint8.
 
         A reduced pixel is the mean of those that it covers, a reduced label the one at its center. Raises ValueError
         for a side that does not divide the samples'.
         """
         whole = self.labels.shape[1]
+        side = min(side, whole)
         if whole % side:
             raise ValueError(f"size: {side} does not divide the {whole} pixels of the renders: take another size")
         ratio = whole // side

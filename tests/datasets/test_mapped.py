@@ -32,6 +32,7 @@ def test_whole_samples_are_reduced(tmp_path):
     index = torch.tensor([2, 0])
     whole = faces.get_batch(index, 8)
     assert np.array_equal(whole[0].permute(0, 2, 3, 1), images[[2, 0]]) and np.array_equal(whole[1], labels[[2, 0]])
+    assert torch.equal(faces.get_batch(index, 16)[0], whole[0])
     reduced = faces.get_batch(index, 4)
     means = images[[2, 0]].reshape(2, 4, 2, 4, 2, 3).mean((2, 4))
     assert np.abs(reduced[0].permute(0, 2, 3, 1).numpy() - means).max() <= 0.5
