@@ -4,8 +4,8 @@
 
 The renders have a seed that training does not use. Images are drawn from their label maps and short captions. The judge
 parses each image. Its agreement with the asked map is divided by the ceiling, its agreement on the true renders. Rules
-fitted on other renders read the attributes; their ceilings are printed, too. The last line printed is one JSON object:
-fractions, and seconds of one thread.
+fitted on other renders read the attributes; their ceilings are printed, too. `quality/look.py` tells how the images
+look beside the renders. The last line printed is one JSON object: fractions, decibels, and seconds of one thread.
 """
 from __future__ import annotations
 
@@ -14,25 +14,43 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
+
 import comfy.utils
+from mditface.mdit.datasets import Renders
 from mditface.mdit.parsing import WEIGHTS as PARSER_WEIGHTS
-from mditface.mdit.evaluation.generate import Generator, Options, load_models
+from mditface.mdit.parsing import FaceParser, load_parser
+from mditface.mdit.evaluation.generate import Generator, Models, Options, load_models
 from mditface.mdit.evaluation.metrics.agreement import open_parser
 from mditface.mdit.evaluation.metrics.attributes import AttributeRules
 from mditface.mdit.training.sampling import save_sheet
 
-from .quality import measure
+from .quality import look, measure
 
 WEIGHTS = Path(measure.ROOT, "mdit", "mditface", "weights", "mditface-demo.safetensors")
 HELD_OUT_SEED = 2
 FIT_SEED = 3
 BATCH = 16
-GATES = {  # the value to reach, and the aim
+LIVE_STEPS = 6
+SMALLEST_KID = 1e-6  # of few images it can be below zero
+
+Gates = dict[str, tuple[float, float]]  # the value to reach, and the aim
+
+GATES = {  # of a model that draws pixels
     "pixel_accuracy_of_ceiling": (0.98, 1.0), "miou_of_ceiling": (0.96, 1.0),
     "hair_color": (0.75, 0.92), "clothes_color": (0.75, 0.92), "background_color": (0.75, 0.92),
     "glasses": (0.95, 0.98), "sex": (0.82, 0.9), "lipstick": (0.95, 0.97),
     "painted_pixel_accuracy": (0.88, 0.93), "seconds_per_image": (1.0, 0.5),
 }
+LATENT_GATES = {  # of a model on latents
+    "pixel_accuracy_of_ceiling": (0.99, 1.0), "miou_of_ceiling": (0.965, 0.985),
+    "hair_color": (0.95, 0.99), "clothes_color": (0.95, 0.99), "background_color": (0.95, 0.99),
+    "glasses": (0.97, 0.99), "sex": (0.9, 0.95), "lipstick": (0.95, 0.97), "facial_hair": (0.95, 0.97),
+    "hat": (0.97, 0.99), "painted_pixel_accuracy": (0.93, 0.96), "reconstruction_psnr": (30, 32),
+    "reconstruction_miou_of_ceiling": (0.99, 1.0), "sharpness": (0.8, 0.95), "kid_of_before": (0.5, 0.25),
+    "seed_difference": (0.5, 0.9), "seconds_per_image": (3.0, 1.5), "seconds_live": (1.0, 0.5),
+}
+LOWER_IS_BETTER = ("kid_of_before", "seconds_per_image", "seconds_live")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -45,13 +63,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--mask-cfg", type=float, default=defaults.mask_cfg, help=f"and of the mask (default: {defaults.mask_cfg})")
     add("--fit", type=int, default=1500, help="renders on which the rules are fitted (default: 1500)")
     add("--workers", type=int, default=os.cpu_count(), help="processes that render (default: one a core)")
+    add("--live-steps", type=int, default=LIVE_STEPS, help=f"steps while one paints (default: {LIVE_STEPS})")
     add("--model", type=Path, default=WEIGHTS, help="default: the bundled weights")
+    add("--before", type=Path, default=WEIGHTS, help="weights whose images, enlarged, are compared with the model's by "
+                                                     "KID (default: the bundled weights)")
     add("--parser", default=str(PARSER_WEIGHTS), help="the judge's weights (default: the bundled ones)")
     add("--sheet", type=Path, help="write an image of the painted masks into this file")
     options = parser.parse_args(argv)
-    for name in ("count", "steps", "fit", "workers"):
+    for name in ("count", "steps", "live_steps", "fit", "workers"):
         if getattr(options, name) < 1:
-            parser.error(f"--{name} must be at least 1")
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
     return options
 
 
@@ -60,12 +81,14 @@ def main(argv: list[str] | None = None) -> None:
     comfy.utils.set_progress_bar_enabled(False)
     judge = open_parser(args.parser)
     models = load_models(args.model)
-    generator = Generator(models, Options(steps=args.steps, cfg=args.cfg, mask_cfg=args.mask_cfg), models.size)
+    generator = make_generator(models, args, args.steps)
     heldout = measure.make_renders(HELD_OUT_SEED, models.size, args.count, args.workers)
     fitted = measure.make_renders(FIT_SEED, models.size, args.fit, args.workers)
     rules = AttributeRules(fitted, judge)
     captions = measure.make_short_captions(heldout)
-    seconds = measure.time_image(generator, heldout.labels[0], captions[0])
+    live = make_generator(models, args, args.live_steps)
+    seconds = {"seconds_per_image": measure.time_image(generator, heldout.labels[0], captions[0]),
+               "seconds_live": measure.time_image(live, heldout.labels[0], captions[0])}
     images = measure.draw(generator, heldout.labels, captions, BATCH, "held-out renders")
     labels, attributes = measure.score_heldout(images, heldout, judge, rules)
     ceiling, true_attributes = measure.score_heldout(heldout.images.numpy(), heldout, judge, rules)
@@ -75,31 +98,68 @@ def main(argv: list[str] | None = None) -> None:
     values = {"pixel_accuracy_of_ceiling": labels["pixel_accuracy"] / ceiling["pixel_accuracy"],
               "miou_of_ceiling": labels["mean_iou_present"] / ceiling["mean_iou_present"],
               **{name: row["accuracy"] for name, row in attributes.items()},
-              "painted_pixel_accuracy": painted_scores["pixel_accuracy"], "seconds_per_image": seconds}
-    show(values, ceiling, true_attributes)
-    print(json.dumps({"bench": "bundled", "count": len(heldout), "steps": args.steps, "cfg": args.cfg,
-                      "mask_cfg": args.mask_cfg, "size": models.size, **values,
+              "painted_pixel_accuracy": painted_scores["pixel_accuracy"],
+              **measure_look(images, heldout, captions, generator, args), **seconds}
+    if "reconstruction_miou" in values:
+        values["reconstruction_miou_of_ceiling"] = values["reconstruction_miou"] / ceiling["mean_iou_present"]
+    show(values, ceiling, true_attributes, LATENT_GATES if has_autoencoder(models) else GATES)
+    print(json.dumps({"bench": "bundled", "count": len(heldout), "steps": args.steps, "live_steps": args.live_steps,
+                      "cfg": args.cfg, "mask_cfg": args.mask_cfg, "size": models.size, "pixels": models.size, **values,
                       "generated": labels, "ceiling": ceiling, "attributes": attributes,
                       "attributes_ceiling": true_attributes}))
 
 
-def show(values: dict[str, float], ceiling: dict, true_attributes: dict) -> None:
+def make_generator(models: Models, args: argparse.Namespace, steps: int) -> Generator:
+    return Generator(models, Options(steps=steps, cfg=args.cfg, mask_cfg=args.mask_cfg), models.size)
+
+
+def has_autoencoder(models: Models) -> bool:
+    return models.model.model.latent_format.spacial_downscale_ratio > 1
+
+
+def measure_look(images: np.ndarray, heldout: Renders, captions: list[str], generator: Generator,
+                 args: argparse.Namespace) -> dict[str, float]:
+    """The measures of `quality/look.py` for images (N, S, S, 3) uint8 of the held-out maps and captions."""
+    true = heldout.images.numpy()
+    labels = heldout.labels.numpy()
+    parser = load_parser(args.parser if args.parser.endswith(".safetensors") else PARSER_WEIGHTS)
+    distances = look.measure_distances(images, true, parser)
+    before = distances if args.before == args.model else measure_before(heldout, captions, parser, args)
+    found = {"sharpness": look.measure_gradient(images, labels) / look.measure_gradient(true, labels),
+             **distances, "kid_before": before["kid"], "fid_before": before["fid"],
+             "kid_of_before": distances["kid"] / max(before["kid"], SMALLEST_KID),
+             "seed_difference": look.measure_seed_difference(generator, heldout, captions, HELD_OUT_SEED)}
+    if has_autoencoder(generator.models):
+        found |= look.measure_reconstruction(generator.models.vae, heldout, parser)
+    return found
+
+
+def measure_before(heldout: Renders, captions: list[str], parser: FaceParser, args: argparse.Namespace
+                   ) -> dict[str, float]:
+    """KID and FID of the images, enlarged, that the weights `args.before` draw."""
+    generator = make_generator(load_models(args.before), args, args.steps)
+    images = measure.draw(generator, heldout.labels, captions, BATCH, "weights before")
+    true = heldout.images.numpy()
+    return look.measure_distances(look.enlarge(images, true.shape[1]), true, parser)
+
+
+def show(values: dict[str, float], ceiling: dict, true_attributes: dict, gates: Gates) -> None:
     """A line for each value, its gate and aim, and whether the gate holds."""
     print(f"judge on the true renders: pixel accuracy {ceiling['pixel_accuracy']:.4f}, "
           f"mean IoU of the asked classes {ceiling['mean_iou_present']:.4f}")
-    print(f"{'measure':28s} {'value':>7s} {'gate':>6s} {'aim':>6s} {'ceiling':>8s}")
+    print(f"{'measure':30s} {'value':>7s} {'gate':>6s} {'aim':>6s} {'ceiling':>8s}")
     for name, value in values.items():
-        gate, aim = GATES.get(name, (None, None))
+        gate, aim = gates.get(name, (None, None))
         limits = " ".join(f"{'' if limit is None else limit:>6}" for limit in (gate, aim))
         top = f"{true_attributes[name]['accuracy']:8.3f}" if name in true_attributes else " " * 8
-        print(f"{name:28s} {value:7.3f} {limits} {top} {judge_value(name, value)}")
+        print(f"{name:30s} {value:7.3f} {limits} {top} {judge_value(name, value, gates)}")
 
 
-def judge_value(name: str, value: float) -> str:
-    if name not in GATES:
+def judge_value(name: str, value: float, gates: Gates) -> str:
+    if name not in gates:
         return ""
-    better = -1 if name == "seconds_per_image" else 1
-    gate, aim = (better * limit for limit in GATES[name])
+    better = -1 if name in LOWER_IS_BETTER else 1
+    gate, aim = (better * limit for limit in gates[name])
     return "aim reached" if better * value >= aim else "passed" if better * value >= gate else "MISSED"
 
 

@@ -22,13 +22,14 @@ from mditface.mdit.evaluation.metrics.agreement import average_scores
 from mditface.mdit.labelmap import CLASSES
 from mditface.mdit.mditface import host
 from mditface.mdit.mditface.guidance import SHEET_GUIDANCE, Guidance
-from mditface.mdit.mditface.mask import CONDITIONING_KEY, MaskInput, MaskReference
+from mditface.mdit.mditface.mask import MaskInput, MaskReference
 from mditface.mdit.mditface.sample import sample
 from mditface.mdit.mditface.reader import CacheOptions
 from mditface.mdit.mditface.reductions import REDUCTIONS
 from mditface.mdit.parsing import load_parser, measure_agreement
 from mditface.mdit.render.caption import Caption
 from mditface.mdit.render.scene import Sample, make_sample
+from mditface.mdit.shared.masks import CONDITIONING_KEY
 from mditface.nodes.loading import BUNDLED
 
 FORMS = {"exact": ("off", "auto"), "8-bit": ("off", "8-bit"),  # a mask's reduction, and the mode of the cache

@@ -14,6 +14,7 @@ GROUPS = {  # files of the folder nodes, by the heading under which their nodes 
     "InteractDiffusion": ("interactdiffusion",),
     "Face-diffuser": ("face_diffuser",),
     "PT-DiT": ("pt_dit",),
+    "MMFace-DiT": ("mmface",),
     "DynaST": ("dynast",),
 }
 CATEGORIES = {"MDiTFace": "MDiTFace", "MDiTFace/label map": "Label maps"}  # of files with nodes of several groups

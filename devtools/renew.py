@@ -85,7 +85,7 @@ def write_what_follows(base: Path) -> list[str]:
         if silent := list_unmentioned(changed, info, (ROOT / "CHANGELOG.md").read_text()):
             return silent
         write_json(SNAPSHOT, make_snapshot(info))
-        saved_graphs.add_new_slots(own(info))
+        saved_graphs.update_slots(own(info))
         painter_tables.main()
         write_json(LOCALES / SOURCE / "nodeDefs.json", make_node_texts(info))
         write_json(LOCALES / SOURCE / "main.json", locale(SOURCE).get("main", {}) | main_texts(info))

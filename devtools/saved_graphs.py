@@ -1,5 +1,7 @@
 """Bring the saved graphs of the pack, templates and blueprints, up to the inputs and outputs that its nodes have now.
 
+Slots that are new are appended, and slots whose type changed take the new type.
+
 A node gains inputs at the end of its schema only, so that widget values in the graphs of users keep their places.
 """
 from __future__ import annotations
@@ -14,12 +16,13 @@ FOLDERS = ("example_workflows", "subgraphs")
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
 
-def add_new_slots(info: dict[str, dict], root: Path = ROOT) -> None:
-    """Write each saved graph whose nodes lack inputs or outputs of `info`, the nodes by id."""
+def update_slots(info: dict[str, dict], root: Path = ROOT) -> None:
+    """Write each saved graph whose nodes have other inputs or outputs than in `info`, the nodes by id."""
     for file in sorted(path for folder in FOLDERS for path in (root / folder).glob("*.json")):
         graph = json.loads(file.read_text("utf-8"))
-        grown = [complete_node(node, info[node["type"]]) for node in list_nodes(graph) if node["type"] in info]
-        if any(grown):
+        ours = [(node, info[node["type"]]) for node in list_nodes(graph) if node["type"] in info]
+        changed = [complete_node(node, described) | correct_types(node, described) for node, described in ours]
+        if any(changed):
             file.write_text(json.dumps(graph, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
@@ -43,6 +46,17 @@ def complete_node(node: dict, described: dict) -> bool:
     outputs = list(zip(described["output_name"], described["output"]))[len(node["outputs"]):]
     node["outputs"] += [{"name": name, "type": kind, "links": None} for name, kind in outputs]
     return bool(missing or outputs)
+
+
+def correct_types(node: dict, described: dict) -> bool:
+    """Give each slot the type that it has now; whether any changed. Slots that grow by use have a type of their own."""
+    kinds = {name: kind for name, kind, _, _ in inputs(described["input"]) if not kind.startswith("COMFY_")}
+    pairs = [(slot, kinds[slot["name"]]) for slot in node["inputs"] if slot["name"] in kinds]
+    pairs += zip(node["outputs"], described["output"])
+    outdated = [(slot, kind) for slot, kind in pairs if slot["type"] != kind]
+    for slot, kind in outdated:
+        slot["type"] = kind
+    return bool(outdated)
 
 
 def make_input(name: str, kind: str, group: str) -> dict:

@@ -25,9 +25,10 @@ class LoadAdapter(io.ComfyNode):
             node_id="MDiT_LoadAdapter",
             display_name="Load MDiT Adapter",
             category="MDiTFace",
-            description=f"Loads a mask adapter for {list_model_titles()}: a file in the format of this pack, or an "
-                        "EasyControl condition adapter for FLUX. The format is detected from the file.",
-            search_aliases=["EasyControl", "mask adapter", "mask lora", "load adapter"],
+            description=f"Loads a mask adapter for {list_model_titles()}: a file in the format of this pack, or a "
+                        "condition adapter of EasyControl or OminiControl for FLUX. The format is detected from the "
+                        "file.",
+            search_aliases=["EasyControl", "OminiControl", "mask adapter", "mask lora", "load adapter"],
             inputs=[
                 io.Combo.Input("adapter_name", options=list_files(*FOLDERS),
                                tooltip="Safetensors file in models/mdit_adapters, output/mdit_adapters or "
@@ -52,9 +53,9 @@ class ApplyAdapter(io.ComfyNode):
             node_id="MDiT_ApplyAdapter",
             display_name="Apply MDiT Adapter",
             category="MDiTFace",
-            description=f"Lets a model of {list_model_titles()} read label maps. The keys and values of a mask are "
-                        "computed once and stored with the mask. Without a mask in the conditioning the model is "
-                        "unchanged. LoRA, ControlNet and other patches work before or after this node.",
+            description=f"Lets a model of {list_model_titles()} read label maps or pictures. The keys and values of a "
+                        "mask are computed once and stored with the mask. Without a mask in the conditioning the model "
+                        "is unchanged. LoRA, ControlNet and other patches work before or after this node.",
             search_aliases=["EasyControl", "mask adapter", "apply mask", "face mask FLUX", "face mask SD3"],
             inputs=[
                 io.Model.Input("model", tooltip=f"Model for which the adapter was made: {list_model_titles()}."),
@@ -63,8 +64,9 @@ class ApplyAdapter(io.ComfyNode):
                                tooltip="Factor of the adapter's weights. 1: as trained. The strength of a mask is set "
                                        "in 'Apply MDiT Mask'."),
                 io.Int.Input("condition_size", default=0, min=0, max=2048, step=16, optional=True, advanced=True,
-                             tooltip="Side in pixels of the square to which label maps are stretched before encoding. "
-                                     "0: as in training (EasyControl: 512; other adapters: the size of the image)."),
+                             tooltip="Side in pixels of the square to which label maps and pictures are fitted before "
+                                     "encoding. 0: as in training (EasyControl: 512; other adapters: the size of the "
+                                     "image)."),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="Model that reads masks.")],
         )

@@ -11,14 +11,17 @@ from comfy_api.latest import io
 from ..mdit.labelmap import (
     CLASSES, DEFAULT_ORDER, DEFAULT_PALETTE, DISPLAY_NAMES, find_classes, measure_classes, read_label_maps)
 from ..mdit.mditface.adapter.reader import make_mask_key
-from ..mdit.mditface.mask import CONDITIONING_KEY, ExemplarInput, MaskInput, MaskReference
+from ..mdit.mditface.mask import ExemplarInput, MaskInput, MaskReference, MaskSource
+from ..mdit.mditface.pictures import PictureInput
+from ..mdit.mditface.placements import ON_IMAGE, PLACEMENTS, describe_placements
 from ..mdit.mditface.reductions import REDUCTIONS, describe_reductions
 from ..mdit.shared.conds import check_conditioning
+from ..mdit.shared.masks import CONDITIONING_KEY
 from .labelmap import palette_inputs, read_and_tell
 from .types import MDiTAdapter, MDiTMask
 
 
-def attach_mask(conditioning, mask: MaskInput, strength: float, start: float = 0.0, end: float = 1.0, adapter=None):
+def attach_mask(conditioning, mask: MaskSource, strength: float, start: float = 0.0, end: float = 1.0, adapter=None):
     if start >= end:
         raise ValueError(f"start: {start:g} is not below end {end:g}, so no step would read the mask: raise 'end'")
     check_conditioning(conditioning, "conditioning")
@@ -112,6 +115,33 @@ class MaskTokenizer(io.ComfyNode):
         return io.NodeOutput(mask, "\n".join([describe_mask(mask), *notes]))
 
 
+class EncodePicture(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MDiT_EncodePicture",
+            display_name="Encode Picture as MDiT Mask",
+            category="MDiTFace",
+            description="Prepares any picture as a mask for an adapter that was trained on such pictures: edges, "
+                        "depth, a pose, a sketch, a photograph or an object. The keys and values are computed once and "
+                        "stored with this output, as those of a label map are.",
+            search_aliases=["EasyControl", "canny", "depth", "pose", "hed sketch", "subject", "control image"],
+            inputs=[
+                io.Image.Input("picture", tooltip="Picture in the form that the adapter was trained on, such as the "
+                                                  "output of 'Detect Edges (Canny)': one, or one for each latent."),
+                io.Vae.Input("vae", tooltip="VAE of the model, which encodes the picture."),
+                io.Combo.Input("placement", options=list(PLACEMENTS), default=ON_IMAGE,
+                               tooltip=f"Place of the picture, as the adapter was trained. {describe_placements()}"),
+            ],
+            outputs=[MDiTMask.Output(display_name="mask", tooltip="Mask for 'Apply MDiT Mask', on a model with an "
+                                                                  "adapter for such pictures.")],
+        )
+
+    @classmethod
+    def execute(cls, picture, vae, placement=ON_IMAGE) -> io.NodeOutput:
+        return io.NodeOutput(PictureInput(picture[..., :3], placement, vae))
+
+
 class TextConditioning(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -152,7 +182,8 @@ class ApplyMask(io.ComfyNode):
             search_aliases=["mask conditioning", "face mask", "semantic control"],
             inputs=[
                 io.Conditioning.Input("conditioning", tooltip="Conditioning to which the mask is attached."),
-                MDiTMask.Input("mask", tooltip="Mask from 'Encode Label Map as MDiT Mask'."),
+                MDiTMask.Input("mask", tooltip="Mask from 'Encode Label Map as MDiT Mask' or 'Encode Picture as MDiT "
+                                               "Mask'."),
                 io.Float.Input("strength", tooltip=STRENGTH_TIP, **STRENGTH),
                 io.Float.Input("start", default=0.0, min=0.0, max=1.0, step=0.001, advanced=True,
                                tooltip="Fraction of the schedule at which the model begins to read the mask. 0: pure "
@@ -207,4 +238,4 @@ class ApplyExemplar(io.ComfyNode):
         return io.NodeOutput(attach_exemplar(conditioning, encoded, strength))
 
 
-NODES = (MaskTokenizer, TextConditioning, ApplyMask, ApplyExemplar)
+NODES = (MaskTokenizer, EncodePicture, TextConditioning, ApplyMask, ApplyExemplar)

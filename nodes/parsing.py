@@ -1,6 +1,7 @@
 """From images to label maps: face parsers, and the host's face detector and landmarks."""
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ import folder_paths
 from comfy_api.latest import io
 from comfy_execution.graph import ExecutionBlocker
 
-from ..mdit.labelmap import find_doubts, from_landmarks, to_image
+from ..mdit.labelmap import SOFT, find_doubts, from_landmarks, is_soft, to_image
 from ..mdit.parsing import WEIGHTS, host, pasting, region
 from ..mdit.parsing.region import SORTING, Region
 from ..mdit.parsing.tilt import find_tilts
@@ -294,6 +295,8 @@ class PasteFace(io.ComfyNode):
         feather = 0 if label_map else feather
         image = image.clone()
         prepared = zip(faces[..., :3], list_masks(mask, count))
+        if label_map and mask is not None:
+            tell_of_soft_masks(mask)
         for canvas, found in zip(image, boxes):
             patches = [make_patch(canvas, Region.of_box(box), *next(prepared), feather, label_map) for box in found]
             pasting.paste(canvas, patches, feather)
@@ -312,6 +315,13 @@ def list_masks(mask: torch.Tensor | None, count: int) -> list[torch.Tensor | Non
         raise ValueError(f"mask: there are {len(masks)} masks for {count} faces. Connect one mask for each face, or "
                          "one for all")
     return masks if len(masks) == count else masks * count
+
+
+def tell_of_soft_masks(mask: torch.Tensor) -> None:
+    """Writes to the log which masks of a batch label-map mode cuts off at 0.5 far from their edges."""
+    for number, one in enumerate(mask.reshape(-1, *mask.shape[-2:]), 1):
+        if is_soft(one):
+            logging.info("mask: mask %d %s", number, SOFT)
 
 
 def make_patch(canvas: torch.Tensor, square: Region, face: torch.Tensor, mask: torch.Tensor | None, feather: float,

@@ -7,7 +7,7 @@ from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 from ..mdit.pt_dit import host
 from ..mdit.pt_dit.config import POSITIONS, PTDiTSettings
 from ..mdit.pt_dit.cost import report_cost, compute_token_grid
-from ..mdit.pt_dit.schedule import compute_shift, compute_sigmas
+from ..mdit.pt_dit.schedule import compute_shift
 from ..mdit.pt_dit.text import encode
 from ..mdit.pt_dit.vae import load_vae
 from .files import check_file, find_file, list_files
@@ -168,34 +168,6 @@ class PTDiTShift(io.ComfyNode):
         return io.NodeOutput(shifted)
 
 
-class PTDiTSigmas(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        return io.Schema(
-            node_id="MDiT_PTDiTSigmas",
-            display_name="Schedule PT-DiT Exactly",
-            category=CATEGORY,
-            description="Computes the noise levels of the authors' sampler for any number of steps, with the shift of "
-                        "the model. The scheduler 'simple' gives the same levels if the number of steps divides 1000.",
-            search_aliases=["sigmas", "scheduler", "rectified flow schedule"],
-            inputs=[
-                io.Model.Input("model", tooltip="PT-DiT model, usually from 'Shift PT-DiT by Resolution'."),
-                io.Int.Input("steps", default=30, min=1, max=10000, tooltip="Number of denoising steps."),
-                io.Float.Input("denoise", default=1.0, min=0.01, max=1.0, step=0.01,
-                               tooltip="Fraction of the noise schedule that is used. 1 starts from pure noise; "
-                                       "smaller values keep more of the latent."),
-            ],
-            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="Noise levels for 'SamplerCustom' and "
-                                                                     "'SamplerCustomAdvanced'.")],
-        )
-
-    @classmethod
-    def execute(cls, model, steps, denoise=1.0) -> io.NodeOutput:
-        host.get_config(model)
-        shift = model.get_model_object("model_sampling").shift
-        return io.NodeOutput(compute_sigmas(shift, int(steps / denoise))[-(steps + 1):])
-
-
 class PTDiTCost(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -232,4 +204,4 @@ class PTDiTCost(io.ComfyNode):
         return io.NodeOutput(text, total, ui=ui.PreviewText(text))
 
 
-NODES = (LoadPTDiT, LoadPTDiTVAE, PTDiTText, PTDiTWindows, PTDiTShift, PTDiTSigmas, PTDiTCost)
+NODES = (LoadPTDiT, LoadPTDiTVAE, PTDiTText, PTDiTWindows, PTDiTShift, PTDiTCost)

@@ -95,4 +95,38 @@ class DualGuiderNode(io.ComfyNode):
         return io.NodeOutput(guider)
 
 
-NODES = (Sampler, DualGuiderNode)
+class ExactSigmas(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MDiT_PTDiTSigmas",
+            display_name="Compute Exact Sigmas",
+            category="MDiTFace",
+            description="Computes the noise levels of the authors' sampler for any number of steps: for PT-DiT and for "
+                        "both kinds of MMFace-DiT. For flows the scheduler 'simple' gives the same levels if the "
+                        "number of steps divides 1000.",
+            search_aliases=["sigmas", "scheduler", "rectified flow schedule", "Schedule PT-DiT Exactly", "MMFace-DiT"],
+            inputs=[
+                io.Model.Input("model", tooltip="Model of 'Load PT-DiT Model' or 'Load MMFace-DiT Model'. The shift of "
+                                                "a flow is read from the model."),
+                io.Int.Input("steps", default=30, min=1, max=10000, tooltip="Number of denoising steps."),
+                io.Float.Input("denoise", default=1.0, min=0.01, max=1.0, step=0.01,
+                               tooltip="Fraction of the noise schedule that is used. 1 starts from pure noise; "
+                                       "smaller values keep more of the latent."),
+            ],
+            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="Noise levels for 'SamplerCustom' and "
+                                                                     "'SamplerCustomAdvanced'.")],
+        )
+
+    @classmethod
+    def execute(cls, model, steps, denoise=1.0) -> io.NodeOutput:
+        compute = getattr(model.model, "compute_exact_sigmas", None)
+        if compute is None:
+            raise ValueError(f"model: the authors' noise levels of a {type(model.model).__name__} are not known: "
+                             "connect the model of 'Load PT-DiT Model' or 'Load MMFace-DiT Model', or take "
+                             "'BasicScheduler'")
+        sigmas = compute(model.get_model_object("model_sampling"), int(steps / denoise))
+        return io.NodeOutput(sigmas[-(steps + 1):])
+
+
+NODES = (Sampler, DualGuiderNode, ExactSigmas)

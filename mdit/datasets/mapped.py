@@ -41,6 +41,30 @@ class MappedRenders:
         image = np.ascontiguousarray(self.images[index, rows, columns].transpose(2, 0, 1))
         return torch.from_numpy(image), torch.from_numpy(self.labels[index, rows, columns].copy())
 
+    def get_batch(self, index: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """Whole samples, reduced if they are larger: images (B, 3, side, side) and labels (B, side, side), uint8.
+
+        A reduced pixel is the mean of those that it covers, a reduced label the one at its center. Raises ValueError
+        for a side that does not divide the samples'.
+        """
+        whole = self.labels.shape[1]
+        side = min(side, whole)
+        if whole % side:
+            raise ValueError(f"size: {side} does not divide the {whole} pixels of the renders: take another size")
+        ratio = whole // side
+        images = np.stack([reduce_image(self.images[i], ratio) for i in index.tolist()])
+        labels = np.stack([self.labels[i, ratio // 2::ratio, ratio // 2::ratio] for i in index.tolist()])
+        return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
+
+
+def reduce_image(image: np.ndarray, ratio: int) -> np.ndarray:
+    """An image (S, S, 3) uint8 -> (S / ratio, S / ratio, 3) uint8."""
+    total = np.zeros((image.shape[0] // ratio, image.shape[1] // ratio, 3), np.uint32)
+    for row in range(ratio):
+        for column in range(ratio):
+            total += image[row::ratio, column::ratio]
+    return ((total + ratio ** 2 // 2) // ratio ** 2).astype(np.uint8)
+
 
 def describe_shards(files: list[Path]) -> str:
     """A digest of the names, sizes and times of shards."""

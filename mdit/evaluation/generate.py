@@ -21,9 +21,10 @@ from ..labelmap import CLASSES
 from ..mditface import host
 from ..mditface.adapter.reader import apply_adapter
 from ..mditface.adapter.weights import load_adapter
-from ..mditface.mask import CONDITIONING_KEY, MaskInput, MaskReference
+from ..mditface.mask import MaskInput, MaskReference
 from ..mditface.guidance import Guidance
 from ..mditface.sample import require_mdit, sample
+from ..shared.masks import CONDITIONING_KEY
 
 NOISE_BLOCK = 64  # images that take their noise from one seed, one after the other
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from .palettes import PALETTE, Color
 
+SOFT = "is soft. Its pixels above 0.5 count, all others do not."  # a mask that is cut off
 STAND_IN = (64, 64)  # size of the host's empty mask for an image without transparency
 
 
@@ -79,7 +80,7 @@ def find_doubts(mask: torch.Tensor) -> list[str]:
         return [f"is empty{reason}. Connect a mask with pixels above 0.5."]
     doubts = []
     if is_soft(mask):
-        doubts.append("is soft. Its pixels above 0.5 count, all others do not.")
+        doubts.append(SOFT)
     corners = chosen[..., ::max(1, mask.shape[-2] - 1), ::max(1, mask.shape[-1] - 1)]
     if corners.all() and not chosen.all() and chosen.float().mean() > 0.5:
         doubts.append("covers all corners and most of the image. If it is inverted, connect 'Invert Mask' before it.")

@@ -5,7 +5,7 @@ import logging
 import traceback
 from collections.abc import Iterable
 
-from .cache import REPORT_KEY
+from ..shared.masks import REPORT_KEY
 
 
 def check_conditions(conds: Iterable[dict]):

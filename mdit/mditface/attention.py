@@ -273,7 +273,8 @@ def expand_keys(mask_k: Tensor, mask_v: Tensor, bias: Tensor | None, pattern: Re
     if pattern.radius:
         mask_k = local_window.join_strips(mask_k, pattern.grid, pattern.radius)
         mask_v = local_window.join_strips(mask_v, pattern.grid, pattern.radius)
-        bias = local_window.make_dense_bias(pattern.grid, pattern.radius, q)[None, None]  # (1, 1, N, M)
+        log_strength = bias.amax().to(q.dtype)  # the same at every open place of a strip
+        bias = local_window.make_dense_bias(pattern.grid, pattern.radius, q)[None, None] + log_strength  # (1, 1, N, M)
     elif bias is not None:
         bias = repeat_rows(bias.to(q.dtype), q.shape[0])[:, None, None]  # (B, 1, 1, M)
     return repeat_rows(mask_k, q.shape[0]), repeat_rows(mask_v, q.shape[0]), bias
@@ -306,7 +307,9 @@ def as_bias(attn_mask: Tensor | None, q: Tensor) -> Tensor | None:
 
 
 def repeat_rows(x: Tensor, batch: int) -> Tensor:
-    """Repeats the b rows of x cyclically to `batch` rows, without a copy where b is 1."""
+    """Repeats the b rows of x cyclically to `batch` rows, without a copy where b is 1 or `batch`."""
+    if x.shape[0] == batch:
+        return x
     if x.shape[0] == 1:
         return x.expand((batch,) + x.shape[1:])
     return x.repeat((batch // x.shape[0],) + (1,) * (x.ndim - 1))

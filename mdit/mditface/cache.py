@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,7 +18,6 @@ import comfy.model_management
 import comfy.model_patcher
 
 CAPACITY = 2
-REPORT_KEY = "mdit_report"
 LEVELS = 127  # of an 8-bit number, on each side of zero
 
 
@@ -90,11 +89,15 @@ class StaticEntry:
             self.blocks.append((*quantize(k), *quantize(v)) if eight_bit else (compact(k), compact(v)))
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        parts = self.blocks[i] if self.stored_on == self.device else self.read_ahead(i)
+        parts = self.read_parts(i)
         if len(parts) == 2:
             return parts[0], parts[1]
         k, k_scale, v, v_scale = parts
         return restore(k, k_scale, self.dtype), restore(v, v_scale, self.dtype)
+
+    def read_parts(self, i: int) -> Sequence[Tensor]:
+        """The tensors of block i, as they are stored, on the device of the computation."""
+        return self.blocks[i] if self.stored_on == self.device else self.read_ahead(i)
 
     def read_ahead(self, i: int) -> list[Tensor]:
         """The tensors of block i of an entry in RAM, while the next block is on its way."""

@@ -17,23 +17,24 @@ CHOICES = {
     "qk_norm": ("rms", "none"),
     "pos": ("rope2d", "sincos"),
     "mask_tokenizer": ("vae_palette", "class_embed"),
-    "mask_vec": ("zero_pooled",),
+    "mask_vec": ("zero_pooled", "constant"),
     "prediction": ("velocity", "clean"),
 }
 
 
 class MaskLayout(NamedTuple):
-    """How a model's mask tokens are made of label maps, and how large their keys and values are.
+    """How a model's mask tokens are made of label maps or pictures, and how large their keys and values are.
 
     tokenizer: one of CHOICES["mask_tokenizer"].
     palette: colors of the classes for `vae_palette`; empty for the standard ones.
     patch: side of a token in latent cells.
     blocks, width: number and width of the blocks that read the mask.
     cells: label cells along a token's side for `class_embed`.
-    condition: side in pixels of the square that every label map is stretched to; 0 for the image's own size.
+    condition: side in pixels of the square that every label map or picture is fitted to; 0 for the image's own size.
     corner: where tokens of another grid than the image's stand: at their upper left corners, otherwise at their
         centers.
     exemplar: numbers stored for each token of an exemplar; 0 for models that read none.
+    placements: names of PLACEMENTS that a picture may have; empty for models that read label maps alone.
     """
     tokenizer: str
     palette: tuple[tuple[int, int, int], ...]
@@ -44,6 +45,7 @@ class MaskLayout(NamedTuple):
     condition: int = 0
     corner: bool = False
     exemplar: int = 0
+    placements: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class MDiTConfig:
     patch, in_channels: side of a token in latent cells, and channels of a cell.
     text_dim, pooled_dim: widths of the text tokens and of the pooled text.
     mlp_ratio: hidden width over width of the image, text and mask stream.
-    latent_format, qk_norm, pos, mask_tokenizer, mask_vec: one of CHOICES each.
+    latent_format, qk_norm, pos, mask_tokenizer: one of CHOICES each.
+    mask_vec: whether the mask stream's modulation is computed of the empty text at time 0, or stored as a constant.
     rope_theta: base of the rotary frequencies.
     position_scale: distance of neighbouring tokens; below 1, a finer grid covers the positions of a coarser one.
     mask_classes, mask_cells: classes, and label cells along a token's side, of `class_embed` tokens.
@@ -120,6 +123,9 @@ class MDiTConfig:
                              f"{self.depth - 1}, in ascending order")
         if self.exemplar_candidates < 1:
             raise ValueError(f"mdit.config: exemplar_candidates {self.exemplar_candidates} must be at least 1")
+        if self.mask_vec == "constant" and (self.lora_rank or not self.own_mask_weights):
+            raise ValueError("mdit.config: mask_vec 'constant' needs a mask stream with weights of its own "
+                             "(own_mask_weights true, lora_rank 0)")
         if not self.own_mask_weights and self.mask_tokenizer != "vae_palette":
             raise ValueError("mdit.config: a mask stream on the image's weights (own_mask_weights false) "
                              "needs mask_tokenizer 'vae_palette'")

@@ -9,7 +9,7 @@ from torch import Tensor
 import comfy.samplers
 
 from ..shared.conds import CALC_CONDS, KEEP_CFG1, check_conditioning, predict_conds
-from .mask import is_mask
+from ..shared.masks import is_mask
 
 
 class Guidance(NamedTuple):

@@ -17,12 +17,12 @@ import comfy.utils
 from comfy.model_base import BaseModel, ModelType
 
 from ..shared.base_model import build_patcher, set_dtype
+from ..shared.masks import CONDITIONING_KEY
 from ..shared.parts import load_parts
 from ..shared.weight_files import (
     check_layout, name_file, read_shapes, read_weights, store_header, take_header, take_out)
 from .config import CONFIG_KEY, MDiTConfig
 from .latents import AutoencoderLatent, build_autoencoder
-from .mask import CONDITIONING_KEY
 from .model import MDiT
 from .reader import StandAloneReader
 from .text import TEXT_KEY, TextConfig, TextEncoder, WordTokenizer

@@ -3,8 +3,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..shared.masks import is_mask
 from .cache import StaticEntry
-from .mask import MaskInput, MaskReference, is_mask
+from .mask import MaskReference, MaskSource
 
 
 class CacheContents(NamedTuple):
@@ -29,9 +30,9 @@ class CacheContents(NamedTuple):
         return "\n".join(lines)
 
 
-def list_masks(source: MaskInput | list) -> list[MaskInput]:
+def list_masks(source: MaskSource | list) -> list[MaskSource]:
     """The masks of an MDIT_MASK or a CONDITIONING, and the exemplars on them, each once."""
-    if isinstance(source, MaskInput):
+    if isinstance(source, MaskSource):
         return [source]
     found = {}  # in order
     for _, options in source:
@@ -43,6 +44,6 @@ def list_masks(source: MaskInput | list) -> list[MaskInput]:
     return list(found)
 
 
-def list_entries(source: MaskInput | list) -> CacheContents:
+def list_entries(source: MaskSource | list) -> CacheContents:
     """The entries of all masks and exemplars in an MDIT_MASK or a CONDITIONING, for each the last used one last."""
     return CacheContents([entry for mask in list_masks(source) for entry in mask.store.list_entries()])

@@ -42,14 +42,21 @@ class LowRank(nn.Module):
 
 
 class Stream(nn.Module):
-    """Weights of one stream in one block. `lora` replaces each layer f by f + lora[f]."""
+    """Weights of one stream in one block. `lora` replaces each layer f by f + lora[f].
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, qk_norm: str, dtype=None, device=None,
-                 operations=None):
+    constant: the modulation is the same for every time and text, and is stored itself.
+    """
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, qk_norm: str, constant: bool = False, dtype=None,
+                 device=None, operations=None):
         super().__init__()
         factory = {"dtype": dtype, "device": device}
         self.heads = heads
-        self.mod = operations.Linear(width, 6 * width, **factory)
+        self.constant = constant
+        if constant:
+            self.mod = operations.Embedding(1, 6 * width, **factory)
+        else:
+            self.mod = operations.Linear(width, 6 * width, **factory)
         self.qkv = operations.Linear(width, 3 * width, **factory)
         if qk_norm == "rms":
             self.q_norm = operations.RMSNorm(width // heads, eps=1e-6, **factory)
@@ -66,7 +73,11 @@ class Stream(nn.Module):
         return y if lora is None else y + lora[name](x)
 
     def make_modulation(self, vec: Tensor, lora: nn.ModuleDict | None = None) -> Modulation:
-        return Modulation._make(self.run_layer("mod", F.silu(vec), lora).unsqueeze(1).chunk(6, dim=-1))
+        if self.constant:
+            parts = self.mod(torch.zeros(1, dtype=torch.long, device=vec.device)).to(vec.dtype)  # (1, 6 d)
+        else:
+            parts = self.run_layer("mod", F.silu(vec), lora)  # (B, 6 d)
+        return Modulation._make(parts.unsqueeze(1).chunk(6, dim=-1))
 
     def make_qkv(self, h: Tensor, mod: Modulation, pe: Tensor | None, lora: nn.ModuleDict | None = None
                  ) -> tuple[Tensor, Tensor, Tensor]:
@@ -97,7 +108,8 @@ class MDiTBlock(nn.Module):
         self.img = Stream(config.width, config.heads, image_ratio, config.qk_norm, **factory)
         self.txt = Stream(config.width, config.heads, text_ratio, config.qk_norm, **factory)
         if config.own_mask_weights:
-            self.msk = Stream(config.width, config.heads, mask_ratio, config.qk_norm, **factory)
+            self.msk = Stream(config.width, config.heads, mask_ratio, config.qk_norm, config.mask_vec == "constant",
+                              **factory)
         if config.lora_rank:
             stream = self.msk if config.own_mask_weights else self.img
             self.msk_lora = nn.ModuleDict({

@@ -3,72 +3,147 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable, Hashable, Iterable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import comfy.ldm.common_dit
+import comfy.model_management
 
 from ..labelmap import CLASSES, PALETTE, resize_nearest, to_image
+from ..shared.masks import choose_maps
 from .cache import StaticStore
 from .config import MaskLayout
 from .exemplar_branch import ExemplarTokens, MatchSide
 from .local_window import count_slots
 from .math import patchify
+from .placements import ON_IMAGE, PLACEMENTS, SUBJECT_SIDE
 from .reductions import EXACT, REDUCTIONS, Reduction
 from .tokens import MaskTokens, make_mask_tokens
 
-CONDITIONING_KEY = "mdit_mask"
 CPU = torch.device("cpu")
+NO_CLASS = -1
 
 
-def is_mask(key: str) -> bool:
-    """Whether a key of a conditioning or a wrapper is that of masks: for all readers, or for one adapter."""
-    return key.split(".")[0] == CONDITIONING_KEY
+class EncodedPictures(NamedTuple):
+    """Pictures as latents (n, C, h, w) of those that differ, and for each picture the number of its latent."""
+    latents: Tensor
+    numbers: list[int]
 
 
-class MaskInput:
-    """MDIT_MASK: label maps (b, H, W) of class indices, how to turn them into tokens, and the cache of these.
+def encode_distinct(vae, pictures: Iterable[Tensor]) -> EncodedPictures:
+    """Encodes each distinct picture (H, W, 3) once."""
+    latents: list[Tensor] = []
+    numbers: dict[bytes, int] = {}
+    order: list[int] = []
+    for picture in pictures:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        digest = hashlib.blake2b(picture.contiguous().numpy()).digest()
+        if digest not in numbers:
+            numbers[digest] = len(latents)
+            latents.append(vae.encode(picture[None]).to(CPU, torch.float32))
+        order.append(numbers[digest])
+    return EncodedPictures(torch.cat(latents), order)
+
+
+class MaskSource:
+    """MDIT_MASK: what a model reads beside text and image, and the cache of what it computes of it.
 
     Opaque to the host: a copy or deep copy is the same object, and a pickle leaves the cache behind. Its tensors lie on
     the CPU, wherever the node's inputs were, until a run needs them.
 
-    `visible` (19,) is 0 for hidden classes, `reduction` a name of REDUCTIONS, `vae` a host VAE or None.
+    node, kind, resampling: title of the node that makes it, what it is made of, how that is resized; for messages.
+    placement: a name of PLACEMENTS.
+    visible: (19,), 0 for hidden classes; None for what has no classes.
+    shape: (b, H, W) of what it is made of.
+    reduction: a name of REDUCTIONS.
+    vae: a host VAE or None.
     """
+    node: str
+    kind: str
+    resampling: str
+    placement = ON_IMAGE
+    visible: Tensor | None = None
 
-    def __init__(self, labels: Tensor, visible: Tensor, reduction: str = "off", vae=None):
-        self.labels = labels.to(CPU, copy=True)
-        self.visible = visible.to(CPU, copy=True)
+    def __init__(self, shape: tuple[int, int, int], reduction: str = "off", vae=None):
+        self.shape = tuple(shape)
         self.reduction = reduction
         self.vae = vae
         self.store = StaticStore()
         self.latents: dict[tuple, Tensor] = {}
 
-    def __copy__(self) -> MaskInput:
+    def __copy__(self) -> MaskSource:
         return self
 
-    def __deepcopy__(self, memo) -> MaskInput:
+    def __deepcopy__(self, memo) -> MaskSource:
         return self
 
-    def __reduce__(self):
-        return MaskInput, (self.labels, self.visible, self.reduction)
+    def check(self, layout: MaskLayout):
+        """Raises ValueError for a model that cannot read it."""
+
+    def resize_labels(self, height: int, width: int) -> Tensor:
+        """Class indices of this size, (b, height, width); NO_CLASS where a pixel has none."""
+        raise NotImplementedError
+
+    def draw(self, height: int, width: int, palette) -> Tensor:
+        """The images of this size that the VAE encodes, (b, height, width, 3)."""
+        raise NotImplementedError
 
     def encode(self, height: int, width: int, palette) -> Tensor:
-        """The label maps as encoded images, (b, C, h, w). Each size and palette is encoded once.
+        """The encoded images, (b, C, h, w). Each size and palette is encoded once.
 
         height, width: of the images in pixels. palette: colors of the classes; () for the standard ones.
         Raises ValueError without a VAE.
         """
         palette = palette or PALETTE
         if (height, width, palette) not in self.latents:
-            if self.vae is None:
-                raise ValueError("vae: this model reads the mask as an encoded image: connect the model's VAE to the "
-                                 "'vae' input of 'Encode Label Map as MDiT Mask'")
-            labels = torch.where(self.visible.bool()[self.labels.long()], self.labels, 0)
-            image = to_image(resize_nearest(labels, height, width), palette)  # (b, H, W, 3)
+            self.check_vae()
+            image = self.draw(height, width, palette)
             self.latents[height, width, palette] = self.vae.encode(image).to(CPU, torch.float32)
         return self.latents[height, width, palette]
+
+    def check_vae(self):
+        """Raises ValueError without a VAE."""
+        if self.vae is None:
+            raise ValueError("vae: this model reads the mask as an encoded image: connect the model's VAE to the 'vae' "
+                             f"input of '{self.node}'")
+
+
+class MaskInput(MaskSource):
+    """Label maps (b, H, W) of class indices."""
+    node = "Encode Label Map as MDiT Mask"
+    kind = "label map"
+    resampling = "nearest neighbor"
+
+    def __init__(self, labels: Tensor, visible: Tensor, reduction: str = "off", vae=None):
+        super().__init__(labels.shape, reduction, vae)
+        self.labels = labels.to(CPU, copy=True)
+        self.visible = visible.to(CPU, copy=True)
+        self.pictures: dict[tuple, EncodedPictures] = {}
+
+    def __reduce__(self):
+        return MaskInput, (self.labels, self.visible, self.reduction)
+
+    def resize_labels(self, height: int, width: int) -> Tensor:
+        return resize_nearest(self.labels, height, width)
+
+    def draw(self, height: int, width: int, palette) -> Tensor:
+        labels = torch.where(self.visible.bool()[self.labels.long()], self.labels, 0)
+        return to_image(resize_nearest(labels, height, width), palette)
+
+    def encode_pictures(self, height: int, width: int, drawing: Hashable, draw: Callable) -> EncodedPictures:
+        """The pictures (height, width, 3) that draw(labels, visible) yields of the label maps at this size.
+
+        drawing: stands for `draw`. Each size and drawing is encoded once. Raises ValueError without a VAE.
+        """
+        if (height, width, drawing) not in self.pictures:
+            self.check_vae()
+            pictures = draw(resize_nearest(self.labels, height, width), self.visible)
+            self.pictures[height, width, drawing] = encode_distinct(self.vae, pictures)
+        return self.pictures[height, width, drawing]
 
 
 class ExemplarInput(MaskInput):
@@ -103,7 +178,7 @@ class MaskReference:
     exemplar: read wherever the mask is read, times its own strength; None without one.
     """
 
-    def __init__(self, mask: MaskInput, strength: float = 1.0, start: float = 0.0, end: float = 1.0,
+    def __init__(self, mask: MaskSource, strength: float = 1.0, start: float = 0.0, end: float = 1.0,
                  exemplar: ExemplarInput | None = None, exemplar_strength: float = 1.0):
         self.mask = mask
         self.strength = strength
@@ -127,18 +202,6 @@ class MaskReference:
         return bool(model_sampling.percent_to_sigma(self.end) <= sigma <= model_sampling.percent_to_sigma(self.start))
 
 
-def choose_maps(count: int, latents: int, batch_index: list[int] | None) -> list[int] | None:
-    """Which of `count` maps each latent reads; None where the count does not say.
-
-    batch_index: the numbers that the host gives latents of a larger batch. They count only where they fit the maps.
-    """
-    if count in (1, latents) and sorted(batch_index or ()) != list(range(count)):
-        return list(range(count))
-    if batch_index is None or len(batch_index) != latents or not all(0 <= number < count for number in batch_index):
-        return None
-    return list(batch_index)
-
-
 class BoundMask:
     """A reference bound to the latents of one run, (B, C, H, W), and to the layout of the model that reads it.
 
@@ -152,28 +215,34 @@ class BoundMask:
         self.layout = layout
         self.pixels = model.latent_format.spacial_downscale_ratio
         mask = reference.mask
-        self.maps = choose_maps(mask.labels.shape[0], latents[0], batch_index)
+        mask.check(layout)
+        self.maps = choose_maps(mask.shape[0], latents[0], batch_index)
         if self.maps is None:
             numbered = "" if batch_index is None else f" with the numbers {batch_index} (batch_index)"
-            raise ValueError(f"latent_image: {latents[0]} latents{numbered}, but the mask has {mask.labels.shape[0]} "
-                             "label maps: use one label map, or one for each latent. For latents out of a larger "
-                             "batch (LatentFromBatch), only 'Sample MDiT Face' can tell which label maps are theirs")
+            raise ValueError(f"latent_image: {latents[0]} latents{numbered}, but the mask has {mask.shape[0]} "
+                             f"{mask.kind}s: use one {mask.kind}, or one for each latent. For latents out of a larger "
+                             f"batch (LatentFromBatch), only 'Sample MDiT Face' can tell which {mask.kind}s are theirs")
         self.regions: dict[tuple, tuple[MaskTokens, bytes]] = {}
-        self.size = (layout.condition,) * 2 if layout.condition else tuple(side * self.pixels for side in latents[-2:])
+        self.shift = PLACEMENTS[mask.placement].shift
+        self.condition = layout.condition or (SUBJECT_SIDE if self.shift else 0)
+        self.size = (self.condition,) * 2 if self.condition else tuple(side * self.pixels for side in latents[-2:])
         height, width = self.size
-        self.labels = resize_nearest(mask.labels[self.maps], height, width)  # (b, height, width)
+        self.labels = mask.resize_labels(height, width)[self.maps]  # (b, height, width)
         self.latent = self.encode_latent(model) if layout.tokenizer == "vae_palette" else None
         reads_exemplar = layout.exemplar and reference.exemplar
         self.exemplar = BoundExemplar(self, model, batch_index) if reads_exemplar else None
 
+    def encode_maps(self, height: int, width: int) -> Tensor:
+        """The label maps at this size in pixels as encoded images, (b, C, h, w)."""
+        return self.reference.mask.encode(height, width, self.layout.palette)[self.maps]
+
     def encode_latent(self, model) -> Tensor:
-        """The label maps as the model sees latents, (b, C, h, w)."""
+        """The encoded images as the model sees latents, (b, C, h, w)."""
         height, width = self.size
-        encoded = self.reference.mask.encode(height, width, self.layout.palette)
-        latent = model.process_latent_in(encoded[self.maps])
+        latent = model.process_latent_in(self.encode_maps(height, width))
         expected = (self.latents[1], height // self.pixels, width // self.pixels)
         if tuple(latent.shape[1:]) != expected:
-            raise ValueError(f"vae: the one at 'Encode Label Map as MDiT Mask' makes latents {tuple(latent.shape[1:])} "
+            raise ValueError(f"vae: the one at '{self.reference.mask.node}' makes latents {tuple(latent.shape[1:])} "
                              f"of {width} x {height} pixels, the model works on {expected}: connect the "
                              "VAE that belongs to the model")
         return latent
@@ -192,14 +261,15 @@ class BoundMask:
         """The parts of this reference that have a store: the mask, and the exemplar on it."""
         return [self] if self.exemplar is None else [self, self.exemplar]
 
-    def describe_stretch(self) -> str | None:
-        """A line for the report where the label map was stretched."""
-        h, w = self.reference.mask.labels.shape[-2:]
+    def list_notes(self) -> list[str]:
+        """Lines for the report: where the label map or picture was stretched."""
+        mask = self.reference.mask
+        _, h, w = mask.shape
         height, width = (side * self.pixels for side in self.latents[-2:])
-        if math.isclose(h / w, height / width, rel_tol=0.01):
-            return None
-        return (f"label map {w} x {h} resized to {width} x {height} by nearest neighbor, because the latent has "
-                "another aspect ratio")
+        if self.shift or math.isclose(h / w, height / width, rel_tol=0.01):
+            return []
+        return [f"{mask.kind} {w} x {h} resized to {width} x {height} by {mask.resampling}, because the latent has "
+                "another aspect ratio"]
 
     def get_tokens(self, area: tuple | None, reduction: Reduction | None = None) -> tuple[MaskTokens, bytes]:
         """Tokens for the region `area` (h, w, y, x in latent cells; None for all) and their digest.
@@ -216,8 +286,12 @@ class BoundMask:
     def make_tokens(self, area: tuple, reduction: Reduction) -> MaskTokens:
         visible = self.reference.mask.visible
         h, w, y, x = area
-        if self.layout.condition:
-            patch = self.layout.patch
+        patch = self.layout.patch
+        if self.shift:
+            rows, columns = self.shift
+            return make_mask_tokens(self.labels, self.latent, visible, self.layout, self.pixels, reduction,
+                                    offset=(-rows, -columns))
+        if self.condition:
             extent = tuple(-(-side // patch) for side in self.latents[-2:])
             return make_mask_tokens(self.labels, self.latent, visible, self.layout, self.pixels, reduction, extent,
                                     offset=(y / patch, x / patch))

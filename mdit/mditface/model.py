@@ -13,8 +13,8 @@ import comfy.patcher_extension
 from comfy.ldm.flux.layers import timestep_embedding
 from comfy.ldm.flux.math import rope
 
+from ..shared.blocks import run_double_blocks
 from ..shared.norm import layer_norm, modulate
-from ..shared.origins import check_blocks
 from .attention import MaskRows
 from .config import MDiTConfig
 from .exemplar_branch import ExemplarBranch
@@ -102,28 +102,15 @@ class MDiT(nn.Module):
 
     def run_blocks(self, img, txt, vec, pe, mask_rows, transformer_options, proxy_grid: ProxyGrid | None = None
                    ) -> Tensor:
-        replace = transformer_options.get("patches_replace", {}).get("dit", {})
-        after = transformer_options.get("patches", {}).get("double_block", [])
-        check_blocks(self.blocks, self.config.depth)
-        options = {**transformer_options, "total_blocks": self.config.depth, "block_type": "double"}
-        for i, block in enumerate(self.blocks):
-            options["block_index"] = i
+        def run(block: MDiTBlock, index: int, args: dict) -> dict:
+            img, txt = block(args["img"], args["txt"], args["vec"], args["pe"], mask_rows, index,
+                             args["transformer_options"], proxy_grid)
+            if self.config.exemplar_blocks:
+                img = self.exemplar(index, img, args["vec"], mask_rows)
+            return {"img": img, "txt": txt}
 
-            def run(args, block=block, i=i):
-                img, txt = block(args["img"], args["txt"], args["vec"], args["pe"], mask_rows, i,
-                                 args["transformer_options"], proxy_grid)
-                if self.config.exemplar_blocks:
-                    img = self.exemplar(i, img, args["vec"], mask_rows)
-                return {"img": img, "txt": txt}
-
-            args = {"img": img, "txt": txt, "vec": vec, "pe": pe, "transformer_options": options}
-            patch = replace.get(("double_block", i))
-            out = run(args) if patch is None else patch(args, {"original_block": run})
-            for p in after:
-                out = p({**out, "block_index": i, "transformer_options": options})
-            img = out["img"]
-            txt = out["txt"]
-        return img
+        args = {"img": img, "txt": txt, "vec": vec, "pe": pe}
+        return run_double_blocks(self.blocks, self.config.depth, args, run, transformer_options)["img"]
 
     def run_static_path(self, tokens: Tensor, positions: Tensor, transformer_options={}
                     ) -> Iterator[tuple[Tensor, Tensor]]:

@@ -18,21 +18,21 @@ import comfy.model_management
 import comfy.patcher_extension
 
 from ..shared.conds import UNKNOWN, CarriedCond, RowCond, find_places
+from ..shared.masks import BATCH_KEY, CONDITIONING_KEY, REPORT_KEY, is_mask
 from .additions import check_conditions, find_foreign_module, note_patches
 from .attention import ExemplarKeys, MaskRows, SelectedRows
-from .cache import REPORT_KEY, CachePatcher, RunReport, StaticEntry, StaticStore, compute_and_count
+from .cache import CachePatcher, RunReport, StaticEntry, StaticStore, compute_and_count
 from .config import MaskLayout
 from .entries import make_key_bias, reduce_entry
 from .exemplar_branch import ExemplarTokens
 from .keys import EntryInputs, make_key
-from .mask import CONDITIONING_KEY, BoundMask, is_mask
+from .mask import BoundMask, MaskReference
 from .prompt import Prompt, mark_prompt, read_prompt
 from .reductions import REDUCTIONS, check_window
 from .tokens import MaskTokens
 from .uses import MaskUse, Need, list_uses, plan_run
 
 OPTIONS_KEY = "mdit_cache"
-BATCH_KEY = "mdit_batch_index"
 CACHE_MODES = ("auto", "8-bit", "off")
 
 
@@ -127,11 +127,10 @@ class MaskReader:
         for reference in filter(None, references):
             check_window(reference.mask.reduction, self.radius)
         index = options.get(BATCH_KEY)
-        bound = {reference: BoundMask(reference, noise.shape, patcher.model, layout, index)
+        bound = {reference: self.bind_mask(reference, noise.shape, patcher.model, layout, index)
                  for reference in references if reference}
         report = options.setdefault(REPORT_KEY, RunReport())
-        notes = [mask.describe_stretch() for mask in bound.values()]
-        report.notes += dict.fromkeys(note for note in notes if note)
+        report.notes += dict.fromkeys(itertools.chain.from_iterable(mask.list_notes() for mask in bound.values()))
         for cond, reference in zip(conds, references):
             cond["model_conds"] = {**cond["model_conds"], name_rows(self.key): RowCond(torch.arange(noise.shape[0]))}
             self.attach_to_condition(cond, bound.get(reference), patcher)
@@ -142,6 +141,11 @@ class MaskReader:
             out = executor(noise, *args, **kwargs)
         self.check_reads(report)
         return out
+
+    def bind_mask(self, reference: MaskReference, latents: torch.Size, model, layout: MaskLayout,
+                  batch_index: list[int] | None) -> BoundMask:
+        """The mask as one run on latents (B, C, H, W) sees it."""
+        return BoundMask(reference, latents, model, layout, batch_index)
 
     def attach_to_condition(self, cond: dict, mask: BoundMask | None, patcher):
         """Gives a condition its mask in the form that the host batches, and tells the host what to load for it."""
@@ -203,7 +207,7 @@ class MaskReader:
         rows = ()
         if chunks:
             runs = self.find_runs(executor.class_obj, chunks, find_places(places, chunks, x), kwargs)
-            rows = self.find_rows(executor.class_obj, runs, x, t[0], transformer_options)
+            rows = self.find_rows(executor.class_obj, runs, x, t, transformer_options)
         call = partial(self.call_model, executor, rows) if rows else executor
         return call(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
@@ -225,22 +229,27 @@ class MaskReader:
 
     def find_rows(self, model, runs: list[ChunkRun], x: Tensor, sigma: Tensor, transformer_options: dict
                   ) -> tuple[MaskRows, ...]:
-        """What the rows of the batch read: one item for each run; empty without masks."""
+        """What the rows of the batch, each at its sigma (B,), read: one item for each run; empty without masks."""
         found = []
         for run in runs:
-            mask, area, digest, selected = run.key
-            if mask is None or not mask.reference.is_active(model.model_sampling, sigma):
+            mask, area, _, _ = run.key
+            if mask is None or not mask.reference.is_active(model.model_sampling, sigma[0]):
                 found.append(MaskRows(run.rows, None))
                 continue
             check_size(mask, area, x)
-            entry = self.find_entry(model, mask, area, run.prompt, digest, x.device, transformer_options)
-            exemplar = self.find_exemplar_keys(model, mask, area, x.device, transformer_options)
-            bias = make_key_bias(entry, mask.reference.strength)
-            if selected is not None:
-                entry = SelectedRows(entry, selected)
-                exemplar = None if exemplar is None else exemplar.select_rows(selected)
-            found.append(MaskRows(run.rows, entry, bias, exemplar))
+            found.append(self.make_rows(model, run, x, sigma, transformer_options))
         return tuple(found) if any(part.kv is not None for part in found) else ()
+
+    def make_rows(self, model, run: ChunkRun, x: Tensor, sigma: Tensor, transformer_options: dict) -> MaskRows:
+        """What the rows of a run read of their mask."""
+        mask, area, digest, selected = run.key
+        entry = self.find_entry(model, mask, area, run.prompt, digest, x.device, transformer_options)
+        exemplar = self.find_exemplar_keys(model, mask, area, x.device, transformer_options)
+        bias = make_key_bias(entry, mask.reference.strength)
+        if selected is not None:
+            entry = SelectedRows(entry, selected)
+            exemplar = None if exemplar is None else exemplar.select_rows(selected)
+        return MaskRows(run.rows, entry, bias, exemplar)
 
     def find_prompt(self, model, conds: dict, chunk: int, rows: slice) -> tuple[Prompt | None, tuple]:
         """The prompt of a chunk and its digest; None and an empty digest where keys do not depend on it."""
@@ -326,8 +335,9 @@ def select_rows(mask: BoundMask | None, rows: tuple[int, ...], prompt: Prompt | 
     if mask is None or mask.rows == 1 or rows == tuple(range(mask.rows)):
         return None
     if UNKNOWN in rows or any(len(part) > 1 for part in (prompt or {}).values()):
-        raise ValueError(f"model: another node samples {len(rows)} of {mask.rows} latents at a time, and the label "
-                         "map of each cannot be told: remove that node, or use one label map for all latents")
+        kind = mask.reference.mask.kind
+        raise ValueError(f"model: another node samples {len(rows)} of {mask.rows} latents at a time, and the {kind} "
+                         f"of each cannot be told: remove that node, or use one {kind} for all latents")
     return rows
 
 

@@ -9,9 +9,10 @@ import comfy.samplers
 import comfy.utils
 import latent_preview
 
-from .cache import REPORT_KEY, RunReport
+from ..shared.masks import BATCH_KEY, REPORT_KEY
+from .cache import RunReport
 from .guidance import DualGuider, Guidance
-from .reader import BATCH_KEY, OPTIONS_KEY, CacheOptions, reads_masks
+from .reader import OPTIONS_KEY, CacheOptions, reads_masks
 
 
 def require_mdit(model):

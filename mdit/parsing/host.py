@@ -18,7 +18,7 @@ import comfy.utils
 from ..labelmap import CLASSES, PARSER_ORDER
 from ..shared import weight_files
 from .bisenet import BiSeNet
-from .parser import SIZE, WEIGHTS, FaceParser
+from .parser import WEIGHTS, FaceParser, ParserConfig
 from .region import Region, crop, resize
 from .segformer import Segformer
 
@@ -130,9 +130,11 @@ def load_patched_parser(path: str | Path = WEIGHTS) -> PatchedParser:
 
 
 def build_bundled(weights: dict[str, Tensor], path: Path) -> PatchedParser:
-    network = FaceParser(OPERATIONS)
+    with weight_files.name_file(str(path), SOURCE):
+        config = ParserConfig.read(path)
+    network = FaceParser(config, OPERATIONS)
     fill_network(network, weights, path)
-    return PatchedParser(network, SIZE, SIGNED, range(len(CLASSES)))
+    return PatchedParser(network, config.size, SIGNED, range(len(CLASSES)))
 
 
 def build_bisenet(weights: dict[str, Tensor], path: Path) -> PatchedParser:

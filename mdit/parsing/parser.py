@@ -1,12 +1,16 @@
 """A U-net that finds the 19 classes of a face, trained on renders (docs/design/bundled-model.md, section 3)."""
 from __future__ import annotations
 
+import dataclasses
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -14,9 +18,41 @@ from ..labelmap import CLASSES
 from .agreement import measure_agreement
 
 WEIGHTS = Path(__file__).with_name("weights") / "face-parser.safetensors"
-SIZE = 128  # pixels along a side of the network's input
-WIDTHS = (32, 64, 96, 128)
+CONFIG_KEY = "mdit.parser"  # of a file's header
 FOLD = 2  # pixels along a side that one position's channels hold
+
+
+@dataclass(frozen=True)
+class ParserConfig:
+    """Sizes of a parser. The defaults are those of files without a header.
+
+    size: pixels along a side of the network's input.
+    widths: of the levels; from one to the next, sides are halved.
+    """
+    size: int = 128
+    widths: tuple[int, ...] = (32, 64, 96, 128)
+
+    def __post_init__(self):
+        object.__setattr__(self, "widths", tuple(self.widths))
+        multiple = FOLD * 2 ** (len(self.widths) - 1)
+        if len(self.widths) < 2 or min(self.widths) < 1 or self.size < 1 or self.size % multiple:
+            raise ValueError(f"{CONFIG_KEY}: size {self.size} with widths {list(self.widths)}: there must be at least "
+                             f"two positive widths, and {multiple} must divide the size")
+
+    def to_metadata(self) -> dict[str, str]:
+        return {CONFIG_KEY: json.dumps(dataclasses.asdict(self))}
+
+    @classmethod
+    def read(cls, path: Path | str) -> ParserConfig:
+        """The sizes in a file's header. Raises ValueError for a header with others than these two."""
+        if Path(path).suffix != ".safetensors":
+            return cls()
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(CONFIG_KEY, "{}")
+        try:
+            return cls(**json.loads(text))
+        except (TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{CONFIG_KEY}: the header of '{path}' is damaged ({error})") from error
 
 
 def make_convolutions(n_in: int, n_out: int, operations=nn) -> nn.Sequential:
@@ -27,41 +63,55 @@ def make_convolutions(n_in: int, n_out: int, operations=nn) -> nn.Sequential:
 
 
 class FaceParser(nn.Module):
-    """Images (B, 3, 128, 128) in [-1, 1] -> logits (B, 19, 128, 128).
+    """Images (B, 3, S, S) in [-1, 1] -> logits (B, 19, S, S), S the configuration's size.
 
     operations: module of the convolutions' class; torch.nn for training.
     """
 
-    def __init__(self, operations=nn):
+    def __init__(self, config: ParserConfig = ParserConfig(), operations=nn):
         super().__init__()
-        inputs = (3 * FOLD ** 2, *WIDTHS[:-1])
+        self.config = config
+        widths = config.widths
+        inputs = (3 * FOLD ** 2, *widths[:-1])
         self.down = nn.ModuleList(
-            make_convolutions(n_in, n_out, operations) for n_in, n_out in zip(inputs, WIDTHS))
+            make_convolutions(n_in, n_out, operations) for n_in, n_out in zip(inputs, widths))
         self.up = nn.ModuleList(
             make_convolutions(n_below + n_out, n_out, operations)
-            for n_below, n_out in zip(WIDTHS[:0:-1], WIDTHS[-2::-1]))
-        self.out = operations.Conv2d(WIDTHS[0], len(CLASSES) * FOLD ** 2, 1)
+            for n_below, n_out in zip(widths[:0:-1], widths[-2::-1]))
+        self.out = operations.Conv2d(widths[0], len(CLASSES) * FOLD ** 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.down[0](F.pixel_unshuffle(x, FOLD))  # (B, 32, 64, 64)
-        skips = []
-        for block in self.down[1:]:
-            skips.append(x)
-            x = block(F.max_pool2d(x, 2))
+        levels = self.descend(x)
+        x = levels.pop()
         for block in self.up:
-            skip = skips.pop()
+            skip = levels.pop()
             x = block(torch.cat([F.interpolate(x, skip.shape[-2:], mode="nearest"), skip], dim=1))
         return F.pixel_shuffle(self.out(x), FOLD)
 
-    @torch.no_grad()
-    def parse(self, image: np.ndarray) -> np.ndarray:
-        """Label map (H, W) uint8 of an image (H, W, 3) uint8 of any size."""
+    def descend(self, x: Tensor) -> list[Tensor]:
+        """What each level makes of the input, (B, width, h, w); the finest first."""
+        levels = [self.down[0](F.pixel_unshuffle(x, FOLD))]  # (B, widths[0], S / 2, S / 2)
+        for block in self.down[1:]:
+            levels.append(block(F.max_pool2d(levels[-1], 2)))
+        return levels
+
+    def read_image(self, image: np.ndarray) -> Tensor:
+        """The network's input (1, 3, S, S) for an image (H, W, 3) uint8 of any size."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"image: the parser reads (H, W, 3) uint8, not {image.shape} {image.dtype}")
         weight = self.out.weight
         x = torch.from_numpy(np.ascontiguousarray(image)).to(weight.device).permute(2, 0, 1)[None].to(weight.dtype)
-        x = F.interpolate(x / 127.5 - 1, (SIZE, SIZE), mode="bilinear", antialias=True)
-        logits = F.interpolate(self(x), image.shape[:2], mode="bilinear")  # (1, 19, H, W)
+        return F.interpolate(x / 127.5 - 1, (self.config.size,) * 2, mode="bilinear", antialias=True)
+
+    @torch.no_grad()
+    def describe(self, image: np.ndarray) -> Tensor:
+        """Features of an image (H, W, 3) uint8: each level's means over the image, (sum of the widths,)."""
+        return torch.cat([x.mean((0, 2, 3)) for x in self.descend(self.read_image(image))]).cpu()
+
+    @torch.no_grad()
+    def parse(self, image: np.ndarray) -> np.ndarray:
+        """Label map (H, W) uint8 of an image (H, W, 3) uint8 of any size."""
+        logits = F.interpolate(self(self.read_image(image)), image.shape[:2], mode="bilinear")  # (1, 19, H, W)
         return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
 
     def measure_agreement(self, image: np.ndarray, label: np.ndarray) -> dict[str, float]:
@@ -80,6 +130,6 @@ def load_parser(path: Path = WEIGHTS) -> FaceParser:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no face parser at {path}: restore the pack's file, or train a parser with "
                                 "python dev.py train mdit/recipes/configs/judge.yaml")
-    parser = FaceParser()
+    parser = FaceParser(ParserConfig.read(path))
     parser.load_state_dict(load_file(path))
     return parser.eval().requires_grad_(False)

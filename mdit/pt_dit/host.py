@@ -14,6 +14,7 @@ from comfy.model_base import BaseModel, ModelType
 
 from ..shared.base_model import build_patcher, set_dtype
 from ..shared.parts import load_parts
+from ..shared.schedule import compute_flow_sigmas
 from ..shared.weight_files import (
     check_finite, check_layout, name_file, read_shapes, read_state_dict, store_header, take_header, take_out)
 from .config import SAVED_KEY, PTDiTConfig, PTDiTSettings, read_config
@@ -55,6 +56,10 @@ class PTDiTBaseModel(BaseModel):
             conds["c_crossattn"] = comfy.conds.CONDRegular(text)
             conds["attention_mask"] = comfy.conds.CONDRegular(attn_mask)
         return conds
+
+    def compute_exact_sigmas(self, sampling, steps: int) -> torch.Tensor:
+        """The authors' noise levels (steps + 1,) with the shift of `sampling`, the host's for this model."""
+        return compute_flow_sigmas(sampling.shift, steps)
 
     def state_dict_for_saving(self, unet_state_dict, clip_state_dict=None, vae_state_dict=None,
                               clip_vision_state_dict=None) -> dict:

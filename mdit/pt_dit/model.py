@@ -10,8 +10,8 @@ import comfy.ldm.common_dit
 import comfy.patcher_extension
 from comfy.ldm.flux.layers import timestep_embedding
 
+from ..shared.blocks import run_double_blocks
 from ..shared.norm import layer_norm, modulate
-from ..shared.origins import check_blocks
 from ..shared.windows import MASKED, Grid3D, build_layout
 from .config import PTDiTConfig, PTDiTSettings
 from .layers import PTDiTBlock, split_modulation
@@ -156,24 +156,11 @@ class PTDiT(nn.Module):
                              "'Set PT-DiT Windows'")
 
     def run_blocks(self, x, text, text_bias, vec, layout, transformer_options) -> Tensor:
-        replace = transformer_options.get("patches_replace", {}).get("dit", {})
-        after = transformer_options.get("patches", {}).get("double_block", [])
-        check_blocks(self.transformer_blocks, self.config.depth)
-        options = {**transformer_options, "total_blocks": self.config.depth, "block_type": "double"}
-        for i, block in enumerate(self.transformer_blocks):
-            options["block_index"] = i
+        def run(block: PTDiTBlock, index: int, args: dict) -> dict:
+            return {"img": block(args["img"], args["txt"], text_bias, args["vec"], layout, args["transformer_options"])}
 
-            def run(args, block=block):
-                return {"img": block(args["img"], args["txt"], text_bias, args["vec"], layout,
-                                     args["transformer_options"])}
-
-            args = {"img": x, "txt": text, "vec": vec, "transformer_options": options}
-            patch = replace.get(("double_block", i))
-            out = run(args) if patch is None else patch(args, {"original_block": run})
-            for p in after:
-                out = p({"txt": text, **out, "block_index": i, "transformer_options": options})
-            x = out["img"]
-        return x
+        args = {"img": x, "txt": text, "vec": vec}
+        return run_double_blocks(self.transformer_blocks, self.config.depth, args, run, transformer_options)["img"]
 
 
 def describe_grid(grid: Grid3D) -> str:

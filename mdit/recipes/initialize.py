@@ -1,12 +1,17 @@
 """Starting weights (docs/design/bundled-model.md, section 3.2). The host's layers have none."""
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
 
-from ..mditface.config import MATCH, PRUNE
+import comfy.ops
+
+from ..mditface.config import MATCH, PRUNE, MDiTConfig
 from ..mditface.exemplar_branch import ExemplarBranch
 from ..mditface.layers import Stream
 from ..mditface.model import MDiT
@@ -81,3 +86,21 @@ def initialize_model(model: MDiT) -> None:
         initialize_exemplar(model.exemplar)
     nn.init.zeros_(model.final.mod.weight)
     nn.init.zeros_(model.final.linear.weight)
+
+
+@torch.no_grad()
+def store_mask_modulation(sd: dict[str, Tensor], config: MDiTConfig) -> tuple[dict[str, Tensor], MDiTConfig]:
+    """The same model with a stored modulation of its mask stream (`mask_vec` constant): weights and configuration.
+
+    sd: the model's weights, their names with `model.`.
+    """
+    model = MDiT(config, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
+    model.load_state_dict({name.removeprefix("model."): w for name, w in sd.items() if name.startswith("model.")})
+    zero = torch.zeros(1)
+    vec = model.make_vector(zero, zero.new_zeros(1, config.pooled_dim))  # (1, d)
+    names = [f"model.blocks.{i}.msk.mod" for i in range(config.depth)]
+    dropped = {f"{name}.{part}" for name in names for part in ("weight", "bias")}
+    sd = {name: w for name, w in sd.items() if name not in dropped}
+    for name, block in zip(names, model.blocks):
+        sd[f"{name}.weight"] = block.msk.mod(F.silu(vec))  # (1, 6 d)
+    return sd, dataclasses.replace(config, mask_vec="constant")

@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
+import comfy.model_management
+
 from ..datasets.augment import normalize, swap_sides
 from ..datasets.mapped import describe_shards
 from ..datasets.renders import ARRAYS, join, list_shards, read_shard
@@ -27,10 +29,11 @@ LABEL_SIDE = 256  # pixels: finer label maps would cost as much time as the netw
 INPUT_RIDGE = 0.05
 OUTPUT_RIDGE = 0.002
 FITTED_COUNT = 160  # images: 40 000 tokens
+ENCODED_AT_ONCE = 8  # images, each with its mirror image
 
 
 class Coder:
-    """An autoencoder's file: images to standardized latents, and back."""
+    """An autoencoder's file: images to standardized latents, and back, on the host's device. Results are on the CPU."""
 
     def __init__(self, path: Path):
         if not Path(path).is_file():
@@ -40,20 +43,25 @@ class Coder:
             self.header = file.metadata() or {}
         self.weights = {name: w for name, w in load_file(path).items() if name.startswith(PREFIX)}
         statistics = LatentStatistics.from_metadata(self.header)
-        self.mean = torch.tensor(statistics.mean).view(-1, 1, 1)
-        self.deviation = torch.tensor(statistics.deviation).view(-1, 1, 1)
+        self.device = comfy.model_management.get_torch_device()
+        self.mean = torch.tensor(statistics.mean, device=self.device).view(-1, 1, 1)
+        self.deviation = torch.tensor(statistics.deviation, device=self.device).view(-1, 1, 1)
         self.network = Autoencoder(AutoencoderConfig.from_metadata(self.header))
         self.network.load_state_dict({name.removeprefix(PREFIX): w for name, w in self.weights.items()})
-        self.network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.network.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) uint8 -> (B, C, S/r, S/r)."""
-        return (self.network.encode(normalize(images)) - self.mean) / self.deviation
+        return ((self.network.encode(normalize(images.to(self.device))) - self.mean) / self.deviation).cpu()
 
     def decode(self, latents: Tensor) -> Tensor:
         """(B, C, h, w) -> images (B, S, S, 3) uint8."""
-        images = self.network.decode(latents * self.deviation + self.mean).clamp(-1, 1)
-        return ((images + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
+        images = self.network.decode(self.restore(latents)).clamp(-1, 1)
+        return ((images + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
+
+    def restore(self, latents: Tensor) -> Tensor:
+        """Standardized latents as the autoencoder has them, on its device."""
+        return latents.to(self.device) * self.deviation + self.mean
 
 
 class EncodedRenders:
@@ -98,14 +106,17 @@ def encode_shard(file: Path, out: Path, coder: Coder) -> None:
     """Write a shard's latents, small label maps and texts; the file appears when it is complete."""
     shard = read_shard(file, (*ARRAYS, "attributes"))
     images = torch.from_numpy(shard["image"]).permute(0, 3, 1, 2)
-    pairs = [coder.encode(torch.stack([image, image.flip(-1)])) for image in images]
+    pairs = []
+    for part in images.split(ENCODED_AT_ONCE):
+        latents = coder.encode(torch.cat([part, part.flip(-1)]))  # (2 n, C, h, w)
+        pairs.append(torch.stack(latents.chunk(2), 1).half())  # (n, 2, C, h, w)
     labels = torch.from_numpy(shard["label"])
     side = min(LABEL_SIDE, labels.shape[-1])
-    part = out.with_suffix(".part")
-    with open(part, "wb") as target:
-        np.savez(target, latents=torch.stack(pairs).half().numpy(), labels=resize_nearest(labels, side, side).numpy(),
+    scratch = out.with_suffix(".part")
+    with open(scratch, "wb") as target:
+        np.savez(target, latents=torch.cat(pairs).numpy(), labels=resize_nearest(labels, side, side).numpy(),
                  caption=shard["caption"], attributes=shard["attributes"])
-    part.replace(out)
+    scratch.replace(out)
 
 
 def fit_ridge(inputs: Tensor, outputs: Tensor, ridge: float) -> tuple[Tensor, Tensor]:

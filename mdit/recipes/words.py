@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
+import comfy.model_management
+
 from ..mditface.text import PAD, TextConfig, TextEncoder, WordTokenizer
 from ..render.caption import VOCABULARY, Caption
 from ..render.appearance import sample_appearance
@@ -95,16 +97,18 @@ def pretrain(encoder: TextEncoder, writer: CaptionWriter, steps: int, batch: int
     (docs/design/bundled-model.md, section 2).
     """
     values = list_attribute_values([sample_appearance(writer.rng) for _ in range(4000)])
-    heads = AttributeHeads(values, encoder.embed.weight.shape[1])
+    device = comfy.model_management.get_torch_device()
+    encoder.to(device)
+    heads = AttributeHeads(values, encoder.embed.weight.shape[1]).to(device)
     parameters = [*encoder.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, 2e-3, betas=(0.9, 0.95), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
     hits = []
     for step in tqdm(range(steps), desc="text encoder", mininterval=5):
         appearances = [sample_appearance(writer.rng) for _ in range(batch)]
-        targets = heads.find_targets(appearances)
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            tokens, pooled = encoder(writer(appearances))
+        targets = [target.to(device) for target in heads.find_targets(appearances)]
+        with torch.autocast(device.type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            tokens, pooled = encoder(writer(appearances).to(device))
             out = heads(tokens, pooled)
             loss = sum(F.cross_entropy(logits, target) for pair, target in zip(out, targets) for logits in pair)
             optimizer.zero_grad()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from .hair import CENTER
+from .raster import compile_kernel
 from .soup import EARRING, FACE_HAIR, FRAME, HAIR, LEFT_EYE, RIGHT_EYE
 
 MIRRORS = np.float32(9)  # the gloss of metal
@@ -13,23 +13,23 @@ WRAP = (0.35, 0.18, 0.12)  # how far the key light reaches around skin: red, gre
 CENTER_X, CENTER_Y, CENTER_Z = (float(c) for c in CENTER)
 
 
-@njit(cache=True)
+@compile_kernel
 def dot(a, b):
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-@njit(cache=True)
+@compile_kernel
 def normalize(x, y, z):
     scale = 1 / max(np.sqrt(x * x + y * y + z * z), 1e-6)
     return x * scale, y * scale, z * scale
 
 
-@njit(cache=True)
+@compile_kernel
 def clip(value):
     return min(max(value, 0.0), 1.0)
 
 
-@njit(cache=True)
+@compile_kernel
 def light_hair(tangent, outward, lights, lit, openness, gloss):
     """Diffuse level, and the strengths of the sharp and the broad highlight of a strand.
 
@@ -51,7 +51,7 @@ def light_hair(tangent, outward, lights, lit, openness, gloss):
     return level, amount * sharp, amount * broad
 
 
-@njit(cache=True)
+@compile_kernel
 def reflect_room(normal, facing, axis):
     """Brightness of the room in a mirror: dark below, grey above, one window."""
     x = 2 * facing * normal[0] - axis[0]
@@ -60,7 +60,7 @@ def reflect_room(normal, facing, axis):
     return 0.25 + 0.55 * clip(2 * y + 0.3) + 0.8 * window
 
 
-@njit(cache=True)
+@compile_kernel
 def light_highlight(kind, gloss, normal, facing, lights, lit, axis):
     """Strength of the highlight: round on eyes, the room on metal and frames, two lobes elsewhere."""
     along = max(0.0, dot(normal, lights[1]))
@@ -75,7 +75,7 @@ def light_highlight(kind, gloss, normal, facing, lights, lit, axis):
     return gloss * (lights[4] * (0.08 + 0.92 * lit) * lobes * fresnel + 0.12 * rim)
 
 
-@njit(cache=True)
+@compile_kernel
 def make_lights(direction, axis, key, ambient):
     """Key, half way to the camera, fill and rim direction, key and ambient strength."""
     half = normalize(direction[0] + axis[0], direction[1] + axis[1], direction[2] + axis[2])
@@ -84,7 +84,7 @@ def make_lights(direction, axis, key, ambient):
     return (direction[0], direction[1], direction[2]), half, fill, rim, key, ambient
 
 
-@njit(cache=True)
+@compile_kernel
 def light_pixels(normals, slopes, points, kinds, gloss, lit, openness, scatters, tint, direction, axis, key, ambient):
     """Diffuse light and highlights, float32 (N, 3) each.
 
@@ -122,7 +122,7 @@ def light_pixels(normals, slopes, points, kinds, gloss, lit, openness, scatters,
     return diffuse, shine
 
 
-@njit(cache=True)
+@compile_kernel
 def look_up_shadow(near, view, taps):
     """Fraction (N,) of the ``taps`` (T, 2), turned by a hash of the place, that see the light.
 

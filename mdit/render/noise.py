@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from .raster import compile_kernel
 
 
-@njit(cache=True)
+@compile_kernel
 def hash_corner(x, y, z, seed):
     """A number in [-1, 1) for a corner of the lattice."""
     h = (x * 73856093) ^ (y * 19349663) ^ (z * 83492791) ^ (seed * 40503)
@@ -15,7 +16,7 @@ def hash_corner(x, y, z, seed):
     return np.float32((h ^ (h >> 16)) / 2147483648.0 - 1.0)
 
 
-@njit(cache=True)
+@compile_kernel
 def sample_noise(points, frequency, seed):
     """Value noise in [-1, 1] and its gradient in lattice units at ``points`` (N, 3) -> float32 (N, 4).
 

@@ -91,7 +91,7 @@ def interpolate(values, triangles, owner, weights):
     return out
 
 
-@njit(cache=True)
+@compile_kernel
 def vote(label, weights, k):
     """The class of the largest weight in each block of ``k`` x ``k`` pixels; of equals the first."""
     out = np.empty((label.shape[0] // k, label.shape[1] // k), np.uint8)

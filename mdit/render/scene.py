@@ -203,18 +203,22 @@ def sample_shot(appearance: dict[str, str], rng: np.random.Generator) -> Shot:
 
 
 def render(head: Head, appearance: dict[str, str], size: int, rng: np.random.Generator,
-           relief: bool = False) -> Rendering:
+           relief: bool = False, look: np.random.Generator | None = None) -> Rendering:
     """One rendering of (size, size) pixels, with its ``relief`` on request.
 
     The scene is the same for every ``size``. Only the grain, which has a generator of its own, differs; and from
-    FINE_SIZE on, each traced strand of hair stands for several.
+    FINE_SIZE on, each traced strand of hair stands for several. A generator ``look`` changes light, background and
+    details, but not the shapes.
     """
-    grain, = rng.spawn(1)
+    source = rng if look is None else look
+    grain, = source.spawn(1)
     big = size * SUPERSAMPLING
     shot = sample_shot(appearance, rng)
-    detail = rng.spawn(1)[0] if size >= FINE_SIZE else None
+    if look is not None:
+        shot = shot._replace(light=sample_light(shot.camera.rotation, look))
+    detail = source.spawn(1)[0] if size >= FINE_SIZE else None
     mesh, lenses = build_scene(head, appearance, shot.camera.rotation[2], rng, detail)
-    image = background(big, appearance, rng) if detail is None else draw_backdrop(big, appearance, rng, detail)
+    image = background(big, appearance, source) if detail is None else draw_backdrop(big, appearance, source, detail)
     label = np.zeros((big, big), np.uint8)
     near, owner, weights = rasterize(shot.camera.screen(mesh.position, big), mesh.triangles, big, big)
     hit = owner >= 0
@@ -270,15 +274,17 @@ def put_lashes(image: np.ndarray, near: np.ndarray, head: Head, camera: Camera, 
     image[(owner >= 0) & (lash_near > near)] *= 0.3
 
 
-def make_sample(seed: int, index: int, size: int, views: int = 1, relief: bool = False) -> Sample:
+def make_sample(seed: int, index: int, size: int, views: int = 1, relief: bool = False, look: int = 0) -> Sample:
     """Sample ``index`` of the set ``seed`` at ``size`` pixels. Every call returns the same bytes.
 
-    Each ``views`` samples in a row show one person with other hair, clothes, pose and light.
+    Each ``views`` samples in a row show one person with other hair, clothes, pose and light. Each number ``look`` above
+    0 shows the same scene in another light, with another background and other details.
     """
     rng = np.random.default_rng([seed, index])
     appearance = sample_appearance(rng)
     if later := index % views:
         appearance = sample_same_person(appearance, sample_appearance(np.random.default_rng([seed, index - later])))
     head = build_head(appearance, rng)
-    rendering = render(head, appearance, size, rng, relief)
+    other = np.random.default_rng([seed, index, look]) if look else None
+    rendering = render(head, appearance, size, rng, relief, other)
     return Sample(*rendering, Caption()(appearance, rng), appearance)

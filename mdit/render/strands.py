@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from .head import Head
 from .mesh import BODY, LASHES, L_EYE, R_EYE
+from .raster import compile_kernel
 from .soup import Soup
 
 
-@njit(cache=True)
+@compile_kernel
 def grow_between(guides, owner, shift, length, wave, points):
     """Strands (N, points, 3) that follow the ``guides`` (G, P, 3) with the numbers ``owner`` (N,).
 
@@ -38,7 +38,7 @@ def grow_between(guides, owner, shift, length, wave, points):
     return out
 
 
-@njit(cache=True)
+@compile_kernel
 def make_ribbons(strands, view, width, tip):
     """Left and right edges (N, P, 2, 3) and tangents (N, P, 3) of ribbons that face ``view`` (3,).
 

@@ -27,7 +27,12 @@ def compute_flow_loss(velocity: Velocity, clean: Tensor, shift: float, rng: torc
 
 def follow_flow(velocity: Velocity, like: Tensor, sigmas: Tensor, seed: int) -> Tensor:
     """Latents of the shape of `like` by Euler steps over sigmas (steps + 1,)."""
-    x = torch.randn(like.shape, generator=torch.Generator().manual_seed(seed)).to(like.device)
+    noise = torch.randn(like.shape, generator=torch.Generator().manual_seed(seed)).to(like.device)
+    return integrate(velocity, noise, sigmas)
+
+
+def integrate(velocity: Velocity, x: Tensor, sigmas: Tensor) -> Tensor:
+    """Euler steps over sigmas (steps + 1,) from latents of the first level's noise, (B, C, h, w)."""
     for sigma, after in zip(sigmas, sigmas[1:]):
         step = (after - sigma).to(x)
         x = x + step * velocity(x, sigma.to(x).expand(len(x))).float()

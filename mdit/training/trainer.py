@@ -128,7 +128,8 @@ class Trainer:
         """The batches of the steps that are left."""
         steps = Steps(self.target, self.accelerator.process_index, self.accelerator.num_processes)
         return DataLoader(steps, batch_size=None, sampler=range(self.step, self.settings.steps),
-                          num_workers=self.settings.workers, generator=torch.Generator())
+                          num_workers=self.settings.workers, generator=torch.Generator(),
+                          pin_memory=self.accelerator.device.type == "cuda")
 
     def advance(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One step of the optimizers; returns its loss and, where the module names them, the terms of the loss."""
@@ -138,7 +139,7 @@ class Trainer:
         step_rng = make_step_rng(settings.seed, self.step, accelerator.process_index, NOISE)
         rng = make_torch_rng(step_rng, accelerator.device)
         with choose_attention(accelerator.device):
-            result = self.module(**send_to_device(batch, accelerator.device), rng=rng)
+            result = self.module(**send_to_device(batch, accelerator.device, non_blocking=True), rng=rng)
         terms = result if isinstance(result, dict) else {"loss": result}
         loss = sum(terms.values())
         accelerator.backward(loss)

@@ -30,12 +30,20 @@ SIDE = 64  # pixels
 CONDITION = 48  # a grid of 3 x 3, so that EasyControl's places are stretched to the 4 x 4 of the latent
 SIGMA = 0.7
 CONTEXT, POOLED = 24, 20
-MMDIT = dict(input_size=None, patch_size=2, in_channels=16, depth=3, num_patches=16 ** 2, pos_embed_max_size=16,
-             adm_in_channels=POOLED,
-             context_embedder_config=dict(target="torch.nn.Linear", params=dict(in_features=CONTEXT, out_features=192)))
+
+
+def make_mmdit_options(depth: int) -> dict:
+    """Of the host's MMDiT, whose width follows from its depth."""
+    embedder = dict(target="torch.nn.Linear", params=dict(in_features=CONTEXT, out_features=64 * depth))
+    return dict(input_size=None, patch_size=2, in_channels=16, depth=depth, num_patches=16 ** 2, pos_embed_max_size=16,
+                adm_in_channels=POOLED, context_embedder_config=embedder)
+
+
+MMDIT = make_mmdit_options(3)
 FLUX = dict(in_channels=16, out_channels=16, vec_in_dim=POOLED, context_in_dim=CONTEXT, hidden_size=256, mlp_ratio=4.0,
             num_heads=2, depth=2, depth_single_blocks=3, axes_dim=[16, 56, 56], theta=10000, patch_size=2,
             qkv_bias=True, guidance_embed=True, txt_ids_dims=[])
+SHALLOW = {"sd3": dict(width=128, depth=2), "flux": dict(depth=(1, 1))}  # of an adapter for a base of fewest blocks
 
 KERNELS = pytest.mark.parametrize("kernel", ["attention_pytorch", "attention_sub_quad"], indirect=True)
 
@@ -55,13 +63,15 @@ def noisy(batch: int = 1, height: int = 8, width: int = 8) -> Tensor:
     return torch.randn(batch, 16, height, width, generator=torch.Generator().manual_seed(1))
 
 
-def network(family: str) -> torch.nn.Module:
-    """The host's class, without weights."""
+def network(family: str, shallow: bool = False) -> torch.nn.Module:
+    """The host's class, without weights; with as few blocks as the host accepts if `shallow`."""
     make = dict(device="meta", dtype=torch.float32, operations=comfy.ops.disable_weight_init)
     if family == "flux":
-        return comfy.ldm.flux.model.Flux(**FLUX, **make)
+        options = FLUX | dict(depth=1, depth_single_blocks=1) if shallow else FLUX
+        return comfy.ldm.flux.model.Flux(**options, **make)
     second = dict(qk_norm="rms", x_block_self_attn_layers=[0, 1]) if family == "sd35" else {}
-    return comfy.ldm.modules.diffusionmodules.mmdit.MMDiT(**MMDIT, **second, **make)
+    options = make_mmdit_options(2) if shallow else MMDIT
+    return comfy.ldm.modules.diffusionmodules.mmdit.MMDiT(**options, **second, **make)
 
 
 def random_weights(module: torch.nn.Module, seed: int = 0) -> dict[str, Tensor]:
@@ -76,9 +86,9 @@ def random_weights(module: torch.nn.Module, seed: int = 0) -> dict[str, Tensor]:
 
 
 @cache
-def published(family: str, seed: int = 0) -> dict[str, Tensor]:
+def published(family: str, seed: int = 0, shallow: bool = False) -> dict[str, Tensor]:
     """Random weights under the keys of the published files; not to be changed."""
-    weights = random_weights(network(family), seed)
+    weights = random_weights(network(family, shallow), seed)
     return {name.replace("_norm.weight", "_norm.scale"): weight for name, weight in weights.items()}
 
 
@@ -116,6 +126,28 @@ def easycontrol(seed: int = 0, rank: int = 2) -> dict[str, Tensor]:
                 name = f"{blocks}.{i}.attn.processor.{layer}_loras.0"
                 weights[f"{name}.down.weight"] = torch.randn(rank, width, generator=generator) * width ** -0.5
                 weights[f"{name}.up.weight"] = torch.randn(width, rank, generator=generator) * 0.6
+    return weights
+
+
+def ominicontrol(seed: int = 0, rank: int = 2) -> dict[str, Tensor]:
+    """The keys of a published OminiControl LoRA."""
+    generator = torch.Generator().manual_seed(seed)
+    width = FLUX["hidden_size"]
+    attention = {f"attn.to_{part}": (width, width) for part in "qkv"}
+    layers = {
+        "transformer_blocks": (FLUX["depth"], attention | {
+            "norm1.linear": (width, 6 * width), "attn.to_out.0": (width, width), "ff.net.2": (4 * width, width)}),
+        "single_transformer_blocks": (FLUX["depth_single_blocks"], attention | {
+            "norm.linear": (width, 3 * width), "proj_mlp": (width, 4 * width), "proj_out": (5 * width, width)}),
+    }
+    sizes = {"x_embedder": (64, width)}
+    for blocks, (count, inner) in layers.items():
+        sizes |= {f"{blocks}.{i}.{layer}": size for i in range(count) for layer, size in inner.items()}
+    weights = {}
+    for module, (n_in, n_out) in sizes.items():
+        name = f"transformer.{module}"
+        weights[f"{name}.lora_A.weight"] = torch.randn(rank, n_in, generator=generator) * n_in ** -0.5
+        weights[f"{name}.lora_B.weight"] = torch.randn(n_out, rank, generator=generator) * 0.4
     return weights
 
 
@@ -180,3 +212,8 @@ def case(family: str, base: ModelPatcher, folder, seed: int = 0, **changes) -> C
 def easycontrol_case(base: ModelPatcher, folder) -> Case:
     weights = easycontrol()
     return Case("flux", base, write(folder / "easycontrol.safetensors", weights), weights, CONDITION)
+
+
+def ominicontrol_case(base: ModelPatcher, folder, condition: int | None = None) -> Case:
+    weights = ominicontrol()
+    return Case("flux", base, write(folder / "ominicontrol.safetensors", weights), weights, condition)

@@ -12,17 +12,8 @@ def inference_mode(as_the_host_runs_nodes):
 @pytest.fixture(autouse=True)
 def kernel(request, monkeypatch):
     """The host's attention function: not what it takes on a CPU, but what it takes where people run it."""
-    import comfy.ldm.flux.math
-    import comfy.model_management
-    from comfy.ldm.modules import attention
-    from comfy.ldm.modules.diffusionmodules import mmdit
-    from mditface.mdit.mditface.adapter import streams
-    from mditface.mdit.mditface.adapter.families import sd3
-    name = getattr(request, "param", "attention_pytorch")
-    function = getattr(attention, name)
-    monkeypatch.setattr(comfy.model_management, "pytorch_attention_enabled", lambda: name == "attention_pytorch")
-    for module in (comfy.ldm.flux.math, mmdit, streams, sd3):
-        monkeypatch.setattr(module, "optimized_attention", function)
+    from mditface.tests.shared import attention_functions
+    attention_functions.use(getattr(request, "param", "attention_pytorch"), monkeypatch)
 
 
 @pytest.fixture(scope="session")

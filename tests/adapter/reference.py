@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +20,32 @@ import comfy.ldm.flux.layers
 import comfy.utils
 from comfy.ldm.flux.math import _apply_rope1 as rotate
 from mditface.mdit.labelmap import PALETTE, resize_nearest, to_image
-from mditface.mdit.mditface.mask import MaskInput
+from mditface.mdit.mditface.mask import MaskSource
+from mditface.mdit.mditface.pictures import PictureInput
 from mditface.tests.adapter.bases import SIGMA, VAE, Case, network, published
 
 SD3_LAYERS = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2", "mod": "adaLN_modulation.1"}
 FLUX_LAYERS = {"qkv": "img_attn.qkv", "proj": "img_attn.proj", "fc1": "img_mlp.0", "fc2": "img_mlp.2",
                "mod": "img_mod.lin", "linear1": "linear1", "linear2": "linear2"}
+
+
+DIFFUSERS_LAYERS = {
+    "norm1.linear": "img_mod.lin", "attn.to_q": "img_attn.qkv", "attn.to_k": "img_attn.qkv",
+    "attn.to_v": "img_attn.qkv", "attn.to_out.0": "img_attn.proj", "ff.net.2": "img_mlp.2",
+}
+DIFFUSERS_SINGLE_LAYERS = {"norm.linear": "modulation.lin", "attn.to_q": "linear1", "attn.to_k": "linear1",
+                           "attn.to_v": "linear1", "proj_mlp": "linear1", "proj_out": "linear2"}
+FIRST_ROWS = {"attn.to_k": 1, "attn.to_v": 2, "proj_mlp": 3}  # in widths
+SHIFTS = {"EasyControl subject, 64 rows down": (64, 0), "OminiControl subject, 32 columns right": (0, 32),
+          "OminiControl subject, 32 columns left": (0, -32)}
+
+
+class Stream(NamedTuple):
+    """The mask tokens of one reader. `shift` is that of a picture beside the image."""
+    case: Case
+    net: torch.nn.Module
+    latent: Tensor
+    shift: tuple[int, int] | None
 
 
 def attend(reads: Tensor | float, count: int, *streams: tuple[Tensor, Tensor, Tensor], own: Tensor | float = 0.0
@@ -45,7 +66,7 @@ def attend(reads: Tensor | float, count: int, *streams: tuple[Tensor, Tensor, Te
     return out.split(lengths, dim=1)
 
 
-def predict(x: Tensor, cond: list, *readers: tuple[Case, MaskInput], sigma: float = SIGMA, weight: float = 1.0,
+def predict(x: Tensor, cond: list, *readers: tuple[Case, MaskSource], sigma: float = SIGMA, weight: float = 1.0,
             reads: Tensor | float = 0.0, attend: Callable = attend, edit: Callable = lambda net: None,
             after: Callable = lambda kind, i, img: img) -> Tensor:
     """The prediction of the clean latent for the noisy latent x, as the host's guiders return it.
@@ -61,8 +82,10 @@ def predict(x: Tensor, cond: list, *readers: tuple[Case, MaskInput], sigma: floa
     for net, (reader, mask) in zip(others, readers):
         add_terms(reader, net, weight)
         size = [reader.condition] * 2 if reader.condition else [8 * side for side in x.shape[-2:]]
-        latent = model.process_latent_in(VAE.encode(to_image(resize_nearest(mask.labels, *size), PALETTE)))
-        masks.append((reader, net, latent.expand(len(x), -1, -1, -1)))
+        picture = mask.draw(*size, ()) if isinstance(mask, PictureInput) else to_image(
+            resize_nearest(mask.labels, *size), PALETTE)
+        latent = model.process_latent_in(VAE.encode(picture)).expand(len(x), -1, -1, -1)
+        masks.append(Stream(reader, net, latent, SHIFTS.get(mask.placement)))
     t = model.model_sampling.timestep(torch.full((len(x),), sigma))
     text, values = cond[0]
     out = (flux if case.family == "flux" else sd3)(
@@ -80,6 +103,14 @@ def add_terms(case: Case, net: torch.nn.Module, weight: float):
     """W + weight * alpha / rank * B A."""
     config = case.adapter.config
     for name, down in case.weights.items():
+        diffusers = re.fullmatch(r"transformer\.(?:(single_)?transformer_blocks\.(\d+)\.)?(.+)\.lora_A\.weight", name)
+        if diffusers:
+            delta = weight * case.weights[name.replace("lora_A", "lora_B")] @ down
+            if diffusers[3] == "x_embedder":
+                net.img_in.weight.data += delta
+            else:
+                add_diffusers(net, delta, *diffusers.groups())
+            continue
         if ".down" not in name:
             continue
         delta = weight * config.alpha / config.rank * case.weights[name.replace(".down", ".up")] @ down
@@ -94,6 +125,13 @@ def add_terms(case: Case, net: torch.nn.Module, weight: float):
         else:
             block, path = net.joint_blocks[int(i)].x_block, SD3_LAYERS[layer]
         comfy.utils.get_attr(block, path).weight.data += delta
+
+
+def add_diffusers(net: torch.nn.Module, delta: Tensor, single: str | None, i: str, part: str):
+    """The term of a layer in diffusers' names, which may be some rows of the host's layer."""
+    blocks, layers = (net.single_blocks, DIFFUSERS_SINGLE_LAYERS) if single else (net.double_blocks, DIFFUSERS_LAYERS)
+    first = FIRST_ROWS.get(part, 0) * net.hidden_size
+    comfy.utils.get_attr(blocks[int(i)], layers[part]).weight.data[first:first + len(delta)] += delta
 
 
 def add_easycontrol(net: torch.nn.Module, delta: Tensor, single: str | None, i: str, part: str):
@@ -126,9 +164,9 @@ def sd3(plain, masks, x, t, context, values, attend, after) -> Tensor:
     vec = plain.t_embedder(t, dtype=x.dtype) + plain.y_embedder(y)
     still = plain.t_embedder(torch.zeros_like(t), dtype=x.dtype) + plain.y_embedder(torch.zeros_like(y))
     vecs = [vec, vec, *[still] * len(masks)]
-    states = [plain.context_embedder(context), embed(x), *(embed(latent) for _, _, latent in masks)]
+    states = [plain.context_embedder(context), embed(x), *(embed(stream.latent) for stream in masks)]
     for i, joint in enumerate(plain.joint_blocks):
-        blocks = [joint.context_block, joint.x_block, *(net.joint_blocks[i].x_block for _, net, _ in masks)]
+        blocks = [joint.context_block, joint.x_block, *(stream.net.joint_blocks[i].x_block for stream in masks)]
         pres = [(block.pre_attention_x if block.x_block_self_attn else block.pre_attention)(*rest)
                 for block, *rest in zip(blocks, states, vecs)]
         outs = attend(*(heads(pre[0]) for pre in pres))
@@ -142,18 +180,20 @@ def flux(plain, masks, x, t, context, values, attend, after) -> Tensor:
     txt, states, rotations = plain.txt_in(context), [plain.img_in(img)], [plain.pe_embedder(ids)]
     y, guidance = values["pooled_output"].expand(len(x), -1), torch.full((len(x),), values.get("guidance", 3.5))
     vecs = [vector(plain, t, guidance, y)]
-    for case, _, latent in masks:
+    for case, net, latent, shift in masks:
         msk, mask_ids = plain.process_img(latent)
-        states.append(plain.img_in(msk))
+        states.append(net.img_in(msk))
         stretch = (1 + ids[0, -1]) / (1 + mask_ids[0, -1])  # the grids' sizes in tokens
-        rotations.append(plain.pe_embedder(mask_ids * stretch))
+        places = mask_ids + torch.tensor([0, *shift]) if shift else mask_ids * stretch
+        rotations.append(plain.pe_embedder(places))
         mask_guidance, mask_y = (guidance, y) if case.prompted else (torch.ones_like(t), torch.zeros_like(y))
         vecs.append(vector(plain, torch.zeros_like(t), mask_guidance, mask_y))
     states, vecs = [txt, *states], [vecs[0], *vecs]
     rotations = [plain.pe_embedder(torch.zeros(len(x), txt.shape[1], 3)), *rotations]
 
     for i, block in enumerate(plain.double_blocks):
-        parts = [part(block, "txt"), part(block, "img"), *(part(net.double_blocks[i], "img") for _, net, _ in masks)]
+        parts = [part(block, "txt"), part(block, "img"),
+                 *(part(stream.net.double_blocks[i], "img") for stream in masks)]
         mods = [mod(vec) for (mod, *_), vec in zip(parts, vecs)]
         qkv = [heads(attn.qkv(shifted(norm1(h), m[0])), attn.norm, plain.num_heads, pe)
                for (_, norm1, attn, _, _), h, m, pe in zip(parts, states, mods, rotations)]
@@ -164,7 +204,7 @@ def flux(plain, masks, x, t, context, values, attend, after) -> Tensor:
     states, vecs = [torch.cat(states[:2], dim=1), *states[2:]], vecs[1:]
     rotations = [torch.cat(rotations[:2], dim=2), *rotations[2:]]
     for i, block in enumerate(plain.single_blocks):
-        blocks = [block, *(net.single_blocks[i] for _, net, _ in masks)]
+        blocks = [block, *(stream.net.single_blocks[i] for stream in masks)]
         mods = [block.modulation(vec)[0] for block, vec in zip(blocks, vecs)]
         widths = 3 * block.hidden_size, block.mlp_hidden_dim
         inner = [block.linear1(shifted(block.pre_norm(h), m)).split(widths, dim=-1)

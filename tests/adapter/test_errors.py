@@ -156,7 +156,7 @@ FILES = {
     renamed: ("unknown key double.0.out", "use the original file"),
     a_layer_of_the_other_kind: ("unknown key single.0.proj", "use the original file"),
     half_a_layer: ("single.2.linear2 has no 'up' half", "download it again"),
-    ordinary_lora: ("neither an MDiTFace adapter", "EasyControl", "'Load LoRA'"),
+    ordinary_lora: ("lacks terms for", "Load an ordinary LoRA with 'Load LoRA'"),
     unknown_weights: ("neither an MDiTFace adapter", "EasyControl"),
     easycontrol_without_a_layer: ("double.1.qkv_k", "single.1.linear1_k", "download it again"),
     easycontrol_with_two_conditions: ("loras.1", "only adapters with a single condition"),

@@ -74,15 +74,16 @@ def test_weight_multiplies_the_terms(case, texts):
 
 
 @KERNELS
-@pytest.mark.parametrize("window", [0, 1])
-def test_only_the_image_reads_and_only_nearby(own, texts, tmp_path, window, kernel):
+@pytest.mark.parametrize("window, strength", [(0, 1.0), (1, 1.0), (1, 0.3)])
+def test_only_the_image_reads_and_only_nearby(own, texts, tmp_path, window, strength, kernel):
     small = make_case(own.family, own.base, tmp_path, window=window, text_reads_mask=False)
     labels, x = mask(), noisy(2, 12, 16)
     near = make_dense_bias((6, 8), window, x) if window else torch.zeros(48, 48)
-    reads = torch.cat((torch.full((texts[0][0][0].shape[1], 48), -math.inf), near))
-    out = prediction(small.model, masked(texts[0], labels), x=x)
+    reads = torch.cat((torch.full((texts[0][0][0].shape[1], 48), -math.inf), near + math.log(strength)))
+    positive = masked(texts[0], labels, strength)
+    out = prediction(small.model, positive, x=x)
     torch.testing.assert_close(out, predict(x, texts[0], (small, labels), reads=reads), **ROUNDING)
-    torch.testing.assert_close(out, prediction(small.model, masked(texts[0], labels), x=x, options=OFF), **TOLERANCE)
+    torch.testing.assert_close(out, prediction(small.model, positive, x=x, options=OFF), **TOLERANCE)
 
 
 def test_a_region_reads_its_part_of_the_mask(own, texts):

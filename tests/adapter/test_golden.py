@@ -3,10 +3,8 @@ the set has a README).
 
 Every set of the same layout passes: sizes, steps and options are read from its files alone.
 """
-import hashlib
 import itertools
 import json
-import math
 import re
 from typing import NamedTuple
 
@@ -15,8 +13,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import comfy.model_management
-import comfy.samplers
-import comfy.sd
 from comfy.ldm.flux import model as flux_model
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
@@ -24,28 +20,15 @@ from mditface.mdit.labelmap import CLASSES
 from mditface.mdit.mditface.adapter.families import flux
 from mditface.mdit.mditface.adapter.reader import apply_adapter, make_mask_key
 from mditface.mdit.mditface.adapter.weights import load_adapter
-from mditface.mdit.mditface.cache import REPORT_KEY, RunReport
-from mditface.mdit.mditface.mask import CONDITIONING_KEY, BoundMask, MaskInput, MaskReference
+from mditface.mdit.mditface.mask import BoundMask, MaskInput, MaskReference, MaskSource
+from mditface.mdit.mditface.pictures import PictureInput
 from mditface.mdit.mditface.prompt import Prompt
-from mditface.mdit.mditface.reader import OPTIONS_KEY, CacheOptions, MaskCond
-from mditface.tests.golden_set import find, find_all, lack, read
+from mditface.tests.adapter.flux_set import (
+    STATE, TOLERANCE, Latents, Recorded, call, close, load_base, names, sample, sinusoids)
+from mditface.tests.golden_set import find, find_all, lack
 
-TOLERANCE = dict(rtol=1e-4, atol=5e-5)
-STATE = dict(rtol=0, atol=1e-4)
 IDS = dict(rtol=0, atol=1e-6)
 SETUP = ("cond_latent", "pooled", "guidance", "strength")  # what the keys depend on, besides the picture's size
-
-
-def sinusoids(t, dim, max_period=10000, time_factor=1000.0):
-    """The host's timestep_embedding with frequencies that are the same on every CPU.
-
-    The last bit of a float32 exp differs between CPUs; at 1000 times the guidance it turns a sinusoid by 2e-4.
-    """
-    half = dim // 2
-    exponents = -math.log(max_period) * torch.arange(half, dtype=torch.float32) / half
-    frequencies = exponents.double().exp().float()
-    phases = (time_factor * t)[:, None].float() * frequencies
-    return torch.cat((phases.cos(), phases.sin()), dim=-1).to(t)
 
 
 @pytest.fixture
@@ -78,19 +61,7 @@ def trajectories(folder):
 
 @pytest.fixture(scope="module")
 def base(folder):
-    """The set's FLUX, as the host loads it."""
-    layout = json.loads(find(folder, "base_layout.json").read_text())
-    pool = read(folder, "base_pool.safetensors")["pool"]
-    weights = {}
-    for tensor in layout["tensors"]:
-        places = (torch.arange(math.prod(tensor["shape"])) + tensor["first"]) % pool.numel()
-        weights[tensor["key"]] = (pool[places] * tensor["scale"] + tensor["shift"]).reshape(tensor["shape"])
-    digest = hashlib.sha256()
-    for key in sorted(weights):
-        digest.update(key.encode())
-        digest.update(weights[key].numpy().tobytes())
-    assert digest.hexdigest() == layout["sha256"]
-    return comfy.sd.load_diffusion_model_state_dict(weights)
+    return load_base(folder)
 
 
 @pytest.fixture(scope="module")
@@ -100,31 +71,28 @@ def adapter(folder, base):
     return adapter
 
 
-class Latents:
-    """Stands in for the VAE: knows one picture."""
+def flat_map(count, vae) -> MaskInput:
+    return MaskInput(torch.zeros(count, 8, 8, dtype=torch.uint8), torch.ones(len(CLASSES)), vae=vae)
 
-    def __init__(self, latent):
-        self.latent = latent
 
-    def encode(self, picture):
-        return self.latent
+def make_picture(count, vae) -> PictureInput:
+    return PictureInput(torch.rand(count, 8, 8, 3), vae=vae)
 
 
 class Setup(NamedTuple):
     """A model with the adapter and a mask of a case or a trajectory, for latents of a shape."""
     model: object
     reader: object
-    mask: MaskInput
+    mask: MaskSource
     bound: BoundMask
 
 
-def set_up(base, adapter, case, shape) -> Setup:
+def set_up(base, adapter, case, shape, make_mask=flat_map) -> Setup:
     latent, pixels = case["cond_latent"], base.model.latent_format.spacial_downscale_ratio
     own_size = latent.shape[-2:] == shape[-2:]
     model = apply_adapter(base, adapter, case["strength"].item(), 0 if own_size else latent.shape[-1] * pixels)
     reader = model.wrappers[WrappersMP.APPLY_MODEL][make_mask_key(adapter)][0].__self__
-    labels = torch.zeros(latent.shape[0], 8, 8, dtype=torch.uint8)
-    mask = MaskInput(labels, torch.ones(len(CLASSES)), vae=Latents(base.model.process_latent_out(latent)))
+    mask = make_mask(latent.shape[0], Latents(base.model.process_latent_out(latent)))
     layout, reference = reader.get_layout(base.model), MaskReference(mask)
     if own_size or latent.shape[-2] == latent.shape[-1]:
         return Setup(model, reader, mask, BoundMask(reference, shape, base.model, layout))
@@ -140,57 +108,15 @@ class Rectangle(BoundMask):
         self.labels = torch.zeros(latent.shape[0], *(side * self.pixels for side in latent.shape[-2:]))
 
 
-class Recorded:
-    """What the network returned in each call of a block."""
-
-    def __init__(self, base):
-        self.network, self.outputs = base.model.diffusion_model, []
-
-    def __enter__(self):
-        self.hook = self.network.register_forward_hook(lambda module, args, out: self.outputs.append(out.clone()))
-        return self.outputs
-
-    def __exit__(self, *_):
-        self.hook.remove()
-
-
-def call(base, case, setup=None, mode="auto"):
-    """The velocity of one call, and what it did on the static path; `setup` None is the bare model."""
-    report, masks, wrappers = RunReport(), {}, {}
-    base.model.current_patcher = base
-    if setup is not None:
-        base.model.current_patcher, wrappers = setup.model, setup.model.wrappers
-        masks = {setup.reader.key: [MaskCond(setup.bound)]}
-    options = {"wrappers": wrappers, REPORT_KEY: report, OPTIONS_KEY: CacheOptions(mode)}
-    with Recorded(base) as outputs:
-        base.model.apply_model(case["latent"], case["timestep"], c_crossattn=case["context"], y=case["pooled"],
-                               guidance=case["guidance"], transformer_options=options, **masks)
-    (velocity,) = outputs
-    return velocity, report
-
-
-def close(actual, expected, what, **tolerance) -> bool:
-    """Whether the set holds what is expected; if so, it is compared."""
-    if expected is None:
-        return False
-    torch.testing.assert_close(actual, expected, **tolerance, msg=lambda text: f"{what}: {text}")
-    return True
-
-
-def names(base):
-    network = base.model.diffusion_model
-    doubles, singles = len(network.double_blocks), len(network.single_blocks)
-    return [f"double.{i}" for i in range(doubles)] + [f"single.{i}" for i in range(singles)]
-
-
 def ids(rows, cols):
     places = torch.stack(torch.meshgrid(rows, cols, indexing="ij"), dim=-1).flatten(0, 1)
     return torch.cat((torch.zeros(places.shape[0], 1), places), dim=1)
 
 
-def test_one_call_with_and_without_the_cache(base, adapter, cases):
+@pytest.mark.parametrize("make_mask", [flat_map, make_picture])
+def test_one_call_with_and_without_the_cache(base, adapter, cases, make_mask):
     for name, case in cases.items():
-        setup = set_up(base, adapter, case, case["latent"].shape)
+        setup = set_up(base, adapter, case, case["latent"].shape, make_mask)
         for mode, passes in (("off", 1), ("auto", 1), ("auto", 0)):
             out, report = call(base, case, setup, mode)
             assert report.passes == passes
@@ -267,27 +193,12 @@ def test_one_entry_serves_calls_that_differ_in_the_picture_alone(base, adapter, 
         close(out, second.get("out"), f"{other} after {one}", **TOLERANCE)
 
 
-def sample(model, trajectory, mask=None, mode="auto"):
-    """A run of the host's Euler sampler: states before each step, the result in the model's space, the report."""
-    model, report, states = model.clone(), RunReport(), []
-    model.model_options["transformer_options"] |= {REPORT_KEY: report, OPTIONS_KEY: CacheOptions(mode)}
-    cond = {"pooled_output": trajectory["pooled"], "guidance": trajectory["guidance"].item()}
-    masked = cond if mask is None else {**cond, CONDITIONING_KEY: MaskReference(mask)}
-    guider = comfy.samplers.CFGGuider(model)
-    guider.set_conds([[trajectory["context"], masked]], [[trajectory["context"], cond]])
-    guider.set_cfg(1.0)
-    noise = trajectory["noise"]
-    out = guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"), trajectory["sigmas"],
-                        callback=lambda step, x0, x, total: states.append(x.clone()), disable_pbar=True, seed=0)
-    return states, model.model.process_latent_in(out), report
-
-
 def test_trajectories_through_the_hosts_sampler(base, adapter, trajectories):
     for name, expected in trajectories.items():
         setup, steps = set_up(base, adapter, expected, expected["noise"].shape), len(expected["sigmas"]) - 1
         for mode, passes in (("auto", 1), ("auto", 0), ("off", steps)):
             with Recorded(base) as velocities:
-                states, out, report = sample(setup.model, expected, setup.mask, mode)
+                states, out, report = sample(setup.model, expected, MaskReference(setup.mask), mode)
             assert report.passes == passes
             close(torch.cat(velocities), expected.get("velocities"), f"{name}, velocities, cache {mode}", **TOLERANCE)
             latents = torch.cat((*states[1:], out))

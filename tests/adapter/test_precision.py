@@ -1,18 +1,14 @@
-"""Bases in other types and forms: bf16, fp8, quantised layers of another node, torch.compile."""
+"""Bases in other types and forms: bf16, fp8, quantised layers of another node."""
 import pytest
 import torch
 import torch.nn as nn
 
 import comfy.ops
-from comfy_api.torch_helpers import set_torch_compile_wrapper
-from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
 from mditface.mdit.mditface.adapter.families.flux import FluxStream, clamp_half
-from mditface.tests.adapter.bases import load, mask, prediction, published, run, text
+from mditface.tests.adapter.bases import load, mask, prediction, published, run
 from mditface.tests.mditface.runs import OFF, TOLERANCE, masked
 
 ROUNDING = dict(rtol=0, atol=2e-5)
-ATTENTIONS = pytest.mark.parametrize("kernel", ["attention_pytorch", "attention_sub_quad", "attention_split",
-                                                "attention_basic"], indirect=True)  # those without other packages
 TYPES = {"bf16": torch.bfloat16, "fp8": torch.float8_e4m3fn}
 
 
@@ -97,57 +93,3 @@ def test_layers_without_a_weight(case, texts):
     rounded = {name: (lambda values, scale: values * scale)(*quantised(weight))
                if name.removesuffix(".weight") in layers else weight for name, weight in weights.items()}
     torch.testing.assert_close(prediction(model, positive), prediction(case.apply(load(rounded)), positive), **ROUNDING)
-
-
-def compiled(model, backend="eager", keys=None, **options):
-    model = model.clone(disable_dynamic=True)
-    set_torch_compile_wrapper(model, backend, options, keys=keys)
-    return model
-
-
-def graphs() -> int:
-    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
-
-
-@pytest.fixture(params=["sd3", "flux"])
-def compilable(request, cases):
-    torch._dynamo.reset()
-    return cases[request.param]
-
-
-def test_torch_compile_once_for_steps_seeds_prompts_and_masks(compilable, texts):
-    model, labels = compiled(compilable.model), mask()
-    run(model, masked(texts[0], labels), texts[1], steps=1)
-    before = graphs()
-    for positive, changes in ((masked(texts[0], labels), dict(seed=4, cfg=3.0)), (masked(text(3), labels), {}),
-                              (masked(texts[0], mask(seed=8)), {})):
-        out, report = run(model, positive, texts[1], **changes)
-        torch.testing.assert_close(out, run(compilable.model, positive, texts[1], **changes)[0], **ROUNDING)
-        assert report.notes == []
-    assert graphs() == before > 0
-
-
-@ATTENTIONS
-def test_torch_compile_without_guards_on_the_options(compilable, texts, kernel):
-    """As the host's node compiles: what a mask needs must be seen all the same."""
-    check_compiled(compiled(compilable.model, guard_filter_fn=skip_torch_compile_dict), compilable.model, texts)
-
-
-def test_torch_compile_by_another_backend(cases, texts):
-    torch._dynamo.reset()
-    model = cases["sd3"].model
-    check_compiled(compiled(model, "aot_eager", guard_filter_fn=skip_torch_compile_dict), model, texts)
-
-
-@pytest.mark.parametrize("kernel", ["attention_pytorch", "attention_sub_quad"], indirect=True)
-def test_blocks_that_are_compiled_one_by_one(cases, texts, kernel):
-    torch._dynamo.reset()
-    model = cases["sd3"].model
-    check_compiled(compiled(model, keys=[f"diffusion_model.joint_blocks.{i}" for i in range(3)]), model, texts)
-
-
-def check_compiled(model, plain, texts):
-    """The compiled model equals the plain one without a mask, with one, with a bias, and without a mask again."""
-    labels = mask()
-    for positive in (texts[0], masked(texts[0], labels), masked(texts[0], labels, 0.5), texts[0]):
-        torch.testing.assert_close(prediction(model, positive), prediction(plain, positive), **ROUNDING)

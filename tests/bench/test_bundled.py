@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench import bundled
-from bench.quality import measure, painted
+from bench.quality import look, measure, painted
 from mditface.mdit.labelmap import CLASSES, PALETTE
 from mditface.mdit.datasets import Renders
 from mditface.mdit.render.caption import VOCABULARY, Caption, words
@@ -75,6 +75,7 @@ def samples(tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "make_renders", make_renders)
     monkeypatch.setattr(measure, "ROUNDS", 1)
     monkeypatch.setattr(measure, "PAINTED_SEEDS", 1)
+    monkeypatch.setattr(look, "MAPS", 1)
 
 
 def test_bench_ends_with_one_json_object(samples, tmp_path, capsys):
@@ -86,7 +87,9 @@ def test_bench_ends_with_one_json_object(samples, tmp_path, capsys):
     assert all(0 <= result[name] <= 1 for name in ("hair_color", "glasses", "sex", "painted_pixel_accuracy"))
     assert result["pixel_accuracy_of_ceiling"] == pytest.approx(
         result["generated"]["pixel_accuracy"] / result["ceiling"]["pixel_accuracy"])
-    assert result["seconds_per_image"] > 0
+    assert result["seconds_per_image"] > 0 and result["seconds_live"] > 0 and result["pixels"] == SIDE
+    assert result["kid"] == result["kid_before"] and result["sharpness"] > 0 and result["seed_difference"] > 0
+    assert "reconstruction_psnr" not in result
     for name in bundled.GATES:
         assert any(line.startswith(name) for line in lines[:-1])
     assert (tmp_path / "sheet.png").is_file()
@@ -119,6 +122,13 @@ def test_swapped_sides_are_counted_in_the_standard_habit(monkeypatch):
 @pytest.mark.parametrize("name, value, told", [
     ("hair_color", 0.7, "MISSED"), ("hair_color", 0.8, "passed"), ("hair_color", 0.95, "aim reached"),
     ("seconds_per_image", 1.2, "MISSED"), ("seconds_per_image", 0.7, "passed"),
-    ("seconds_per_image", 0.4, "aim reached"), ("hat_color", 0.1, "")])
+    ("seconds_per_image", 0.4, "aim reached"), ("hat_color", 0.1, ""), ("sharpness", 0.1, "")])
 def test_verdicts(name, value, told):
-    assert bundled.judge_value(name, value) == told
+    assert bundled.judge_value(name, value, bundled.GATES) == told
+
+
+@pytest.mark.parametrize("name, value, told", [
+    ("kid_of_before", 0.6, "MISSED"), ("kid_of_before", 0.2, "aim reached"), ("reconstruction_psnr", 31, "passed"),
+    ("seconds_live", 0.9, "passed"), ("sharpness", 0.7, "MISSED")])
+def test_verdicts_of_large_models(name, value, told):
+    assert bundled.judge_value(name, value, bundled.LATENT_GATES) == told

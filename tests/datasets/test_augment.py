@@ -20,3 +20,12 @@ def test_label_noise_hides_whole_classes():
         for c in range(19):
             assert (after[before == c] == c).all() or (after[before == c] == HIDDEN).all()
     assert (out == HIDDEN).any() and (out != HIDDEN).any()
+
+
+def test_coarse_maps_have_the_pixels_of_smaller_ones():
+    labels = torch.randint(0, 19, (400, 16, 16), dtype=torch.uint8)
+    out = LabelNoise(swap=0.0, incomplete=0.0, coarse=0.5)(labels, torch.Generator().manual_seed(0))
+    quarter = (out == out[:, ::4, ::4].repeat_interleave(4, 1).repeat_interleave(4, 2)).flatten(1).all(1)
+    half = (out == out[:, ::2, ::2].repeat_interleave(2, 1).repeat_interleave(2, 2)).flatten(1).all(1)
+    same = (out == labels).flatten(1).all(1)
+    assert 70 <= quarter.sum() <= 130 and 160 <= half.sum() <= 240 and (half ^ same).all()

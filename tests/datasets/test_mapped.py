@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from mditface.mdit.labelmap import resize_nearest
 from mditface.mdit.datasets.mapped import DIGEST, FOLDER, MappedRenders
 
 
@@ -23,6 +24,21 @@ def test_samples_are_those_of_the_shards(tmp_path):
     image, label = faces.crop(4, 2, 3, 4)
     assert torch.equal(image, torch.from_numpy(images[4, 2:6, 3:7]).permute(2, 0, 1))
     assert torch.equal(label, torch.from_numpy(labels[4, 2:6, 3:7]))
+
+
+def test_whole_samples_are_reduced(tmp_path):
+    images, labels = write_shard(tmp_path, 0, 3)
+    faces = MappedRenders(tmp_path)
+    index = torch.tensor([2, 0])
+    whole = faces.get_batch(index, 8)
+    assert np.array_equal(whole[0].permute(0, 2, 3, 1), images[[2, 0]]) and np.array_equal(whole[1], labels[[2, 0]])
+    assert torch.equal(faces.get_batch(index, 16)[0], whole[0])
+    reduced = faces.get_batch(index, 4)
+    means = images[[2, 0]].reshape(2, 4, 2, 4, 2, 3).mean((2, 4))
+    assert np.abs(reduced[0].permute(0, 2, 3, 1).numpy() - means).max() <= 0.5
+    assert torch.equal(reduced[1], resize_nearest(torch.from_numpy(labels[[2, 0]]), 4, 4))
+    with pytest.raises(ValueError, match="3 does not divide"):
+        faces.get_batch(index, 3)
 
 
 def test_arrays_are_made_once_and_again_after_a_change(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-SYSTEMS = ("mditface", "interactdiffusion", "face_diffuser", "pt_dit", "dynast")
+SYSTEMS = ("mditface", "face_mogle", "interactdiffusion", "face_diffuser", "pt_dit", "dynast", "mmface")
 
 
 def imported(path: Path, root: Path) -> set[str]:

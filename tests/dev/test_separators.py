@@ -6,7 +6,7 @@ import pytest
 import execution
 import folder_paths
 import nodes as host_nodes
-from mditface.nodes import adapter, dynast, face_diffuser, interactdiffusion, loading, parsing, pt_dit
+from mditface.nodes import adapter, dynast, face_diffuser, interactdiffusion, loading, mmface, parsing, pt_dit
 from mditface.nodes.files import find_file
 
 LOADERS = (  # node, input, folder
@@ -14,7 +14,9 @@ LOADERS = (  # node, input, folder
     (face_diffuser.LoadFaceDiffuser, "weights_name", "face_diffuser"),
     (interactdiffusion.LoadInteractDiffusion, "weights_name", "interactdiffusion"),
     (interactdiffusion.LoadInteractDiffusion, "weights_name", "gligen"),
-    (loading.LoadModel, "model_name", "diffusion_models"), (parsing.LoadFaceParser, "parser_name", "face_parsing"),
+    (loading.LoadModel, "model_name", "diffusion_models"), (mmface.LoadMMFace, "model_name", "diffusion_models"),
+    (mmface.LoadMMFaceCLIP, "clip_name", "text_encoders"), (mmface.LoadMMFaceCLIP, "clip_name", "checkpoints"),
+    (parsing.LoadFaceParser, "parser_name", "face_parsing"),
     (pt_dit.LoadPTDiT, "model_name", "diffusion_models"), (pt_dit.LoadPTDiTVAE, "vae_name", "vae"))
 
 
@@ -39,7 +41,7 @@ def test_the_host_accepts_both_separators(node, name, folder, listed, monkeypatc
 
 
 def test_every_loader_of_the_pack_is_tried():
-    pack = {node for module in (adapter, dynast, face_diffuser, interactdiffusion, loading, parsing, pt_dit)
+    pack = {node for module in (adapter, dynast, face_diffuser, interactdiffusion, loading, mmface, parsing, pt_dit)
             for node in module.NODES if "Load" in node.__name__}
     assert pack == {node for node, _, _ in LOADERS}
 

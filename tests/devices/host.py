@@ -87,6 +87,7 @@ def pretend_cards(capability: tuple[int, int] = (9, 0), cards: int = 1, streams:
             stack.enter_context(mock.patch.object(args, name, value))
         replace_attention(stack)
         stack.enter_context(mock.patch.object(torch.Tensor, "to", copy_to))
+        stack.enter_context(mock.patch.object(torch.Tensor, "pin_memory", stay_pageable))
         stack.enter_context(mock.patch.object(torch, "Generator", make_generator))
         stack.enter_context(mock.patch.object(torch, "tensor", make_tensor))
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, False)
@@ -94,6 +95,11 @@ def pretend_cards(capability: tuple[int, int] = (9, 0), cards: int = 1, streams:
         stack.callback(torch._C._set_only_lift_cpu_tensors, False)
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) copies from the CPU
         yield stack.enter_context(Card(capability))
+
+
+def stay_pageable(tensor: torch.Tensor, device=None) -> torch.Tensor:
+    """Only a driver can pin memory."""
+    return tensor
 
 
 def make_generator(device="cpu", _generator=torch.Generator) -> torch.Generator:

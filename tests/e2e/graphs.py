@@ -66,6 +66,10 @@ def apply_mask(conditioning: str, mask: str, **inputs) -> dict:
                 **{"strength": 1.0, "start": 0.0, "end": 1.0, **inputs})
 
 
+def picture(image: str, **inputs) -> dict:
+    return node("MDiT_EncodePicture", picture=[image, 0], **{"vae": ["vae", 0], "placement": "on the image", **inputs})
+
+
 def loader(model_name: str) -> dict:
     return node("MDiT_LoadModel", model_name=model_name, weight_dtype="default")
 

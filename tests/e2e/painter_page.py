@@ -13,6 +13,8 @@ HERE = Path(__file__).parent
 WEB = HERE.parents[1] / "web"
 UNITS = ("units.js", "painter_units.js", "draw_interactions_units.js")
 WINDOW_BLUR = "() => { window.dispatchEvent(new Event('blur')); }"
+KEY_DOWN = """event => window.panel.canvas.dispatchEvent(
+    new KeyboardEvent("keydown", { bubbles: true, cancelable: true, composed: true, ...event }))"""
 TAB_SWITCH = """() => {
     Object.defineProperty(document, "hidden", { value: true, configurable: true });
     document.dispatchEvent(new Event("visibilitychange"));

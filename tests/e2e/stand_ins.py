@@ -21,11 +21,12 @@ from mditface.tests.e2e.test_face_diffuser import UNET
 from mditface.tests.face_diffuser import tiny as face_diffuser
 from mditface.tests.interactdiffusion import published
 from mditface.tests.mditface import tiny as mditface
+from mditface.tests.mmface import tiny as mmface
 from mditface.tests.parsing import weights as parsing
 from mditface.tests.pt_dit import tiny as pt_dit
 
 SMALL = {"width": 64, "height": 64, "steps": 4, "rows": 4, "columns": 4, "num_faces": 1}
-INPUTS = ("photo", "person_1", "person_2", "pose", "exemplar")  # images that the templates load
+INPUTS = ("photo", "person_1", "person_2", "pose", "exemplar", "sketch")  # images that the templates load
 Stand = dict | tuple[dict, int] | str | None  # a node, one of its outputs, the input that passes through, nothing
 
 
@@ -41,6 +42,7 @@ def write_small_files(server: Server, golden: Path) -> None:
     write_adapters(server)
     write_previews(server)
     write_pt_dit(server, golden)
+    write_mmface(server)
     exemplar_model = mditface.config(exemplar_blocks=(0, 2), exemplar_candidates=2)
     mditface.write(folder(server, "mdit") / "your_exemplar_model.safetensors", exemplar_model)
     server.save_weights("detection", "mediapipe_face_fp32", parsing.face_landmarker())
@@ -60,7 +62,9 @@ def folder(server: Server, name: str) -> Path:
 def write_adapters(server: Server) -> None:
     for family in ("flux", "sd3"):
         server.save_weights("diffusion_models", f"stand-in-{family}", bases.published(family))
-    server.save_weights("mdit_adapters", "seg", bases.easycontrol())
+    for name in ("seg", "canny"):
+        server.save_weights("mdit_adapters", name, bases.easycontrol())
+    server.save_weights("mdit_adapters", "coloring", bases.ominicontrol())
     config = bases.config("sd3")
     server.save_weights("mdit_adapters", "your_sd35_adapter", bases.terms("sd3", config, 0), config.to_metadata())
 
@@ -87,6 +91,11 @@ def write_pt_dit(server: Server, golden: Path) -> None:
     server.save_weights("diffusion_models", "stand-in-pt-dit", pt_dit.random_weights(pt_dit.network()))
     (folder(server, "diffusion_models") / "stand-in-pt-dit.json").write_text(pt_dit.JSON)
     server.save_weights("vae", "stand-in-pt-dit-vae", load_file(golden / "pt-dit" / "vae_model.safetensors"))
+
+
+def write_mmface(server: Server) -> None:
+    server.save_weights("diffusion_models", "stand-in-mmface", mmface.random_weights(mmface.network()))
+    server.save_weights("text_encoders", "stand-in-mmface-text", mmface.text_weights())
 
 
 def noise() -> Image.Image:
@@ -125,6 +134,11 @@ SWAPS = {  # by a sign in the names of the model files: what stands in for each 
                                       weight_dtype="default")],
               "MDiT_LoadPTDiTVAE": [node("MDiT_LoadPTDiTVAE", vae_name="stand-in-pt-dit-vae.safetensors")],
               "CLIPLoader": [None], "MDiT_PTDiTText": [text(pt_dit.CONFIG.caption, 8)]},
+    "dit_model_weights_ema": {
+        "MDiT_LoadMMFace": [node("MDiT_LoadMMFace", model_name="stand-in-mmface.safetensors", objective="flow",
+                                 weight_dtype="default")],
+        "MDiT_LoadMMFaceCLIP": [node("MDiT_LoadMMFaceCLIP", clip_name="stand-in-mmface-text.safetensors")],
+        "VAELoader": [vae("taef1")]},
     "your_dynast": {"MDiT_LoadDynaST": [node("MDiT_LoadDynaST", weights_name="stand-in-face.safetensors")]},
     "latest_net_G": {"MDiT_LoadDynaST": [node("MDiT_LoadDynaST", weights_name="stand-in-person.pth")],
                      "SDPoseKeypointExtractor": [node("Probe_Keypoints", frames=json.dumps([frame()]))],

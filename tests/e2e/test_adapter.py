@@ -5,9 +5,11 @@ import torch
 
 from comfy.taesd.taesd import Decoder, Encoder
 from mditface.tests.adapter import bases
-from mditface.tests.e2e.graphs import adapted, apply_adapter, apply_mask, node, sampler, text_of, tokenizer
+from mditface.tests.e2e.graphs import (
+    adapted, apply_adapter, apply_mask, face, node, picture, sampler, text_of, tokenizer)
 
 KINDS = ("easycontrol", "sd3")
+SUBJECT = "EasyControl subject, 64 rows down"
 STEPS = 3
 
 
@@ -41,6 +43,7 @@ def files(weights_file, adapter_file):
     """(base, adapter) of each kind; EasyControl's stands in the folder `loras`, where people may have put it."""
     flux, sd3 = (weights_file("diffusion_models", f"tiny-{name}", bases.published(name)) for name in ("flux", "sd3"))
     return {"easycontrol": (flux, weights_file("loras", "easycontrol", bases.easycontrol())),
+            "ominicontrol": (flux, weights_file("loras", "ominicontrol", bases.ominicontrol())),
             "sd3": (sd3, adapter_file("own-sd3", "sd3")), "flux": (flux, adapter_file("own-flux", "flux"))}
 
 
@@ -50,9 +53,14 @@ def graph(files, label_map_file):
     label_map = label_map_file("adapted", 64, 64)
 
     def make(kind, **changes):
-        size = bases.CONDITION if kind == "easycontrol" else 0
+        size = bases.CONDITION if kind == "easycontrol" or placed_beside(changes) else 0
         return adapted(*files[kind], label_map, condition_size=size, **changes)
     return make
+
+
+def placed_beside(nodes: dict) -> bool:
+    """Whether a mask of the graph's changes is a subject, which small tests fit to a small square."""
+    return any("subject" in made["inputs"].get("placement", "") for made in nodes.values() if isinstance(made, dict))
 
 
 def pixels(server, graph) -> tuple[np.ndarray, dict]:
@@ -105,6 +113,37 @@ def test_the_stock_sampler_makes_the_same_picture(server, graph, kind):
     assert abs(ours - theirs).max() <= 1  # of 255: the two runs need not batch alike
 
 
+@pytest.mark.parametrize("kind, placement", [("easycontrol", "on the image"), ("easycontrol", SUBJECT),
+                                             ("sd3", "on the image"), ("ominicontrol", "on the image"),
+                                             ("ominicontrol", "OminiControl subject, 32 columns right")])
+def test_a_picture_is_read_once_and_changes_the_image(server, graph, kind, placement):
+    def read(source: str, **changes) -> tuple[np.ndarray, str]:
+        image, entry = pixels(server, graph(kind, mask=picture(source, placement=placement), edges=edges, **changes))
+        return image, text_of(entry, "report")
+
+    edges = node("Canny", image=["map", 0], low_threshold=0.1, high_threshold=0.3)
+    first, report = read("edges")
+    assert report.startswith(f"static passes 1, cache hits {STEPS - 1},")
+    assert read("edges", seed=1)[1].startswith(f"static passes 0, cache hits {STEPS},")
+    second, report = read("map")
+    assert report.startswith("static passes 1,")
+    assert differ(first, second)
+    assert differ(first, pixels(server, without_mask(graph(kind)))[0])
+    again, report = read("edges")
+    assert (again == first).all()
+
+
+def test_a_subject_and_a_picture_on_the_image_together(server, files, graph):
+    both = graph("easycontrol", adapter2=node("MDiT_LoadAdapter", adapter_name=files["flux"][1]),
+                 both=apply_adapter("model", "adapter2"), sampler=sampler("both", cfg=1.0, mask_cfg=1.0),
+                 mask=picture("map", placement=SUBJECT), mask2=picture("map"),
+                 one=apply_mask("text", "mask", adapter=["adapter", 0]),
+                 positive=apply_mask("one", "mask2", adapter=["adapter2", 0]))
+    image, entry = pixels(server, both)
+    assert text_of(entry, "report").startswith("static passes 2,")
+    assert differ(image, pixels(server, without_mask(graph("easycontrol")))[0])
+
+
 def test_two_adapters_read_two_masks(server, files, graph, label_map_file):
     second = dict(
         adapter2=node("MDiT_LoadAdapter", adapter_name=files["flux"][1]), both=apply_adapter("model", "adapter2"),
@@ -138,10 +177,23 @@ def test_a_file_that_is_no_adapter(weights_file, graph, refused):
     name = weights_file("loras", "plain", {"lora_unet_blocks_0.lora_up.weight": torch.zeros(4, 4)})
     refused(graph("sd3", adapter=node("MDiT_LoadAdapter", adapter_name=name)), "adapter", "adapter_name: ", name,
             "neither an MDiTFace adapter", "'Load LoRA'")
+    half = {key: weight for key, weight in bases.ominicontrol().items() if "single" not in key}
+    del half["transformer.x_embedder.lora_A.weight"]
+    name = weights_file("loras", "half", half)
+    refused(graph("sd3", adapter=node("MDiT_LoadAdapter", adapter_name=name)), "adapter", "adapter_name: ", name,
+            "lacks terms for", "'Load LoRA'")
 
 
 def test_a_model_without_an_adapter(graph, refused):
     refused(graph("sd3", sampler=sampler("base")), "sampler", "model: a SD3", "'Apply MDiT Adapter'")
+
+
+def test_pictures_that_do_not_fit(graph, refused, model_file, label_map_file):
+    refused(graph("sd3", mask=picture("map", placement=SUBJECT)), "sampler", f"placement: '{SUBJECT}'", "on the image")
+    other = graph("sd3", other=node("Probe_OtherVAE"), mask=picture("map", vae=["other", 0]))
+    refused(other, "sampler", "the one at 'Encode Picture as MDiT Mask'", "connect the VAE that belongs to the model")
+    alone = face(model_file("alone"), label_map_file("adapted", 64, 64), mask=picture("map", vae=["model", 2]))
+    refused(alone, "sampler", "mask: this model reads classes", "connect 'Encode Label Map as MDiT Mask'")
 
 
 def test_a_mask_of_another_vae_or_of_none(graph, refused):

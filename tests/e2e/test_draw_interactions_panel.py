@@ -3,7 +3,7 @@ import pytest
 
 from mditface.nodes.interactdiffusion import FIRST_LAYOUT
 from mditface.tests.e2e.draw_interactions_page import EDITOR, InteractionEditor
-from mditface.tests.e2e.painter_page import Pointers, alone
+from mditface.tests.e2e.painter_page import KEY_DOWN, Pointers, alone
 
 PERSON, CAT = (0.0332, 0.166, 0.3359, 0.7305), (0.2891, 0.4766, 0.668, 0.793)
 
@@ -108,6 +108,14 @@ def test_all_by_keyboard(page, editor):
     assert page.locator(".popup.help").is_visible()
     editor.press("Escape", "n", " ", "ArrowRight", "Escape", "Escape")
     assert not page.evaluate("() => window.panel.root.activeElement"), "the last Escape gives the keys back"
+
+
+def test_undo_on_a_layout_without_latin_letters(page, editor):
+    (before,) = editor.interactions
+    editor.drag((0.1, 0.3), (0.2, 0.4))
+    assert editor.interactions != [before]
+    page.evaluate(KEY_DOWN, {"key": "\u044f", "code": "KeyZ", "ctrlKey": True})
+    assert editor.interactions == [before]
 
 
 def test_thirty_is_the_limit(page, editor):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from mditface.mdit.labelmap import PALETTE, find_class
 from mditface.nodes.painter import first_drawing
-from mditface.tests.e2e.painter_page import TAB_SWITCH, WINDOW_BLUR, Painter, Pointers, alone
+from mditface.tests.e2e.painter_page import KEY_DOWN, TAB_SWITCH, WINDOW_BLUR, Painter, Pointers, alone
 
 HAT, HAIR, SKIN, NOSE = map(find_class, ("hat", "hair", "skin", "nose"))
 FRAMES = """() => {
@@ -112,6 +112,21 @@ def test_all_by_keyboard(page, painter):
     assert page.locator(".popup.faces").is_visible()
     painter.press("Tab", "Enter")
     painter.await_drawing(lambda drawing: len(drawing.unique()) > 8)
+
+
+def test_keys_of_other_layouts(page, painter):
+    """Undo and eraser on a Cyrillic layout, and a bracket as Macs type it."""
+    before = painter.drawing()
+    painter.choose("hat")
+    painter.stroke((100, 60), (400, 60))
+    page.evaluate(KEY_DOWN, {"key": "\u044f", "code": "KeyZ", "ctrlKey": True})
+    assert torch.equal(painter.drawing(), before)
+    radius = page.evaluate("() => window.panel.editor.radius")
+    page.evaluate(KEY_DOWN, {"key": "[", "code": "Digit5", "altKey": True})
+    assert page.evaluate("() => window.panel.editor.radius") < radius
+    page.evaluate(KEY_DOWN, {"key": "\u0443", "code": "KeyE"})
+    painter.stroke((200, 256), (300, 256))
+    assert (painter.drawing()[256, 205:295] == 0).all()
 
 
 def test_faces_size_clear_and_files(page, painter, tmp_path):

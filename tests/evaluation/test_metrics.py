@@ -299,9 +299,13 @@ def painted_appearance(appearance: dict, rng: np.random.Generator) -> tuple[np.n
     width = 20 if appearance["sex"] == "man" else 14
     label[10:54, 32 - width:32 + width] = CLASSES.index("skin")
     label[44:48, 24:40] = CLASSES.index("u_lip")
+    if appearance["hat"] != "none":
+        label[4:14, 20:44] = CLASSES.index("hat")
     if appearance["glasses"] != "none":
         label[22:30, 20:44] = CLASSES.index("eye_g")
     image = np.full((64, 64, 3), 180, np.uint8)
+    if appearance["facial_hair"] != "none":
+        image[34:54][label[34:54] == CLASSES.index("skin")] = 60
     image[label == CLASSES.index("u_lip")] = (160, 110, 100) if appearance["lipstick"] == "none" else (200, 20, 40)
     image[label == CLASSES.index("eye_g")] = 40 if appearance["glasses"] == "sunglasses" else 170
     return (image + rng.integers(-9, 10, image.shape)).clip(0, 255).astype(np.uint8), label

@@ -12,9 +12,10 @@ import comfy.sd
 import comfy.utils
 import nodes
 from comfy_extras import nodes_hooks
-from mditface.mdit.mditface.cache import REPORT_KEY, RunReport, StaticMaskCache
-from mditface.mdit.mditface.mask import CONDITIONING_KEY, MaskInput, MaskReference
+from mditface.mdit.mditface.cache import RunReport, StaticMaskCache
+from mditface.mdit.mditface.mask import MaskInput, MaskReference
 from mditface.mdit.mditface.reader import OPTIONS_KEY, CacheOptions
+from mditface.mdit.shared.masks import CONDITIONING_KEY, REPORT_KEY
 
 SIDE = 16
 CPU = torch.device("cpu")

@@ -1,5 +1,7 @@
 """Reading masks: merged attentions equal one attention over all keys (docs/design/mditface.md,
 sections 5.3, 6.4 and 8)."""
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -99,13 +101,14 @@ def near(i, j, radius):
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(grid=st.tuples(st.integers(1, 11), st.integers(1, 11)), radius=st.integers(1, 5),
-       sizes=st.sampled_from([(1, 1), (2, 1), (2, 2), (4, 2)]), fused=st.booleans(), extra=st.integers(0, 2))
-def test_a_window_is_what_lies_around_the_tile(grid, radius, sizes, fused, extra):
+       sizes=st.sampled_from([(1, 1), (2, 1), (2, 2), (4, 2)]), fused=st.booleans(), extra=st.integers(0, 2),
+       strength=st.sampled_from([1.0, 0.3]))
+def test_a_window_is_what_lies_around_the_tile(grid, radius, sizes, fused, extra, strength):
     (h, w), (batch, b) = grid, sizes
     q, k, v = ([torch.cat((x, draw(batch, HEADS, extra, D, seed=3)), 2) for x in queries(batch, grid)])
     mask_k, mask_v = mask_keys(b, h * w)
     strips = [local_window.cut_strips(x, grid, radius) for x in (mask_k, mask_v)]
-    bias = local_window.make_strip_bias(grid, radius, HEADS, mask_k)
+    bias = local_window.make_strip_bias(grid, radius, HEADS, mask_k) + math.log(strength)
     out = read((q, k, v), [MaskRows(slice(0, batch), [strips], bias)], ReadPattern(TEXT, False, radius, grid), fused)
     own = q.shape[2]
     logits = torch.full((own, own + h * w), -torch.inf)
@@ -113,7 +116,7 @@ def test_a_window_is_what_lies_around_the_tile(grid, radius, sizes, fused, extra
     for i in range(h * w):
         for j in range(h * w):
             if near(i // w, j // w, radius) and near(i % w, j % w, radius):
-                logits[TEXT + i, own + j] = 0
+                logits[TEXT + i, own + j] = math.log(strength)
     keys, values = (torch.cat((x, m.repeat(batch // b, 1, 1, 1)), 2) for x, m in ((k, mask_k), (v, mask_v)))
     torch.testing.assert_close(out, plain(q, keys, values, logits), **TOLERANCE)
     torch.testing.assert_close(local_window.join_strips(strips[0], grid, radius), mask_k)

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from mditface.mdit.labelmap import to_image
-from mditface.mdit.mditface.mask import CONDITIONING_KEY, MaskReference
+from mditface.mdit.mditface.mask import MaskReference
+from mditface.mdit.shared.masks import CONDITIONING_KEY
 from mditface.nodes.conditioning import ApplyExemplar, ApplyMask
 from mditface.tests.mditface import tiny
 

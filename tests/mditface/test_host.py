@@ -14,9 +14,10 @@ from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAd
 from mditface.mdit.mditface import host
 from mditface.mdit.mditface.cache import CachePatcher
 from mditface.mdit.mditface.guidance import DualGuider, Guidance
-from mditface.mdit.mditface.mask import CONDITIONING_KEY, BoundMask, MaskReference
+from mditface.mdit.mditface.mask import BoundMask, MaskReference
 from mditface.mdit.mditface.sample import sample
 from mditface.mdit.mditface.reader import CacheOptions, MaskCond
+from mditface.mdit.shared.masks import CONDITIONING_KEY
 from mditface.nodes.sampling import Sampler
 from mditface.tests.mditface import tiny
 from mditface.tests.mditface.runs import SIDE, TOLERANCE, batches, evaluate, lora, masked, reporting, run

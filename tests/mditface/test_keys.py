@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from mditface.mdit.mditface import host
-from mditface.mdit.mditface.cache import REPORT_KEY, RunReport, StaticMaskCache, StaticStore
+from mditface.mdit.mditface.cache import RunReport, StaticMaskCache, StaticStore
 from mditface.mdit.mditface.keys import Identity, identify
 from mditface.mdit.mditface.mask import BoundExemplar, BoundMask
+from mditface.mdit.mditface.prompt import read_prompt
 from mditface.mdit.mditface.reader import OPTIONS_KEY, CacheOptions, MaskReader
 from mditface.mdit.mditface.tokens import MaskTokens
+from mditface.mdit.shared.masks import REPORT_KEY
 from mditface.tests.mditface import tiny
 from mditface.tests.mditface.runs import CPU, masked, reservations, run, with_bypass_lora
 from mditface.tests.mditface.test_exemplar import READING, exemplified
@@ -44,6 +46,10 @@ class OnesReader(MaskReader):
     def run_static_path(self, model, tokens, device, dtype, prompt, transformer_options):
         yield torch.ones(1, 1, 16, 4, device=device), torch.ones(1, 1, 16, 4, device=device)
 
+    def run_exemplar_path(self, model, tokens):
+        ones = torch.ones(1, 16, 4)
+        return (ones.long(), ones), iter([(ones[:, None], ones[:, None])])
+
     def compute_rotation(self, model, device, transformer_options, positions):
         return None
 
@@ -55,7 +61,7 @@ class Thing:
 HOOK, OTHER_HOOK, INJECTION, PATCH, OTHER = (Thing() for _ in range(5))
 BASE = dict(tokens=TOKENS, uuid=1, identity=("adapter", 1.0), hook=HOOK, strength=1.0, injection=INJECTION, patch=PATCH,
             mode="auto", dtype=torch.float32, device=torch.device("cpu"), reduction="off", rope={"scale_x": 1.0},
-            prompt=b"prompt", extra={})
+            prompt=b"prompt", extra={}, patch_name="diffusion_model.a", injection_name="bypass", injected=[])
 CHANGES = {
     "tokens": dict(tokens=TOKENS._replace(rows=TOKENS.rows + 1)),
     "weights": dict(uuid=2),
@@ -63,7 +69,10 @@ CHANGES = {
     "hook": dict(hook=OTHER_HOOK),
     "strength of a hook": dict(strength=0.5),
     "injection": dict(injection=OTHER),
+    "another injection of the same name": dict(injected=[OTHER]),
+    "name of an injection": dict(injection_name="other"),
     "object patch": dict(patch=OTHER),
+    "place of an object patch": dict(patch_name="diffusion_model.b"),
     "another object patch": dict(extra={"diffusion_model.b": OTHER}),
     "mode": dict(mode="8-bit"),
     "computation type": dict(dtype=torch.bfloat16),
@@ -79,8 +88,8 @@ def passes(store: StaticStore, **changes) -> int:
     found = SimpleNamespace(**{**BASE, **changes})
     hooks = SimpleNamespace(hooks=[SimpleNamespace(hook_ref=found.hook, strength=found.strength)])
     patcher = SimpleNamespace(load_device=CPU, patches_uuid=found.uuid, current_hooks=hooks,
-                              injections={"bypass": [found.injection]},
-                              object_patches={"diffusion_model.a": found.patch, **found.extra})
+                              injections={found.injection_name: [found.injection, *found.injected]},
+                              object_patches={found.patch_name: found.patch, **found.extra})
     model = SimpleNamespace(current_patcher=patcher, get_dtype_inference=lambda: found.dtype)
     mask = SimpleNamespace(store=store, get_tokens=lambda area: (found.tokens, found.tokens.digest()),
                            reference=SimpleNamespace(mask=SimpleNamespace(reduction=found.reduction)))
@@ -96,6 +105,42 @@ def passes(store: StaticStore, **changes) -> int:
 def test_each_part_of_the_key_makes_another_entry(change):
     store = StaticStore()
     assert [passes(store), passes(store, **change), passes(store), passes(store, **change)] == [1, 1, 0, 0]
+
+
+def exemplar_passes(store: StaticStore, digest=b"exemplar", device=CPU) -> int:
+    """The static passes of one call that reads an exemplar."""
+    patcher = SimpleNamespace(load_device=CPU, patches_uuid=1, current_hooks=None, injections={}, object_patches={})
+    model = SimpleNamespace(current_patcher=patcher, get_dtype_inference=lambda: torch.float32)
+    tokens = SimpleNamespace(to=lambda device, dtype: None)
+    exemplar = SimpleNamespace(store=store, get_tokens=lambda area: (tokens, digest))
+    mask = SimpleNamespace(exemplar=exemplar, reference=SimpleNamespace(exemplar_strength=1.0))
+    report = RunReport()
+    with torch.no_grad():
+        OnesReader().find_exemplar_keys(model, mask, None, device, {REPORT_KEY: report})
+    return report.passes
+
+
+@pytest.mark.parametrize("change", [dict(digest=b"another"), dict(device=torch.device("meta"))], ids=str)
+def test_each_part_of_an_exemplars_key_makes_another_entry(change):
+    store = StaticStore()
+    found = [exemplar_passes(store), exemplar_passes(store, **change)]
+    assert found + [exemplar_passes(store), exemplar_passes(store, **change)] == [1, 1, 0, 0]
+
+
+PROMPT = dict(y=torch.arange(8.0).view(2, 4))
+OTHER_PROMPTS = {
+    "content": dict(y=torch.arange(8.0).view(2, 4) + 1),
+    "rows": dict(y=torch.arange(8.0).view(4, 2)),
+    "type": dict(y=torch.arange(8.0).view(2, 4).view(torch.int32)),
+    "name": dict(guidance=torch.arange(8.0).view(2, 4)),
+}
+
+
+@pytest.mark.parametrize("change", OTHER_PROMPTS.values(), ids=OTHER_PROMPTS.keys())
+def test_each_part_of_a_prompt_enters_its_digest(change):
+    def digest(conds):
+        return read_prompt(conds, ("y", "guidance"), 0, slice(0, 4))[1]
+    assert digest(PROMPT) == digest({"y": PROMPT["y"].clone()}) != digest(change)
 
 
 def test_what_does_not_change_keys_and_values_is_not_in_the_key():
@@ -150,7 +195,7 @@ def test_the_same_object_has_the_same_identity():
 
 def test_plain_values_are_told_apart_by_value_and_kind():
     assert identify(1.5) == identify(1.5) and identify(torch.float16) == identify(torch.float16)
-    assert len({identify(x) for x in (1, 1.0, True, "1", b"1", None)}) == 6
+    assert len({identify(x) for x in (1, 2, 1.0, True, "1", b"1", None)}) == 7
 
 
 def test_methods_of_one_object_stay_the_same():

@@ -9,8 +9,8 @@ from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 from comfy_extras.nodes_latent import LatentBatch, LatentBatchSeedBehavior
 from comfy_extras.nodes_rebatch import LatentRebatch
 from mditface.mdit.mditface.guidance import Guidance
-from mditface.mdit.mditface.mask import choose_maps
 from mditface.mdit.mditface.sample import sample
+from mditface.mdit.shared.masks import choose_maps
 from mditface.tests.mditface import tiny
 from mditface.tests.mditface.runs import SIDE, masked, run
 from mditface.tests.shared import hooks
@@ -198,7 +198,7 @@ def test_which_map_a_latent_reads(count, latents, index, expected):
 
 def test_exemplars_follow_the_latents_number(tmp_path, texts):
     from mditface.mdit.mditface import host
-    from mditface.mdit.mditface.mask import CONDITIONING_KEY
+    from mditface.mdit.shared.masks import CONDITIONING_KEY
     config = tiny.config(exemplar_blocks=(0, 2), exemplar_candidates=2)
     model = host.load_mdit(tiny.write(tmp_path / "exemplar.safetensors", config)).model
     exemplar = tiny.exemplar(MAPS)

@@ -10,9 +10,10 @@ import comfy.ops
 from mditface.mdit.labelmap import CLASSES
 from mditface.mdit.mditface import host
 from mditface.mdit.mditface.config import MDiTConfig
-from mditface.mdit.mditface.mask import CONDITIONING_KEY, ExemplarInput, MaskInput, MaskReference
+from mditface.mdit.mditface.mask import ExemplarInput, MaskInput, MaskReference
 from mditface.mdit.mditface.model import MDiT
 from mditface.mdit.mditface.text import TextConfig, TextEncoder
+from mditface.mdit.shared.masks import CONDITIONING_KEY
 
 CONFIG = MDiTConfig(width=32, depth=3, heads=2, patch=4, in_channels=3, text_dim=16, pooled_dim=16, mask_cells=2,
                     mlp_ratio=(2.0, 1.0, 1.0), resolution=32)

@@ -4,8 +4,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from mditface.mdit.parsing import FaceParser, load_parser
+from mditface.mdit.parsing import WEIGHTS, FaceParser, ParserConfig, load_parser
 
 
 def test_parser_reads_any_size():
@@ -23,6 +25,32 @@ def test_parser_names_bad_input():
         parser.measure_agreement(np.zeros((8, 8, 3), np.uint8), np.zeros((4, 4), np.uint8))
     with pytest.raises(FileNotFoundError, match="configs/judge.yaml"):
         load_parser("nowhere.safetensors")
+
+
+def test_a_file_without_a_header_reads_128_px(tmp_path):
+    path = tmp_path / "old.safetensors"
+    save_file(load_file(WEIGHTS), path)
+    assert load_parser(path).config == ParserConfig(128, (32, 64, 96, 128))
+
+
+def test_a_parser_of_another_size_keeps_it_in_its_file(tmp_path):
+    config = ParserConfig(32, (4, 6, 8))
+    made = FaceParser(config).eval()
+    path = tmp_path / "new.safetensors"
+    save_file(made.state_dict(), path, config.to_metadata())
+    parser = load_parser(path)
+    image = np.random.default_rng(0).integers(0, 256, (40, 24, 3), dtype=np.uint8)
+    assert parser.read_image(image).shape == (1, 3, 32, 32)
+    assert parser.config == config and np.array_equal(parser.parse(image), made.parse(image))
+    assert parser.describe(image).shape == (18,)
+
+
+@pytest.mark.parametrize("header", ["{\"size\": 32, \"depth\": 3}", "{", "[]", "{\"size\": 30}"])
+def test_a_damaged_header_is_named(tmp_path, header):
+    path = tmp_path / "bad.safetensors"
+    save_file({"weight": torch.zeros(1)}, path, {"mdit.parser": header})
+    with pytest.raises(ValueError, match="mdit.parser"):
+        load_parser(path)
 
 
 def test_parser_needs_no_host(root):

@@ -116,6 +116,18 @@ def test_doubtful_masks_are_said_or_refused():
         PasteFace.execute(torch.rand(1, 48, 64, 3), torch.rand(1, 8, 8, 3), box(8, 8, 16), mask=torch.zeros(1, 64, 64))
 
 
+@pytest.mark.parametrize("label_map", [True, False])
+def test_soft_masks_that_label_map_mode_cuts_are_said(label_map, caplog):
+    hard = torch.zeros(1, 48, 64)
+    hard[:, 10:22, 2:14] = 1
+    masks = torch.cat([hard, torch.linspace(0, 1, 64).expand(1, 48, 64)])
+    places = [box(8, 8, 16), box(24, 8, 16)]
+    with caplog.at_level("INFO"):
+        PasteFace.execute(torch.rand(1, 48, 64, 3), torch.rand(2, 8, 8, 3), places, label_map=label_map, mask=masks)
+    said = [record.message for record in caplog.records]
+    assert said == (["mask: mask 2 is soft. Its pixels above 0.5 count, all others do not."] if label_map else [])
+
+
 def test_other_faces_than_were_cut_out_are_refused():
     with pytest.raises(ValueError, match="faces: there are 2 faces for 3 regions"):
         PasteFace.execute(torch.rand(2, 48, 64, 3), torch.rand(2, 8, 8, 3), BOXES)

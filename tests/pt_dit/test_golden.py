@@ -16,8 +16,9 @@ from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 from mditface.mdit.shared import windows
 from mditface.mdit.pt_dit import host, model
 from mditface.mdit.pt_dit.config import POSITIONS, PTDiTSettings, read_settings
-from mditface.mdit.pt_dit.schedule import compute_shift, compute_sigmas
+from mditface.mdit.pt_dit.schedule import compute_shift
 from mditface.mdit.pt_dit.vae import load_vae
+from mditface.mdit.shared.schedule import compute_flow_sigmas
 from mditface.tests.golden_set import find, find_all, lack, read, read_metadata
 
 pytestmark = pytest.mark.usefixtures("as_the_host_runs_nodes")
@@ -174,7 +175,7 @@ def test_time_steps(folder):
         lack(folder, "tables of time steps")
     for name, expected in tables.items():
         steps, frames, height, width = map(int, re.search(r"steps(\d+)_f(\d+)_h(\d+)_w(\d+)", name).groups())
-        found = 1000 * compute_sigmas(compute_shift(width, height, frames), steps)[:-1]
+        found = 1000 * compute_flow_sigmas(compute_shift(width, height, frames), steps)[:-1]
         torch.testing.assert_close(found, expected.to(found), rtol=1e-5, atol=2e-3, msg=label(name))
 
 
@@ -194,7 +195,7 @@ def test_the_samplers_walk_the_reference_trajectory(folder, loaded):
     (shifted,) = ModelSamplingSD3().patch(loaded, shift)
     if "compress_ratios" in walk:
         shifted = host.apply_settings(shifted, read_settings(walk))
-    schedules = [compute_sigmas(shift, steps)]
+    schedules = [compute_flow_sigmas(shift, steps)]
     if 1000 % steps == 0:
         schedules.append(comfy.samplers.calculate_sigmas(shifted.get_model_object("model_sampling"), "simple", steps))
     for sigmas in schedules:

@@ -12,9 +12,11 @@ import nodes
 from comfy_extras.nodes_custom_sampler import BasicScheduler
 from mditface.mdit.pt_dit import host, text
 from mditface.mdit.pt_dit.config import PTDiTSettings, read_config
-from mditface.mdit.pt_dit.schedule import compute_shift, compute_sigmas
+from mditface.mdit.pt_dit.schedule import compute_shift
 from mditface.mdit.pt_dit.vae import load_vae
-from mditface.nodes.pt_dit import PTDiTCost, PTDiTShift, PTDiTSigmas, PTDiTWindows
+from mditface.mdit.shared.schedule import compute_flow_sigmas
+from mditface.nodes.pt_dit import PTDiTCost, PTDiTShift, PTDiTWindows
+from mditface.nodes.sampling import ExactSigmas
 from mditface.tests.pt_dit import tiny
 from mditface.tests.pt_dit.tiny import CONFIG, normal
 from mditface.tests.shared import hooks
@@ -261,16 +263,16 @@ def test_shift_and_sigmas_by_nodes(loaded):
     shifted = PTDiTShift.execute(loaded, 1024, 512).args[0]
     assert shifted.get_model_object("model_sampling").shift == pytest.approx(2 ** 0.5)
     assert loaded.get_model_object("model_sampling").shift == 2.0
-    sigmas = PTDiTSigmas.execute(shifted, 20).args[0]
+    sigmas = ExactSigmas.execute(shifted, 20).args[0]
     torch.testing.assert_close(sigmas, BasicScheduler.execute(shifted, "simple", 20, 1.0).args[0])
     assert sigmas[0] == 1 and sigmas[-1] == 0
-    torch.testing.assert_close(PTDiTSigmas.execute(shifted, 10, 0.5).args[0], sigmas[-11:])
+    torch.testing.assert_close(ExactSigmas.execute(shifted, 10, 0.5).args[0], sigmas[-11:])
 
 
 def test_sigmas_are_exact_for_any_number_of_steps():
     for steps in (1, 7, 30):
         u = 1 - torch.arange(steps + 1, dtype=torch.float64) / steps
-        torch.testing.assert_close(compute_sigmas(2.0, steps).double(), 2 * u / (1 + u), rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(compute_flow_sigmas(2.0, steps).double(), 2 * u / (1 + u), rtol=1e-6, atol=1e-7)
 
 
 def test_frames_of_a_video_shift_further():
@@ -289,7 +291,7 @@ def test_windows_are_set_on_a_clone(loaded):
 
 @pytest.mark.parametrize("call", [
     lambda model: PTDiTWindows.execute(model, 8, 8, 1, 1), lambda model: PTDiTShift.execute(model, 512, 512),
-    lambda model: PTDiTSigmas.execute(model, 20), lambda model: PTDiTCost.execute(model, 512, 512)])
+    lambda model: PTDiTCost.execute(model, 512, 512)])
 def test_models_of_other_families_are_refused(call):
     device = torch.device("cpu")
     other = comfy.model_patcher.ModelPatcher(torch.nn.Linear(1, 1), device, device)

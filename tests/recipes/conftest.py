@@ -41,3 +41,29 @@ def demo(paths):
     from mditface.mdit.recipes.targets.kinds import DemoSettings, DemoTarget
     from mditface.tests.recipes.tiny_targets import DEMO
     return DemoTarget(DemoSettings(**DEMO, **paths))
+
+
+@pytest.fixture
+def coder_file(tmp_path):
+    """An untrained autoencoder whose latents are nearly linear in the image."""
+    import torch
+    from safetensors.torch import save_file
+
+    from mditface.mdit.mditface.autoencoder import Autoencoder, AutoencoderConfig
+    from mditface.mdit.mditface.latents import LatentStatistics
+    from mditface.mdit.recipes.latents import PREFIX
+    torch.manual_seed(0)
+    levels = ((8, 1), (8, 0), (8, 0), (12, 1))  # a cell of 16 px
+    config = AutoencoderConfig(channels=12, encoder=levels, decoder=levels)
+    network = Autoencoder(config)
+    network.initialize()
+    statistics = LatentStatistics([0.1] * 12, [0.5] * 12, [[0.1] * 3] * 12, [0.0] * 3)
+    path = tmp_path / "autoencoder.safetensors"
+    save_file({PREFIX + name: w for name, w in network.state_dict().items()}, path,
+              config.to_metadata() | statistics.to_metadata())
+    return path
+
+
+@pytest.fixture
+def latent_paths(paths, coder_file):
+    return paths | {"autoencoder": coder_file}

@@ -43,7 +43,7 @@ def test_crops_lie_around_eyes_as_often_as_asked(paths):
     target.faces.labels = np.zeros((1, 256, 256), np.uint8)
     target.faces.labels[0, 40:42, 200:202] = EYES[0]
     draws = np.random.default_rng(0)
-    corners = np.array([target.place_crop(0, 32, draws) for _ in range(600)])
+    corners = np.array([target.settings.place_crop(target.faces.labels[0], 32, draws) for _ in range(600)])
     assert corners.min() >= 0 and corners.max() <= 224
     seen = (corners[:, 0] <= 40) & (corners[:, 0] + 32 > 41) & (corners[:, 1] <= 200) & (corners[:, 1] + 32 > 201)
     assert 0.3 < seen.mean() < 0.4

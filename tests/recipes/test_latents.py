@@ -1,44 +1,24 @@
 """The bundled model on latents: encoded renders, the start from a model that draws pixels, training, the file."""
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from mditface.mdit.datasets import Renders
 from mditface.mdit.datasets.augment import mirror
 from mditface.mdit.mditface import host
-from mditface.mdit.mditface.autoencoder import Autoencoder, AutoencoderConfig
-from mditface.mdit.mditface.latents import LatentStatistics
 from mditface.mdit.mditface.math import patchify, unpatchify
-from mditface.mdit.recipes.latents import PREFIX, Coder, EncodedRenders, carry_over, fit_ridge
+from mditface.mdit.recipes.latents import Coder, EncodedRenders, carry_over, fit_ridge
+from mditface.mdit.recipes.initialize import store_mask_modulation
 from mditface.mdit.recipes.targets.demo import Demo, read_file
 from mditface.mdit.recipes.targets.kinds import DemoSettings, DemoTarget
 from mditface.mdit.recipes.words import make_text_config
-from mditface.tests.recipes.tiny_targets import DEMO, MODEL
+from mditface.mdit.training.sampling import sample
+from mditface.tests.recipes.tiny_targets import DEMO, LATENT
 from mditface.tests.training.tiny_targets import fitted
 
 pytestmark = pytest.mark.usefixtures("in_training")
-LEVELS = ((8, 1), (8, 0), (8, 0), (12, 1))  # a cell of 16 px
-LATENT = MODEL | {"latent_format": "autoencoder", "patch": 1, "in_channels": 12, "resolution": 32, "mask_cells": 4}
-
-
-@pytest.fixture
-def coder_file(tmp_path):
-    """An untrained autoencoder whose latents are nearly linear in the image."""
-    torch.manual_seed(0)
-    config = AutoencoderConfig(channels=12, encoder=LEVELS, decoder=LEVELS)
-    network = Autoencoder(config)
-    network.initialize()
-    statistics = LatentStatistics([0.1] * 12, [0.5] * 12, [[0.1] * 3] * 12, [0.0] * 3)
-    path = tmp_path / "autoencoder.safetensors"
-    save_file({PREFIX + name: w for name, w in network.state_dict().items()}, path,
-              config.to_metadata() | statistics.to_metadata())
-    return path
-
-
-@pytest.fixture
-def latent_paths(paths, coder_file):
-    return paths | {"autoencoder": coder_file}
 
 
 def test_latents_are_those_of_the_images_and_their_mirror(shards, coder_file):
@@ -107,9 +87,12 @@ def test_it_trains_from_a_pixel_model_and_its_file_loads_in_the_host(latent_path
     pixel = tmp_path / "pixel.safetensors"
     settings = DemoSettings(**DEMO, **{key: path for key, path in latent_paths.items() if key != "autoencoder"})
     Demo(settings.model, make_text_config(32)).save(pixel)
-    values = DEMO | {"model": LATENT | {"position_scale": 0.5}, "text_steps": 0}
+    model = LATENT | {"position_scale": 0.5, "mask_vec": "constant", "depth": 3}
+    values = DEMO | {"model": model, "text_steps": 0}
     with pytest.raises(ValueError, match="does not fit"):
         DemoTarget(DemoSettings(**values | {"model": LATENT | {"width": 16}}, init=pixel, **latent_paths))
+    with pytest.raises(ValueError, match="does not fit"):
+        DemoTarget(DemoSettings(**values | {"model": LATENT | {"depth": 1}}, init=pixel, **latent_paths))
     trainer = fitted(DemoTarget(DemoSettings(**values, init=pixel, **latent_paths)))
     assert trainer.step == 4
     loaded = host.load_mdit(str(latent_paths["weights"]))
@@ -117,10 +100,26 @@ def test_it_trains_from_a_pixel_model_and_its_file_loads_in_the_host(latent_path
     assert not any(name.startswith("model.vae") for name in read_file(latent_paths["weights"])[0])
 
 
-def test_a_sheet_shows_images(latent_paths):
-    target = DemoTarget(DemoSettings(**DEMO | {"model": LATENT}, **latent_paths))
+def test_a_stored_modulation_and_more_blocks_are_the_same_function(demo):
+    """The modulation of the mask stream depends on nothing, and a block without modulation changes nothing."""
+    initialized = demo.module.state_dict()
+    sd = {name: torch.randn_like(w) * 0.1 for name, w in initialized.items()}
+    demo.module.load_state_dict(sd)
+    stored, config = store_mask_modulation(sd, demo.module.model.config)
+    other = Demo(dataclasses.replace(config, depth=3), demo.module.text_config)
+    fresh = {name: w for name, w in other.state_dict().items() if ".2." in name and "blocks" in name}
+    other.load_state_dict(stored | fresh)
+    given = {"ids": demo.writer.encode(["a man"] * 2), "labels": demo.heldout.labels[:2], "seed": 0, "steps": 2}
+    assert torch.equal(sample(other.model, other.text_encoder, **given),
+                       sample(demo.module.model, demo.module.text_encoder, **given))
+
+
+def test_a_sheet_shows_images_of_smaller_label_maps(latent_paths, monkeypatch):
+    monkeypatch.setattr("mditface.mdit.recipes.latents.LABEL_SIDE", 16)
+    target = DemoTarget(DemoSettings(**DEMO | {"model": LATENT | {"mask_cells": 8}}, **latent_paths))
     assert target.draw(2).shape == (2, 32, 32, 3)
-    assert target.draw_sheet().dtype == np.uint8
+    assert target.heldout.labels.shape[1:] == (16, 16)
+    assert target.draw_sheet().dtype == np.uint8 and target.measure()["pixel_accuracy"] < 1
 
 
 @pytest.mark.parametrize("changes, message", [

@@ -99,7 +99,8 @@ def test_command_line_changes_the_configuration(paths, tmp_path):
         read_settings(file, ["steps"], SETTINGS)
 
 
-CONFIGURATIONS = ("demo", "demo-fine", "demo-latent", "judge", "autoencoder", "adapter-sd35", "adapter-flux")
+CONFIGURATIONS = ("demo", "demo-fine", "demo-latent", "demo-latent-large", "judge", "judge-large",
+                  "autoencoder", "polish", "adapter-sd35", "adapter-flux")
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)

@@ -246,6 +246,14 @@ def test_views_show_one_person():
         assert views[later]["expression"] == alone[later]["expression"]
 
 
+def test_looks_show_the_same_shapes_in_another_light():
+    first, second, again = (make_sample(4, 1, 64, look=look) for look in (0, 1, 1))
+    assert first.attributes == second.attributes
+    assert (first.label == second.label).mean() > 0.99
+    assert np.abs(first.image.astype(float) - second.image).mean() > 1
+    assert np.array_equal(second.image, again.image)
+
+
 def test_people_are_noted_by_sample(tmp_path):
     write_set(tmp_path, count=3, size=32, seed=5, workers=1, shard=2, views=2)
     assert (tmp_path / dataset.PEOPLE_FILE).read_text() == "00000-0000 0\n00000-0001 0\n00001-0000 1\n"

@@ -4,11 +4,14 @@ import torch
 from mditface.mdit.interactdiffusion.weights import load_interactdiffusion
 
 from mditface.mdit.mditface import host as mditface
+from mditface.mdit.mmface import host as mmface
+from mditface.mdit.mmface.text import load_clip
 from mditface.mdit.pt_dit import host as pt_dit
 from mditface.mdit.pt_dit.vae import load_vae
 from mditface.tests.interactdiffusion import published
 from mditface.tests.mditface import tiny as tiny_mdit
 from mditface.tests.mditface.runs import hooked, masked, run
+from mditface.tests.mmface import tiny as tiny_mmface
 from mditface.tests.pt_dit import tiny as tiny_pt_dit
 from mditface.tests.shared.reloading import check_copies, dynamic_memory  # noqa: F401
 from mditface.tests.shared.saving import save
@@ -39,6 +42,14 @@ def test_hooks_on_a_model_with_dynamic_memory(mdit):
 
 def test_pt_dit(tmp_path):
     check_copies(pt_dit.load_pt_dit(tiny_pt_dit.write(tmp_path / "tiny.safetensors"), torch.float32))
+
+
+def test_mmface(tmp_path):
+    check_copies(mmface.load_mmface(tiny_mmface.write(tmp_path / "tiny.safetensors"), torch.float32, "flow"))
+
+
+def test_the_text_encoder_of_mmface(tmp_path):
+    check_copies(load_clip(tiny_mmface.write_text(tmp_path / "model.safetensors")))
 
 
 def test_the_vae_of_pt_dit(golden):

@@ -14,12 +14,14 @@ FACE = [CLASSES.index(name) for name in ("skin", "nose", "eye_g", "l_eye", "r_ey
                                          "u_lip", "l_lip")]
 REGION_NAMES = (
     ("skin",), ("nose",), ("eye_g",), ("l_eye",), ("r_eye",), ("l_brow",), ("r_brow",), ("l_ear", "r_ear"), ("mouth",),
-    ("u_lip",), ("l_lip",), ("hair",), ("neck",), ("cloth",))
+    ("u_lip",), ("l_lip",), ("hair",), ("neck",), ("cloth",), ("hat",))
 REGIONS = [list(map(CLASSES.index, names)) for names in REGION_NAMES]
 POSITION_QUANTILES = (0.05, 0.5, 0.95)  # describe where a region lies
 COLOR_QUANTILES = (0.1, 0.4, 0.6, 0.9)
 REGION_WIDTH = 1 + 2 * len(POSITION_QUANTILES) + 3 * len(COLOR_QUANTILES)
-JUDGED = {"glasses": ("none", "glasses", "sunglasses"), "sex": ("man", "woman"), "lipstick": ("none", "some")}
+PRESENCE = ("none", "some")
+JUDGED = {"glasses": ("none", "glasses", "sunglasses"), "sex": ("man", "woman"), "lipstick": PRESENCE,
+          "facial_hair": PRESENCE, "hat": PRESENCE}
 KERNEL_WIDTH = 0.1
 SHRINKAGE = 0.01
 
@@ -33,8 +35,8 @@ class Frame(NamedTuple):
 
 
 def find_asked_value(attribute: str, appearance: dict[str, str]) -> str:
-    """The value of one of the judged attributes. Lipstick of any colour is 'some'."""
-    if attribute == "lipstick" and appearance["lipstick"] != "none":
+    """The value of one of the judged attributes. Lipstick of any colour, and any hat and facial hair, is 'some'."""
+    if JUDGED[attribute] == PRESENCE and appearance[attribute] != "none":
         return "some"
     return appearance[attribute]
 
@@ -50,7 +52,7 @@ def find_face_frame(parsed: np.ndarray) -> Frame:
 
 
 def compute_region_statistics(image: np.ndarray, parsed: np.ndarray) -> np.ndarray:
-    """(14 x 19,): each region's fraction of the image, its position in the face's frame, and its colours in 0..1."""
+    """(15 x 19,): each region's fraction of the image, its position in the face's frame, and its colours in 0..1."""
     frame = find_face_frame(parsed)
     out = np.zeros((len(REGIONS), REGION_WIDTH))
     for row, classes in zip(out, REGIONS):
@@ -66,7 +68,7 @@ def compute_region_statistics(image: np.ndarray, parsed: np.ndarray) -> np.ndarr
 
 
 class ShapeRules:
-    """Names glasses, sex and lipstick by kernel ridge regression on the statistics of an image's parsed regions.
+    """Names the judged attributes by kernel ridge regression on the statistics of an image's parsed regions.
 
     images: (N, S, S, 3) uint8. parsed: (N, S, S) by the parser that will read the judged images.
     appearances: the attributes of the images.
@@ -103,7 +105,7 @@ class ShapeRules:
 
 
 class AttributeRules:
-    """All rules, fitted on the same renders: colours in the asked map, glasses, sex and lipstick in the parsed map."""
+    """All rules, fitted on the same renders: colours in the asked map, the other attributes in the parsed map."""
 
     def __init__(self, renders: Renders, parser: Parser):
         images = renders.images.numpy()

@@ -26,6 +26,7 @@ class AdapterConfig:
     base_hint: the model that the adapter was trained on, for messages.
     window: radius in which image queries read the mask's keys, in tokens; 0 for all keys.
     condition, corner: as in MaskLayout.
+    joint: the mask tokens read text and image, too, and pass the blocks in every step (OminiControl, Face-MoGLE).
     proj_after: the term of the output projection reads the projection's output instead of its input (EasyControl).
     """
     family: str
@@ -41,6 +42,7 @@ class AdapterConfig:
     condition: int = 0
     corner: bool = False
     proj_after: bool = False
+    joint: bool = False
 
     def __post_init__(self):
         depth = (self.depth, 0) if isinstance(self.depth, int) else tuple(self.depth)

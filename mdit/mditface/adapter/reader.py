@@ -2,29 +2,27 @@
 (docs/design/adapters.md, section 5, and docs/design/mditface.md, section 6.4)."""
 from __future__ import annotations
 
-import contextlib
-import itertools
-from collections.abc import Callable
-from functools import partial
+import math
 
-import torch.nn as nn
+import torch
 from torch import Tensor
 
-from comfy.patcher_extension import WrappersMP
-from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
+import comfy.ldm.common_dit
 
-from ...shared.origins import name_replacements
-from ..attention import AttentionCall, MaskRows, ReadPattern, attend_at_once, attend_masks, host_uses_pytorch
-from ..cache import REPORT_KEY, RunReport
+from ...shared.masks import CONDITIONING_KEY, REPORT_KEY
+from ..attention import MaskRows, ReadPattern, repeat_rows, take_rows
 from ..config import MaskLayout
-from ..mask import CONDITIONING_KEY
-from ..reader import MaskReader
-from .families import FAMILIES, Family, find_family, list_family_titles
+from ..keys import EntryInputs
+from ..math import patchify
+from ..placements import ON_IMAGE, PLACEMENTS
+from ..reader import ChunkRun, MaskReader
+from .blocks import BlockPatch, JointPatch, count_reads, follow_blocks
+from .compiled import describe_form, get_plain, is_compiled, mark_form
+from .condition import BoundCondition, Condition, ConditionEntry
+from .config import KINDS
+from .families import FAMILIES, MODULATION, Family, find_family, list_family_titles
 from .streams import MaskStream
 from .terms import Adapter
-
-FORM_NUMBERS = itertools.count(64)  # from more than any ControlNet has residuals on
-COMPILED_FORMS: dict[tuple[str, tuple[int, int]], int] = {}  # number of residuals, by form and their real numbers
 
 
 def make_mask_key(adapter: Adapter) -> str:
@@ -43,7 +41,8 @@ def apply_adapter(patcher, adapter: Adapter, weight: float = 1.0, condition: int
     if condition and adapter.config.window:
         raise ValueError(f"condition_size: this adapter reads the mask in windows (window {adapter.config.window}), "
                          "which need a mask of the image's size: set it to 0")
-    reader = AdapterReader(adapter, weight, adapter.config.condition if condition is None else condition)
+    make_reader = JointReader if adapter.config.joint else AdapterReader
+    reader = make_reader(adapter, weight, adapter.config.condition if condition is None else condition)
     if any(reader.key in keys for keys in patcher.wrappers.values()):
         raise ValueError("adapter: the model already has this adapter: remove one 'Apply MDiT Adapter', set 'weight'")
     patcher = patcher.clone()
@@ -82,7 +81,11 @@ def format_depth(depth: tuple[int, int]) -> str:
 
 
 class AdapterReader(MaskReader):
-    """Reads masks by an adapter on a host model, whose blocks take the keys through `patches_replace`."""
+    """Reads masks by an adapter on a host model, whose blocks take the keys through `patches_replace`.
+
+    patch: stands in place of each block.
+    """
+    patch = BlockPatch
 
     def __init__(self, adapter: Adapter, weight: float, condition: int):
         self.adapter = adapter
@@ -99,12 +102,14 @@ class AdapterReader(MaskReader):
 
     def get_layout(self, model) -> MaskLayout:
         config = self.adapter.config
+        beside = self.family.conditioned and not config.window
         return MaskLayout("vae_palette", config.palette, model.diffusion_model.patch_size, sum(config.depth),
-                          config.width, condition=self.condition, corner=config.corner)
+                          config.width, condition=self.condition, corner=config.corner,
+                          placements=tuple(PLACEMENTS) if beside else (ON_IMAGE,))
 
     def make_stream(self, model) -> MaskStream:
         terms = self.adapter.copies.find(model.current_patcher)
-        return self.family.stream(model.diffusion_model, self.adapter.config, terms, self.weight)
+        return self.family.stream(get_plain(model.diffusion_model), self.adapter.config, terms, self.weight)
 
     def list_prompt_inputs(self, model) -> tuple[str, ...]:
         return self.family.list_prompt_inputs(model.diffusion_model)
@@ -123,10 +128,10 @@ class AdapterReader(MaskReader):
         pattern = ReadPattern(text, self.adapter.config.text_reads_mask, self.radius, grid)
         replace = transformer_options.get("patches_replace", {})
         inner = replace.get("dit", {})
-        patches = {name: BlockPatch(rows, i, inner.get(name), stream, pattern, transformer_options)
+        patches = {name: self.patch(rows, i, inner.get(name), stream, pattern, transformer_options)
                    for i, name in enumerate(stream.names)}
         options = {**transformer_options, "patches_replace": {**replace, "dit": {**inner, **patches}}}
-        if COMPILE_KEY in transformer_options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
+        if is_compiled(executor.class_obj.diffusion_model, transformer_options):
             control = mark_form(control, repr((self.key, describe_form(rows))))
         with follow_blocks(stream, patches):
             out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
@@ -135,111 +140,53 @@ class AdapterReader(MaskReader):
         return out
 
 
-@contextlib.contextmanager
-def follow_blocks(stream: MaskStream, patches: dict[tuple[str, int], BlockPatch]):
-    """Inside, the patch around a module that another node put in place of several blocks knows which of them runs."""
-    with contextlib.ExitStack() as stack:
-        if stream.places != stream.names:
-            for i, (place, block) in enumerate(zip(stream.places, stream.modules)):
-                stack.enter_context(block.register_forward_pre_hook(partial(patches[place].enter_block, i)))
-        yield
+class JointReader(AdapterReader):
+    """Reads masks by an adapter whose mask tokens read text and image, so nothing but their modulation and what they
+    are mixed of can be stored."""
+    patch = JointPatch
+
+    def get_layout(self, model) -> MaskLayout:
+        """A mixer of several pictures draws them of the classes."""
+        layout = super().get_layout(model)
+        return layout if self.adapter.mixer.pictures == 1 else layout._replace(placements=())
+
+    def list_additional_models(self, patcher) -> list:
+        return [*super().list_additional_models(patcher), *self.adapter.mixer.list_additional_models(patcher)]
+
+    def bind_mask(self, reference, latents, model, layout, batch_index) -> BoundCondition:
+        chunks = sum(count * self.family.blocks[kind].layers[MODULATION].n_out[0]
+                     for kind, count in zip(KINDS, self.adapter.config.depth))
+        return BoundCondition(reference, latents, model, layout, batch_index, mixer=self.adapter.mixer,
+                              modulation=chunks * layout.width)
+
+    def find_entry(self, model, mask: BoundCondition, area, prompt, prompt_digest, device, transformer_options
+                   ) -> ConditionEntry:
+        tokens, digest = mask.get_tokens(area)
+        stream = self.make_stream(model)
+
+        def compute() -> ConditionEntry:
+            prepared = self.adapter.mixer.prepare(model, tokens.tokens.to(device))
+            vec = stream.make_vector(torch.zeros(1, device=device), prompt, model.get_dtype_inference())
+            return ConditionEntry(prepared, (stream.modulate(i, vec) for i in range(stream.blocks)))
+
+        inputs = EntryInputs(digest, device, prompt=prompt_digest)
+        return self.look_up(model, mask.store, inputs, compute, transformer_options)
+
+    def make_rows(self, model, run: ChunkRun, x: Tensor, sigma: Tensor, transformer_options: dict) -> MaskRows:
+        mask, area, digest, selected = run.key
+        entry = self.find_entry(model, mask, area, run.prompt, digest, x.device, transformer_options)
+        patch = mask.layout.patch
+        noisy = patchify(comfy.ldm.common_dit.pad_to_patch_size(x[run.rows], (patch, patch)), patch)  # (B, N, F)
+        kept = [spread_rows(part, selected, len(noisy)) for part in entry[0]]
+        features = self.adapter.mixer.mix(model, kept, noisy, sigma[run.rows])
+        stream = self.make_stream(model)
+        tokens, _ = mask.get_tokens(area)
+        msk, pe = stream.start(tokens, features.to(model.get_dtype_inference()), transformer_options)
+        strength = mask.reference.strength
+        bias = None if strength == 1 else torch.full((1, msk.shape[1]), math.log(strength), device=x.device)
+        return MaskRows(run.rows, Condition(stream, msk, pe, entry, strength), bias)
 
 
-def count_reads(report: RunReport, key: str, stream: MaskStream, patches: dict[tuple[str, int], BlockPatch]):
-    """Adds to the report the blocks of one call that read the mask, and what kept the others from it."""
-    read = sum(len(patch.read) for patch in patches.values())
-    with report.lock:
-        reads = report.reads.setdefault(key, [0, 0])
-        reads[0] += read
-        reads[1] += stream.blocks
-    if read < stream.blocks:
-        report.replacements |= dict.fromkeys(name_replacements([stream.network, *stream.modules]))
-
-
-def describe_form(rows: tuple[MaskRows, ...]) -> list:
-    """What a compiled model's code depends on: rows, bias, and keys and values of the first block."""
-    form = []
-    for part in rows:
-        first = () if part.kv is None else part.kv.blocks[0]
-        tensors = [(*x.shape, x.dtype, x.device) for x in first]
-        form.append((part.rows, part.bias is None, tensors))
-    return form
-
-
-def mark_form(control: dict | None, form: str) -> dict:
-    """A ControlNet's residuals, followed by empty ones, whose number identifies this form of masks.
-
-    The host's compile node sets no guards on the transformer options: code compiled without a mask would be called
-    with one. The number of residuals is guarded, and the models skip residuals that are None.
-    """
-    control = control or {}
-    residuals = {name: control.get(name) or [] for name in ("input", "output")}
-    counts = tuple(map(len, residuals.values()))
-    if (form, counts) not in COMPILED_FORMS:  # a form may get a number in two threads, and keeps the first
-        COMPILED_FORMS.setdefault((form, counts), next(FORM_NUMBERS))
-    total = COMPILED_FORMS[form, counts]
-    padded = {name: [*x, *[None] * (total - len(x))] for name, x in residuals.items()}
-    return {**control, **padded}
-
-
-class BlockPatch:
-    """Replaces one block: calls the block, or the patch that was there, with an attention that reads the masks.
-
-    options: the transformer options of the model call, for a forward of another node that does not pass them on.
-    index: whose keys the attention reads: those of the block that runs.
-    read: the blocks whose attention was reached.
-    """
-
-    def __init__(self, mask_rows: tuple[MaskRows, ...], index: int, inner: Callable | None, stream: MaskStream,
-                 pattern: ReadPattern, options: dict):
-        self.mask_rows = mask_rows
-        self.index = index
-        self.inner = inner
-        self.stream = stream
-        self.pattern = pattern
-        self.options = options
-        self.use_lse = host_uses_pytorch()
-        self.read = set()
-        self.original = partial(stream.run_block, index)
-
-    def enter_block(self, index: int, module: nn.Module, inputs: tuple):
-        """Before a block runs inside of another node's module."""
-        self.index = index
-
-    def __call__(self, args: dict, extra: dict) -> dict:
-        options = args.get("transformer_options")
-        original = self.original
-        if options is None:
-            options = {**self.options, "img_slice": [self.pattern.text, args["img"].shape[1]]}
-        else:
-            original = self.stream.choose_block_call(self.index, extra["original_block"])
-        text = args["txt"].shape[1] if "txt" in args else options["img_slice"][0]
-        length = args["img"].shape[1] + (text if "txt" in args else 0)
-        attend = partial(self.attend, options.get("optimized_attention_override"), text, length)
-        args = {**args, "transformer_options": {**options, "optimized_attention_override": attend}}
-        if self.inner is not None:
-            return self.inner(args, {**extra, "original_block": original})
-        return original(args)
-
-    def attend(self, override: Callable | None, text: int, length: int, function: Callable, q: Tensor, k: Tensor,
-               v: Tensor, heads: int, mask: Tensor | None = None, skip_reshape: bool = False, **kwargs) -> Tensor:
-        """The attention override of the block, for queries of text and image; SD3.5's second attention has others.
-
-        The host calls the attention mask `mask`.
-        """
-        call = function if override is None else partial(override, function)
-        if not skip_reshape:  # SD3: q and k (B, T, H * D), v (B, T, H, D)
-            q, k, v = (x.reshape(x.shape[0], x.shape[1], heads, -1).transpose(1, 2) for x in (q, k, v))
-
-        def kernel(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-            return call(q, k, v, heads, mask=attn_mask, skip_reshape=True, **kwargs)
-
-        if q.shape[2] != length:
-            return kernel(q, k, v, mask)
-        self.read.add(self.index)
-        attention = AttentionCall(q, k, v, mask, kernel)
-        base = self.pattern  # a `_replace` would not survive where PyTorch's compiler breaks the graph
-        pattern = ReadPattern(text, base.text_reads, base.radius, base.grid)
-        if override is None:
-            return attend_masks(attention, self.mask_rows, self.index, pattern, self.use_lse)
-        return attend_at_once(attention, self.mask_rows, self.index, pattern)
+def spread_rows(x: Tensor, selected: tuple[int, ...] | None, count: int) -> Tensor:
+    """What `count` rows of a batch read of x (b, ...): these rows of it, or all in turn."""
+    return repeat_rows(x if selected is None else take_rows(x, selected), count)

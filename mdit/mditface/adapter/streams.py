@@ -78,6 +78,12 @@ class MaskStream:
             raise ValueError(f"model: {self.blocks} blocks should read the mask, but {len(self.modules)} were found, "
                              f"because another node replaced blocks{named}. Remove that node")
 
+    def get_list_entry(self, i: int) -> nn.Module:
+        """The entry of the network's lists under block i's name, as it is now."""
+        kind, index = self.kinds[i]
+        attribute, _ = self.lists[kind]
+        return getattr(self.network, attribute)[index]
+
     def start(self, tokens: MaskTokens, features: Tensor, transformer_options: dict) -> tuple[Tensor, Tensor | None]:
         """The mask tokens before the first block (b, M, d), and the rotation of their queries and keys, if any.
 

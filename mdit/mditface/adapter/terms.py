@@ -1,6 +1,7 @@
 """The low-rank terms of an adapter."""
 from __future__ import annotations
 
+import copy
 import hashlib
 
 import torch
@@ -14,8 +15,10 @@ from ...shared.base_model import make_patcher
 from ...shared.parts import DeviceCopies
 from ..layers import LowRank
 from .config import AdapterConfig
+from .mixers import OnePicture
 
 HALVES = {"down", "up"}
+FUSED_PARTS = ("q", "k", "v", "mlp")
 
 
 class AdapterTerms(nn.ModuleDict):
@@ -24,19 +27,19 @@ class AdapterTerms(nn.ModuleDict):
     def compute_term(self, name: str, x: Tensor) -> Tensor | None:
         """What the adapter adds to the output of a layer with the input x; None where the layer has no term.
 
-        The terms of q, k and v alone stand for the first rows of a fused layer.
+        The terms of q, k and v alone stand for the first rows of a fused layer, that of the MLP for the rest.
         """
         name = make_module_name(name)
         if name in self:
             return self[name](x)
-        fused = [f"{name}_{part}" for part in "qkv"]
-        if fused[0] not in self:
-            return None
-        return torch.cat([self[part](x) for part in fused], dim=-1)
+        fused = [f"{name}_{part}" for part in FUSED_PARTS if f"{name}_{part}" in self]
+        return torch.cat([self[part](x) for part in fused], dim=-1) if fused else None
 
 
 class Adapter:
     """An adapter's configuration, terms, patcher and copies. `id` is a digest of configuration and weights.
+
+    mixer: makes the condition tokens of a joint stream.
 
     It is no module: a module that held its own patcher would be a cycle, which only the garbage collector frees.
     """
@@ -51,6 +54,14 @@ class Adapter:
         devices = management.get_torch_device(), management.unet_offload_device()
         self.patcher = make_patcher(self.terms, *devices, disable_dynamic)
         self.copies = DeviceCopies(self.patcher)
+        self.mixer = OnePicture()
+
+    def with_mixer(self, mixer: OnePicture) -> Adapter:
+        """The same weights with condition tokens of another kind."""
+        adapter = copy.copy(self)
+        adapter.mixer = mixer
+        adapter.id = f"{self.id}.{mixer.id}"
+        return adapter
 
 
 def make_module_name(name: str) -> str:

@@ -1,14 +1,16 @@
-"""Adapter files: our own format and EasyControl's (docs/design/adapters.md, sections 5.2 and 5.5)."""
+"""Adapter files: our own format, EasyControl's and OminiControl's (docs/design/adapters.md, sections 5.2, 5.5, 5.7)."""
 from __future__ import annotations
 
 import itertools
 import json
 import re
+from functools import partial
 
 from torch import Tensor
 
 from ...shared.parts import load_parts
 from ...shared.weight_files import join_names, name_file, read_weights
+from .condition_lora import KEY, read_condition_lora
 from .config import KINDS, METADATA_KEY, PROMPT_POOLED, AdapterConfig
 from .families import FAMILIES, Layer
 from .terms import HALVES, Adapter
@@ -24,23 +26,36 @@ Terms = dict[str, dict[str, Tensor]]  # by block and layer: down (rank, inputs) 
 
 
 def load_adapter(path: str) -> Adapter:
-    """Loads a file of our own format or a condition adapter of EasyControl for FLUX.
+    """Loads a file of our own format, or a condition adapter of EasyControl or OminiControl for FLUX.
 
     Raises ValueError, naming the file and what is wrong, for anything else.
     """
     return load_parts(path, read_adapter, build_adapter)[0]
 
 
+def load_condition_adapter(path: str, source: str) -> Adapter:
+    """Loads a condition LoRA of the joint stream, which the node's input `source` names. Raises ValueError for others.
+    """
+    return load_parts(path, partial(read_condition_adapter, source=source), build_adapter)[0]
+
+
+def read_condition_adapter(path: str, source: str) -> tuple[AdapterConfig, Terms]:
+    weights, _ = read_weights(path, source)
+    return read_condition_lora(weights, path, source)
+
+
 def read_adapter(path: str) -> tuple[AdapterConfig, Terms]:
     weights, metadata = read_weights(path, SOURCE)
+    if any(KEY.fullmatch(key) for key in weights):
+        return read_condition_lora(weights, path, SOURCE)
     with name_file(path, SOURCE):
         if METADATA_KEY in metadata or any(OWN_KEY.fullmatch(key) for key in weights):
             config, terms = read_own(weights, metadata)
         elif any(EASYCONTROL_KEY.fullmatch(key) for key in weights):
             config, terms = read_easycontrol(weights)
         else:
-            raise ValueError("the file is neither an MDiTFace adapter ('mdit.adapter' in its header) nor an "
-                             "EasyControl condition adapter for FLUX; load an ordinary LoRA with 'Load LoRA'")
+            raise ValueError("the file is neither an MDiTFace adapter ('mdit.adapter' in its header) nor a condition "
+                             "adapter of EasyControl or OminiControl for FLUX; load an ordinary LoRA with 'Load LoRA'")
         check_terms(config, terms)
     return config, terms
 

@@ -37,22 +37,42 @@ METRIC_COUNT = 16
 STATISTICS_COUNT = 64
 
 
-class AutoencoderSettings(Settings):
-    """Settings of a run.
+class CropSettings(Settings):
+    """Settings of a run on crops.
 
-    crop: side of the training crops in pixels. In the last fifth of the steps it is twice as large, and a batch has a
-        quarter of the crops: the borders of small crops are padding that no whole image has.
+    crop: side of the training crops in pixels.
     eyes, features: fractions of the crops around a pixel of the eyes, and of brows, nose or mouth.
-    noise: largest deviation of the noise on the latents. It makes the decoder bear what a generator does not hit.
     perceptual: weight of the judge's features.
-    penalty: weight of the latents' squares and of the squares of their channels' means.
     """
     heldout: Path
     crop: Annotated[int, Field(ge=32, multiple_of=32)] = 128
     eyes: Fraction = 0.33
     features: Fraction = 0.2
-    noise: Weight = 0.3
     perceptual: Weight = 0.25
+
+    def place_crop(self, labels: np.ndarray, side: int, draws: np.random.Generator) -> tuple[int, int]:
+        """Top and left of a crop of a label map (S, S): around a pixel of a chosen class, or anywhere."""
+        room = labels.shape[0] - side
+        kind = draws.random()
+        chosen = EYES if kind < self.eyes else FEATURES if kind < self.eyes + self.features else []
+        table = np.zeros(256, bool)
+        table[chosen] = True
+        pixels = np.flatnonzero(table[labels])
+        if not len(pixels):
+            return tuple(draws.integers(0, room + 1, 2))
+        middle = divmod(int(pixels[draws.integers(len(pixels))]), labels.shape[1])
+        shift = draws.integers(-side // 3, side // 3 + 1, 2)
+        return tuple(np.clip(np.array(middle) - side // 2 + shift, 0, room))
+
+
+class AutoencoderSettings(CropSettings):
+    """Settings of a run. In its last fifth the crops are twice as large, and a batch has a quarter of them: the borders
+    of small crops are padding that no whole image has.
+
+    noise: largest deviation of the noise on the latents. It makes the decoder bear what a generator does not hit.
+    penalty: weight of the latents' squares and of the squares of their channels' means.
+    """
+    noise: Weight = 0.3
     penalty: Weight = 1e-3
 
 
@@ -113,7 +133,38 @@ class Perception(nn.Module):
         return torch.stack(distances).mean()
 
 
-class Coder(nn.Module):
+def compare_images(made: Tensor, true: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Terms of the loss of images (B, 3, S, S), weighted by the classes of labels (B, S, S)."""
+    weights = weigh_classes(labels)
+    difference = made - true
+    return {"pixels": (weights * (difference.abs() + difference.square())).mean(),
+            "laplacian": measure_laplacian(difference, weights)}
+
+
+@torch.no_grad()
+def reconstruct(autoencoder: Autoencoder, images: np.ndarray) -> np.ndarray:
+    """Images (B, S, S, 3) uint8 after encoding and decoding."""
+    device = next(autoencoder.parameters()).device
+    made = []
+    for image in images:
+        pixels = normalize(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(device))
+        made.append(autoencoder.decode(autoencoder.encode(pixels)).float().cpu())
+    made = torch.cat(made).clamp(-1, 1)
+    return ((made + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+def measure_psnr(made: np.ndarray, true: np.ndarray) -> float:
+    """Mean decibels of images (B, S, S, 3) uint8."""
+    error = np.square(made.astype(np.float32) - true).mean(axis=(1, 2, 3))
+    return float(np.mean(10 * np.log10(255 ** 2 / error)))
+
+
+def stack_images(*rows: np.ndarray) -> np.ndarray:
+    """One image of rows of images (B, S, S, 3)."""
+    return np.concatenate([np.concatenate(list(images), axis=1) for images in rows])
+
+
+class AutoencoderLoss(nn.Module):
     """The autoencoder with its loss."""
 
     def __init__(self, config: AutoencoderConfig, settings: AutoencoderSettings):
@@ -131,12 +182,9 @@ class Coder(nn.Module):
         random = dict(generator=rng, device=images.device)
         strength = settings.noise * torch.rand(len(images), 1, 1, 1, **random)
         made = self.autoencoder.decode(latents + strength * torch.randn(latents.shape, **random)).float()
-        weights = weigh_classes(labels)
-        difference = made - true
         means = latents.mean(dim=(0, 2, 3))
-        terms = {"pixels": (weights * (difference.abs() + difference.square())).mean(),
-                 "laplacian": measure_laplacian(difference, weights),
-                 "penalty": settings.penalty * (latents.square().mean() + means.square().mean())}
+        terms = compare_images(made, true, labels)
+        terms["penalty"] = settings.penalty * (latents.square().mean() + means.square().mean())
         if self.perception is not None:
             terms["perceptual"] = settings.perceptual * self.perception(made, true)
         return terms
@@ -150,7 +198,7 @@ class AutoencoderTarget:
         self.settings = settings
         self.faces = MappedRenders(settings.data)
         self.heldout = MappedRenders(settings.heldout)
-        self.module = Coder(AutoencoderConfig(), settings)
+        self.module = AutoencoderLoss(AutoencoderConfig(), settings)
         self.batches = Batches([0] * len(self.faces), settings.batch, settings.seed)
 
     def start(self) -> None:
@@ -168,49 +216,25 @@ class AutoencoderTarget:
         if step >= 0.8 * settings.steps and self.faces.labels.shape[1] >= 2 * side:
             side *= 2
             index = index[:max(1, len(index) // 4)]
-        crops = [self.faces.crop(i, *self.place_crop(i, side, draws), side) for i in index.tolist()]
+        crops = []
+        for i in index.tolist():
+            top, left = settings.place_crop(self.faces.labels[i], side, draws)
+            crops.append(self.faces.crop(i, top, left, side))
         images, labels = (torch.stack(parts) for parts in zip(*crops))
         chosen = torch.from_numpy(draws.random(len(index)) < 0.5)
         images, labels = mirror(images, labels, chosen)
         return {"images": images, "labels": labels}
 
-    def place_crop(self, index: int, side: int, draws: np.random.Generator) -> tuple[int, int]:
-        """Top and left of a crop: around a chosen class, or anywhere."""
-        room = self.faces.labels.shape[1] - side
-        settings = self.settings
-        kind = draws.random()
-        chosen = EYES if kind < settings.eyes else FEATURES if kind < settings.eyes + settings.features else []
-        rows, columns = np.nonzero(np.isin(self.faces.labels[index], chosen)) if chosen else ((), ())
-        if not len(rows):
-            return tuple(draws.integers(0, room + 1, 2))
-        middle = draws.integers(len(rows))
-        shift = draws.integers(-side // 3, side // 3 + 1, 2)
-        corner = np.array([rows[middle], columns[middle]]) - side // 2 + shift
-        return tuple(np.clip(corner, 0, room))
-
-    @torch.no_grad()
-    def reconstruct(self, count: int) -> np.ndarray:
-        """The first held-out images after encoding and decoding, (count, S, S, 3) uint8."""
-        coder = self.module.autoencoder
-        device = next(coder.parameters()).device
-        images = torch.from_numpy(np.array(self.heldout.images[:count])).permute(0, 3, 1, 2)
-        made = [coder.decode(coder.encode(normalize(image[None].to(device)))).float().cpu() for image in images]
-        made = torch.cat(made).clamp(-1, 1)
-        return ((made + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-
     def draw_sheet(self) -> np.ndarray:
         """Held-out images above what the autoencoder makes of them."""
-        rows = [np.concatenate(list(images), axis=1)
-                for images in (self.heldout.images[:SHEET_COUNT], self.reconstruct(SHEET_COUNT))]
-        return np.concatenate(rows)
+        true = self.heldout.images[:SHEET_COUNT]
+        return stack_images(true, reconstruct(self.module.autoencoder, true))
 
     def measure(self) -> dict[str, float]:
         """Decibels of held-out images, and how well the judge finds their classes before and after."""
-        count = min(METRIC_COUNT, len(self.heldout))
-        made = self.reconstruct(count)
-        true = self.heldout.images[:count]
-        error = np.square(made.astype(np.float32) - true).mean(axis=(1, 2, 3))
-        found = {"psnr": float(np.mean(10 * np.log10(255 ** 2 / error)))}
+        true = self.heldout.images[:METRIC_COUNT]
+        made = reconstruct(self.module.autoencoder, true)
+        found = {"psnr": measure_psnr(made, true)}
         if PARSER_WEIGHTS.is_file():
             parser = load_parser()
             for name, images in (("made", made), ("true", true)):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import comfy.ops
 
-from ...labelmap import CLASSES, PALETTE
+from ...labelmap import CLASSES, PALETTE, resize_nearest
 from ...mditface.attention import MaskRows
 from ...mditface.config import MDiTConfig
 from ...mditface.model import MIN_SIGMA, MDiT
@@ -30,7 +30,7 @@ from ...datasets.augment import LabelNoise, normalize
 from ...evaluation.metrics.agreement import average_scores
 from ...training.data import make_step_rng, make_torch_rng
 from ..exemplar import make_exemplar_keys, crop_randomly
-from ..initialize import initialize_model, initialize_text
+from ..initialize import initialize_model, initialize_text, store_mask_modulation
 from ..latents import PREFIX as CODER_PREFIX
 from ..latents import Coder, EncodedRenders, carry_over
 from ...training.sampling import make_mask_inputs, make_sheet, sample, sample_latents
@@ -61,8 +61,11 @@ class DemoSettings(Settings):
 
     text_steps: length of the text encoder's lesson in attributes.
     text_rate: the text encoder's learning rate after the lesson.
+    end_rate: the learning rate of the first and the last layer; by default that of all layers outside the blocks.
+    coarse: fraction of the samples whose label map is first reduced (see LabelNoise).
     noise: mean of t's logit; the noise levels are 1 - t.
-    init: a finished file to start from. A model on latents may start from one that draws pixels.
+    init: a finished file to start from. A model on latents may start from one that draws pixels; it may have more
+        blocks, which start as the identity.
     autoencoder: the file whose latents a model of latent format `autoencoder` draws.
     train: `all`, or the exemplar branch alone on the frozen weights of `init`.
     """
@@ -70,6 +73,8 @@ class DemoSettings(Settings):
     model: MDiTConfig
     text_steps: Annotated[int, Field(ge=0)] = 300
     text_rate: Positive
+    end_rate: Positive | None = None
+    coarse: Fraction = 0.0
     drop: Drop = Drop()
     noise: float = MEAN_LOGIT_T
     init: Path | None = None
@@ -122,8 +127,9 @@ class Demo(nn.Module):
 
         Raises ValueError if the file's configuration has other differences.
         """
-        sd, config, text = read_file(path)
         own = self.model.config
+        sd, config, text = read_file(path)
+        sd, config = fit_modulation(sd, config, own)
         # A trained exemplar branch also reads the cells, and its weights are not divided here.
         if MASK_EMBED in sd and not config.exemplar_blocks and own.mask_cells % config.mask_cells == 0:
             sd[MASK_EMBED] = divide_cells(sd[MASK_EMBED], config.mask_cells, own.mask_cells)
@@ -187,6 +193,13 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], MDiTConfig, TextConfig]:
     return sd, MDiTConfig.from_metadata(metadata), TextConfig.from_metadata(metadata)
 
 
+def fit_modulation(sd: dict[str, Tensor], config: MDiTConfig, own: MDiTConfig) -> tuple[dict[str, Tensor], MDiTConfig]:
+    """A file's weights and configuration, with a stored modulation of the mask stream if `own` has one."""
+    if (config.mask_vec, own.mask_vec) == ("zero_pooled", "constant"):
+        return store_mask_modulation(sd, config)
+    return sd, config
+
+
 def select_trained(weights: Iterable[nn.Parameter]) -> list[nn.Parameter]:
     """The weights that require gradients."""
     return [w for w in weights if w.requires_grad]
@@ -209,21 +222,24 @@ class DemoTarget:
             self.module.requires_grad_(False)
             self.module.model.exemplar.requires_grad_(True)
         self.writer = CaptionWriter(text, settings.seed)
-        self.noise = LabelNoise()
+        self.noise = LabelNoise(coarse=settings.coarse)
         self.batches = Batches([0] * len(self.faces), settings.batch, settings.seed)
 
     def open_renders(self, folder: Path) -> Renders | EncodedRenders:
         return EncodedRenders(folder, self.coder) if self.coder else Renders(folder)
 
     def start_from(self, path: Path) -> None:
-        sd, config, _ = read_file(path)
         own = self.module.model.config
+        sd, config, _ = read_file(path)
         if (config.latent_format, own.latent_format) != ("pixel", "autoencoder"):
             self.module.start_from(path)
             return
+        sd, config = fit_modulation(sd, config, own)
         sd = carry_over(sd, config.patch, self.faces, self.settings.data, own.patch)
+        added = tuple(f"model.blocks.{i}." for i in range(config.depth, own.depth))  # each starts as the identity
+        fresh = {name: w for name, w in self.module.state_dict().items() if name.startswith(added)}
         try:
-            self.module.load_state_dict(sd)
+            self.module.load_state_dict(fresh | sd)
         except RuntimeError as error:
             raise ValueError(f"init: {path} does not fit 'model' but for its latents: {error}") from error
 
@@ -233,15 +249,18 @@ class DemoTarget:
 
     def build_optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for the matrices inside the blocks, AdamW for the rest."""
+        settings = self.settings
         model = self.module.model
         encoder = self.module.text_encoder
         matrices = [w for name, w in model.named_parameters()
                     if w.ndim == 2 and name.startswith(BLOCKS) and ".mod." not in name]
-        chosen = {id(w) for w in matrices}
+        ends = [*model.x_embed.parameters(), *model.final.linear.parameters()]
+        chosen = {id(w) for w in (*matrices, *ends)}
         rest = [w for w in model.parameters() if id(w) not in chosen]
         groups = [{"params": select_trained(rest)},
-                  {"params": select_trained(encoder.parameters()), "lr": self.settings.text_rate}]
-        return make_optimizers(self.settings.optimiser, select_trained(matrices), groups)
+                  {"params": select_trained(ends), "lr": settings.end_rate or settings.optimiser.adamw},
+                  {"params": select_trained(encoder.parameters()), "lr": settings.text_rate}]
+        return make_optimizers(settings.optimiser, select_trained(matrices), groups)
 
     def make_batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
         settings = self.settings
@@ -284,7 +303,9 @@ class DemoTarget:
         if not PARSER_WEIGHTS.is_file():
             return {}
         parser = load_parser()
-        pairs = zip(self.draw(METRIC_COUNT), self.heldout.labels)
+        images = self.draw(METRIC_COUNT)
+        labels = resize_nearest(self.heldout.labels[:METRIC_COUNT], images.shape[1], images.shape[2])
+        pairs = zip(images, labels)
         return average_scores([parser.measure_agreement(image.numpy(), label.numpy()) for image, label in pairs])
 
     def save(self, path: Path, weights: dict[str, Tensor]) -> None:

@@ -7,17 +7,19 @@ import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from pydantic import model_validator
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ...labelmap import CLASSES, to_image
-from ...parsing import FaceParser, measure_agreement
-from ...datasets import Renders
-from ...datasets.augment import normalize
+from ...parsing import FaceParser, ParserConfig, measure_agreement
+from ...datasets.augment import mirror, normalize
+from ...datasets.distort import Distortion
+from ...datasets.mapped import MappedRenders
 from ...evaluation.metrics.agreement import average_scores
 from ...training.data import make_step_rng, make_torch_rng
 from ...training.sampling import make_sheet
-from ...training.settings import Settings, Fraction
+from ...training.settings import Count, Fraction, Settings
 from ...training.targets.base import Batches, make_optimizers
 
 WEIGHED_COUNT = 2000  # samples in which the classes' pixels are counted
@@ -26,15 +28,31 @@ PREFIX = "parser."
 
 
 class JudgeSettings(Settings):
-    """rarity: power of a class's rarity in its weight."""
+    """Settings of a run.
+
+    size, widths: of the parser, as in ParserConfig. Larger images are reduced.
+    rarity: power of a class's rarity in its weight.
+    distorted: chance of each change of an image and its label map (see Distortion).
+    """
     heldout: Path
+    size: Count = ParserConfig().size
+    widths: tuple[Count, ...] = ParserConfig().widths
     rarity: Fraction = 0.3
+    distorted: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def check_sizes(self):
+        self.make_config()
+        return self
+
+    def make_config(self) -> ParserConfig:
+        return ParserConfig(self.size, self.widths)
 
 
-def compute_class_weights(labels: Tensor, rarity: float) -> Tensor:
-    """(19,), larger for rarer classes, 1 in the mean over pixels."""
-    counts = torch.bincount(labels.flatten().long(), minlength=len(CLASSES)).clamp(min=1)
-    fraction = counts / labels.numel()
+def compute_class_weights(labels: np.ndarray, rarity: float) -> Tensor:
+    """(19,), larger for rarer classes, 1 in the mean over the pixels of label maps (N, H, W) uint8."""
+    counts = sum(np.bincount(label.ravel(), minlength=len(CLASSES)) for label in labels)
+    fraction = torch.from_numpy(counts.clip(min=1)).float() / labels.size
     weight = fraction ** -rarity
     return weight / (fraction * weight).sum()
 
@@ -49,16 +67,20 @@ def vary(images: Tensor, rng: torch.Generator) -> Tensor:
 
 
 class Judge(nn.Module):
-    """The parser with its loss."""
+    """The parser with its loss. weights: of the classes, (19,)."""
 
-    def __init__(self, weights: Tensor):
+    def __init__(self, config: ParserConfig, weights: Tensor, distortion: Distortion | None = None):
         super().__init__()
-        self.parser = FaceParser().to(memory_format=torch.channels_last)
+        self.parser = FaceParser(config).to(memory_format=torch.channels_last)
+        self.distortion = distortion
         self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
         """Cross entropy for images (B, 3, S, S) uint8 and labels (B, S, S) uint8."""
-        logits = self.parser(vary(normalize(images), rng).to(memory_format=torch.channels_last))
+        images = normalize(images)
+        if self.distortion:
+            images, labels = self.distortion(images, labels, rng)
+        logits = self.parser(vary(images, rng).to(memory_format=torch.channels_last))
         return F.cross_entropy(logits.float(), labels.long(), self.weights)
 
 
@@ -68,9 +90,12 @@ class JudgeTarget:
     def __init__(self, settings: JudgeSettings):
         torch.manual_seed(settings.seed)
         self.settings = settings
-        self.faces = Renders(settings.data)
-        self.heldout = Renders(settings.heldout)
-        self.module = Judge(compute_class_weights(self.faces.labels[:WEIGHED_COUNT], settings.rarity))
+        self.faces = MappedRenders(settings.data)
+        heldout = MappedRenders(settings.heldout)
+        self.heldout_images, self.heldout_labels = heldout.get_batch(torch.arange(len(heldout)), settings.size)
+        weights = compute_class_weights(self.faces.labels[:WEIGHED_COUNT], settings.rarity)
+        distortion = Distortion(settings.distorted) if settings.distorted else None
+        self.module = Judge(settings.make_config(), weights, distortion)
         self.batches = Batches([0] * len(self.faces), settings.batch, settings.seed)
 
     def start(self) -> None:
@@ -83,26 +108,28 @@ class JudgeTarget:
         index = self.batches(step, process, processes)
         rng = make_torch_rng(make_step_rng(self.settings.seed, step, process))
         chosen = torch.rand(len(index), generator=rng) < 0.5
-        images, labels = self.faces.get_batch(index, chosen)
+        images, labels = self.faces.get_batch(index, self.settings.size)
+        images, labels = mirror(images, labels, chosen)
         return {"images": images, "labels": labels}
 
     def parse_heldout(self, count: int | None = None) -> np.ndarray:
         """The parser's maps of the first held-out images, (count, S, S) uint8."""
         parser = self.module.parser.eval()
         try:
-            return np.stack([parser.parse(image) for image in self.heldout.images[:count].numpy()])
+            images = self.heldout_images[:count].permute(0, 2, 3, 1).numpy()
+            return np.stack([parser.parse(image) for image in images])
         finally:
             parser.train()
 
     def draw_sheet(self) -> np.ndarray:
         parsed = to_image(torch.from_numpy(self.parse_heldout(SHEET_COUNT)))
-        return make_sheet(self.heldout.labels[:SHEET_COUNT], (parsed * 255).round().to(torch.uint8),
-                             self.heldout.images[:SHEET_COUNT])
+        images = self.heldout_images[:SHEET_COUNT].permute(0, 2, 3, 1)
+        return make_sheet(self.heldout_labels[:SHEET_COUNT], (parsed * 255).round().to(torch.uint8), images)
 
     def measure(self) -> dict[str, float]:
         """Means over all held-out images, and each class's intersection over union over the pixels of all images."""
         parsed = self.parse_heldout()
-        labels = self.heldout.labels.numpy()
+        labels = self.heldout_labels.numpy()
         found = average_scores([measure_agreement(*maps) for maps in zip(parsed, labels)])
         for index, name in enumerate(CLASSES):
             both = (parsed == index) & (labels == index)
@@ -113,4 +140,4 @@ class JudgeTarget:
     def save(self, path: Path, weights: dict[str, Tensor]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name.removeprefix(PREFIX): (w.half() if w.is_floating_point() else w).contiguous()
-                   for name, w in weights.items()}, path)
+                   for name, w in weights.items()}, path, self.settings.make_config().to_metadata())

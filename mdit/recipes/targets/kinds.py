@@ -6,13 +6,16 @@ from .autoencoder import AutoencoderSettings, AutoencoderTarget
 from .demo import DemoSettings, DemoTarget
 from .dynast import DynaSTSettings, DynaSTTarget
 from .judge import JudgeSettings, JudgeTarget
+from .polish import PolishSettings, PolishTarget
 from .sd3 import SD3Settings, SD3Target
 
 SETTINGS = {"demo": DemoSettings, "adapter": AdapterSettings, "judge": JudgeSettings, "sd3": SD3Settings,
-            "dynast": DynaSTSettings, "autoencoder": AutoencoderSettings}
+            "dynast": DynaSTSettings, "autoencoder": AutoencoderSettings, "polish": PolishSettings}
 TARGETS = {"demo": DemoTarget, "adapter": open_adapter, "judge": JudgeTarget,
-           "sd3": open_sd3, "dynast": DynaSTTarget, "autoencoder": AutoencoderTarget}
+           "sd3": open_sd3, "dynast": DynaSTTarget, "autoencoder": AutoencoderTarget,
+           "polish": PolishTarget}
 
 __all__ = ["SETTINGS", "TARGETS", "Target", "AdapterSettings", "AdapterTarget",
            "AutoencoderSettings", "AutoencoderTarget", "DemoSettings", "DemoTarget",
-           "DynaSTSettings", "DynaSTTarget", "JudgeSettings", "JudgeTarget", "SD3Settings", "SD3Target"]
+           "DynaSTSettings", "DynaSTTarget", "JudgeSettings", "JudgeTarget", "PolishSettings", "PolishTarget",
+           "SD3Settings", "SD3Target"]

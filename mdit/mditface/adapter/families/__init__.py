@@ -4,12 +4,12 @@ from __future__ import annotations
 import torch.nn as nn
 
 from . import flux, sd3
-from .base import MODULATION, Blocks, Family, Layer
+from .base import EMBEDDING, MODULATION, Blocks, Family, Layer
 
 FAMILIES = {family.key: family for family in (sd3.FAMILY, flux.FAMILY)}
 
-__all__ = ["FAMILIES", "LAYER_NAMES", "MODULATION", "TRAINED_LAYERS", "Blocks", "Family", "Layer", "find_family",
-           "list_family_titles", "list_model_titles"]
+__all__ = ["EMBEDDING", "FAMILIES", "LAYER_NAMES", "MODULATION", "TRAINED_LAYERS", "Blocks", "Family", "Layer",
+           "find_family", "list_family_titles", "list_model_titles"]
 
 
 def list_layer_names() -> tuple[str, ...]:

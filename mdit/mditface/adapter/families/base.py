@@ -9,6 +9,7 @@ import torch.nn as nn
 
 from ..streams import MaskStream
 
+EMBEDDING = "embed"  # the layer before the first block
 MODULATION = "mod"  # the layer that no adapter has terms for unless its settings ask for it
 
 

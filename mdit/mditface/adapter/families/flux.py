@@ -17,7 +17,7 @@ from ...math import TIME_FEATURES, rescale_positions
 from ...prompt import Prompt
 from ...tokens import MaskTokens
 from ..streams import Inputs, MaskStream
-from .base import MODULATION, Blocks, Family, Layer
+from .base import EMBEDDING, MODULATION, Blocks, Family, Layer
 
 
 class FluxStream(MaskStream):
@@ -38,7 +38,8 @@ class FluxStream(MaskStream):
 
     def start(self, tokens: MaskTokens, features: Tensor, transformer_options: dict) -> tuple[Tensor, Tensor]:
         positions = tokens.list_positions().to(features.device)
-        return self.network.img_in(features), self.compute_rotation(positions, transformer_options)
+        msk = self.run_layer(self.network.img_in, EMBEDDING, features)
+        return msk, self.compute_rotation(positions, transformer_options)
 
     def compute_rotation(self, positions: Tensor, transformer_options: dict) -> Tensor:
         index = (transformer_options.get("rope_options") or {}).get("shift_t", 0.0)
@@ -58,20 +59,21 @@ class FluxStream(MaskStream):
         return vec + network.vector_in(pooled.to(vec)[:, :network.params.vec_in_dim])
 
     def make_inputs(self, i: int, msk: Tensor, vec: Tensor, pe: Tensor) -> Inputs:
+        return self.make_modulated_inputs(i, msk, self.modulate(i, vec), pe)
+
+    def modulate(self, i: int, vec: Tensor) -> Sequence[Tensor]:
+        """Shift, scale and gate of block i, each (b, 1, d); in double blocks of the attention, then of the MLP."""
         kind, index = self.kinds[i]
-        name = f"{kind}.{index}"
         block = self.modules[i]
         if kind == "double":
-            return self.make_double_inputs(block, name, msk, self.make_double_modulation(block, name, vec), pe)
-        return self.make_single_inputs(block, name, msk, self.make_single_modulation(block, name, vec), pe)
+            return self.make_modulation(block.img_mod.lin, f"double.{index}.mod", vec, 6)
+        return self.make_modulation(block.modulation.lin, f"single.{index}.mod", vec, 3)
 
-    def make_double_modulation(self, block: nn.Module, name: str, vec: Tensor) -> Sequence[Tensor]:
-        """Shift, scale and gate of the attention, then of the MLP, each (b, 1, d)."""
-        return self.make_modulation(block.img_mod.lin, f"{name}.mod", vec, 6)
-
-    def make_single_modulation(self, block: nn.Module, name: str, vec: Tensor) -> Sequence[Tensor]:
-        """Shift, scale and gate, each (b, 1, d)."""
-        return self.make_modulation(block.modulation.lin, f"{name}.mod", vec, 3)
+    def make_modulated_inputs(self, i: int, msk: Tensor, mod: Sequence[Tensor], pe: Tensor) -> Inputs:
+        """The inputs of block i's attention, for mask tokens (b, M, d) and the result of `modulate`."""
+        kind, index = self.kinds[i]
+        make = self.make_double_inputs if kind == "double" else self.make_single_inputs
+        return make(self.modules[i], f"{kind}.{index}", msk, mod, pe)
 
     def make_double_inputs(self, block: nn.Module, name: str, msk: Tensor, mod: Sequence[Tensor], pe: Tensor) -> Inputs:
         shift1, scale1, gate1, shift2, scale2, gate2 = mod
