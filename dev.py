@@ -10,6 +10,7 @@
     python dev.py train CONFIG [KEY=VALUE ...]
     python dev.py evaluate [ARGUMENTS]
     python dev.py bench NAME [ARGUMENTS]
+    python dev.py attack NAME [ARGUMENTS]
     python dev.py run -- COMMAND [ARGUMENTS]
     python dev.py host
 
@@ -32,6 +33,7 @@ from devtools.environment import OLDEST, Problem, find_cached_host, call, instal
 
 PYTHONS = ((3, 10), (3, 13))
 MODULES = {  # commands whose arguments all go to a module
+    "attack": "devtools.attack",
     "renew": "devtools.renew",
     "new-node": "devtools.new_node",
     "render": "mdit.render",
@@ -135,6 +137,7 @@ def parser() -> argparse.ArgumentParser:
         ("check", check, "run the registry's tools on the archive"),
         ("renew", start_module, "write the files that follow from the nodes; name what is missing"),
         ("new-node", start_module, "write help page, translation and test skeletons of a new node"),
+        ("attack", start_module, "attack the pack with damaged files; the last line is one JSON object"),
         ("render", start_module, "render faces with label maps and captions"),
         ("train", start_module, "train a model as a YAML file says"),
         ("evaluate", start_module, "measure a trained model on held-out faces"),

@@ -9,6 +9,7 @@ PAGE = ROOT / "docs" / "nodes.md"
 GROUPS = {  # files of the folder nodes, by the heading under which their nodes stand
     "MDiTFace": ("loading", "conditioning", "sampling"),
     "Adapters": ("adapter", "training"),
+    "Face-MoGLE": ("face_mogle",),
     "Label maps": ("painter", "labelmap"),
     "Faces": ("parsing",),
     "InteractDiffusion": ("interactdiffusion",),

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..mdit.mditface.adapter.families import list_model_titles
 from ..mdit.mditface.adapter.reader import apply_adapter
 from ..mdit.mditface.adapter.weights import load_adapter
+from .checks import check_numbers
 from .files import add_folder, check_file, find_file, list_files
 from .types import MDiTAdapter
 
@@ -59,7 +60,7 @@ class ApplyAdapter(io.ComfyNode):
             search_aliases=["EasyControl", "mask adapter", "apply mask", "face mask FLUX", "face mask SD3"],
             inputs=[
                 io.Model.Input("model", tooltip=f"Model for which the adapter was made: {list_model_titles()}."),
-                MDiTAdapter.Input("adapter", tooltip="Adapter from 'Load MDiT Adapter'."),
+                MDiTAdapter.Input("adapter", tooltip="Adapter from 'Load MDiT Adapter' or 'Load Face-MoGLE'."),
                 io.Float.Input("weight", default=1.0, min=0.0, max=5.0, step=0.05,
                                tooltip="Factor of the adapter's weights. 1: as trained. The strength of a mask is set "
                                        "in 'Apply MDiT Mask'."),
@@ -73,6 +74,7 @@ class ApplyAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, adapter, weight=1.0, condition_size=0) -> io.NodeOutput:
+        check_numbers(weight=weight)
         return io.NodeOutput(apply_adapter(model, adapter, weight, condition_size or None))
 
 

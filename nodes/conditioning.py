@@ -17,11 +17,13 @@ from ..mdit.mditface.placements import ON_IMAGE, PLACEMENTS, describe_placements
 from ..mdit.mditface.reductions import REDUCTIONS, describe_reductions
 from ..mdit.shared.conds import check_conditioning
 from ..mdit.shared.masks import CONDITIONING_KEY
+from .checks import check_numbers
 from .labelmap import palette_inputs, read_and_tell
 from .types import MDiTAdapter, MDiTMask
 
 
 def attach_mask(conditioning, mask: MaskSource, strength: float, start: float = 0.0, end: float = 1.0, adapter=None):
+    check_numbers(strength=strength, start=start, end=end)
     if start >= end:
         raise ValueError(f"start: {start:g} is not below end {end:g}, so no step would read the mask: raise 'end'")
     check_conditioning(conditioning, "conditioning")
@@ -48,6 +50,8 @@ def make_exemplar(images, label_map, palette: str, order: str, vae) -> ExemplarI
 
 def attach_exemplar(conditioning, exemplar: ExemplarInput, strength: float):
     """Adds the exemplar to each mask that every reader may read; masks for one adapter stay as they are."""
+    check_numbers(strength=strength)
+
     def extend(options: dict) -> dict:
         reference = options.get(CONDITIONING_KEY)
         if reference is None:

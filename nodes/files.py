@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import folder_paths
 
+from ..mdit.shared.text_files import shorten
+
 ENDINGS = (".safetensors",)
 
 
@@ -32,13 +34,15 @@ def check_file(name: str | None, source: str, *folders: str, endings: tuple[str,
     return describe_absence(name, source, *folders)
 
 
-def find_file(name: str, source: str, *folders: str) -> str:
+def find_file(name: str, source: str, *folders: str, endings: tuple[str, ...] = ENDINGS) -> str:
     """Path of the file that the input `source` names, with separators of any system.
 
-    Raises FileNotFoundError if no folder has the file.
+    A link brings any value past the input's list. The host finds nothing outside of its folders.
+    Raises FileNotFoundError if no folder has the file, or if its ending is none of `endings`.
     """
+    spellings = spell_alike(name) if isinstance(name, str) and name.endswith(endings) else ()
     for folder in folders:
-        for spelling in spell_alike(name):
+        for spelling in spellings:
             path = folder_paths.get_full_path(folder, spelling)
             if path:
                 return path
@@ -52,5 +56,5 @@ def spell_alike(name: str) -> tuple[str, str, str]:
 
 def describe_absence(name: str, source: str, *folders: str) -> str:
     searched = " and ".join(f"'{folder}'" for folder in folders)
-    return (f"{source}: there is no file '{name}' in the folders {searched}. Put the file there, then refresh the "
-            "browser")
+    return (f"{source}: there is no file '{shorten(name)}' in the folders {searched}. Put the file there, then refresh "
+            "the browser")

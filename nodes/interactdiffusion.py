@@ -19,6 +19,7 @@ from ..mdit.interactdiffusion.text import parse_interactions, parse_numbers
 from ..mdit.interactdiffusion.weights import load_interactdiffusion
 from ..mdit.shared.conds import check_conditioning
 from ..mdit.shared.fonts import find_missing
+from .checks import check_numbers
 from .editors import background_input, show_background
 from .files import add_folder, check_file, find_file, list_files
 from .types import BOXES, Interactions, InteractionWeights
@@ -112,7 +113,7 @@ class LoadInteractDiffusion(io.ComfyNode):
 
     @classmethod
     def execute(cls, weights_name) -> io.NodeOutput:
-        path = find_file(weights_name, "weights_name", *FOLDERS)
+        path = find_file(weights_name, "weights_name", *FOLDERS, endings=ENDINGS)
         return io.NodeOutput(*load_interactdiffusion(path, folder_paths.get_folder_paths("embeddings")))
 
 
@@ -295,6 +296,8 @@ class ApplyInteractDiffusion(io.ComfyNode):
     @classmethod
     def execute(cls, model, weights, strength, schedule, clip=None, interactions=None, start=0.0,
                 end=1.0) -> io.NodeOutput:
+        steps = {name: value for name, value in schedule.items() if name != "schedule"}
+        check_numbers(strength=strength, start=start, end=end, **steps)
         if start >= end:
             raise ValueError(f"start: {start:g} is not before end {end:g}, so nothing would be read: raise 'end'")
         encoded = None if interactions is None else encode_interactions(clip, interactions)

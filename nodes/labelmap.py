@@ -14,6 +14,8 @@ from comfy_api.latest import io
 from ..mdit import labelmap
 from ..mdit.labelmap import AUTO, DEFAULT_ORDER, DEFAULT_PALETTE, ORDERS, PALETTES, read_label_maps
 from ..mdit.labelmap.palettes import AUTO_DESCRIPTION
+from ..mdit.shared.text_files import shorten
+from .checks import check_numbers
 
 CATEGORY = "MDiTFace/label map"
 EXAMPLES = Path(labelmap.__file__).parent / "examples"
@@ -53,6 +55,11 @@ def label_map_output() -> io.Output:
         "label_map", tooltip="Label map in CelebAMask-HQ colours, as an ordinary image.")
 
 
+def list_examples() -> list[str]:
+    """The names of the label maps that come with the pack."""
+    return sorted(path.stem for path in EXAMPLES.glob("*.png"))
+
+
 class ExampleLabelMap(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -62,13 +69,16 @@ class ExampleLabelMap(io.ComfyNode):
             category=CATEGORY,
             description="Loads a label map that comes with the pack, 512 x 512 pixels.",
             search_aliases=["template face", "sample mask", "face parts", "mditface"],
-            inputs=[io.Combo.Input("face", options=sorted(path.stem for path in EXAMPLES.glob("*.png")),
+            inputs=[io.Combo.Input("face", options=list_examples(),
                                    tooltip="Face to load. 'Edit Label Map' changes single classes.")],
             outputs=[label_map_output()],
         )
 
     @classmethod
     def execute(cls, face: str) -> io.NodeOutput:
+        if face not in list_examples():  # a link brings any value past the list
+            known = ", ".join(list_examples())
+            raise FileNotFoundError(f"face: there is no label map '{shorten(face)}': choose one of {known}")
         image = np.asarray(Image.open(EXAMPLES / f"{face}.png").convert("RGB"))  # (H, W, 3)
         return io.NodeOutput(torch.from_numpy(image / np.float32(255))[None])
 
@@ -189,6 +199,7 @@ class EditLabelMap(io.ComfyNode):
         cls, label_map: torch.Tensor, class_name: str, operation: io.DynamicCombo.Type, keep_specks: bool = False,
     ) -> io.NodeOutput:
         settings = dict(operation)
+        check_numbers(**{name: value for name, value in settings.items() if name not in ("operation", "by")})
         edit = EDITS[settings.pop("operation")]
         if "by" in settings:
             settings["by"] = labelmap.find_class(settings["by"])

@@ -11,6 +11,7 @@ from ..mdit.mmface.config import AUTO, OBJECTIVES, TIMES
 from ..mdit.mmface.text import SOURCE as CLIP_SOURCE
 from ..mdit.mmface.text import load_clip
 from ..mdit.shared.conds import check_conditioning
+from .checks import check_numbers
 from .files import check_file, find_file, list_files
 from .loading import DTYPES
 from .types import MDiTMask
@@ -126,6 +127,7 @@ class ConditionMMFace(io.ComfyNode):
 
     @classmethod
     def execute(cls, positive, negative, vae, mask=None, sketch=None, start=0.0, end=1.0) -> io.NodeOutput:
+        check_numbers(start=start, end=end)
         check_conditioning(positive, "positive")
         check_conditioning(negative, "negative")
         if mask is not None and sketch is not None:

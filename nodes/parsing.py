@@ -11,12 +11,13 @@ import folder_paths
 from comfy_api.latest import io
 from comfy_execution.graph import ExecutionBlocker
 
-from ..mdit.labelmap import SOFT, find_doubts, from_landmarks, is_soft, to_image
+from ..mdit.labelmap import SOFT, find_doubts, from_landmarks, is_soft, read_landmarks, to_image
 from ..mdit.parsing import WEIGHTS, host, pasting, region
 from ..mdit.parsing.region import SORTING, Region
 from ..mdit.parsing.tilt import find_tilts
 from ..mdit.shared.boxes import UNITS, list_boxes, list_corners, match_images, read_boxes
 from ..mdit.shared.segs import make_segs
+from .checks import check_numbers
 from .files import add_folder, check_file, find_file, list_files
 from .labelmap import CATEGORY, label_map_output, read_and_tell
 from .types import BOXES, FaceLandmarks, MDiTFaceParser, PoseKeypoints, missing_input
@@ -72,7 +73,7 @@ class LoadFaceParser(io.ComfyNode):
 
     @classmethod
     def execute(cls, parser_name) -> io.NodeOutput:
-        return io.NodeOutput(host.load_patched_parser(find_file(parser_name, "parser_name", FOLDER)))
+        return io.NodeOutput(host.load_patched_parser(find_file(parser_name, "parser_name", FOLDER, endings=ENDINGS)))
 
 
 class ParseFace(io.ComfyNode):
@@ -154,6 +155,7 @@ class CropFace(io.ComfyNode):
     @classmethod
     def execute(cls, image, index=0, context=0.6, size=512, bboxes=None, mask=None, keep_pixels=False, units=UNITS[0],
                 order="largest first", missing="error", tilt=None, label_map=None) -> io.NodeOutput:
+        check_numbers(context=context)
         boxes = find_faces(image, bboxes, mask, units)
         boxes = region.choose_faces(boxes, index, order, missing != "error")
         notes = []
@@ -238,6 +240,7 @@ class ConvertBoxes(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, boxes, units=UNITS[0], order="largest first", context=1.0) -> io.NodeOutput:
+        check_numbers(context=context)
         height, width = image.shape[1:3]
         found = match_images(read_boxes(boxes, (width, height), "boxes", units), len(image), "boxes")
         found = region.choose_faces(found, -1, order, passes=True)
@@ -285,6 +288,7 @@ class PasteFace(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, faces, regions, feather=0.1, label_map=False, mask=None) -> io.NodeOutput:
+        check_numbers(feather=feather)
         boxes = match_images(list_boxes(regions, "regions"), len(image), "regions")
         count = sum(map(len, boxes))
         if not count:
@@ -331,11 +335,6 @@ def make_patch(canvas: torch.Tensor, square: Region, face: torch.Tensor, mask: t
     return patch if mask is None else pasting.apply_mask(patch, mask, square, feather, not label_map)
 
 
-def read_landmarks(faces: list[dict]) -> list:
-    """The vertices (V, 2) of each face of an image, from the host's FACE_LANDMARKS."""
-    return [face["landmarks_xy"] for face in faces]
-
-
 class LabelMapFromLandmarks(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -358,8 +357,7 @@ class LabelMapFromLandmarks(io.ComfyNode):
 
     @classmethod
     def execute(cls, face_landmarks, label_map=None) -> io.NodeOutput:
-        size = tuple(face_landmarks["image_size"])
-        frames = [read_landmarks(faces) for faces in face_landmarks["frames"]]
+        size, frames = read_landmarks(face_landmarks, "face_landmarks")
         background = torch.zeros((1, *size), dtype=torch.uint8) if label_map is None else read_and_tell(label_map)
         if background.shape[1:] != size or len(background) not in (1, len(frames)):
             raise ValueError(f"label_map: the input has {len(background)} label maps of height and width "

@@ -11,6 +11,7 @@ from ..mdit.labelmap import (
     resize_nearest)
 from ..mdit.mditface.inspection import list_entries
 from ..mdit.parsing import host, measure_agreement
+from .checks import check_numbers
 from .labelmap import CATEGORY, palette_inputs
 from .parsing import parser_input
 from .types import MDiTMask
@@ -66,6 +67,7 @@ class PreviewLabelMap(io.ComfyNode):
     @classmethod
     def execute(cls, label_map, palette=DEFAULT_PALETTE, order=DEFAULT_ORDER, picture=None, opacity=0.5,
                 parser=None) -> io.NodeOutput:
+        check_numbers(opacity=opacity)
         labels, read = read_label_maps(label_map, palette, order)
         panels = [()] * len(labels)
         notes = [[]] * len(labels)

@@ -51,7 +51,8 @@ class LoadPTDiT(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name, weight_dtype="default") -> io.NodeOutput:
-        return io.NodeOutput(host.load_pt_dit(find_file(model_name, host.SOURCE, MODELS), DTYPES[weight_dtype]))
+        path = find_file(model_name, host.SOURCE, MODELS, endings=ENDINGS)
+        return io.NodeOutput(host.load_pt_dit(path, DTYPES[weight_dtype]))
 
 
 class LoadPTDiTVAE(io.ComfyNode):
@@ -77,7 +78,7 @@ class LoadPTDiTVAE(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae_name) -> io.NodeOutput:
-        return io.NodeOutput(load_vae(find_file(vae_name, "vae_name", VAES)))
+        return io.NodeOutput(load_vae(find_file(vae_name, "vae_name", VAES, endings=ENDINGS)))
 
 
 class PTDiTText(io.ComfyNode):

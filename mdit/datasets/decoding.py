@@ -1,7 +1,6 @@
 """Files of images and texts as people have them, read by rules that do not depend on a library's defaults."""
 from __future__ import annotations
 
-import codecs
 import glob
 import io
 from pathlib import Path
@@ -14,11 +13,9 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 DEEP_GRAY = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 PNG_ORIENTATION = (b"eXIf", b"tiff:Orientation")
+MOST_PIXELS = 2 ** 26
 BACKGROUND = (255, 255, 255)  # behind transparent pixels
 SRGB = ImageCms.createProfile("sRGB")
-MARKS = (  # the longer marks first: UTF-32's begins like UTF-16's
-    (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"), (codecs.BOM_UTF8, "utf-8-sig"))
 
 
 def inspect_image(file: Path) -> Size:
@@ -32,7 +29,7 @@ def inspect_image(file: Path) -> Size:
     try:
         with Image.open(file) as image:
             width, height = image.size
-            check_frames(image)
+            check_picture(image)
             if image.format == "PNG":
                 image.verify()
             else:
@@ -67,8 +64,14 @@ def describe_missing(file: Path) -> str:
     return f"{file} is missing"
 
 
-def check_frames(image: Image.Image) -> None:
-    """Raises ValueError for an animation. The further images in a phone's JPEG (MPO) are no frames."""
+def check_picture(image: Image.Image) -> None:
+    """Raises ValueError for an animation, and for a picture whose decoding would take gigabytes.
+
+    The further images in a phone's JPEG (MPO) are no frames.
+    """
+    width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"it has {width} x {height} pixels, at most {MOST_PIXELS} are read: save it smaller")
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
         raise ValueError(f"it has {frames} frames or pages: save one of them as an image of its own")
@@ -86,7 +89,7 @@ def open_rgb(file: Path | io.BytesIO) -> Image.Image:
     not fit the image is left out. Raises ValueError for an animation.
     """
     with open_image(file) as image:
-        check_frames(image)
+        check_picture(image)
         profile = image.info.get("icc_profile")
         upright = ImageOps.exif_transpose(image)
     return apply_profile(flatten(upright), profile)
@@ -121,23 +124,3 @@ def apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
         except (ImageCms.PyCMSError, OSError):
             pass  # a broken profile, or one of another color space: the numbers are sRGB, as browsers read them
     return image.convert("RGB")
-
-
-def decode_text(content: bytes) -> str:
-    """A text file's text: UTF-8, or UTF-16 and UTF-32 with their mark. Raises ValueError for any other encoding."""
-    encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"the text is not {encoding.upper()} (byte {error.start}): save it as UTF-8") from error
-    if "\0" in text:
-        raise ValueError("the text has zero bytes, as UTF-16 without a mark has: save it as UTF-8")
-    return text
-
-
-def read_text(file: Path) -> str:
-    """A file's text. Raises ValueError, naming the file, as `decode_text` does."""
-    try:
-        return decode_text(file.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .decoding import Size, describe_missing, inspect_image, read_text
+from ..shared.text_files import read_text
+from .decoding import Size, describe_missing, inspect_image
 from .images import encode_png, fit_to_size, read_image, read_labels, read_part
 
 TAR_SUFFIXES = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg"}  # files that a shard takes as they are

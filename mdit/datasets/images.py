@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from ..labelmap import ORDERS, PALETTE, find_entries, read_rows, recognize_colors, resize_nearest
-from .decoding import DEEP_GRAY, Size, check_frames, open_image, open_rgb
+from .decoding import DEEP_GRAY, Size, check_picture, open_image, open_rgb
 
 GREY_MODES = ("1", "L", "LA", *DEEP_GRAY, "F")  # the pixels are numbers
 
@@ -34,7 +34,7 @@ def read_labels(file: Path | io.BytesIO, order: tuple[int, ...]) -> Tensor:
     a JPEG, which has changed them, and an animation.
     """
     with open_image(file) as image:
-        check_frames(image)
+        check_picture(image)
         rows, own_order = find_label_rows(ImageOps.exif_transpose(image), image.format, len(order))  # (H, W)
     if own_order is not None:
         order = ORDERS[own_order].classes
@@ -46,7 +46,7 @@ def read_labels(file: Path | io.BytesIO, order: tuple[int, ...]) -> Tensor:
 def read_part(file: Path) -> Tensor:
     """Where a file of one class is bright, (H, W) bool. Levels count from half of the brightest; alpha is ignored."""
     with open_image(file) as image:
-        check_frames(image)
+        check_picture(image)
         upright = ImageOps.exif_transpose(image)
     levels = np.asarray(upright if upright.mode in DEEP_GRAY else upright.convert("RGB").convert("L")).astype(np.int64)
     return torch.from_numpy(2 * levels > levels.max())

@@ -9,7 +9,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from ..labelmap import CLASSES, find_class
-from .decoding import IMAGE_SUFFIXES, Size, read_text
+from ..shared.text_files import read_text
+from .decoding import IMAGE_SUFFIXES, Size
 from .faces import FaceDataset, FileFace, MaskFace, PartFace, RenderedFace
 from .renders import list_shards, read_shard
 from .survey import raise_faults, survey

@@ -14,7 +14,8 @@ from webdataset import DataPipeline, SimpleShardList, split_by_node, split_by_wo
 from webdataset.tariterators import base_plus_ext
 from webdataset.utils import pytorch_worker_info
 
-from .decoding import IMAGE_SUFFIXES, decode_text
+from ..shared.text_files import decode_text
+from .decoding import IMAGE_SUFFIXES
 from .faces import split_captions
 from .images import encode_png, fit_to_size, read_image, read_labels
 from .survey import survey

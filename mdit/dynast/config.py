@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..shared.weight_files import check_count, read_shape
+
 LEVELS = (4, 3, 2, 1)  # from 1/8 of the side of the image to all of it
 COARSEST = 2 ** (LEVELS[0] - 1)  # pixels along a side of one position of level 4
 TOP_K = 4  # this and the next: of the published code
@@ -53,16 +55,15 @@ class DynaSTConfig:
 def read_config(weights: Mapping[str, Tensor], top_k: int = TOP_K, smooth: float = SMOOTH) -> DynaSTConfig:
     """Reads the sizes from a state dict with the published names.
 
-    Raises ValueError, without the name of the file, if a tensor that gives a size is missing.
+    Raises ValueError, without the name of the file, if a tensor that gives a size is missing or of another shape.
     """
-    try:
-        ngf, nc = weights["encoder_q.layer1.0.weight_orig"].shape[:2]
-        multi = weights["encoder_q.layer4.0.bias"].shape[0] // ngf
-        positions = weights["pos_embed"].shape
-        prune = weights["transformer_1.0.f_prune.weight"].shape[0]
-    except KeyError as error:
-        raise ValueError(f"it lacks {error}: it is no generator of DynaST, or only a part of one; take "
-                         "latest_net_G.pth") from error
+    if "encoder_q.layer1.0.weight_orig" not in weights:
+        raise ValueError("it is no generator of DynaST, or only a part of one: take latest_net_G.pth")
+    ngf, nc, _, _ = read_shape(weights, "encoder_q.layer1.0.weight_orig", 4)
+    multi = read_shape(weights, "encoder_q.layer4.0.bias", 1)[0] // ngf
+    positions = read_shape(weights, "pos_embed", 4)
+    prune = read_shape(weights, "transformer_1.0.f_prune.weight", 4)[0]
     blocks = {name.split(".")[1] for name in weights if name.startswith("transformer_4.")}
-    return DynaSTConfig(nc=nc, ngf=ngf, max_multi=multi, pos_dim=positions[1] // multi, prune_dim=prune,
+    check_count(len(blocks), weights, "attention blocks")
+    return DynaSTConfig(nc=nc, ngf=ngf, max_multi=multi, pos_dim=positions[1] // max(1, multi), prune_dim=prune,
                         blocks=len(blocks), size=COARSEST * positions[-1], top_k=top_k, smooth=smooth)

@@ -6,7 +6,7 @@ import re
 import torch
 from torch import Tensor
 
-from ..shared.weight_files import check_finite, check_layout, read_state_dict
+from ..shared.weight_files import check_layout, name_file, read_state_dict
 from .config import DynaSTConfig, read_config
 from .model import DynaST
 
@@ -22,12 +22,9 @@ def read_generator(path: str, top_k: int, smooth: float) -> tuple[DynaSTConfig, 
     Raises ValueError, naming the file and what is wrong, unless it is a whole generator. No code in the file is run.
     """
     found = read_state_dict(path, SOURCE, PREFIXES)
-    check_finite(found, path, SOURCE)
-    try:
+    with name_file(path, SOURCE):
         config = read_config(found, top_k, smooth)
-    except ValueError as error:
-        raise ValueError(f"{SOURCE}: '{path}': {error}") from error
-    shapes = list_published_shapes(config)
+        shapes = list_published_shapes(config)
     found = add_twins(found, shapes)
     check_layout(found, shapes, path, SOURCE)
     return config, fold_spectral_norm(found)

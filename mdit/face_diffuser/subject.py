@@ -16,6 +16,8 @@ import comfy.model_management
 from comfy.clip_model import CLIPVisionModelProjection
 from comfy.model_patcher import ModelPatcher
 
+from ..shared.weight_files import check_count, read_shape
+
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's normalization
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 HEAD = 64  # width of a head of CLIP's vision models
@@ -111,14 +113,19 @@ def normalize(pixels: Tensor, size: int) -> Tensor:
 
 
 def read_config(weights: dict[str, Tensor]) -> dict:
-    """The host's configuration of the vision model that these tensors belong to."""
+    """The host's configuration of the vision model that these tensors belong to.
+
+    Raises ValueError, without the name of the file, where a tensor that gives a size is missing or of another shape.
+    """
     model = "image_encoder.vision_model."
     embeddings = f"{model}embeddings."
-    patch = weights[f"{embeddings}patch_embedding.weight"].shape[-1]
-    grid = round((weights[f"{embeddings}position_embedding.weight"].shape[0] - 1) ** 0.5)
+    patch = read_shape(weights, f"{embeddings}patch_embedding.weight", 4)[-1]
+    grid = round((read_shape(weights, f"{embeddings}position_embedding.weight", 2)[0] - 1) ** 0.5)
     layers = {key.split(".")[4] for key in weights if key.startswith(f"{model}encoder.layers.")}
-    width = weights[f"{embeddings}class_embedding"].shape[0]
+    check_count(len(layers), weights, "layers of the image encoder")
+    width = read_shape(weights, f"{embeddings}class_embedding", 1)[0]
+    projection = read_shape(weights, "image_encoder.visual_projection.weight", 2)[0]
     return {"model_type": "clip_vision_model", "num_channels": 3, "hidden_act": "quick_gelu", "hidden_size": width,
             "num_attention_heads": width // HEAD, "num_hidden_layers": len(layers), "patch_size": patch,
-            "image_size": grid * patch, "projection_dim": weights["image_encoder.visual_projection.weight"].shape[0],
-            "intermediate_size": weights[f"{model}encoder.layers.0.mlp.fc1.weight"].shape[0]}
+            "image_size": grid * patch, "projection_dim": projection,
+            "intermediate_size": read_shape(weights, f"{model}encoder.layers.0.mlp.fc1.weight", 2)[0]}

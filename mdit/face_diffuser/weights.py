@@ -15,9 +15,9 @@ import comfy.model_patcher
 import comfy.ops
 import comfy.sd
 
-from ..shared.base_model import make_patcher
+from ..shared.base_model import check_detected, make_patcher
 from ..shared.parts import load_parts
-from ..shared.weight_files import check_finite, check_layout, join_names, name_file, read_shapes, read_state_dict
+from ..shared.weight_files import check_layout, check_finite, join_names, name_file, read_shapes, read_state_dict
 from .subject import FaceDiffuserSubject, SubjectEncoder, read_config
 
 SOURCE = "weights_name"
@@ -57,14 +57,15 @@ def load_face_diffuser(path: str, dtype: torch.dtype | None = None,
     Raises ValueError, naming the file and what is wrong, for anything else. No code in the file is run.
     """
     build_parts = partial(build_unet, dtype=dtype), partial(build_clip, embeddings=embeddings), build_vae, build_subject
-    return FaceDiffuserFile(*load_parts(path, read_file, *build_parts))
+    with name_file(path, SOURCE):
+        return FaceDiffuserFile(*load_parts(path, read_file, *build_parts))
 
 
 def read_file(path: str) -> FileContent:
     weights = read_state_dict(path, SOURCE)
-    check_finite(weights, path, SOURCE)
-    with name_file(path, SOURCE):
-        return FileContent(path, split_parts(weights))
+    parts = split_parts(weights)
+    check_finite({key: weights[key] for key in weights if key.startswith(MODEL_PARTS)}, path, SOURCE)
+    return FileContent(path, parts)
 
 
 def split_parts(weights: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -85,26 +86,24 @@ def split_parts(weights: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 def build_unet(content: FileContent, dtype: torch.dtype | None, disable_dynamic: bool = False
                ) -> comfy.model_patcher.ModelPatcher:
     options = {} if dtype is None else {"dtype": dtype}
-    with name_file(content.path, SOURCE):
-        model = comfy.sd.load_diffusion_model_state_dict(content.parts[UNET], model_options=options,
-                                                         disable_dynamic=disable_dynamic)
-        if model is None:
-            raise ValueError("its UNet is not that of Stable Diffusion 1.5: take the original file")
+    check_detected(content.parts[UNET])
+    model = comfy.sd.load_diffusion_model_state_dict(content.parts[UNET], model_options=options,
+                                                     disable_dynamic=disable_dynamic)
+    if model is None:
+        raise ValueError("its UNet is not that of Stable Diffusion 1.5: take the original file")
     return model
 
 
 def build_clip(content: FileContent, embeddings: list[str] | None, disable_dynamic: bool = False) -> comfy.sd.CLIP:
     weights = {f"text_model.{key}": weight for key, weight in content.parts[TEXT].items()}
-    with name_file(content.path, SOURCE):
-        return comfy.sd.load_text_encoder_state_dicts([weights], embedding_directory=embeddings,
-                                                      disable_dynamic=disable_dynamic)
+    return comfy.sd.load_text_encoder_state_dicts([weights], embedding_directory=embeddings,
+                                                  disable_dynamic=disable_dynamic)
 
 
 def build_vae(content: FileContent, disable_dynamic: bool = False) -> comfy.sd.VAE:
     """The VAE, for which the host has no switch `disable_dynamic`."""
-    with name_file(content.path, SOURCE):
-        vae = comfy.sd.VAE(sd=content.parts[VAE])
-        vae.throw_exception_if_invalid()
+    vae = comfy.sd.VAE(sd=content.parts[VAE])
+    vae.throw_exception_if_invalid()
     return vae
 
 
@@ -114,8 +113,7 @@ def build_subject(content: FileContent, disable_dynamic: bool = False) -> FaceDi
         return None
     weights = {part + key: weight for part in SUBJECT_PARTS for key, weight in content.parts[part].items()
                if not key.endswith(IGNORED)}
-    with name_file(content.path, SOURCE):
-        config = read_config(weights)
+    config = read_config(weights)
     network = SubjectEncoder(config, comfy.ops.manual_cast, dtype=torch.float32, device="meta")
     check_layout(weights, read_shapes(network), content.path, SOURCE)
     network.load_state_dict(weights, assign=True)

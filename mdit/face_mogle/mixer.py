@@ -17,7 +17,7 @@ import comfy.utils
 from ..labelmap import CLASSES, to_image
 from ..shared.base_model import make_patcher
 from ..shared.parts import DeviceCopies, load_parts
-from ..shared.weight_files import check_finite, check_layout, read_shapes, read_state_dict
+from ..shared.weight_files import check_layout, name_file, read_shapes, read_state_dict
 from .gate import PICTURES, Gate, mix_experts
 
 SOURCE = "gate_name"
@@ -43,7 +43,8 @@ class LoadedGate:
 
 def load_gate(path: str) -> LoadedGate:
     """Loads a gate file. Raises ValueError for a file of other weights."""
-    return load_parts(path, read_gate, LoadedGate)[0]
+    with name_file(path, SOURCE):
+        return load_parts(path, read_gate, LoadedGate)[0]
 
 
 def read_gate(path: str) -> dict[str, Tensor]:
@@ -52,7 +53,6 @@ def read_gate(path: str) -> dict[str, Tensor]:
         raise ValueError(f"{SOURCE}: '{path}' is a LoRA, not a gate: select the published global_local_mask_moe.pt or "
                          "mogle.pt. Without its gate the LoRA is of no use here")
     check_layout(weights, read_shapes(Gate(device="meta", operations=comfy.ops.manual_cast)), path, SOURCE)
-    check_finite(weights, path, SOURCE)
     return weights
 
 

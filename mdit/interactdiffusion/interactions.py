@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..shared.boxes import UNITS, read_boxes
+from ..shared.text_files import shorten
 
 Box = tuple[float, float, float, float]
 OUTSIDE = ("Set 'width' and 'height' to the size of the image in which the boxes were found, or choose thousandths in "
@@ -63,4 +64,4 @@ def clip_corners(box: dict, size: tuple[int, int]) -> tuple[float, float, float,
 
 
 def format_numbers(numbers: Sequence[float]) -> str:
-    return "(" + ", ".join(f"{number:g}" for number in numbers) + ")"
+    return "(" + shorten(", ".join(f"{number:g}" for number in numbers)) + ")"

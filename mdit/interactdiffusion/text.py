@@ -7,12 +7,15 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
+from ..shared.text_files import shorten
 from .interactions import Box, Interaction, to_box
 
-PHRASE = re.compile(r"([^\[\]]*?)\s*(?:\[([^\[\]]*)\])?")  # "hair drier [0.1, 0.2, 0.3, 0.4]"
+LONGEST = 100_000  # letters of a text
+LARGEST = 2 ** 24  # whole number of a box
 BETWEEN_ITEMS = re.compile("[;\r\n\u2028\u2029]")
 BETWEEN_NUMBERS = re.compile("[\\s,;\u3001\u060c]+")  # the last two: ideographic and Arabic comma
-FENCE = re.compile(r"```\w*\s*(.*?)```", re.DOTALL)  # a Markdown code block
+FENCE = "```"  # around a Markdown code block
+LANGUAGE = re.compile(r"\w*")  # after the first fence
 SEPARATORS = str.maketrans({  # other scripts' forms of the separators between phrases
     "\uff1d": "=", "\uff1b": ";", "\u061b": ";", "\uff3b": "[", "\uff3d": "]", "\u3010": "[", "\u3011": "]"})
 JSON_SIGNS = SEPARATORS | str.maketrans({
@@ -33,8 +36,11 @@ def parse_interactions(text: str, size: tuple[int, int] = (1, 1), boxes: list[Bo
     other keys are not read. Full-width separators, quotes around phrases and a Markdown code block around the text are
     read, too.
     Interactions without boxes take theirs from `boxes` in turn: subject, object, subject, object, ...
-    Raises ValueError that names the interaction and what is wrong with it.
+    Raises ValueError that names the interaction and what is wrong with it, and for more than 100000 letters. The time
+    grows with the length alone.
     """
+    if len(text) > LONGEST:
+        raise ValueError(f"text: it has {len(text)} letters, at most {LONGEST} are read: shorten it")
     text = unwrap(text)
     is_json = text.translate(JSON_SIGNS).startswith(("[", "{"))
     items = list(read_json(text) if is_json else read_lines(text))
@@ -51,8 +57,10 @@ def parse_interactions(text: str, size: tuple[int, int] = (1, 1), boxes: list[Bo
 def unwrap(text: str) -> str:
     """The text without the code block that language models put around their answers."""
     text = text.strip("\ufeff \t\r\n")
-    fence = None if text.startswith(("[", "{")) else FENCE.search(text)
-    return text if fence is None else fence[1].strip()
+    if text.startswith(("[", "{")):
+        return text
+    inside, end, _ = text.partition(FENCE)[2].partition(FENCE)
+    return inside[LANGUAGE.match(inside).end():].strip() if end else text
 
 
 def build_interaction(item: dict, where: str, size: tuple[int, int], remaining: Iterator[Box]) -> Interaction:
@@ -71,7 +79,7 @@ def read_lines(text: str) -> Iterator[dict]:
     """The fields of each interaction in the short form."""
     items = [unquote(item) for item in BETWEEN_ITEMS.split(text.translate(SEPARATORS))]
     for i, item in enumerate(filter(None, items), 1):
-        yield read_line(item, f"text: interaction {i}, '{item}',")
+        yield read_line(item, f"text: interaction {i}, '{shorten(item)}',")
 
 
 def unquote(text: str) -> str:
@@ -89,17 +97,28 @@ def read_line(item: str, where: str) -> dict:
     if len(phrases) != 3:
         raise ValueError(f"{where} has {len(phrases)} parts: write subject = action = object, and a semicolon between "
                          "two interactions")
-    matches = [PHRASE.fullmatch(phrase.strip()) for phrase in phrases]
-    if None in matches or matches[1][2] is not None:
-        raise ValueError(f"{where} has brackets in the wrong position: a box such as [0.1, 0.2, 0.4, 0.9] follows the "
-                         "subject and the object")
-    subject, action, object_ = matches
-    subject_box = None if subject[2] is None else parse_numbers(subject[2], where)
-    object_box = None if object_[2] is None else parse_numbers(object_[2], where)
+    (subject, subject_box), (action, action_box), (object_, object_box) = [
+        split_phrase(phrase, where) for phrase in phrases]
+    if action_box is not None:
+        raise ValueError(describe_brackets(where))
     if (subject_box is None) != (object_box is None):
         raise ValueError(f"{where} has one box: give both the subject and the object a box, or neither")
-    return dict(subject=unquote(subject[1]), action=unquote(action[1]), object=unquote(object_[1]),
-                subject_box=subject_box, object_box=object_box)
+    return dict(subject=unquote(subject), action=unquote(action), object=unquote(object_), subject_box=subject_box,
+                object_box=object_box)
+
+
+def split_phrase(text: str, where: str) -> tuple[str, list[float] | None]:
+    """The words and the box of a phrase such as "hair drier [0.1, 0.2, 0.3, 0.4]"; None without a box."""
+    words, start, rest = text.strip().partition("[")
+    numbers, end, after = rest.partition("]")
+    if after or bool(start) != bool(end) or "]" in words or "[" in numbers:
+        raise ValueError(describe_brackets(where))
+    return words.rstrip(), parse_numbers(numbers, where) if start else None
+
+
+def describe_brackets(where: str) -> str:
+    return (f"{where} has brackets in the wrong position: a box such as [0.1, 0.2, 0.4, 0.9] follows the subject and "
+            "the object")
 
 
 def parse_numbers(text: str, where: str) -> list[float]:
@@ -108,8 +127,8 @@ def parse_numbers(text: str, where: str) -> list[float]:
     try:
         return [float(number) for number in BETWEEN_NUMBERS.split(numbers)]
     except ValueError as error:
-        raise ValueError(f"{where} has the box [{text}], which is not made of numbers: write [left, top, right, "
-                         "bottom]") from error
+        raise ValueError(f"{where} has the box [{shorten(text)}], which is not made of numbers: write [left, top, "
+                         "right, bottom]") from error
 
 
 def read_json(text: str) -> Iterator[dict]:
@@ -126,12 +145,12 @@ def load_json(text: str) -> Any:
     """A JSON value. Text that is not JSON is read again with plain signs in place of full-width ones."""
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         try:
             return json.loads(text.translate(JSON_SIGNS))
-        except ValueError:
-            raise ValueError(f"text: it begins like JSON but is not valid JSON ({error}): correct it, or write subject "
-                             "= action = object") from error
+        except (ValueError, RecursionError):
+            raise ValueError(f"text: it begins like JSON but is not valid JSON ({shorten(error)}): correct it, or "
+                             "write subject = action = object") from error
 
 
 def unwrap_list(found: Any) -> list:
@@ -152,4 +171,8 @@ def is_interaction(value: Any) -> bool:
 
 
 def is_box(value: Any) -> bool:
-    return isinstance(value, list) and all(type(number) in (int, float) for number in value)
+    return isinstance(value, list) and all(map(is_number, value))
+
+
+def is_number(value: Any) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) <= LARGEST)

@@ -4,14 +4,11 @@ docs/design/interactdiffusion.md, section 10.
 """
 from __future__ import annotations
 
-import pickle
 import re
-import zipfile
 from collections.abc import Iterable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 import comfy.model_management
@@ -20,13 +17,14 @@ import comfy.ops
 import comfy.sd
 import comfy.utils
 
-from ..shared.base_model import make_patcher
+from ..shared.base_model import check_detected, make_patcher
 from ..shared.parts import DeviceCopies, load_parts
-from ..shared.weight_files import check_finite, check_layout, name_file, read_shapes, read_tensors, strip_wrappers
+from ..shared.weight_files import (
+    check_count, check_layout, check_finite, list_weights, name_file, read_shape, read_shapes, read_tensors,
+    strip_wrappers)
 from .model import COORDINATES, HEADS, InteractDiffusion, InteractDiffusionSizes
 
 SOURCE = "weights_name"
-SAFETENSORS = (".safetensors", ".sft")
 DIFFUSERS_PREFIX = "unet."  # the host knows the other prefixes
 PREFIXES = ("model.diffusion_model.", "model.", DIFFUSERS_PREFIX)
 NET = "position_net."
@@ -38,10 +36,6 @@ DIFFUSERS_BLOCK = re.compile(r"(down|mid|up)_blocks?\.(?:(\d+)\.)?attentions\.(\
 FULL_CHECKPOINT = {"model": "model.diffusion_model.", "text_encoder": "cond_stage_model.",
                    "autoencoder": "first_stage_model."}
 CHECKPOINT_PARTS = ("model", "clip", "vae")  # in the order of the host's loader
-CONFIGURATION = ("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig", "omegaconf.nodes.AnyNode",
-                 "omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata", "typing.Any")
-HARMLESS = {"builtins.dict": dict, "builtins.list": list, "builtins.int": int,
-            "collections.defaultdict": lambda *_: {}}  # the restricted loader can fill ordinary dicts only
 
 
 class InteractionWeights(NamedTuple):
@@ -81,16 +75,6 @@ class InteractDiffusionFile(NamedTuple):
     vae: comfy.sd.VAE | None
 
 
-class Inert:
-    """Replaces a class that a checkpoint's configuration names. Nothing of it is read."""
-
-    def __init__(self, *args, **kwargs):
-        pass
-
-    def __setstate__(self, state):
-        pass
-
-
 def load_interactdiffusion(path: str, embeddings: list[str] | None = None) -> InteractDiffusionFile:
     """Loads a plug-in file, a complete checkpoint of the authors or a diffusers UNet.
 
@@ -98,24 +82,24 @@ def load_interactdiffusion(path: str, embeddings: list[str] | None = None) -> In
     No code in the file is run.
     """
     builders = build_plugin, build_unet, partial(build_clip, embeddings=embeddings), build_vae
-    return InteractDiffusionFile(*load_parts(path, read_file, *builders))
+    with name_file(path, SOURCE):
+        return InteractDiffusionFile(*load_parts(path, read_file, *builders))
 
 
 def read_file(path: str) -> FileContent:
-    found = read_tensors(path, SOURCE)[0] if path.lower().endswith(SAFETENSORS) else read_pickle(path)
-    with name_file(path, SOURCE):
-        return FileContent(path, *split_plugin(flatten_checkpoint(found)))
+    found, _ = read_tensors(path, SOURCE)
+    plugin, base = split_plugin(strip_wrappers(list_weights(flatten_checkpoint(found), path, SOURCE)))
+    check_finite(base, path, SOURCE)
+    return FileContent(path, plugin, base)
 
 
 def build_plugin(content: FileContent, disable_dynamic: bool = False) -> InteractionWeights:
     path, plugin, _ = content
-    with name_file(path, SOURCE):
-        blocks = find_blocks(plugin)
-        sizes = read_sizes(plugin, blocks)
+    blocks = find_blocks(plugin)
+    sizes = read_sizes(plugin, blocks)
     network = InteractDiffusion(sizes, comfy.utils.weight_dtype(plugin), "meta", comfy.ops.manual_cast)
     shapes = {make_file_key(name, blocks): shape for name, shape in read_shapes(network).items()}
     check_layout(plugin, shapes, path, SOURCE)
-    check_finite(plugin, path, SOURCE)
     network.load_state_dict({name: plugin[make_file_key(name, blocks)] for name in network.state_dict()}, assign=True)
     network.requires_grad_(False)
     management = comfy.model_management
@@ -127,6 +111,7 @@ def build_plugin(content: FileContent, disable_dynamic: bool = False) -> Interac
 def build_unet(content: FileContent, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher | None:
     if not content.base:
         return None
+    check_detected(content.base)
     if is_checkpoint(content):
         return load_from_checkpoint(content, "model", disable_dynamic)
     return comfy.sd.load_diffusion_model_state_dict(content.base, disable_dynamic=disable_dynamic)
@@ -154,36 +139,16 @@ def load_from_checkpoint(content: FileContent, part: str, disable_dynamic: bool,
     return loaded[CHECKPOINT_PARTS.index(part)]
 
 
-def read_pickle(path: str) -> dict:
-    """The content of a .pth or .pt file, read by torch's restricted loader.
-
-    The loader refuses every name it does not know. `Inert` replaces the names of the trainer's configuration.
-    """
-    known = [(Inert, name) for name in CONFIGURATION] + [(kind, name) for name, kind in HARMLESS.items()]
-    try:
-        with torch.serialization.safe_globals(known):
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        culprit = re.search(r"GLOBAL (\S+)", str(error))
-        raise ValueError(f"{SOURCE}: '{path}' holds more than weights ({culprit[1] if culprit else 'unreadable'}): it "
-                         "is refused because such a file can run code; take the original file") from error
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{SOURCE}: '{path}' cannot be read as a PyTorch file ({error}): it is truncated or of "
-                         "another format; download it again") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{SOURCE}: '{path}' holds a {type(found).__name__}, not weights: take the original file")
-    return found
-
-
-def flatten_checkpoint(found: dict) -> dict[str, Tensor]:
-    """The tensors of a file. Those of a complete checkpoint of the authors get an ordinary checkpoint's keys."""
-    found = found.get("state_dict", found)
-    if isinstance(found.get("model"), dict):
-        flat = {}
-        for part, prefix in FULL_CHECKPOINT.items():
-            flat |= {prefix + key: weight for key, weight in found.get(part, {}).items()}
-        found = flat
-    return strip_wrappers({key: weight for key, weight in found.items() if isinstance(weight, Tensor)})
+def flatten_checkpoint(found: Any) -> Any:
+    """What a file holds. The weights of a complete checkpoint of the authors get an ordinary checkpoint's keys."""
+    if isinstance(found, dict):
+        found = found.get("state_dict", found)
+    if not isinstance(found, dict) or not isinstance(found.get("model"), dict):
+        return found
+    flat = {}
+    for part, prefix in FULL_CHECKPOINT.items():
+        flat |= {prefix + key: weight for key, weight in found.get(part, {}).items()}
+    return flat
 
 
 def split_plugin(found: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -246,19 +211,14 @@ def make_file_key(name: str, blocks: tuple[str, ...]) -> str:
 
 def read_sizes(plugin: dict[str, Tensor], blocks: tuple[str, ...]) -> InteractDiffusionSizes:
     """All sizes, from the tensors' shapes."""
-    def read_shape(key: str, dims: int) -> torch.Size:
-        if key not in plugin or plugin[key].ndim != dims:
-            raise ValueError(f"it lacks the key {key} with {dims} dimensions: it is truncated; download it again")
-        return plugin[key].shape
-    if not blocks:
-        raise ValueError("it holds no fusers: it is truncated; download it again")
-    (position,) = read_shape(f"{NET}null_position_feature", 1)
-    widths = tuple(read_shape(f"{block}{FUSER}linear.weight", 2)[0] for block in blocks)
+    check_count(len(blocks), plugin, "fusers")
+    (position,) = read_shape(plugin, f"{NET}null_position_feature", 1)
+    widths = tuple(read_shape(plugin, f"{block}{FUSER}linear.weight", 2)[0] for block in blocks)
     if position % (2 * COORDINATES) or any(width % HEADS for width in widths):
         raise ValueError(f"its box embedding of {position} or its widths {sorted(set(widths))} are not multiples of 8: "
                          "it is damaged; download it again")
-    (feature,) = read_shape(f"{NET}null_positive_feature", 1)
-    hidden = read_shape(f"{NET}linears.0.weight", 2)[0]
-    slots, token = read_shape(f"{NET}interaction_embedding.emb.weight", 2)
+    (feature,) = read_shape(plugin, f"{NET}null_positive_feature", 1)
+    hidden = read_shape(plugin, f"{NET}linears.0.weight", 2)[0]
+    slots, token = read_shape(plugin, f"{NET}interaction_embedding.emb.weight", 2)
     return InteractDiffusionSizes(feature=feature, position=position, hidden=hidden, token=token, slots=slots,
                                   fusers=widths)

@@ -5,7 +5,7 @@ from .convert import SOFT, find_doubts, find_size, from_masks, is_soft, resize_n
 from .drawing import decode_drawing, encode_drawing
 from .edit import grow, move, remove, replace, scale
 from .files import read_file
-from .landmarks import from_landmarks
+from .landmarks import from_landmarks, read_landmarks
 from .palettes import AUTO, DEFAULT_ORDER, DEFAULT_PALETTE, ORDERS, PALETTE, PALETTES, PARSER_ORDER
 from .reading import find_entries, read_label_maps, read_rows, recognize_colors, to_indices
 from .sheet import draw_sheet, measure_classes, overlay
@@ -16,7 +16,7 @@ __all__ = [
     "SOFT", "find_doubts", "find_size", "from_masks", "is_soft", "resize_nearest", "to_image", "to_masks",
     "find_entries", "read_label_maps", "read_rows", "recognize_colors", "to_indices",
     "decode_drawing", "encode_drawing", "read_file",
-    "from_landmarks",
+    "from_landmarks", "read_landmarks",
     "grow", "move", "remove", "replace", "scale",
     "draw_sheet", "measure_classes", "overlay",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from ..shared.text_files import shorten
+
 CLASSES = (
     "background", "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear",
     "mouth", "u_lip", "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth",
@@ -22,6 +24,7 @@ CHINESE_NAMES = (
     "\u4e0b\u5507", "\u5934\u53d1", "\u5e3d\u5b50", "\u8033\u73af", "\u9879\u94fe", "\u9888\u90e8",
     "\u8863\u670d",
 )
+MOST_NAMES = 100
 EVERYTHING = ("all", "\u5168\u90e8")
 
 # NFKC has made the full-width comma, semicolon, colon and bar plain; the ideographic and the Arabic comma stay.
@@ -51,7 +54,7 @@ def find_class(name: str, source: str = "classes") -> int:
     try:
         return _INDICES[_fold(name)]
     except KeyError:
-        raise ValueError(f"{source}: {name.strip()!r} is no class of a label map. "
+        raise ValueError(f"{source}: {shorten(name.strip())!r} is no class of a label map. "
                          f"Use names from this list: {', '.join(CLASSES)}.") from None
 
 
@@ -60,11 +63,13 @@ def find_classes(text: str, source: str = "classes") -> list[int]:
 
     Commas, semicolons, bars and line breaks separate the names, full-width and ideographic ones, too. Brackets and
     quotes around the list or around a name are dropped.
-    Raises ValueError, which names the input `source`, for an unknown name and for an empty list.
+    Raises ValueError, which names the input `source`, for an unknown name, an empty list and more than 100 names.
     """
     names = [name for name in _SEPARATORS.split(unicodedata.normalize("NFKC", text)) if name.strip(_AROUND)]
     if not names:
         raise ValueError(f'{source}: the list is empty. Write class names such as "hair, hat", or "all".')
+    if len(names) > MOST_NAMES:
+        raise ValueError(f"{source}: the list has {len(names)} names, at most {MOST_NAMES} are read. Shorten it.")
     if len(names) == 1 and _fold(names[0]) in EVERYTHING:
         return list(range(len(CLASSES)))
     return [find_class(name, source) for name in names]

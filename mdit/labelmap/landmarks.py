@@ -1,7 +1,9 @@
 """Label maps from the landmarks of MediaPipe's face mesh, in the form of the host's detector."""
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +11,9 @@ from PIL import Image, ImageDraw
 
 from .classes import find_class
 
+VERTICES = 468  # of a face mesh, at least
+LONGEST_SIDE = 16384  # pixels
+FARTHEST = 10  # images
 # Vertices of the face mesh around each class, in the order of painting. "left" is the person's left side.
 OUTLINES = {
     "skin": (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176,
@@ -22,6 +27,34 @@ OUTLINES = {
     "u_lip": (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191, 78),
     "l_lip": (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95, 78),
 }
+
+
+def read_landmarks(value: Any, source: str) -> tuple[tuple[int, int], list[list[np.ndarray]]]:
+    """Height and width of the images of FACE_LANDMARKS, and for each image its faces: (x, y) in pixels, (V, 2).
+
+    Raises ValueError, naming the input `source`, for a value of another form.
+    """
+    try:
+        height, width = map(int, value["image_size"])
+        frames = []
+        for faces in value["frames"]:
+            frames.append([np.asarray(face["landmarks_xy"], float) for face in faces])
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise ValueError(f"{source}: it has another form than image_size and frames with landmarks_xy: connect 'Detect "
+                         "Face Landmarks (MediaPipe)'") from error
+    if not (frames and 0 < height <= LONGEST_SIDE and 0 < width <= LONGEST_SIDE):
+        raise ValueError(f"{source}: it shows {len(frames)} images of {width} x {height} pixels: connect landmarks of "
+                         "at least one image")
+    for face in itertools.chain(*frames):
+        if face.ndim != 2 or face.shape[1] != 2 or len(face) < VERTICES or not is_near(face, max(height, width)):
+            raise ValueError(f"{source}: a face has points {face.shape}, of which some may lie far away: connect "
+                             f"landmarks with {VERTICES} vertices from 'Detect Face Landmarks (MediaPipe)'")
+    return (height, width), frames
+
+
+def is_near(points: np.ndarray, side: int) -> bool:
+    """Whether no point is farther away than some images: drawing takes as long as the outlines."""
+    return bool((np.abs(points) <= FARTHEST * side).all())
 
 
 def from_landmarks(frames: Sequence[Sequence[np.ndarray]], background: torch.Tensor) -> torch.Tensor:

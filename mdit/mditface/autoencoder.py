@@ -11,6 +11,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..shared.text_files import read_header
+
 CONFIG_KEY = "mdit.autoencoder"
 FOLD = 2  # pixels along a side that one position's channels hold, before the encoder and after the decoder
 
@@ -30,9 +32,14 @@ class AutoencoderConfig:
     def __post_init__(self):
         for name in ("encoder", "decoder"):
             object.__setattr__(self, name, tuple(map(tuple, getattr(self, name))))
-        if len(self.encoder) != len(self.decoder):
+        if not self.encoder or len(self.encoder) != len(self.decoder):
             raise ValueError(f"{CONFIG_KEY}: the encoder has {len(self.encoder)} levels, the decoder "
                              f"{len(self.decoder)}; they must have as many")
+
+    @property
+    def blocks(self) -> int:
+        """Number of residual blocks."""
+        return sum(count for _, count in (*self.encoder, *self.decoder))
 
     @property
     def ratio(self) -> int:
@@ -45,10 +52,7 @@ class AutoencoderConfig:
     @classmethod
     def from_metadata(cls, metadata: dict[str, str]) -> AutoencoderConfig:
         """Raises ValueError for a header without an autoencoder, or with unknown fields."""
-        try:
-            return cls(**json.loads(metadata[CONFIG_KEY]))
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{CONFIG_KEY}: the file's header describes no autoencoder ({error!r})") from error
+        return read_header(cls, metadata, CONFIG_KEY)
 
 
 class Residual(nn.Module):

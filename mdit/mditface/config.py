@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..shared.text_files import read_header
+
 MATCH = 64  # features by which an exemplar's token is compared
 PRUNE = 16  # features that decide whether an exemplar's token is read at all
 FORMAT = "1"
@@ -80,7 +82,7 @@ class MDiTConfig:
     in_channels: int
     text_dim: int
     pooled_dim: int
-    mlp_ratio: tuple[float, float, float] = (4.0, 4.0, 4.0)
+    mlp_ratio: tuple[float, float, float] | float = (4.0, 4.0, 4.0)
     latent_format: str = "pixel"
     qk_norm: str = "rms"
     pos: str = "rope2d"
@@ -110,6 +112,9 @@ class MDiTConfig:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"mdit.config: {name} is '{getattr(self, name)}', must be one of {', '.join(allowed)}")
+        for name in ("heads", "patch", "mask_cells", "mask_classes", "in_channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"mdit.config: {name} is {getattr(self, name)}, must be at least 1")
         if self.width % self.heads or (self.width // self.heads) % 4:
             raise ValueError(f"mdit.config: width {self.width} over {self.heads} heads must give a multiple of 4")
         side = self.patch * LATENT_RATIOS[self.latent_format]
@@ -157,14 +162,4 @@ class MDiTConfig:
         if metadata.get(FORMAT_KEY) != FORMAT or CONFIG_KEY not in metadata:
             raise ValueError(f"the file's header has no '{CONFIG_KEY}' of format {FORMAT}: it is not a stand-alone "
                              "MDiT model; load other diffusion models with 'Load Diffusion Model'")
-        try:
-            fields = json.loads(metadata[CONFIG_KEY])
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{CONFIG_KEY}: the file's header is damaged ({error}); download it again") from error
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(fields) - known)
-        missing = sorted(field.name for field in dataclasses.fields(cls)
-                         if field.default is dataclasses.MISSING and field.name not in fields)
-        if unknown or missing:
-            raise ValueError(f"mdit.config: unknown fields {unknown}, missing fields {missing}")
-        return cls(**fields)
+        return read_header(cls, metadata, CONFIG_KEY)

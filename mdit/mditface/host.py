@@ -11,6 +11,7 @@ import comfy.conds
 import comfy.latent_formats
 import comfy.model_management
 import comfy.model_patcher
+import comfy.ops
 import comfy.sd
 import comfy.supported_models_base
 import comfy.utils
@@ -20,7 +21,7 @@ from ..shared.base_model import build_patcher, set_dtype
 from ..shared.masks import CONDITIONING_KEY
 from ..shared.parts import load_parts
 from ..shared.weight_files import (
-    check_layout, name_file, read_shapes, read_weights, store_header, take_header, take_out)
+    check_count, check_layout, name_file, read_shapes, read_weights, store_header, take_header, take_out)
 from .config import CONFIG_KEY, MDiTConfig
 from .latents import AutoencoderLatent, build_autoencoder
 from .model import MDiT
@@ -123,13 +124,13 @@ def load_mdit(path: str, dtype: torch.dtype | None = None) -> LoadedMDiT:
 
     Raises ValueError, naming the file and what is wrong, for a file that is not a complete MDiT file.
     """
-    return LoadedMDiT(*load_parts(path, read_mdit, partial(build_mdit, dtype=dtype), build_text_encoder, build_vae))
+    with name_file(path, SOURCE):
+        return LoadedMDiT(*load_parts(path, read_mdit, partial(build_mdit, dtype=dtype), build_text_encoder, build_vae))
 
 
 def read_mdit(path: str) -> MDiTFile:
     weights, metadata = read_weights(path, SOURCE)
-    with name_file(path, SOURCE):
-        header = metadata | take_header(weights, HEADER_PREFIX)
+    header = metadata | take_header(weights, HEADER_PREFIX)
     if holds_text_encoder_alone(header):
         return MDiTFile(path, header, {}, weights, {})
     text = take_out(weights, TEXT_PREFIX)
@@ -142,20 +143,16 @@ def holds_text_encoder_alone(header: dict[str, str]) -> bool:
     return TEXT_KEY in header and CONFIG_KEY not in header
 
 
-def read_config(file: MDiTFile) -> MDiTConfig:
-    try:
-        return MDiTConfig.from_metadata(file.header)
-    except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise ValueError(f"{SOURCE}: '{file.path}': {error}") from error
-
-
 def build_mdit(file: MDiTFile, dtype: torch.dtype | None, disable_dynamic: bool = False):
     if holds_text_encoder_alone(file.header):
         return None
-    model_config = MDiTModelConfig(read_config(file), file.header)
+    config = MDiTConfig.from_metadata(file.header)
+    check_count(config.depth, file.model, "blocks")
+    model_config = MDiTModelConfig(config, file.header)
+    network = MDiT(config, device="meta", operations=comfy.ops.disable_weight_init)
+    check_layout(file.model, read_shapes(network), file.path, SOURCE)
     set_dtype(model_config, file.model, dtype)
     model = MDiTBaseModel(model_config, device=comfy.model_management.unet_offload_device())
-    check_layout(file.model, read_shapes(model.diffusion_model), file.path, SOURCE)
     patcher = build_patcher(model, file.model, disable_dynamic)
     StandAloneReader().install(patcher)
     return patcher
@@ -165,6 +162,7 @@ def build_text_encoder(file: MDiTFile, disable_dynamic: bool = False) -> comfy.s
     if TEXT_KEY not in file.header:
         return None
     config = TextConfig.from_metadata(file.header)
+    check_count(config.layers, file.text, "layers of the text encoder")
     check_layout(file.text, read_shapes(TextEncoder(config, device="meta")), file.path, SOURCE)
     target = comfy.supported_models_base.ClipTarget(WordTokenizer, TextEncoder)
     target.params["config"] = config
@@ -176,7 +174,7 @@ def build_vae(file: MDiTFile, disable_dynamic: bool = False) -> comfy.sd.VAE | N
     """The VAE, for which the host has no switch `disable_dynamic`."""
     if holds_text_encoder_alone(file.header):
         return None
-    latent_format = read_config(file).latent_format
+    latent_format = MDiTConfig.from_metadata(file.header).latent_format
     weights = {"pixel_space_vae": torch.tensor(1.0)} if latent_format == "pixel" else file.vae
     if not weights:
         logging.info("The MDiT file contains no VAE: load the %s VAE with 'Load VAE'", latent_format)

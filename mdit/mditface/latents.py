@@ -12,7 +12,8 @@ import comfy.model_patcher
 import comfy.ops
 import comfy.sd
 
-from ..shared.weight_files import check_layout, read_shapes
+from ..shared.text_files import read_header
+from ..shared.weight_files import check_count, check_layout, read_shapes
 from .autoencoder import Autoencoder, AutoencoderConfig
 
 LATENT_KEY = "mdit.latent"
@@ -37,10 +38,7 @@ class LatentStatistics:
     @classmethod
     def from_metadata(cls, metadata: dict[str, str]) -> LatentStatistics:
         """Raises ValueError for a header without statistics."""
-        try:
-            found = cls(**json.loads(metadata[LATENT_KEY]))
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{LATENT_KEY}: the file's header describes no latents ({error!r})") from error
+        found = read_header(cls, metadata, LATENT_KEY)
         if not len(found.mean) == len(found.deviation) == len(found.rgb_factors):
             raise ValueError(f"{LATENT_KEY}: mean, deviation and rgb_factors must have one entry for each channel")
         return found
@@ -74,9 +72,10 @@ class AutoencoderLatent(comfy.latent_formats.LatentFormat):
 def build_autoencoder(metadata: dict[str, str], weights: dict[str, Tensor], path: str, source: str) -> comfy.sd.VAE:
     """The host's VAE with the pack's autoencoder inside. Errors name the file and the input `source`."""
     config = AutoencoderConfig.from_metadata(metadata)
+    check_count(config.blocks, weights, "blocks of the autoencoder")
+    check_layout(weights, read_shapes(Autoencoder(config, device="meta")), path, source)
     vae = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})  # two-dimensional, three colours, input in [-1, 1]
     coder = Autoencoder(config, operations=comfy.ops.disable_weight_init, dtype=vae.vae_dtype)
-    check_layout(weights, read_shapes(coder), path, source)
     vae.first_stage_model = coder.eval()
     vae.downscale_ratio = vae.upscale_ratio = config.ratio
     vae.latent_channels = config.channels

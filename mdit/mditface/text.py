@@ -16,6 +16,7 @@ import comfy.ops
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.sd1_clip import ClipTokenWeightEncoder, escape_important, token_weights, unescape_important
 
+from ..shared.text_files import read_header, shorten
 from ..shared.weight_files import store_header
 
 TEXT_KEY = "mdit.text"
@@ -46,8 +47,17 @@ class TextConfig:
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str]) -> TextConfig:
-        fields = json.loads(metadata[TEXT_KEY])
-        return cls(**{**fields, "vocabulary": tuple(fields["vocabulary"])})
+        """Raises ValueError for a damaged header."""
+        return read_header(cls, metadata, TEXT_KEY)
+
+    def __post_init__(self):
+        known = set(self.vocabulary)
+        if lost := [word for word in self.synonyms.values() if word not in known]:
+            raise ValueError(f"{TEXT_KEY}: synonyms stand for {shorten(lost)}, which the vocabulary lacks: use the "
+                             "original file")
+        if not self.heads or self.width % self.heads or not self.length:
+            raise ValueError(f"{TEXT_KEY}: width {self.width}, {self.heads} heads and length {self.length} do not fit "
+                             "together: use the original file")
 
 
 class WordTokenizer:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..shared.text_files import read_header
+from ..shared.weight_files import read_shape
+
 MARKS = ("modality_embedder.weight", "clip_seq_proj.weight", "blocks.0.attn.to_q_t.weight")
 HEAD_DIM = 72
 SAVED_KEY = "mmface_config"
@@ -36,7 +39,7 @@ class MMFaceConfig:
     time: str = TIMES[0]
 
     def __post_init__(self):
-        if self.width % HEAD_DIM:
+        if self.width % HEAD_DIM or not self.patch or not self.in_channels:
             raise ValueError(f"its width {self.width} is no multiple of {HEAD_DIM}, the width of a head: it is another "
                              "network with the same names")
 
@@ -52,6 +55,11 @@ class MMFaceConfig:
         """The header of a file that the host saved."""
         return {SAVED_KEY: json.dumps(dataclasses.asdict(self))}
 
+    @classmethod
+    def from_header(cls, header: dict[str, str]) -> MMFaceConfig:
+        """Inverse of `to_header`. Raises ValueError for another header."""
+        return read_header(cls, header, SAVED_KEY)
+
 
 def read_config(weights: dict[str, Tensor]) -> MMFaceConfig:
     """Raises ValueError for weights that are no MMFace-DiT."""
@@ -59,11 +67,9 @@ def read_config(weights: dict[str, Tensor]) -> MMFaceConfig:
         raise ValueError("it holds no MMFace-DiT weights (no " + " or ".join(MARKS) + "): take "
                          "dit_model_weights_ema.safetensors of BharathK333/MMFace-DiT-Models, and load other models "
                          "with the host's own loaders")
-    if "x_embedder.proj.weight" not in weights:
-        raise ValueError("it lacks x_embedder.proj.weight: it was cut or renamed; download it again")
-    width, channels, patch, _ = weights["x_embedder.proj.weight"].shape
-    depth = 1 + max(int(key.split(".")[1]) for key in weights if key.startswith("blocks."))
-    text = weights["clip_seq_proj.weight"].shape[1]
+    width, channels, patch, _ = read_shape(weights, "x_embedder.proj.weight", 4)
+    depth = len({key.split(".")[1] for key in weights if key.startswith("blocks.")})
+    text = read_shape(weights, "clip_seq_proj.weight", 2)[1]
     return MMFaceConfig(width=width, depth=depth, text=text, in_channels=channels, patch=patch)
 
 

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from functools import partial
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from torch import Tensor
 import comfy.conds
 import comfy.latent_formats
 import comfy.model_management
+import comfy.ops
 import comfy.supported_models_base
 from comfy.model_base import BaseModel, ModelType
 
@@ -19,7 +19,7 @@ from ..shared.base_model import build_patcher, set_dtype
 from ..shared.parts import load_parts
 from ..shared.schedule import compute_flow_sigmas
 from ..shared.weight_files import (
-    check_finite, check_layout, name_file, read_shapes, read_state_dict, store_header, take_header, take_out)
+    check_count, check_layout, name_file, read_shapes, read_state_dict, store_header, take_header, take_out)
 from .condition import MASK
 from .config import AUTO, SAVED_KEY, TIMES, MMFaceConfig, find_objective, read_config
 from .model import LAST_TIME, MMFaceDiT, compute_flow_time
@@ -126,15 +126,18 @@ def load_mmface(path: str, dtype: torch.dtype | None = None, objective: str = AU
     Raises ValueError, naming the file and what is wrong, unless it is a complete MMFace-DiT of a known objective.
     """
     read = partial(read_mmface, objective=objective, time=time, name=name or path)
-    return load_parts(path, read, partial(build_mmface, dtype=dtype))[0]
+    with name_file(path, SOURCE):
+        return load_parts(path, read, partial(build_mmface, dtype=dtype))[0]
 
 
 def read_mmface(path: str, objective: str, time: str, name: str) -> MMFaceFile:
     weights = read_state_dict(path, SOURCE)
-    with name_file(path, SOURCE):
-        header = take_header(weights, SAVED_KEY)
-        weights = take_out(weights, SAVED_PREFIX) or weights
-        config = MMFaceConfig(**json.loads(header[SAVED_KEY])) if header else read_config(weights)
+    header = take_header(weights, SAVED_KEY)
+    weights = take_out(weights, SAVED_PREFIX) or weights
+    config = MMFaceConfig.from_header(header) if header else read_config(weights)
+    check_count(config.depth, weights, "blocks")
+    network = MMFaceDiT(config, device="meta", operations=comfy.ops.disable_weight_init)
+    check_layout(weights, read_shapes(network), path, SOURCE, allow_unknown=True)
     if objective == AUTO:
         objective = config.objective if header else find_objective(name)
     return MMFaceFile(path, dataclasses.replace(config, objective=objective, time=time), weights)
@@ -144,8 +147,6 @@ def build_mmface(file: MMFaceFile, dtype: torch.dtype | None, disable_dynamic: b
     model_config = MMFaceModelConfig(file.config)
     set_dtype(model_config, file.weights, dtype)
     model = MMFaceBaseModel(model_config, device=comfy.model_management.unet_offload_device())
-    check_layout(file.weights, read_shapes(model.diffusion_model), file.path, SOURCE, allow_unknown=True)
-    check_finite(file.weights, file.path, SOURCE)
     patcher = build_patcher(model, file.weights, disable_dynamic)
     install(patcher)
     return patcher

@@ -19,7 +19,7 @@ from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, SDClipModel
 from comfy.text_encoders.sd2_clip import SD2ClipHTokenizer
 
 from ..shared.parts import load_parts
-from ..shared.weight_files import check_finite, check_layout, read_shapes, read_state_dict
+from ..shared.weight_files import check_layout, name_file, read_shape, read_shapes, read_state_dict
 
 SOURCE = "clip_name"
 LAYERS = 23  # the sequence is the state after the last but one, the pooled text that after the last
@@ -74,7 +74,8 @@ def load_clip(path: str, dtype: torch.dtype | None = None) -> comfy.sd.CLIP:
 
     The file: in diffusers' layout, or a checkpoint. Raises ValueError, naming it and what is wrong, for another.
     """
-    return load_parts(path, read_text_encoder, partial(build_text_encoder, dtype=dtype))[0]
+    with name_file(path, SOURCE):
+        return load_parts(path, read_text_encoder, partial(build_text_encoder, dtype=dtype))[0]
 
 
 def read_text_encoder(path: str) -> dict[str, Tensor]:
@@ -85,10 +86,10 @@ def read_text_encoder(path: str) -> dict[str, Tensor]:
         raise ValueError(f"{SOURCE}: '{path}' holds no text encoder of CLIP (no {EMBEDDING}): {ADVICE}")
     config = read_text_config(weights, path)
     shapes = read_shapes(CLIPTextModel(config, torch.float32, "meta", comfy.ops.disable_weight_init))
-    weights[PROJECTION] = torch.eye(config["hidden_size"])
+    del shapes[PROJECTION]
     weights = {name: weight for name, weight in weights.items() if name in shapes}
     check_layout(weights, shapes, path, SOURCE)
-    check_finite(weights, path, SOURCE)
+    weights[PROJECTION] = torch.eye(config["hidden_size"])  # only now is the width known to be the file's
     return weights
 
 
@@ -107,8 +108,8 @@ def read_text_config(weights: dict[str, Tensor], path: str) -> dict:
     if layers not in (LAYERS, LAYERS + 1):
         raise ValueError(f"{SOURCE}: '{path}' has {layers} layers, the text encoder of Stable Diffusion 2.x has "
                          f"{LAYERS} or {LAYERS + 1}: {ADVICE}")
-    width = weights[EMBEDDING].shape[1]
-    hidden = weights["text_model.encoder.layers.0.mlp.fc1.weight"].shape[0]
+    width = read_shape(weights, EMBEDDING, 2)[1]
+    hidden = read_shape(weights, "text_model.encoder.layers.0.mlp.fc1.weight", 2)[0]
     folder = Path(inspect.getfile(SD2ClipHTokenizer)).parent
     config = json.loads((folder / "sd2_clip_config.json").read_text())
     return config | {"num_hidden_layers": LAYERS, "hidden_size": width, "num_attention_heads": width // HEAD_DIM,

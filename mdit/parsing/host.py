@@ -120,13 +120,17 @@ def load_patched_parser(path: str | Path = WEIGHTS) -> PatchedParser:
 
     Raises ValueError, which names the file and its fault, for any other file.
     """
-    weights = weight_files.read_state_dict(str(path), SOURCE)
+    with weight_files.name_file(path, SOURCE):
+        return build_parser(weight_files.read_state_dict(str(path), SOURCE), Path(path))
+
+
+def build_parser(weights: dict[str, Tensor], path: Path) -> PatchedParser:
+    """The parser to which the weights of a file belong."""
     build = next((build for key, build in BUILDERS.items() if key in weights), None)
     if build is None:
         raise ValueError(f"{SOURCE}: '{path}' is no face parser that this pack can load. Use BiSeNet or Segformer "
                          "weights in their published layout, or the bundled file")
-    weight_files.check_finite(weights, path, SOURCE)
-    return build(weights, Path(path))
+    return build(weights, path)
 
 
 def build_bundled(weights: dict[str, Tensor], path: Path) -> PatchedParser:
@@ -144,17 +148,14 @@ def build_bisenet(weights: dict[str, Tensor], path: Path) -> PatchedParser:
 
 
 def build_segformer(weights: dict[str, Tensor], path: Path) -> PatchedParser:
-    network = Segformer(weights, path.parent)
+    network = Segformer(weights, path)
     return PatchedParser(network, PUBLISHED_SIZE, IMAGENET, network.order)
 
 
 def fill_network(network: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     """Puts the weights of a file into a network; ValueError for weights of another layout."""
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"{SOURCE}: the weights in '{path}' do not fit their network: {error}. Download the file "
-                         "again") from error
+    weight_files.check_layout(weights, weight_files.read_shapes(network), path, SOURCE)
+    network.load_state_dict(weights)
 
 
 # by a tensor that only this format has

@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from ..labelmap import find_class, resize_nearest, to_indices
-from ..labelmap.landmarks import OUTLINES
-from ..shared.keypoints import LEFT_EYE, RIGHT_EYE, NoPerson, Reading, list_frames, read_person
+from ..labelmap.landmarks import OUTLINES, read_landmarks
+from ..shared.keypoints import LEFT_EYE, RIGHT_EYE, NoPerson, Reading, list_frames, list_people, read_person
 
 SOURCE = "tilt"  # the input of the node
 MOUTH = ("mouth", "u_lip", "l_lip")
@@ -98,18 +98,18 @@ def list_eyes(source: Any, size: Size) -> list[list[Eyes]]:
     """The eyes of all faces of each image, from FACE_LANDMARKS or POSE_KEYPOINT."""
     height, width = size
     if isinstance(source, dict) and "frames" in source:
-        h, w = source["image_size"]
+        (h, w), frames = read_landmarks(source, SOURCE)
         scale = np.array([width / w, height / h])
-        return [list_meshes(faces, scale) for faces in source["frames"]]
+        return [list_meshes(faces, scale) for faces in frames]
     scale = np.array([width, height])
     return [read_people(frame, number, scale) for number, frame in enumerate(list_frames(source, SOURCE))]
 
 
-def list_meshes(faces: Sequence[dict], scale: np.ndarray) -> list[Eyes]:
+def list_meshes(faces: Sequence[np.ndarray], scale: np.ndarray) -> list[Eyes]:
     """The eyes of the face meshes of an image."""
     found = []
     for face in faces:
-        vertices = np.asarray(face["landmarks_xy"]) * scale  # (V, 2)
+        vertices = face * scale  # (V, 2)
         right, left = (vertices[list(OUTLINES[name])].mean(0) for name in ("r_eye", "l_eye"))
         found.append(Eyes(right, left))
     return found
@@ -118,7 +118,7 @@ def list_meshes(faces: Sequence[dict], scale: np.ndarray) -> list[Eyes]:
 def read_people(frame: dict, number: int, scale: np.ndarray) -> list[Eyes]:
     """The eyes of each person of a frame who shows both."""
     found = []
-    for person in range(len(frame.get("people") or ())):
+    for person in range(len(list_people(frame, number, SOURCE))):
         with suppress(NoPerson):
             points = read_person(frame, person, number, Reading(SOURCE))
             pair = points[RIGHT_EYE], points[LEFT_EYE]

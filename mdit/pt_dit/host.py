@@ -9,6 +9,7 @@ import torch
 import comfy.conds
 import comfy.latent_formats
 import comfy.model_management
+import comfy.ops
 import comfy.supported_models_base
 from comfy.model_base import BaseModel, ModelType
 
@@ -16,7 +17,7 @@ from ..shared.base_model import build_patcher, set_dtype
 from ..shared.parts import load_parts
 from ..shared.schedule import compute_flow_sigmas
 from ..shared.weight_files import (
-    check_finite, check_layout, name_file, read_shapes, read_state_dict, store_header, take_header, take_out)
+    check_count, check_layout, name_file, read_shapes, read_state_dict, store_header, take_header, take_out)
 from .config import SAVED_KEY, PTDiTConfig, PTDiTSettings, read_config
 from .model import OPTIONS_KEY, PTDiT
 
@@ -86,16 +87,19 @@ def load_pt_dit(path: str, dtype: torch.dtype | None = None):
 
     Raises ValueError, naming the file and what is wrong, unless it is a complete PT-DiT.
     """
-    return load_parts(path, read_pt_dit, partial(build_pt_dit, dtype=dtype))[0]
+    with name_file(path, SOURCE):
+        return load_parts(path, read_pt_dit, partial(build_pt_dit, dtype=dtype))[0]
 
 
 def read_pt_dit(path: str) -> PTDiTFile:
     weights = read_state_dict(path, SOURCE)
-    with name_file(path, SOURCE):
-        header = take_header(weights, SAVED_KEY)
-        weights = take_out(weights, SAVED_PREFIX) or weights
-        config = PTDiTConfig.from_header(header) if header else read_config(weights, path)
+    header = take_header(weights, SAVED_KEY)
+    weights = take_out(weights, SAVED_PREFIX) or weights
+    config = PTDiTConfig.from_header(header) if header else read_config(weights, path)
+    check_count(config.depth, weights, "blocks")
     weights.pop(STORED_TABLE, None)
+    check_layout(weights, read_shapes(PTDiT(config, device="meta", operations=comfy.ops.disable_weight_init)), path,
+                 SOURCE, allow_unknown=True)
     return PTDiTFile(path, config, weights)
 
 
@@ -103,8 +107,6 @@ def build_pt_dit(file: PTDiTFile, dtype: torch.dtype | None, disable_dynamic: bo
     model_config = PTDiTModelConfig(file.config)
     set_dtype(model_config, file.weights, dtype)
     model = PTDiTBaseModel(model_config, device=comfy.model_management.unet_offload_device())
-    check_layout(file.weights, read_shapes(model.diffusion_model), file.path, SOURCE, allow_unknown=True)
-    check_finite(file.weights, file.path, SOURCE)
     return build_patcher(model, file.weights, disable_dynamic)
 
 

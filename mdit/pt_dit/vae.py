@@ -15,7 +15,8 @@ import comfy.sd
 from comfy.ldm.models.autoencoder import AutoencoderKL
 
 from ..shared.parts import load_parts
-from ..shared.weight_files import check_finite, check_layout, read_shapes, read_state_dict
+from ..shared.weight_files import (
+    check_count, check_finite, check_shapes, name_file, read_shape, read_shapes, read_state_dict)
 
 VAE_SOURCE = "vae_name"
 VAE_MARKS = ("decoder.conv_in.conv.weight", "encoder.conv_in.weight", "post_quant_conv.conv.weight")
@@ -55,7 +56,8 @@ def load_vae(path: str) -> PTDiTVAE:
 
     Raises ValueError, naming the file and what is wrong, for any other layout.
     """
-    return load_parts(path, read_vae, build_vae)[0]
+    with name_file(path, VAE_SOURCE):
+        return load_parts(path, read_vae, build_vae)[0]
 
 
 def read_vae(path: str) -> dict[str, Tensor]:
@@ -65,11 +67,11 @@ def read_vae(path: str) -> dict[str, Tensor]:
         raise ValueError(f"{VAE_SOURCE}: '{path}' is not the VAE of PT-DiT (no {absent[0]}): take checkpoint.ckpt of "
                          "Open-Sora-Plan v1.2. VAEs of other families, such as Stable Diffusion, do not fit the "
                          "latents of PT-DiT")
-    flat = collapse_time(weights)
     with torch.device("meta"):
+        flat = collapse_time({name: torch.empty(weight.shape) for name, weight in weights.items()})
         shapes = read_shapes(AutoencoderKL(**read_params(flat)))
-    check_layout(flat, shapes, path, VAE_SOURCE, allow_unknown=True)
-    check_finite(flat, path, VAE_SOURCE)
+    check_shapes(flat, shapes, path, VAE_SOURCE, allow_unknown=True)
+    check_finite({name: weights[name] for name in weights if name.startswith(PREFIXES)}, path, VAE_SOURCE)
     return weights
 
 
@@ -106,11 +108,12 @@ def is_causal(name: str, weights: dict[str, Tensor]) -> bool:
 
 def read_params(weights: dict[str, Tensor]) -> dict:
     """The parameters of the host's autoencoder, from the shapes."""
-    width, channels = weights["encoder.conv_in.weight"].shape[:2]
+    width, channels, _, _ = read_shape(weights, "encoder.conv_in.weight", 4)
     levels = count_numbered(weights, "encoder.down.{}.block.0.conv1.weight")
     blocks = count_numbered(weights, "encoder.down.0.block.{}.conv1.weight")
-    mult = [weights[f"encoder.down.{i}.block.0.conv1.weight"].shape[0] // width for i in range(levels)]
-    latent, embed = weights["post_quant_conv.weight"].shape[:2]
+    check_count(levels * blocks, weights, "blocks")
+    mult = [read_shape(weights, f"encoder.down.{i}.block.0.conv1.weight", 4)[0] // width for i in range(levels)]
+    latent, embed, _, _ = read_shape(weights, "post_quant_conv.weight", 4)
     config = {"double_z": True, "z_channels": latent, "resolution": 256, "in_channels": channels, "out_ch": channels,
               "ch": width, "ch_mult": mult, "num_res_blocks": blocks, "attn_resolutions": [], "dropout": 0.0}
     return {"ddconfig": config, "embed_dim": embed}

@@ -4,11 +4,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+import comfy.model_detection
 import comfy.model_management as management
 import comfy.model_patcher
 import comfy.supported_models_base
 import comfy.utils
 from comfy.model_base import BaseModel
+
+from .weight_files import check_total
 
 
 def set_dtype(model_config: comfy.supported_models_base.BASE, weights: dict[str, Tensor], dtype: torch.dtype | None):
@@ -29,6 +32,14 @@ def make_patcher(model: torch.nn.Module, load_device: torch.device, offload_devi
     """The host's patcher of a model, with dynamic memory where the host has it."""
     Patcher = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     return Patcher(model, load_device=load_device, offload_device=offload_device)
+
+
+def check_detected(weights: dict[str, Tensor]):
+    """Raises ValueError for a diffusion model that the host would make larger than its file is, as its shapes say."""
+    prefix = comfy.model_detection.unet_prefix_from_state_dict(weights)
+    found = comfy.model_detection.model_config_from_unet(weights, prefix)
+    if found is not None:
+        check_total(found.get_model(weights, prefix, device="meta").diffusion_model, weights)
 
 
 def build_patcher(model: BaseModel, weights: dict[str, Tensor],

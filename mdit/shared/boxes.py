@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
+from .text_files import shorten
+
 FIELDS = ("x", "y", "width", "height")
 UNITS = ("auto", "pixels", "fractions", "thousandths")
 REMEDY = "Find the boxes in the same images, or choose their unit in 'units'"
+LARGEST_SHARE = 8  # of the image's sides; a region of 'Crop Face' has up to 5, and larger crops take all memory
 FARTHEST_FRACTION = 2.0  # a box may reach beyond the image, but none of this many pixels is of use
 Size = tuple[float, float]  # width, height
 
@@ -34,7 +37,8 @@ def read_boxes(value: Any, size: Size, source: str, units: str = UNITS[0], remed
         placed.append([scale_box(box, *scales) for box in boxes])
     share = 0.5 if units == "auto" else 0.0
     for box in itertools.chain(*placed):
-        if not lies_inside(box, size, share):
+        is_huge = box["width"] > LARGEST_SHARE * size[0] or box["height"] > LARGEST_SHARE * size[1]
+        if is_huge or not lies_inside(box, size, share):
             numbers = ", ".join(f"{field} {box[field]:g}" for field in FIELDS)
             raise ValueError(f"{source}: the box ({numbers}) lies outside of the image of {size[0]:g} x {size[1]:g} "
                              f"pixels. {remedy}")
@@ -44,7 +48,7 @@ def read_boxes(value: Any, size: Size, source: str, units: str = UNITS[0], remed
 def list_boxes(value: Any, source: str) -> list[list[dict]]:
     """The boxes of each image, in the units of the value. Raises ValueError for a value that is no box."""
     if is_segs(value):
-        return [[read_segment(segment) for segment in value[1]]]
+        return [[read_segment(segment, source) for segment in value[1]]]
     items = [value] if is_box(value) else list_items(value, source)
     is_flat = not items or any(map(is_box, items))
     images = [items] if is_flat else [list_items(item, source) for item in items]
@@ -93,13 +97,15 @@ def get_grid(value: Any) -> Size | None:
     return width, height
 
 
-def read_segment(segment: Any) -> dict:
-    """The box of a segment of SEGS with its class name and score."""
-    box = read_corners(segment.bbox)
-    if segment.label is not None:
-        box["label"] = str(segment.label)
-    if segment.confidence is not None:
-        box["score"] = float(segment.confidence)
+def read_segment(segment: Any, source: str) -> dict:
+    """The box of a segment of SEGS with its class name and score. Raises ValueError as `read_box` does."""
+    box = read_box(segment.bbox, source)
+    label = getattr(segment, "label", None)
+    score = getattr(segment, "confidence", None)
+    if label is not None:
+        box["label"] = str(label)
+    if isinstance(score, Real) or hasattr(score, "item"):
+        box["score"] = float(score)
     return box
 
 
@@ -118,19 +124,23 @@ def read_box(box: Any, source: str) -> dict:
     try:
         found = dict(box) if isinstance(box, dict) else read_corners(box)
         numbers = [float(found[field]) for field in FIELDS]
-    except (KeyError, TypeError, ValueError) as error:
+        is_real = all(isinstance(found[field], Real) for field in FIELDS)
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(describe_wrong_box(box, source)) from error
+    if not is_real:
+        raise ValueError(describe_wrong_box(box, source))
     if not all(map(math.isfinite, numbers)):
-        raise ValueError(f"{source}: the numbers of the box {box} are not finite: check the node that makes the boxes")
+        raise ValueError(f"{source}: the numbers of the box {shorten(box)} are not finite: check the node that makes "
+                         "the boxes")
     if min(numbers[2:]) < 0:
-        raise ValueError(f"{source}: the box {box} has a negative size: give left, top, right and bottom, or x, y, "
-                         "width and height")
+        raise ValueError(f"{source}: the box {shorten(box)} has a negative size: give left, top, right and bottom, or "
+                         "x, y, width and height")
     return found
 
 
 def describe_wrong_box(value: Any, source: str) -> str:
-    return (f"{source}: {value} is not a box: connect boxes with the numbers {', '.join(FIELDS)}, SEGS, or lists of "
-            "left, top, right and bottom")
+    return (f"{source}: {shorten(value)} is not a box: connect boxes with the numbers {', '.join(FIELDS)}, SEGS, or "
+            "lists of left, top, right and bottom")
 
 
 def find_grid(images: Sequence[Sequence[dict]], size: Size, units: str) -> Size:

@@ -8,6 +8,7 @@ import numpy as np
 POINTS = 18
 THRESHOLD = 0.3  # the host's: points with a lower score are missing
 UNITS = ("auto", "pixels", "fractions", "thousandths")
+FARTHEST = 10  # images: how far a point may lie from the image; drawing takes as long as the limbs
 FARTHEST_FRACTION = 2.0  # a point may lie outside of the image, but no body of this many pixels is a pose
 NECK = 1
 RIGHT_EYE = 14
@@ -45,7 +46,8 @@ def list_frames(keypoints: Any, source: str) -> list[dict]:
     Raises ValueError, naming the input `source`, for a value of another form.
     """
     frames = []
-    for item in [keypoints] if isinstance(keypoints, dict) else keypoints or ():
+    given = keypoints if isinstance(keypoints, (list, tuple)) else [keypoints]
+    for item in given:
         frames += item if isinstance(item, list) else [item]
     if not frames:
         raise ValueError(f"{source}: there is no frame: connect the key points of at least one image")
@@ -62,7 +64,7 @@ def read_person(frame: dict, person: int, number: int, reading: Reading) -> list
     Raises NoPerson for a frame without that person, and ValueError for points that cannot be read.
     """
     source, threshold, _ = reading
-    people = frame.get("people") or []
+    people = list_people(frame, number, source)
     if person >= len(people):
         raise NoPerson(f"{source}: frame {number} shows {len(people)} people, but person {person} is selected (the "
                        "first is 0): use an image with a person in full view, or lower 'person'")
@@ -76,12 +78,33 @@ def read_person(frame: dict, person: int, number: int, reading: Reading) -> list
         raise NoPerson(f"{source}: frame {number}: the scores of all points of person {person} are below "
                        f"{threshold:g}: lower 'threshold', or use an image with a person in full view")
     fractions = points[:, :2] / find_scale(frame, points[seen, :2], number, reading)
+    if np.abs(fractions[seen]).max() > FARTHEST:
+        raise ValueError(f"{source}: frame {number} has a point more than {FARTHEST} images away: choose the "
+                         "unit of the points in 'units', or use another detector")
     return [tuple(point) if visible else None for point, visible in zip(fractions.tolist(), seen)]
+
+
+def list_people(frame: dict, number: int, source: str) -> list[dict]:
+    """The people of a frame. Raises ValueError, naming the input `source`, for a value of another form."""
+    people = frame.get("people") or []
+    if not isinstance(people, list) or not all(isinstance(person, dict) for person in people):
+        raise ValueError(f"{source}: frame {number} has no list of people with pose_keypoints_2d: connect an output of "
+                         "type POSE_KEYPOINT")
+    return people
+
+
+def read_numbers(given: Any, number: int, source: str) -> np.ndarray:
+    """Numbers, with or without levels, as one row. Raises ValueError, naming the input `source`, for other values."""
+    try:
+        return np.asarray(given, float).reshape(-1)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{source}: frame {number} has key points or sides that are not numbers: connect an output of "
+                         "type POSE_KEYPOINT") from error
 
 
 def read_body(given: Any, number: int, source: str) -> np.ndarray:
     """x, y and score (18, 3) of a body's points, from a flat list or from one list a point; zeros without a body."""
-    flat = np.asarray([] if given is None else given, float).reshape(-1)
+    flat = read_numbers([] if given is None else given, number, source)
     if not len(flat):
         return np.zeros((POINTS, 3))
     layout = LAYOUTS.get(len(flat) // 3)
@@ -110,8 +133,8 @@ def find_scale(frame: dict, points: np.ndarray, number: int, reading: Reading) -
         return np.ones(2)
     if units == "thousandths":
         return np.full(2, 1000.0)
-    canvas = np.asarray([frame.get("canvas_width") or 0, frame.get("canvas_height") or 0], float)
-    if (canvas <= 0).any():
+    canvas = read_numbers([frame.get("canvas_width") or 0, frame.get("canvas_height") or 0], number, source)
+    if canvas.shape != (2,) or not (canvas >= 1).all():
         raise ValueError(f"{source}: frame {number} has points in pixels but no canvas_width and canvas_height: "
                          "choose the unit in 'units', or use a detector that gives the size of the image")
     outside = ((points < 0) | (points > canvas)).any(1)

@@ -152,7 +152,7 @@ FILES = {
     unknown_family: ("family is 'sdxl', must be one of sd3, flux", "use the original file"),
     fewer_blocks: ("the layer single.1.", "outside the depth (2, 1)", "use the original file"),
     another_width: ("(2, 256)", "width 320", "download it again"),
-    no_layers: ("no layers", "download it again"),
+    no_layers: ("holds no weights", "take the original file"),
     renamed: ("unknown key double.0.out", "use the original file"),
     a_layer_of_the_other_kind: ("unknown key single.0.proj", "use the original file"),
     half_a_layer: ("single.2.linear2 has no 'up' half", "download it again"),

@@ -70,7 +70,8 @@ def without(*names):
 
 
 @pytest.mark.parametrize("edit, message", [
-    (without("pos_embed"), "lacks 'pos_embed': it is no generator"),
+    (without("pos_embed"), "lacks pos_embed: it is cut"),
+    (without("encoder_q.layer1.0.weight_orig"), "it is no generator"),
     (without("decoder_10.0.bias", "transformer_2.1.h.bias"), r"missing \[decoder_10.0.bias, transformer_2.1.h.bias\]"),
     (lambda found: found | {"netD.weight": torch.zeros(1)}, r"unknown \[netD.weight\]"),
     (lambda found: found | {"embed_q2.conv_0.bias": torch.zeros(3)},

@@ -19,6 +19,7 @@ from mditface.tests.dynast.test_labels import frame
 from mditface.tests.e2e.graphs import node
 from mditface.tests.e2e.test_face_diffuser import UNET
 from mditface.tests.face_diffuser import tiny as face_diffuser
+from mditface.tests.face_mogle import tiny as face_mogle
 from mditface.tests.interactdiffusion import published
 from mditface.tests.mditface import tiny as mditface
 from mditface.tests.mmface import tiny as mmface
@@ -67,6 +68,7 @@ def write_adapters(server: Server) -> None:
     server.save_weights("mdit_adapters", "coloring", bases.ominicontrol())
     config = bases.config("sd3")
     server.save_weights("mdit_adapters", "your_sd35_adapter", bases.terms("sd3", config, 0), config.to_metadata())
+    face_mogle.write(folder(server, "mdit_adapters"))
 
 
 def write_face_diffuser(server: Server) -> None:
@@ -118,7 +120,8 @@ def text(width: int, pooled: int, seed: int = 0) -> dict:
 
 
 INTERACTION = node("MDiT_LoadInteractDiffusion", weights_name="stand-in-interactdiffusion.pth")
-ADAPTER = {"CLIPTextEncode": [text(bases.CONTEXT, bases.POOLED)], "ControlNetLoader": [None],
+ADAPTER = {"CLIPTextEncode": [text(bases.CONTEXT, bases.POOLED)], "T5TokenizerOptions": [None],
+           "ControlNetLoader": [None],
            "ControlNetApplyAdvanced": ["positive", "negative"], "ACN_ControlNetLoaderAdvanced": [None],
            "ACN_AdvancedControlNetApply_v2": ["positive", "negative"]}
 SUBJECT, SCENE = ([unet(name), None, vae("taesd"), None] for name in ("subject", "scene"))

@@ -9,8 +9,8 @@ from mditface.tests.e2e import stand_ins
 from mditface.tests.e2e.graphs import cancelled, inspect, system_loaders
 from mditface.tests.e2e.test_templates import TEMPLATES
 
-TEMPLATES_OF_SYSTEMS = ("mditface", "mditface_sd35", "mditface_flux_easycontrol", "mditface_interaction",
-                        "face_diffuser", "pt_dit", "dynast_face", "mmface")
+TEMPLATES_OF_SYSTEMS = ("mditface", "mditface_sd35", "mditface_flux_easycontrol", "face_mogle",
+                        "mditface_interaction", "face_diffuser", "pt_dit", "dynast_face", "mmface")
 SIZED = ("EmptyLatentImage", "EmptySD3LatentImage", "ImageScale", "MDiT_DrawInteractions", "MDiT_PTDiTShift")
 LONG = 900  # steps
 

@@ -20,7 +20,7 @@ POOL = 2 ** 22
 
 
 def pooled(module: torch.nn.Module, prefix: str = "") -> dict[str, Tensor]:
-    """Weights of a module on the meta device, as views of one pool of random numbers: a file stores only the pool."""
+    """Weights of a module on the meta device, drawn from one pool of random numbers."""
     pool = 0.02 * torch.randn(POOL, generator=torch.Generator().manual_seed(0)).half()
     one, zero = torch.ones(()).half(), torch.zeros(()).half()
     weights = {}
@@ -28,9 +28,9 @@ def pooled(module: torch.nn.Module, prefix: str = "") -> dict[str, Tensor]:
         if name.startswith(prefix) and weight.ndim > 1:
             row = min(weight[0].numel(), (POOL - weight[0].numel()) // len(weight))
             strides = torch.empty(weight.shape, device="meta").stride()
-            weights[name[len(prefix):]] = pool.as_strided(weight.shape, (row, *strides[1:]))
+            weights[name[len(prefix):]] = pool.as_strided(weight.shape, (row, *strides[1:])).clone()
         elif name.startswith(prefix):
-            weights[name[len(prefix):]] = (one if name.endswith("weight") else zero).expand(weight.shape)
+            weights[name[len(prefix):]] = (one if name.endswith("weight") else zero).repeat(weight.shape)
     return weights
 
 

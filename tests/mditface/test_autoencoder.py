@@ -47,7 +47,7 @@ def test_a_pixel_is_decoded_from_its_surroundings_alone():
 
 def test_header_keeps_the_sizes():
     assert AutoencoderConfig.from_metadata(TINY.to_metadata()) == TINY
-    with pytest.raises(ValueError, match="no autoencoder"):
+    with pytest.raises(ValueError, match="no 'mdit.autoencoder'"):
         AutoencoderConfig.from_metadata({})
     with pytest.raises(ValueError, match="as many"):
         AutoencoderConfig(encoder=((8, 1),))

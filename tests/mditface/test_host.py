@@ -43,7 +43,7 @@ EDITS = {
     "wrong shape": (lambda weights: {**weights, "x_embed.bias": torch.ones(7)},
                     r"x_embed\.bias is \(7,\), must be \(32,\)"),
     "nan": (filled("x_embed.bias", float("nan")), r"NaN or infinite numbers in x_embed\.bias"),
-    "infinite": (filled("text_encoder.norm.weight", float("inf")), r"NaN or infinite.*text_encoder\.norm\.weight"),
+    "infinite": (filled("text_encoder.norm.weight", float("inf")), r"NaN or infinite.* in norm\.weight"),
     "half a text encoder": (without("text_encoder.norm.weight"), r"missing \[norm\.weight\]"),
 }
 

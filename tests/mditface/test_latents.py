@@ -94,8 +94,8 @@ def test_cells_divide_the_pixels_of_a_token(latent_format, patch, cells, side):
 
 
 @pytest.mark.parametrize("header, message", [
-    ({}, "describes no autoencoder"),
-    (CODER.to_metadata(), "describes no latents"),
+    ({}, "no 'mdit.autoencoder'"),
+    (CODER.to_metadata(), "no 'mdit.latent'"),
     (HEADER | {"mdit.latent": STATISTICS.to_metadata()["mdit.latent"].replace("[1.0, -2.0, ", "[")}, "one entry"),
 ])
 def test_a_header_without_its_parts_is_named(header, message):

@@ -155,7 +155,7 @@ def renamed_class(path):
     (edited(lambda w: w.update({"decode_head.classifier.bias": torch.zeros(5)})), ValueError, "classifier.bias"),
     (edited(lambda w: w.update(extra=torch.zeros(1))), ValueError, "example extra"),
     (edited(lambda w: w.pop("segformer.encoder.layer_norm.0.weight")), ValueError, "no face parser that this pack"),
-    (lambda path: path.with_name("config.json").write_text("<html>"), ValueError, "config.json' cannot be read"),
+    (lambda path: path.with_name("config.json").write_text("<html>"), ValueError, "config.json' is damaged"),
     (renamed_class, ValueError, "'moustache' is no class"),
     (lambda path: path.with_name("config.json").unlink(), FileNotFoundError, "config.json"),
 ])
@@ -174,7 +174,7 @@ def test_other_weights_under_bisenets_names_are_refused(tmp_path, change):
     tensors = weights.bisenet()
     change(tensors)
     torch.save(tensors, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match="do not fit their network"):
+    with pytest.raises(ValueError, match="does not fit its model"):
         host.load_patched_parser(tmp_path / "a.pth")
 
 

@@ -15,7 +15,7 @@ import comfy.samplers
 from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 from mditface.mdit.shared import windows
 from mditface.mdit.pt_dit import host, model
-from mditface.mdit.pt_dit.config import POSITIONS, PTDiTSettings, read_settings
+from mditface.mdit.pt_dit.config import POSITIONS, PTDiTSettings, PublishedFields, read_settings
 from mditface.mdit.pt_dit.schedule import compute_shift
 from mditface.mdit.pt_dit.vae import load_vae
 from mditface.mdit.shared.schedule import compute_flow_sigmas
@@ -68,10 +68,16 @@ def record(block) -> tuple[dict, list]:
         after(block, lambda x, out: {"output": out})]
 
 
+def to_settings(fields: dict) -> PTDiTSettings:
+    """The windows that a case's fields describe."""
+    names = ("compress_ratios", "proxy_compress_ratios")
+    return read_settings(PublishedFields(**{name: tuple(fields[name]) for name in names if name in fields}))
+
+
 @pytest.fixture(scope="module")
 def cases(folder):
     """Name, tensors and settings of each case."""
-    return [(file.stem, load_file(file), read_settings(read_metadata(file)))
+    return [(file.stem, load_file(file), to_settings(read_metadata(file)))
             for file in find_all(folder, "case_*.safetensors")]
 
 
@@ -155,7 +161,7 @@ def test_components(folder):
             found = model.build_position_table(grid, sizes["d"][0], part).view_as(expected)
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-6, msg=label(name))
         elif (kind, part) == ("pool", "input"):
-            settings = read_settings({"compress_ratios": sizes["win"], "proxy_compress_ratios": sizes["ratio"]})
+            settings = to_settings({"compress_ratios": sizes["win"], "proxy_compress_ratios": sizes["ratio"]})
             layout = windows.build_layout(grid, settings.window, settings.proxies, expected)
             found = layout.pool.average(expected.flatten(1, 3))
             torch.testing.assert_close(found, tensors[f"pool.proxies.{shape}"], rtol=0, atol=1e-6, msg=label(name))
@@ -194,7 +200,7 @@ def test_the_samplers_walk_the_reference_trajectory(folder, loaded):
     shift = compute_shift(walk["width_px"], walk["height_px"], walk.get("frames", 1))
     (shifted,) = ModelSamplingSD3().patch(loaded, shift)
     if "compress_ratios" in walk:
-        shifted = host.apply_settings(shifted, read_settings(walk))
+        shifted = host.apply_settings(shifted, to_settings(walk))
     schedules = [compute_flow_sigmas(shift, steps)]
     if 1000 % steps == 0:
         schedules.append(comfy.samplers.calculate_sigmas(shifted.get_model_object("model_sampling"), "simple", steps))

@@ -87,9 +87,9 @@ def test_a_json_of_something_else_is_not_read(tmp_path, file):
 @pytest.mark.parametrize("fields, message", [
     ({"num_heads": 5, "head_dim": 8}, "144 is not 5 heads of 8"),
     ({"num_heads": 2, "head_dim": 72, "sample_size": 128}, "sample_size 128"),
-    ({"num_heads": 2, "compress_ratios": [8, 8]}, r"compress_ratios .* no windows"),
+    ({"num_heads": 2, "compress_ratios": [8, 8]}, "compress_ratios has 2 entries, must have 3"),
     ({"num_heads": 2, "proxy_compress_ratios": [1, 0, 4]}, r"compress_ratios .* no windows"),
-    ({"num_heads": 2, "compress_ratios": 8}, r"compress_ratios .* no windows"),
+    ({"num_heads": 2, "compress_ratios": 8}, "compress_ratios is 8, must be"),
 ])
 def test_a_json_that_does_not_fit_is_refused(tmp_path, file, fields, message):
     path = tmp_path / "tiny.safetensors"
@@ -137,7 +137,7 @@ def test_a_file_that_runs_code_is_refused(tmp_path):
         def __reduce__(self):
             return exec, ("raise SystemExit",)
     torch.save({"model": Harmful()}, tmp_path / "harmful.pt")
-    with pytest.raises(ValueError, match="harmful.pt.*cannot be read"):
+    with pytest.raises(ValueError, match="harmful.pt.*holds more than weights"):
         host.load_pt_dit(str(tmp_path / "harmful.pt"))
 
 

@@ -4,7 +4,7 @@ import torch
 from safetensors.torch import save_file
 
 from mditface.mdit.shared.weight_files import (
-    check_finite, check_layout, read_shapes, read_state_dict, read_weights, strip_wrappers)
+    check_layout, check_finite, read_shapes, read_state_dict, read_weights, strip_wrappers)
 
 WEIGHTS = {"a.weight": torch.ones(2, 3), "a.bias": torch.ones(2)}
 
@@ -50,7 +50,7 @@ def test_names_that_would_fall_together_stay():
 
 
 @pytest.mark.parametrize("found, message", [([1, 2], "holds a list, not weights"),
-                                            ({"epoch": 3, "step": 4}, "holds no weights")])
+                                            ({"epoch": 3, "step": 4}, "holds no weights with names")])
 def test_files_without_weights_are_refused(tmp_path, found, message):
     with pytest.raises(ValueError, match=f"^name: '.*weights.pt' .*{message}: take the original file"):
         read_state_dict(save(tmp_path / "weights.pt", found), "name")

@@ -5,6 +5,8 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
+from ...shared.weight_files import MOST_BLOCKS
+
 METADATA_KEY = "mdit.adapter"
 KINDS = ("double", "single")  # of blocks, in the order of AdapterConfig.depth
 ZERO_POOLED = "zero_pooled"
@@ -31,7 +33,7 @@ class AdapterConfig:
     """
     family: str
     width: int
-    depth: tuple[int, int]
+    depth: tuple[int, int] | int
     rank: int
     alpha: float
     palette: tuple[tuple[int, int, int], ...] = ()
@@ -48,6 +50,8 @@ class AdapterConfig:
         depth = (self.depth, 0) if isinstance(self.depth, int) else tuple(self.depth)
         object.__setattr__(self, "depth", depth)
         object.__setattr__(self, "palette", tuple(tuple(color) for color in self.palette))
+        if sum(depth) > MOST_BLOCKS or not self.rank or not self.width:
+            raise ValueError(f"depth {depth}, rank {self.rank} and width {self.width} are those of no backbone")
         if self.mask_vec not in MASK_VECS:
             raise ValueError(f"mask_vec is '{self.mask_vec}', must be one of {', '.join(MASK_VECS)}")
         if self.window and (self.condition or self.text_reads_mask):

@@ -41,6 +41,9 @@ def apply_adapter(patcher, adapter: Adapter, weight: float = 1.0, condition: int
     if condition and adapter.config.window:
         raise ValueError(f"condition_size: this adapter reads the mask in windows (window {adapter.config.window}), "
                          "which need a mask of the image's size: set it to 0")
+    if condition and adapter.mixer.pictures > 1:
+        raise ValueError(f"condition_size: {adapter.mixer.title} needs one condition token for each token of the "
+                         "image: set it to 0")
     make_reader = JointReader if adapter.config.joint else AdapterReader
     reader = make_reader(adapter, weight, adapter.config.condition if condition is None else condition)
     if any(reader.key in keys for keys in patcher.wrappers.values()):

@@ -2,14 +2,14 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from functools import partial
 
 from torch import Tensor
 
 from ...shared.parts import load_parts
-from ...shared.weight_files import join_names, name_file, read_weights
+from ...shared.text_files import read_header
+from ...shared.weight_files import check_count, check_finite, join_names, name_file, read_weights
 from .condition_lora import KEY, read_condition_lora
 from .config import KINDS, METADATA_KEY, PROMPT_POOLED, AdapterConfig
 from .families import FAMILIES, Layer
@@ -30,13 +30,15 @@ def load_adapter(path: str) -> Adapter:
 
     Raises ValueError, naming the file and what is wrong, for anything else.
     """
-    return load_parts(path, read_adapter, build_adapter)[0]
+    with name_file(path, SOURCE):
+        return load_parts(path, read_adapter, build_adapter)[0]
 
 
 def load_condition_adapter(path: str, source: str) -> Adapter:
     """Loads a condition LoRA of the joint stream, which the node's input `source` names. Raises ValueError for others.
     """
-    return load_parts(path, partial(read_condition_adapter, source=source), build_adapter)[0]
+    with name_file(path, source):
+        return load_parts(path, partial(read_condition_adapter, source=source), build_adapter)[0]
 
 
 def read_condition_adapter(path: str, source: str) -> tuple[AdapterConfig, Terms]:
@@ -48,15 +50,15 @@ def read_adapter(path: str) -> tuple[AdapterConfig, Terms]:
     weights, metadata = read_weights(path, SOURCE)
     if any(KEY.fullmatch(key) for key in weights):
         return read_condition_lora(weights, path, SOURCE)
-    with name_file(path, SOURCE):
-        if METADATA_KEY in metadata or any(OWN_KEY.fullmatch(key) for key in weights):
-            config, terms = read_own(weights, metadata)
-        elif any(EASYCONTROL_KEY.fullmatch(key) for key in weights):
-            config, terms = read_easycontrol(weights)
-        else:
-            raise ValueError("the file is neither an MDiTFace adapter ('mdit.adapter' in its header) nor a condition "
-                             "adapter of EasyControl or OminiControl for FLUX; load an ordinary LoRA with 'Load LoRA'")
-        check_terms(config, terms)
+    if METADATA_KEY in metadata or any(OWN_KEY.fullmatch(key) for key in weights):
+        config, terms = read_own(weights, metadata)
+    elif any(EASYCONTROL_KEY.fullmatch(key) for key in weights):
+        config, terms = read_easycontrol(weights)
+    else:
+        raise ValueError("the file is neither an MDiTFace adapter ('mdit.adapter' in its header) nor a condition "
+                         "adapter of EasyControl or OminiControl for FLUX; load an ordinary LoRA with 'Load LoRA'")
+    check_terms(config, terms)
+    check_finite(weights, path, SOURCE)
     return config, terms
 
 
@@ -64,14 +66,13 @@ def build_adapter(content: tuple[AdapterConfig, Terms], disable_dynamic: bool = 
     return Adapter(*content, disable_dynamic)
 
 
-def read_header(metadata: dict[str, str]) -> AdapterConfig:
+def read_adapter_config(metadata: dict[str, str]) -> AdapterConfig:
     """Inverse of `AdapterConfig.to_metadata`."""
     try:
-        config = AdapterConfig(**json.loads(metadata[METADATA_KEY]))
+        config = read_header(AdapterConfig, metadata, METADATA_KEY)
         check_family(config)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the file's '{METADATA_KEY}' header is damaged ({error}): use the original file"
-                         ) from error
+    except ValueError as error:
+        raise ValueError(f"the file's '{METADATA_KEY}' header is damaged ({error}): use the original file") from error
     return config
 
 
@@ -88,7 +89,7 @@ def read_own(weights: dict, metadata: dict) -> tuple[AdapterConfig, Terms]:
     if METADATA_KEY not in metadata:
         raise ValueError(f"the file has the keys of an MDiTFace adapter but no '{METADATA_KEY}' in its header: it was "
                          "converted by a tool that drops the header; use the original file")
-    config = read_header(metadata)
+    config = read_adapter_config(metadata)
     family = FAMILIES[config.family]
     terms: Terms = {}
     for key, weight in weights.items():
@@ -116,6 +117,7 @@ def read_easycontrol(weights: dict) -> tuple[AdapterConfig, Terms]:
         terms.setdefault(f"{kind}.{block}.{layer}", {})[half] = weight
         index = KINDS.index(kind)
         depth[index] = max(depth[index], int(block) + 1)
+    check_count(sum(depth), weights, "blocks")
     if missing := sorted(list_easycontrol_layers(depth) - set(terms)):
         raise ValueError(f"the file lacks the layers {join_names(missing)}: it is truncated; download it again")
     first = next(iter(terms.values())).get("down")

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...dynast.face import build_face_label, require_face, split_parts
 from ...datasets import FaceDataset
 from ...datasets.augment import mirror_sample
-from ...datasets.decoding import read_text
+from ...shared.text_files import read_text
 from ...training.settings import Section, Fraction
 
 PEOPLE_FILE = "people.txt"

@@ -91,6 +91,15 @@ class Keypoints:
         return (json.loads(frames),)
 
 
+class Anything:
+    """Any value out of JSON, for an input of any type."""
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"value": ("STRING", {})}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("*",), "make", "probe"
+
+    def make(self, value):
+        return (json.loads(value),)
+
+
 class EmptyBatch:
     """An IMAGE and a LATENT of no pictures."""
     INPUT_TYPES = classmethod(lambda cls: {"required": {}})
@@ -177,5 +186,5 @@ def declare(described: dict) -> type:
 FOREIGN = json.loads((Path(__file__).parent / "foreign.json").read_text())
 NODE_CLASS_MAPPINGS = {name: declare(described) for name, described in FOREIGN.items()}
 NODE_CLASS_MAPPINGS |= {f"Probe_{node.__name__}": node
-                       for node in (SlowStatic, FailOnce, OtherModel, OtherVAE, RandomText, Keypoints, EmptyBatch,
-                                    Inspect, Interactions, SubjectParts, Conditioning)}
+                       for node in (SlowStatic, FailOnce, OtherModel, OtherVAE, RandomText, Keypoints, Anything,
+                                    EmptyBatch, Inspect, Interactions, SubjectParts, Conditioning)}

@@ -1,0 +1,50 @@
+"""The attack in a small size: nothing escapes, and what would escape is found."""
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from devtools.attack import trial
+from devtools.attack.trial import attempt
+
+SECONDS = 25
+
+
+def test_no_file_escapes():
+    from devtools.attack.files import READERS, attack_files
+    found = attack_files(SECONDS)
+    assert found["escapes"] == []
+    assert found["tried"].keys() == READERS.keys()
+
+
+def take_long():
+    while True:
+        time.process_time()
+
+
+def take_memory():
+    bytearray(700 * 2 ** 20)
+    raise ValueError("mutant: told, but too late")
+
+
+def take_all_memory():
+    try:
+        bytearray(2 ** 40)
+    except MemoryError as error:
+        raise ValueError("mutant: told as damage") from error
+
+
+def refuse():
+    raise ValueError("mutant: it is damaged")
+
+
+@pytest.mark.parametrize("call, wrong", [
+    (refuse, None), (lambda: None, None), (lambda: {}["a"], "raised KeyError"), (take_long, "processor time"),
+    (take_memory, "700 MB"), (take_all_memory, "ran out of memory"), (lambda: int("x"), "does not name the file"),
+    (lambda: os.system("true"), "touched os.system"), (lambda: Path("/tmp/proof").write_text(""), "touched open"),
+    (lambda: Path("/boot/x").read_bytes(), "touched open"), (lambda: os.kill(os.getpid(), 9), "raised crash")])
+def test_an_escape_is_found(tmp_path, monkeypatch, call, wrong):
+    monkeypatch.setattr(trial, "WALL_SECONDS", 120)
+    found = attempt(call, tmp_path).find_escape("mutant")
+    assert (found is None) if wrong is None else (wrong in found)
