@@ -31,12 +31,12 @@ SINKS = {  # nodes of the host that take a type
 ANY_SINK = "Preview as Text"
 TEST_FOLDERS = {  # of files of the folder nodes whose tests stand in a folder of another name
     "conditioning": "mditface", "loading": "mditface", "sampling": "mditface", "painter": "labelmap",
-    "preview": "labelmap",
+    "preview": "labelmap", "comparing": "labelmap",
 }
 SYSTEM_PAGES = {  # of files of the folder nodes whose page in docs/systems has another name
     "conditioning": "mditface", "loading": "mditface", "sampling": "mditface", "adapter": "adapters",
     "training": "adapters", "painter": "label-maps", "labelmap": "label-maps", "parsing": "label-maps",
-    "preview": "label-maps",
+    "preview": "label-maps", "comparing": "label-maps",
 }
 ADDED = "**Added**"  # heading of new nodes in a section of the changelog
 TODO = """Left to write:

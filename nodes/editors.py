@@ -11,6 +11,6 @@ def background_input(purpose: str) -> io.Input:
         tooltip=f"Image to show under the drawing. {purpose} An image from other nodes appears after the first run.")
 
 
-def show_background(background: Tensor | None) -> dict:
-    """The ui result of a run for the editor: the first background image (B, H, W, C), if one is connected."""
-    return {} if background is None else {"background": UI.PreviewImage(background[:1]).as_dict()["images"]}
+def show_images(**images: Tensor | None) -> dict:
+    """The ui result of a run for the editor: by input, the first of its images (B, H, W, C), if it is connected."""
+    return {name: UI.PreviewImage(image[:1]).as_dict()["images"] for name, image in images.items() if image is not None}

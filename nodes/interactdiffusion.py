@@ -20,7 +20,7 @@ from ..mdit.interactdiffusion.weights import load_interactdiffusion
 from ..mdit.shared.conds import check_conditioning
 from ..mdit.shared.fonts import find_missing
 from .checks import check_numbers
-from .editors import background_input, show_background
+from .editors import background_input, show_images
 from .files import add_folder, check_file, find_file, list_files
 from .types import BOXES, Interactions, InteractionWeights
 
@@ -224,7 +224,7 @@ class DrawInteractions(io.ComfyNode):
     @classmethod
     def execute(cls, width, height, text, background=None, previous=()) -> io.NodeOutput:
         return io.NodeOutput((*previous, *parse_interactions(text)),
-                             ui={"size": [width, height], **show_background(background)})
+                             ui={"size": [width, height], **show_images(background=background)})
 
 
 def schedule_options() -> list[io.DynamicCombo.Option]:

@@ -50,6 +50,16 @@ def read_and_tell(label_map: torch.Tensor, palette: str = DEFAULT_PALETTE, order
     return indices
 
 
+def read_named(image: torch.Tensor, name: str, palette: str = DEFAULT_PALETTE,
+               order: str = DEFAULT_ORDER) -> tuple[torch.Tensor, list[str]]:
+    """Class indices (B, H, W) and notes of the label maps at an input, which errors and notes name."""
+    try:
+        indices, notes = read_label_maps(image, palette, order)
+    except ValueError as error:
+        raise ValueError(str(error).replace("label_map:", f"{name}:", 1)) from error
+    return indices, [f"{name}: {note}" for note in notes]
+
+
 def label_map_output() -> io.Output:
     return io.Image.Output(
         "label_map", tooltip="Label map in CelebAMask-HQ colours, as an ordinary image.")

@@ -12,8 +12,8 @@ from PIL import Image
 from comfy_api.latest import io
 
 from ..mdit import labelmap
-from .editors import background_input, show_background
-from .labelmap import CATEGORY, label_map_output
+from .editors import background_input, show_images
+from .labelmap import CATEGORY, label_map_output, read_named
 
 TEMPLATES = Path(__file__).parents[1] / "web" / "painter" / "templates"
 FIRST_TEMPLATE = "long-hair.png"
@@ -43,6 +43,11 @@ class PaintLabelMap(io.ComfyNode):
                     "class_name", display_name="class", options=list(labelmap.CLASSES), default="hair",
                     tooltip="Class of the output mask; l_ and r_ are the person's own left and right."),
                 background_input("The label map does not contain the image."),
+                io.Image.Input(
+                    "start", optional=True,
+                    tooltip="Label map to start from, such as that of 'Parse Face', in any palette. It changes nothing "
+                            "by itself: a button of the painter takes it over as the drawing. A label map from other "
+                            "nodes is offered after the first run."),
             ],
             outputs=[
                 label_map_output(),
@@ -62,11 +67,15 @@ class PaintLabelMap(io.ComfyNode):
         return True
 
     @classmethod
-    def execute(cls, drawing: str, class_name: str, background: torch.Tensor | None = None) -> io.NodeOutput:
+    def execute(cls, drawing: str, class_name: str, background: torch.Tensor | None = None,
+                start: torch.Tensor | None = None) -> io.NodeOutput:
         indices = labelmap.decode_drawing(drawing)[None]  # (1, H, W)
         mask = labelmap.to_masks(indices, [labelmap.find_class(class_name)])[:, 0]  # (1, H, W)
         height, width = indices.shape[1:]
-        return io.NodeOutput(labelmap.to_image(indices), mask, width, height, ui=show_background(background))
+        if start is not None:
+            start = labelmap.to_image(read_named(start[:1], "start", labelmap.AUTO)[0])
+        shown = show_images(background=background, start=start)
+        return io.NodeOutput(labelmap.to_image(indices), mask, width, height, ui=shown)
 
 
 NODES = (PaintLabelMap,)

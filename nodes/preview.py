@@ -1,4 +1,4 @@
-"""Nodes that show label maps and the cache of a mask."""
+"""Nodes that show and describe label maps, and show the cache of a mask."""
 from __future__ import annotations
 
 import torch
@@ -10,30 +10,35 @@ from ..mdit.labelmap import (
     DEFAULT_ORDER, DEFAULT_PALETTE, DISPLAY_NAMES, draw_sheet, measure_classes, overlay, read_label_maps,
     resize_nearest)
 from ..mdit.mditface.inspection import list_entries
-from ..mdit.parsing import host, measure_agreement
+from ..mdit.parsing import LANGUAGES, describe_map, host, measure_agreement, write_sentence
 from .checks import check_numbers
 from .labelmap import CATEGORY, palette_inputs
 from .parsing import parser_input
 from .types import MDiTMask
 
 
-def match_batches(labels, images):
-    """Label maps (B, H, W) and images (B, h, w, 3) -> the same number of both, the label maps resized to the images."""
+def match_batches(labels, images, source="picture"):
+    """Label maps (B, H, W) and images (B, h, w, 3) -> the same number of both, the label maps resized to the images.
+
+    Raises ValueError, which names the input `source` of the images.
+    """
     batch = max(len(labels), len(images))
     if {len(labels), len(images)} - {1, batch} or 0 in images.shape:
-        raise ValueError(f"picture: {len(images)} images for {len(labels)} label maps: connect one image for all label "
-                         "maps, or one for each")
+        raise ValueError(f"{source}: {len(images)} images for {len(labels)} label maps: connect one image for all "
+                         "label maps, or one for each")
     height, width = images.shape[1:3]
     labels = resize_nearest(labels, height, width).expand(batch, -1, -1)
     return labels, images.expand(batch, -1, -1, -1)
 
 
-def describe_agreement(labels, images, parser) -> list[list[str]]:
-    """Two lines for each image: pixel accuracy and mean IoU of the parsed image with its label map."""
-    parsed, _ = parser.parse(images)
-    scores = [measure_agreement(found.cpu().numpy(), asked.cpu().numpy()) for found, asked in zip(parsed, labels)]
-    return [[f"label agreement {found['pixel_accuracy']:.3f}", f"mean IoU {found['mean_iou_present']:.3f}"]
-            for found in scores]
+def score_images(labels, images, parser) -> list[dict[str, float]]:
+    """The agreement (`measure_agreement`) of each image, as the parser sees it, with its label map."""
+    parsed, _ = (parser or host.load_patched_parser()).parse(images)
+    return [measure_agreement(found.cpu().numpy(), asked.cpu().numpy()) for found, asked in zip(parsed, labels)]
+
+
+def describe_agreement(scores: dict[str, float]) -> list[str]:
+    return [f"label agreement {scores['pixel_accuracy']:.3f}", f"mean IoU {scores['mean_iou_present']:.3f}"]
 
 
 class PreviewLabelMap(io.ComfyNode):
@@ -74,7 +79,7 @@ class PreviewLabelMap(io.ComfyNode):
         if picture is not None:
             labels, images = match_batches(labels, picture[..., :3])
             panels = zip(images, overlay(images, labels, opacity))
-            notes = describe_agreement(labels, images, parser or host.load_patched_parser())
+            notes = map(describe_agreement, score_images(labels, images, parser))
         sheets = []
         lines = []
         for asked, views, agreement in zip(labels, panels, notes):
@@ -85,6 +90,50 @@ class PreviewLabelMap(io.ComfyNode):
         preview = torch.stack(sheets)
         report = "\n".join([*lines, *read])
         return io.NodeOutput(preview, report, ui={**ui.PreviewImage(preview, cls=cls).as_dict(), "text": (report,)})
+
+
+class DescribeLabelMap(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MDiT_DescribeLabelMap",
+            display_name="Describe Label Map",
+            category=CATEGORY,
+            description="Describes a label map in words, for the prompt of models that read text only: hair, glasses, "
+                        "hat, earrings, necklace, mouth, and how the head is turned and tilted. The words follow from "
+                        "the classes and their geometry by fixed rules, without a model.",
+            search_aliases=["caption", "label map to text", "label map to prompt", "describe face"],
+            inputs=[
+                io.Image.Input("label_map", tooltip="Label map, or a batch of label maps."),
+                io.Combo.Input("language", options=list(LANGUAGES), default=LANGUAGES[0],
+                               tooltip="Language of the description."),
+                io.String.Input("prompt", default="", multiline=True,
+                                tooltip="Text that follows the description, such as a style."),
+                *palette_inputs(),
+            ],
+            outputs=[
+                io.String.Output(display_name="description", is_output_list=True,
+                                 tooltip="Description and prompt, one text for each label map. Left and right are "
+                                         "the picture's."),
+                io.String.Output(display_name="report", tooltip="Measures behind the words, for each person."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, label_map, language=LANGUAGES[0], prompt="", palette=DEFAULT_PALETTE,
+                order=DEFAULT_ORDER) -> io.NodeOutput:
+        indices, read = read_label_maps(label_map, palette, order)
+        texts = []
+        lines = []
+        for number, labels in enumerate(indices.cpu().numpy(), 1):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            if not labels.any():
+                raise ValueError(f"label_map: label map {number} is background alone, so there is nothing to describe. "
+                                 "Connect the label map of a face")
+            found = describe_map(labels)
+            texts.append(write_sentence(found.words, language, prompt))
+            lines += [f"label map {number}, person {person}: {note}" for person, note in enumerate(found.notes, 1)]
+        return io.NodeOutput(texts, "\n".join([*lines, *read]))
 
 
 class CacheInfo(io.ComfyNode):
@@ -127,4 +176,4 @@ class CacheInfo(io.ComfyNode):
                              ui=ui.PreviewText(str(found)))
 
 
-NODES = (PreviewLabelMap, CacheInfo)
+NODES = (PreviewLabelMap, DescribeLabelMap, CacheInfo)

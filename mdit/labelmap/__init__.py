@@ -1,5 +1,6 @@
 """Label maps of faces: class names, palettes, conversion between images, indices and masks, and edits."""
 
+from .changes import describe_changes, find_changed, find_uncovered, widen_and_soften
 from .classes import CLASSES, DISPLAY_NAMES, find_class, find_classes
 from .convert import SOFT, find_doubts, find_size, from_masks, is_soft, resize_nearest, to_image, to_masks
 from .drawing import decode_drawing, encode_drawing
@@ -18,5 +19,6 @@ __all__ = [
     "decode_drawing", "encode_drawing", "read_file",
     "from_landmarks", "read_landmarks",
     "grow", "move", "remove", "replace", "scale",
+    "describe_changes", "find_changed", "find_uncovered", "widen_and_soften",
     "draw_sheet", "measure_classes", "overlay",
 ]

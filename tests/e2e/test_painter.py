@@ -14,6 +14,15 @@ from mditface.tests.e2e.painter_page import (
 HAT, HAIR = map(find_class, ("hat", "hair"))
 
 
+def choose(page, loader: int, name: str) -> None:
+    """Choose a file in a Load Image node."""
+    page.evaluate("""([id, name]) => {
+        const [widget] = app.graph.getNodeById(id).widgets;
+        widget.value = name;
+        widget.callback?.(name);
+    }""", [loader, name])
+
+
 @pytest.fixture
 def page(shared_page):
     shared_page.our_errors.clear()
@@ -179,6 +188,55 @@ def test_the_picture_underneath_does_not_enter_the_drawing(renderer, page, paint
     assert painter.drawing().shape == (400, 300)
     page.evaluate("id => app.graph.getNodeById(id).disconnectInput(0)", painter.node_id)
     slider.wait_for(state="hidden")
+
+
+def test_a_connected_label_map_is_taken_over_by_the_button_alone(renderer, page, painter, server, tmp_path, artefacts):
+    maps = []
+    for k, name in ((HAT, "hat"), (HAIR, "hair")):
+        labels = np.zeros((96, 64), np.uint8)
+        labels[20:50, 10:40] = k
+        maps.append(labels)
+        Image.fromarray(np.array(PALETTE, np.uint8)[labels]).save(tmp_path / f"start with {name}.png")
+    first, second = (server.upload(tmp_path / f"start with {name}.png") for name in ("hat", "hair"))
+    loaded = place(page, "LoadImage", 900, 300)
+    button = painter.root.locator("button[data-command='start']")
+    before = painter.text()
+    assert not button.is_visible()
+    choose(page, loaded, first)
+    connect(page, loaded, 0, painter.node_id, "start")
+    button.wait_for()
+    picture(server, page, painter.node_id)
+    assert painter.text() == before
+    page.screenshot(path=artefacts / f"painter with a start, {renderer}.png")
+    button.click()
+    painter.await_drawing(lambda drawing: np.array_equal(drawing, maps[0]))
+    painter.stroke((5, 80), (60, 80))
+    own = painter.text()
+    choose(page, loaded, second)
+    page.wait_for_timeout(1000)
+    assert painter.text() == own and button.is_visible()
+    painter.press("Control+z", "Control+z")
+    assert painter.text() == before
+    button.click()
+    painter.await_drawing(lambda drawing: np.array_equal(drawing, maps[1]))
+    page.evaluate("id => { const node = app.graph.getNodeById(id);"
+                  " node.disconnectInput(node.inputs.findIndex(({ name }) => name === 'start')); }", painter.node_id)
+    button.wait_for(state="hidden")
+    assert np.array_equal(painter.drawing(), maps[1])
+
+
+def test_a_label_map_of_other_nodes_is_offered_after_a_run(renderer, page, painter, server):
+    example = place(page, "MDiT_ExampleLabelMap", 900, 300)
+    connect(page, example, 0, painter.node_id, "start")
+    button = painter.root.locator("button[data-command='start']")
+    page.wait_for_timeout(500)
+    assert not button.is_visible()
+    before = painter.drawing()
+    picture(server, page, painter.node_id)
+    button.wait_for()
+    assert torch.equal(painter.drawing(), before)
+    painter.press("l")
+    painter.await_drawing(lambda drawing: not torch.equal(drawing, before))
 
 
 def test_the_wheel_is_the_graphs_until_the_painter_has_the_focus(renderer, page, painter):

@@ -413,3 +413,28 @@ def test_two_fingers_paint_nothing(page, painter, tool):
     pointers.touch("End")
     assert torch.equal(painter.drawing(), before)
     assert page.evaluate("() => window.panel.editor.tools.polygon.points.length") == (tool == "polygon")
+
+
+def test_an_offered_label_map_waits_for_the_button(page, painter):
+    button = page.locator("button[data-command='start']")
+    before = painter.text()
+    assert not button.is_visible()
+    page.evaluate("() => window.panel.offer('/painter/templates/hat.png')")
+    button.wait_for()
+    assert painter.text() == before
+    painter.command("start")
+    painter.await_drawing(lambda drawing: (drawing == HAT).any())
+    page.evaluate("() => window.panel.offer('/painter/templates/bald.png')")
+    taken = painter.text()
+    painter.press("Control+z")
+    assert painter.text() == before
+    painter.press("Control+y", "l")
+    painter.await_drawing(lambda drawing: not (drawing == HAT).any())
+    painter.press("Control+z")
+    assert painter.text() == taken
+    page.evaluate("() => window.panel.offer('/painter/view.js')")
+    painter.command("start")
+    page.get_by_role("alert").get_by_text("The connected label map was not imported").wait_for()
+    assert painter.text() == taken
+    page.evaluate("() => window.panel.offer(null)")
+    button.wait_for(state="hidden")

@@ -1,9 +1,15 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import folder_paths
 from comfy_api.latest import _io
 from mditface.mdit.labelmap import CLASSES, PALETTES, PARSER_ORDER, from_masks, to_image, to_indices
 from mditface.nodes.labelmap import NODES, EditLabelMap, LabelMapFromMasks, LabelMapToMasks
+from mditface.nodes.painter import PaintLabelMap, first_drawing
 
 SKIN, HAIR = CLASSES.index("skin"), CLASSES.index("hair")
 
@@ -166,3 +172,21 @@ def test_remove_and_replace():
                     **{"operation.by": "hat"})
     assert torch.equal(to_indices(replaced) == CLASSES.index("hat"), to_indices(face()) == HAIR)
     assert (to_indices(replaced) != HAIR).all()
+
+
+# Paint
+
+def test_a_start_is_shown_in_the_packs_colours_and_changes_no_output():
+    plain = PaintLabelMap.execute(first_drawing(), "hair")
+    start = torch.tensor(PALETTES["index picture"].colors)[to_indices(face()).long()] / 255
+    given = PaintLabelMap.execute(first_drawing(), "hair", start=start)
+    assert all(map(torch.equal, plain.args[:2], given.args[:2])) and plain.ui == {}
+    (saved,) = given.ui["start"]
+    shown = Image.open(Path(folder_paths.get_temp_directory(), saved["subfolder"], saved["filename"]))
+    assert torch.equal(torch.from_numpy(np.array(shown.convert("RGB"))) / 255, face()[0])
+
+
+def test_a_photograph_as_a_start_is_refused():
+    photo = torch.rand(1, 64, 64, 3, generator=torch.manual_seed(0))
+    with pytest.raises(ValueError, match="^start: .*'Parse Face'"):
+        PaintLabelMap.execute(first_drawing(), "hair", start=photo)

@@ -20,6 +20,7 @@ export const COMMANDS = [
     ...ZOOM,
     { id: "fainter", keys: ["O"], run: ({ editor }) => editor.setOpacity(editor.opacity - 0.1) },
     { id: "stronger", keys: ["Shift+O"], run: ({ editor }) => editor.setOpacity(editor.opacity + 0.1) },
+    { id: "start", keys: ["L"], run: (panel) => panel.takeStart() },
     { id: "faces", keys: ["T"], run: (panel) => panel.toggle("faces") },
     SIZE,
     { id: "import", keys: ["I"], run: (panel) => panel.chooseFiles() },

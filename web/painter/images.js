@@ -48,6 +48,14 @@ export async function readFiles(files, value, fetchApi) {
     return images.length === 1 ? wholeMap(images[0], value) : layParts(images);
 }
 
+/** The label map of the image at an address, as `readFiles` reads a file of this name. */
+export async function readAddress(address, name, value, fetchApi) {
+    const answer = await fetch(address).catch(() => {
+        throw new ImageError("noAnswer", { name });
+    });
+    return readFiles([new File([await answer.blob()], name)], value, fetchApi);
+}
+
 function wholeMap({ name, part, width, height, labels, notes, isStencil }, value) {
     const told = notes.map((text) => ({ word: "noted", values: { name, text } }));
     if (!isStencil) {

@@ -6,7 +6,7 @@ import { readStyle } from "../shared/style.js";
 import { CLASSES, PALETTE } from "./classes.js";
 import { COMMANDS, classKey, handleKey } from "./commands.js";
 import { LabelEditor, RADIUS } from "./editor.js";
-import { ImageError, readFiles, toPng } from "./images.js";
+import { ImageError, readAddress, readFiles, toPng } from "./images.js";
 import { painterPopups } from "./popups.js";
 import { LabelView } from "./view.js";
 
@@ -14,6 +14,7 @@ const STYLE = await readStyle("painter.css", import.meta.url);
 
 export class PainterPanel extends Panel {
     #taken = 0; // imports so far: only the latest counts
+    #start = null; // address of the label map that is offered as the drawing
 
     constructor(host, words, services) {
         super(host, words, services, new LabelEditor(), COMMANDS);
@@ -44,6 +45,20 @@ export class PainterPanel extends Panel {
         const { editor, fetchApi } = this, found = await files;
         if (found.length) {
             await this.take(readFiles(found, editor.value, fetchApi));
+        }
+    }
+
+    /** Offers the label map at an address as the drawing, or with null none. The drawing stays until `takeStart`. */
+    offer(address) {
+        this.#start = address;
+        this.editor.changed("state");
+    }
+
+    /** Replaces the drawing by the offered label map. */
+    async takeStart() {
+        const { editor, fetchApi } = this;
+        if (this.#start) {
+            await this.take(readAddress(this.#start, this.words("startName"), editor.value, fetchApi));
         }
     }
 
@@ -82,13 +97,15 @@ export class PainterPanel extends Panel {
             (share) => editor.setRadius(RADIUS.min * (RADIUS.max / RADIUS.min) ** share));
         const number = element("output", { className: "number" });
         this.onState(() => { number.textContent = `${2 * editor.radius} px`; });
+        const [start] = this.buttons("start");
+        this.onState(() => { start.hidden = !this.#start; });
         return element("div", { className: "bar", role: "toolbar", "aria-label": words("tools") },
             element("div", { className: "group", role: "radiogroup", "aria-label": words("tools") }, ...tools),
             element("div", { className: "group size" }, radius, number),
             element("div", { className: "group" },
                 commandToggle(this, this.command("mirror"), () => editor.mirror)),
             element("div", { className: "group" }, ...this.historyButtons()),
-            element("div", { className: "group" }, ...this.buttons("faces", "import", "export", "clear")),
+            element("div", { className: "group" }, start, ...this.buttons("faces", "import", "export", "clear")),
             element("div", { className: "group end" }, ...this.buttons("help", "fullscreen")));
     }
 

@@ -24,6 +24,8 @@ const en = {
     fainter: "Lower opacity of the drawing over the image",
     stronger: "Higher opacity of the drawing over the image",
     opacity: "Opacity of the drawing over the image",
+    start: "Take over the connected label map as the drawing",
+    startName: "The connected label map",
     faces: "Start from a face",
     size: "Size of the drawing",
     import: "Import a label map or class files (or drop or paste them)",

@@ -20,6 +20,8 @@ export const zh = {
     fainter: "降低绘制内容在底图上的不透明度",
     stronger: "提高绘制内容在底图上的不透明度",
     opacity: "绘制内容在底图上的不透明度",
+    start: "用连接的标签图替换绘制内容",
+    startName: "连接的标签图",
     faces: "从模板脸开始",
     size: "画布尺寸",
     import: "导入标签图或单类别文件（也可拖放或粘贴）",

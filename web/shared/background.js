@@ -1,38 +1,47 @@
-/** The image under an editor's content: that of the last run, until the connected node shows another one. */
+/** The image at an input of a node with an editor: that of the last run, until the connected node shows another one. */
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { chain } from "./chain.js";
 
-const BACKGROUND = "background";
 const INTERVAL = 200; // milliseconds; the host tells nobody that a node shows another image
 const MOST_STEPS = 100; // on the way to the node that shows an image
 const SUBGRAPH_INPUT = -10; // the host's id for the inputs of a subgraph, as the origin of a link
 const BYPASSED = 4; // mode of a node that hands on its input
 
-/** Keeps the image of a node's editor up to date. */
-export function followBackground(node, { editor, host, signal }) {
-    let followed = null; // what was connected at the last look
+/** Keeps the image under the content of a node's editor up to date. */
+export function followBackground(node, panel) {
+    const { editor, signal } = panel;
     let latest = 0;
-    const show = (src) => {
+    followInput(node, "background", panel, (address) => {
         const number = ++latest;
+        if (!address) {
+            editor.setImage(null);
+            return;
+        }
         const image = new Image();
         image.addEventListener("load", () => number === latest && editor.setImage(image), { signal });
-        image.src = src;
-    };
-    const clear = () => {
-        latest++;
-        editor.setImage(null);
+        image.src = address;
+    });
+}
+
+/** Calls show(address) when an input of a node gets another image, and show(null) when it loses its image. */
+export function followInput(node, name, { host, signal }, show) {
+    let followed = null; // what was connected at the last look
+    let shown = null;
+    const tell = (address) => {
+        shown = address;
+        show(address);
     };
     const refresh = () => {
-        const source = sourceOf(node), addresses = addressesOf(source);
+        const source = sourceOf(node, name), addresses = addressesOf(source);
         const isOther = source !== followed?.source;
         const before = isOther ? [] : followed.addresses;
         const fresh = addresses.find((address, k) => address && address !== before[k]);
         if (fresh) {
-            show(fresh);
-        } else if (isOther && editor.image && (followed || !isConnected(node))) {
-            clear();
+            tell(fresh);
+        } else if (isOther && shown && (followed || !linkInto(node, slotOf(node, name)))) {
+            tell(null);
         }
         followed = { source, addresses: addresses.map((address, k) => address ?? before[k]) };
     };
@@ -40,17 +49,16 @@ export function followBackground(node, { editor, host, signal }) {
     signal.addEventListener("abort", () => clearInterval(timer));
     chain(node, "onConnectionsChange", refresh);
     chain(node, "onExecuted", (output) => {
-        const [file] = output?.[BACKGROUND] ?? [];
+        const [file] = output?.[name] ?? [];
         if (file) {
-            show(urlOf(file));
+            tell(urlOf(file));
         }
     });
     host.addEventListener("pointerenter", refresh, { signal });
 }
 
 const urlOf = (file) => api.apiURL(`/view?${new URLSearchParams(file)}`);
-const slotOf = (node) => node.inputs.findIndex(({ name }) => name === BACKGROUND);
-const isConnected = (node) => node.isInputConnected(slotOf(node));
+const slotOf = (node, input) => node.inputs.findIndex(({ name }) => name === input);
 
 /** Addresses of a node's image: of its output, and of what it shows, which lags while its graph is not on the screen. */
 function addressesOf(node) {
@@ -60,10 +68,10 @@ function addressesOf(node) {
     return [file && urlOf(file), imgs?.[0]?.src];
 }
 
-/** The node whose image reaches the background: past reroutes, bypassed nodes and the borders of subgraphs. */
-function sourceOf(node) {
+/** The node whose image reaches an input: past reroutes, bypassed nodes and the borders of subgraphs. */
+function sourceOf(node, input) {
     const entered = []; // the nodes of the subgraphs that the way leads into
-    let { graph } = node, link = linkInto(node, slotOf(node));
+    let { graph } = node, link = linkInto(node, slotOf(node, input));
     for (let step = 0; link && step < MOST_STEPS; step++) {
         const { origin_id, origin_slot } = link, origin = graph.getNodeById(origin_id);
         if (Number(origin_id) === SUBGRAPH_INPUT) {

@@ -19,6 +19,7 @@ const PATHS = {
     undo: "M8 5L4 9l4 4M4 9h9a6 6 0 010 12h-3",
     redo: "M16 5l4 4-4 4M20 9h-9a6 6 0 000 12h3",
     faces: "M12 3c5 0 7 3.5 7 8s-2.5 10-7 10-7-5.5-7-10 2-8 7-8zM9 10v.5M15 10v.5M9.5 16c1.5 1 3.5 1 5 0",
+    start: "M3 12h10M9 8l4 4-4 4M10 4h10v16H10",
     import: "M12 3v11M8 10l4 4 4-4M4 16v4h16v-4",
     export: "M12 14V3M8 7l4-4 4 4M4 16v4h16v-4",
     clear: "M5 7h14M9 7V4h6v3M7 7l1 13h8l1-13M10.5 11v5M13.5 11v5",
