@@ -215,3 +215,36 @@ def test_the_cache_is_shown_after_each_run(server, model_file, label_map_file):
     assert "cpu" in text_of(first, "info") or "cuda" in text_of(first, "info")
     hits = int(text_of(first, "hits"))
     assert int(text_of(server.run(graph(2)), "hits")) == hits + 3
+
+
+# Describe, compare, pick
+
+def describe(label_map, **inputs):
+    return node("MDiT_DescribeLabelMap", label_map=label_map, palette="colours", order="CelebAMask-HQ", **inputs)
+
+
+def test_words_run_once_for_each_map_and_edits_are_found(server):
+    plain = dict(palette="colours", order="CelebAMask-HQ")
+    entry = server.run({
+        "woman": node("MDiT_ExampleLabelMap", face="woman"), "man": node("MDiT_ExampleLabelMap", face="man"),
+        "both": node("ImageBatch", image1=["woman", 0], image2=["man", 0]),
+        "words": describe(["both", 0], language="English", prompt="photo"),
+        "said": node("PreviewAny", source=["words", 0]),
+        "edit": node("MDiT_EditLabelMap", label_map=["woman", 0], class_name="hair", operation="grow",
+                     **{"operation.pixels": 20}),
+        "changed": node("MDiT_ChangedRegion", before=["woman", 0], after=["edit", 0], grow=0, feather=0, **plain),
+        "told": node("PreviewAny", source=["changed", 2]),
+        "best": node("MDiT_PickByAgreement", images=["both", 0], label_map=["man", 0], count=1,
+                     measure="label agreement", **plain),
+        "report": node("PreviewAny", source=["best", 2]), "shown": shown("best")})
+    assert entry["outputs"]["said"]["text"] == ["a person with long hair, mouth open, photo",
+                                                "a person with no hair, glasses, photo"]
+    assert "hair grew by" in text_of(entry, "told")
+    assert text_of(entry, "report").count("label agreement") == 2 and len(server.images(entry)) == 1
+
+
+def test_a_map_of_background_alone_has_no_words(refused):
+    graph = {"empty": node("EmptyImage", width=64, height=64, batch_size=1, color=0),
+             "words": describe(["empty", 0], language="English", prompt=""),
+             "said": node("PreviewAny", source=["words", 0])}
+    refused(graph, "words", "label_map: label map 1 is background alone")
