@@ -51,6 +51,6 @@ def test_a_name_of_windows_finds_its_file(tmp_path, monkeypatch):
     (tmp_path / "SDM" / "a.bin").touch()
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "face_diffuser", ([str(tmp_path)], {".bin"}))
     for name in ("SDM/a.bin", "SDM\\a.bin"):
-        assert find_file(name, "weights_name", "face_diffuser") == str(tmp_path / "SDM" / "a.bin")
+        assert find_file(name, "weights_name", "face_diffuser", endings=(".bin",)) == str(tmp_path / "SDM" / "a.bin")
     with pytest.raises(FileNotFoundError, match="weights_name: there is no file '...secret'"):
         find_file("..\\secret", "weights_name", "face_diffuser")
