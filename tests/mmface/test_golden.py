@@ -281,7 +281,7 @@ def walk(patcher, tensors, sampler, sigmas):
     noise, condition = tensors["noise"], tensors["condition"]
     height, width = (8 * side for side in noise.shape[-2:])
     encoded = {("mmface", height, width): patcher.model.process_latent_out(condition)}
-    picture = ConditionPicture(torch.zeros(1, height, width, 3), tensors["modality"].item(), None, "test", encoded)
+    picture = ConditionPicture(torch.zeros(1, height, width, 3), int(tensors["modality"]), None, "test", encoded)
     positive = conditioning(tensors, "", ConditionReference(picture))
     has_negative = "negative_context" in tensors
     negative = conditioning(tensors, "negative_", ConditionReference(picture)) if has_negative else positive
