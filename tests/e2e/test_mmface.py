@@ -12,7 +12,6 @@ NAME = f"{FOLDER}/dit_model_weights_ema"
 @pytest.fixture(scope="module")
 def files(server, weights_file, tiny_models):
     """Names of the model in its published folder, of its text encoder, and of a LoRA."""
-    (server.base / "models" / "diffusion_models" / FOLDER).mkdir(parents=True, exist_ok=True)
     model = weights_file("diffusion_models", NAME, tiny.random_weights(tiny.network()))
     text = weights_file("text_encoders", "tiny-mmface-text", tiny.text_weights())
     key, width = "diffusion_model.blocks.1.attn.to_v_t.lora_{}.weight", tiny.CONFIG.width
@@ -26,12 +25,12 @@ def graph(files, label_map_file):
     """A face from a label map and a prompt by the stock sampler; `nodes` are added or replace those of the graph."""
     name = label_map_file("mmface-map", 96, 96)
 
-    def make(text="a young woman, smiling", model="model", size=64, batch=1, **nodes) -> dict:
+    def make(prompt="a young woman, smiling", model="model", size=64, batch=1, **nodes) -> dict:
         return {
             "model": load(files[0]), "clip": node("MDiT_LoadMMFaceCLIP", clip_name=files[1]),
             "vae": node("VAELoader", vae_name="taef1"), "map": node("LoadImage", image=name),
             "mask": tokenizer(["map", 0]),
-            "text": node("CLIPTextEncode", clip=["clip", 0], text=text),
+            "text": node("CLIPTextEncode", clip=["clip", 0], text=prompt),
             "empty": node("CLIPTextEncode", clip=["clip", 0], text=""),
             "both": condition(mask=["mask", 0]),
             "latent": node("EmptySD3LatentImage", width=size, height=size, batch_size=batch),
@@ -67,7 +66,7 @@ def test_mask_sketch_and_text_change_the_image(server, graph):
     assert len(previews) >= 1 and first.std() > 1
     changes = {
         "no condition": graph(both=condition()), "sketch": graph(both=condition(sketch=["map", 0])),
-        "prompt": graph(text="an old man"), "range": graph(both=condition(mask=["mask", 0], end=0.5)),
+        "prompt": graph(prompt="an old man"), "range": graph(both=condition(mask=["mask", 0], end=0.5)),
     }
     for name, changed in changes.items():
         assert abs(pixels(server, changed) - first).max() > 1, name
