@@ -13,7 +13,8 @@ from mditface.nodes.files import find_file
 LOADERS = (  # node, input, folder
     (adapter.LoadAdapter, "adapter_name", "mdit_adapters"), (dynast.LoadDynaST, "weights_name", "dynast"),
     (face_diffuser.LoadFaceDiffuser, "weights_name", "face_diffuser"),
-    (face_mogle.LoadFaceMoGLE, "lora_name", "loras"), (face_mogle.LoadFaceMoGLE, "gate_name", "mdit_adapters"),
+    (face_mogle.LoadFaceMoGLE, "lora_name", "mdit_adapters"), (face_mogle.LoadFaceMoGLE, "lora_name", "loras"),
+    (face_mogle.LoadFaceMoGLE, "gate_name", "mdit_adapters"),
     (interactdiffusion.LoadInteractDiffusion, "weights_name", "interactdiffusion"),
     (interactdiffusion.LoadInteractDiffusion, "weights_name", "gligen"),
     (loading.LoadModel, "model_name", "diffusion_models"), (mmface.LoadMMFace, "model_name", "diffusion_models"),
