@@ -35,11 +35,8 @@ def folder(golden):
 
 def read(folder, name) -> dict[str, dict[str, torch.Tensor]]:
     """The tensors of a file by case."""
-    cases = {}
-    for key, tensor in golden_set.read(folder, f"{name}.safetensors").items():
-        case, _, leaf = key.partition(".")
-        cases.setdefault(case, {})[leaf] = tensor
-    return cases
+    tensors = golden_set.read(folder, f"{name}.safetensors")
+    return {case: tensors.under(f"{case}.") for case in dict.fromkeys(key.partition(".")[0] for key in tensors)}
 
 
 def said(*what):
