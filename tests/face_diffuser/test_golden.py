@@ -55,9 +55,10 @@ def snf(folder):
     for name, case in cases.items():
         if name not in whole:
             whole[name] = case | find_inputs(case, list(whole.values()))
+    whole = {name: case for name, case in whole.items() if case.keys() >= {*INPUTS, "mask", "guidance"}}
     for case in whole.values():
         case.setdefault("fused", fuse(case, case["mask"].bool()))
-    return {name: case for name, case in whole.items() if INPUTS[0] in case} or lack(folder, "fused step")
+    return whole or lack(folder, "fused step")
 
 
 def fuse(case, mask):
