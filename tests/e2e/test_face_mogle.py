@@ -32,7 +32,7 @@ def test_the_mask_changes_the_picture_and_none_leaves_the_base(server, graph):
     picture, entry = pixels(server, graph())
     report = text_of(entry, "report")
     assert report.startswith("static passes 1, cache hits 2,")
-    assert "Face-MoGLE: computed in every step" in report and "only these are encoded" in report
+    assert "Face-MoGLE: label map read and computed in every step" in report and "only these are encoded" in report
     bare, _ = pixels(server, without_mask(graph()))
     assert differ(picture, bare)
     unpatched = graph(sampler=host_sampler("base"))
@@ -61,6 +61,8 @@ def healthy(graph):
 
 def test_files_that_do_not_belong_together(weights_file, graph, refused):
     refused(graph(adapter=load(gate=tiny.LORA)), "adapter", "gate_name: ", "is a LoRA, not a gate")
+    alone = node("MDiT_LoadAdapter", adapter_name=tiny.LORA)
+    refused(graph(adapter=alone), "sampler", "mask: ", "needs its gate", "'Load Face-MoGLE'")
     plain = weights_file("loras", "plain-mogle", {key: weight for key, weight in tiny.lora().items() if "to_q" in key})
     refused(graph(adapter=load(lora=plain)), "adapter", "lora_name: ", "lacks terms for", "'Load LoRA'")
     wide = weights_file("mdit_adapters", "wide-mogle", tiny.lora(width=128))
