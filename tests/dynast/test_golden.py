@@ -7,7 +7,6 @@ from collections import defaultdict
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from mditface.mdit.shared import keypoints, sparse_attention
 from mditface.mdit.shared.candidates import expand_to_children, join_2x2, propagate_candidates, split_2x2
@@ -15,7 +14,7 @@ from mditface.mdit.dynast import block, canny, face, pose, weights
 from mditface.mdit.dynast.config import LEVELS, read_config
 from mditface.mdit.dynast.model import DynaST
 from mditface.mdit.dynast.label import prepare_exemplar
-from mditface.tests.golden_set import find_all, lack, read, read_metadata
+from mditface.tests.golden_set import find_all, lack, load, read, read_metadata
 
 UNIT = dict(rtol=1e-4, atol=1e-5)
 FEATURES = dict(rtol=1e-3, atol=1e-4)
@@ -34,10 +33,6 @@ def folder(golden):
 def label(*compared):
     """A message that starts with the names of what is compared."""
     return lambda message: f"{' '.join(map(str, compared))}: {message}"
-
-
-def under(tensors, prefix):
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def compare(found, expected, name, tolerance):
@@ -114,7 +109,7 @@ def unit(kind, tensors, grids):
 @pytest.mark.parametrize("kind", ["dense", "inter", "inner"])
 def test_attention_and_its_gradients(folder, seen, monkeypatch, kind, chunk):
     monkeypatch.setattr(sparse_attention, "CHUNK", chunk)
-    tensors = under(read(folder, "attention_unit.safetensors"), f"{kind}.")
+    tensors = read(folder, "attention_unit.safetensors").under(f"{kind}.")
     if not tensors:
         lack(folder, f"{kind} attention")
     grids = tensors["in.q"].shape[-2:], tensors["in.k"].shape[-2:]
@@ -128,7 +123,7 @@ def test_attention_and_its_gradients(folder, seen, monkeypatch, kind, chunk):
         return
     for name, value in values.items():
         compare(value, tensors.get(f"out.{name}"), name, UNIT)
-    gradients = under(tensors, "grad.")
+    gradients = tensors.under("grad.")
     if gradients:
         sum((value * tensors[f"w.{name}"]).sum() for name, value in values.items()).backward()
     for name, expected in gradients.items():
@@ -185,7 +180,7 @@ def check_features(level, name, tensors, outputs):
 def test_generator(folder, seen):
     for name in applications(folder):
         seen.clear()
-        network, tensors = generator(folder, name), load_file(folder / f"forward_{name}.safetensors")
+        network, tensors = generator(folder, name), load(folder / f"forward_{name}.safetensors")
         modules = outputs_of(network)
         with torch.inference_mode():
             found = network(*inputs(tensors), warp_all=True)
@@ -232,8 +227,8 @@ def count_flipped_of_blocks(name, tensors, modules, masks) -> int:
 def test_gradients(folder):
     compared = 0
     for name in applications(folder):
-        network, tensors = generator(folder, name), load_file(folder / f"forward_{name}.safetensors")
-        parameters, expected = dict(network.named_parameters()), under(tensors, "grad.")
+        network, tensors = generator(folder, name), load(folder / f"forward_{name}.safetensors")
+        parameters, expected = dict(network.named_parameters()), tensors.under("grad.")
         if expected:
             (network(*inputs(tensors)).image * tensors["grad_weight"]).sum().backward()
         for parameter, gradient in expected.items():
@@ -257,7 +252,7 @@ def test_published_names_and_shapes(folder):
 def numbered(folder, kind):
     tensors = read(folder, "preprocess.safetensors")
     numbers = sorted({name.split(".")[1] for name in tensors if name.startswith(f"{kind}.")})
-    return [under(tensors, f"{kind}.{number}.") for number in numbers] or lack(folder, f"label of a {kind}")
+    return [tensors.under(f"{kind}.{number}.") for number in numbers] or lack(folder, f"label of a {kind}")
 
 
 def test_face_labels(folder):

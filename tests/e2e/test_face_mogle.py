@@ -32,7 +32,7 @@ def test_the_mask_changes_the_picture_and_none_leaves_the_base(server, graph):
     picture, entry = pixels(server, graph())
     report = text_of(entry, "report")
     assert report.startswith("static passes 1, cache hits 2,")
-    assert "Face-MoGLE: computed in every step" in report and "only these are encoded" in report
+    assert "Face-MoGLE: label map read and computed in every step" in report and "only these are encoded" in report
     bare, _ = pixels(server, without_mask(graph()))
     assert differ(picture, bare)
     unpatched = graph(sampler=host_sampler("base"))
@@ -50,8 +50,7 @@ def test_a_batch_of_two_maps_and_two_conditionings(server, graph, label_map_file
     shown = entry["outputs"]["picture"]["images"]
     assert differ(*(np.asarray(server.picture(picture)).astype(float) for picture in shown))
     combined = graph(more=node("ConditioningCombine", conditioning_1=["positive", 0], conditioning_2=["text", 0]),
-                     sampler={**(made := sampler(cfg=1.0, mask_cfg=1.0)),
-                              "inputs": {**made["inputs"], "positive": ["more", 0]}})
+                     sampler=sampler(positive=["more", 0], cfg=1.0, mask_cfg=1.0))
     assert np.ptp(pixels(server, combined)[0]) > 0
 
 
@@ -62,6 +61,8 @@ def healthy(graph):
 
 def test_files_that_do_not_belong_together(weights_file, graph, refused):
     refused(graph(adapter=load(gate=tiny.LORA)), "adapter", "gate_name: ", "is a LoRA, not a gate")
+    alone = node("MDiT_LoadAdapter", adapter_name=tiny.LORA)
+    refused(graph(adapter=alone), "sampler", "mask: ", "needs its gate", "'Load Face-MoGLE'")
     plain = weights_file("loras", "plain-mogle", {key: weight for key, weight in tiny.lora().items() if "to_q" in key})
     refused(graph(adapter=load(lora=plain)), "adapter", "lora_name: ", "lacks terms for", "'Load LoRA'")
     wide = weights_file("mdit_adapters", "wide-mogle", tiny.lora(width=128))
