@@ -6,6 +6,7 @@ from mditface.tests.adapter import bases
 from mditface.tests.e2e.graphs import adapted, node, sampler, text_of, tokenizer
 from mditface.tests.e2e.test_adapter import differ, host_sampler, pixels, vae, without_mask
 from mditface.tests.face_mogle import tiny
+from mditface.tests.mditface import runs
 
 __all__ = ["vae"]  # a fixture
 
@@ -52,6 +53,19 @@ def test_a_batch_of_two_maps_and_two_conditionings(server, graph, label_map_file
     combined = graph(more=node("ConditioningCombine", conditioning_1=["positive", 0], conditioning_2=["text", 0]),
                      sampler=sampler(positive=["more", 0], cfg=1.0, mask_cfg=1.0))
     assert np.ptp(pixels(server, combined)[0]) > 0
+
+
+def test_a_lora_before_and_after_and_unloading_in_between(server, weights_file, graph):
+    lora = weights_file("loras", "tiny-flux-mogle", runs.lora("double_blocks.0.img_attn.qkv", width=tiny.WIDTH))
+    plain, _ = pixels(server, graph())
+    drawn = []
+    for source, target in (("base", "model"), ("model", "sampler")):
+        patched = graph(lora=node("LoraLoaderModelOnly", model=[source, 0], lora_name=lora, strength_model=0.5))
+        patched[target]["inputs"]["model"] = ["lora", 0]
+        drawn.append(pixels(server, patched)[0])
+        server.free()
+        assert (pixels(server, graph())[0] == plain).all()
+    assert abs(drawn[0] - drawn[1]).max() <= 1 and differ(drawn[0], plain)
 
 
 @pytest.fixture
