@@ -2,15 +2,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..shared.digests import recall_file_digest
+from ..shared.text_files import read_text, shorten
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(gt=0)]
+CONTENT = "content of "  # before the name of a file's key, in what a run depends on
 MESSAGES = {"extra_forbidden": "unknown key", "missing": "missing key"}
 
 
@@ -71,9 +75,11 @@ class Settings(Section):
     every: Every = Every()
 
     def describe_recipe(self) -> dict:
-        """What the weights depend on: all but lengths, paths and intervals."""
-        return self.model_dump(mode="json", exclude={"data", "heldout", "output", "weights", "steps", "workers",
-                                                     "every"})
+        """What the weights depend on: all but lengths, paths and intervals, and the contents of the files it names."""
+        recipe = self.model_dump(mode="json", exclude={"data", "heldout", "output", "weights", "steps", "workers",
+                                                       "every"})
+        files = {name: getattr(self, name) for name in recipe if isinstance(getattr(self, name), Path)}
+        return recipe | {CONTENT + name: recall_file_digest(file) for name, file in files.items() if file.is_file()}
 
 
 class EncodedSettings(Settings):
@@ -98,7 +104,7 @@ def read_settings(path: Path, changes: list[str], kinds: dict[str, type[Settings
     """
     if not path.is_file():
         raise FileNotFoundError(f"no configuration at {path}: copy one of mdit/recipes/configs")
-    values = yaml.safe_load(path.read_text())
+    values = parse_yaml(read_text(path), str(path))
     if not isinstance(values, dict):
         raise ValueError(f"{path}: the file must contain keys and values, as in mdit/recipes/configs")
     for change in changes:
@@ -122,7 +128,15 @@ def apply_change(values: dict, change: str) -> None:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise ValueError(f"'{change}': {section} is not a section of the configuration")
-    values[key] = yaml.safe_load(text)
+    values[key] = parse_yaml(text, f"'{change}'")
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """The value of a YAML text. Raises ValueError, with the name of the text, for anything else."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{name}: it is no YAML ({shorten(error)}): compare it with mdit/recipes/configs") from error
 
 
 def describe(error: dict) -> str:
