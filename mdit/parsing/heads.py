@@ -6,6 +6,7 @@ picture to 1 at its right edge, y from 0 at its top to 1 at the chin.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +15,11 @@ from scipy import ndimage
 from ..labelmap import CLASSES, find_class
 from .tilt import MOUTH, find_labelled_eyes
 
-EYES = ("l_eye", "r_eye", "l_brow", "r_brow", "eye_g")
-FACE = ("skin", "nose", *EYES, *MOUTH)
+HAIR = ("hair",)
+NOSE = ("nose",)
+BROWS = ("l_brow", "r_brow")
+EYES = ("l_eye", "r_eye", "eye_g") + BROWS
+FACE = ("skin",) + NOSE + EYES + MOUTH
 LONGEST = 512  # pixels of a side; larger label maps are thinned out, which no measure sees
 SMALLEST_FACE = 0.1  # of the largest face's pixels; smaller ones are parts of other faces
 BESIDE_MOUTH = 0.85  # y of the line on which hair beside the mouth is measured
@@ -50,12 +54,12 @@ def find_people(labels: np.ndarray) -> list[np.ndarray]:
 
     A face has eyes and a nose or mouth. A label map with one face or none is returned as it is.
     """
-    parts, count = ndimage.label(select(labels, *FACE), np.ones((3, 3)))  # (H, W), regions by number
+    parts, count = ndimage.label(select(labels, FACE), np.ones((3, 3)))  # (H, W), regions by number
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
     sizes[0] = 0
     is_face = sizes >= max(1, SMALLEST_FACE * sizes.max())
-    for names in (EYES, ("nose", *MOUTH)):
-        is_face &= np.bincount(parts[select(labels, *names)], minlength=count + 1) > 0
+    for names in (EYES, NOSE + MOUTH):
+        is_face &= np.bincount(parts[select(labels, names)], minlength=count + 1) > 0
     numbers = np.flatnonzero(is_face)
     if len(numbers) < 2:
         return [labels]
@@ -73,13 +77,13 @@ def thin_out(labels: np.ndarray) -> np.ndarray:
 
 def measure_head(labels: np.ndarray) -> Head | None:
     """The measures of the person in a label map (H, W); None if no pixel is of a face."""
-    if not select(labels, *FACE).any():
+    if not select(labels, FACE).any():
         return None
     eyes = find_labelled_eyes(labels, dict(x=0, y=0, width=labels.shape[1], height=labels.shape[0]))
     tilt = eyes.tilt if eyes else 0.0
     frame = Frame(labels, tilt)
-    face = frame.locate(*FACE)
-    nose = frame.locate("nose")
+    face = frame.locate(FACE)
+    nose = frame.locate(NOSE)
     turn = nose[:, 0].mean() - face[:, 0].mean() if len(nose) else 0.0
     counts = np.bincount(labels.ravel(), minlength=len(CLASSES)) / len(face)
     shares = {name: float(share) for name, share in zip(CLASSES[1:], counts[1:]) if share}
@@ -97,13 +101,13 @@ class Frame:
         cos = math.cos(math.radians(tilt))
         sin = math.sin(math.radians(tilt))
         upright = np.stack([cos * x + sin * y, cos * y - sin * x], axis=-1)  # (H, W, 2)
-        face = upright[select(labels, *FACE)]
+        face = upright[select(labels, FACE)]
         self.size = np.maximum(face.max(0) - face.min(0), 1)
         self.places = (upright - face.min(0)) / self.size  # (H, W, 2)
 
-    def locate(self, *names: str) -> np.ndarray:
+    def locate(self, names: Sequence[str]) -> np.ndarray:
         """x and y (N, 2) of the pixels of some classes."""
-        return self.places[select(self.labels, *names)]
+        return self.places[select(self.labels, names)]
 
     @property
     def pixel(self) -> float:
@@ -117,7 +121,7 @@ class Frame:
         return y[(x >= 0) & (x <= 1)].max()
 
 
-def select(labels: np.ndarray, *names: str) -> np.ndarray:
+def select(labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """The pixels (H, W) of some classes."""
     return np.isin(labels, [find_class(name) for name in names])
 
@@ -126,26 +130,26 @@ def measure_width(frame: Frame, y: float) -> float:
     """Width of the hair on a line, or at the lower edge of a picture that ends above the line."""
     half = max(LINE, 0.5 / frame.size[1])
     y = min(y, frame.bottom - half)
-    on_line = np.abs(frame.locate("hair")[:, 1] - y) <= half
+    on_line = np.abs(frame.locate(HAIR)[:, 1] - y) <= half
     return float(on_line.sum() * frame.pixel / (2 * half))
 
 
 def measure_fringe(frame: Frame) -> float:
     """Fraction of the forehead, above the brows or else the nose, that hair covers."""
-    nose = frame.locate("nose")
-    brows = frame.locate("l_brow", "r_brow")
+    nose = frame.locate(NOSE)
+    brows = frame.locate(BROWS)
     if not len(nose):
         return 0.0
     lower = brows[:, 1].mean() if len(brows) else nose[:, 1].min()
     upper = lower - ABOVE_BROWS * (1 - lower)
     x, y = frame.places[..., 0], frame.places[..., 1]
     forehead = (np.abs(x - nose[:, 0].mean()) <= FOREHEAD) & (upper <= y) & (y <= lower)
-    return float(select(frame.labels, "hair")[forehead].mean()) if forehead.any() else 0.0
+    return float(select(frame.labels, HAIR)[forehead].mean()) if forehead.any() else 0.0
 
 
 def measure_smile(frame: Frame) -> float:
     """Height of the mouth's corners over its middle."""
-    mouth = frame.locate(*MOUTH)
+    mouth = frame.locate(MOUTH)
     if not len(mouth):
         return 0.0
     x, y = mouth.T
