@@ -9,11 +9,13 @@ from comfy_api.latest import io
 from ..mdit.mditface.adapter.families import list_model_titles
 from ..mdit.mditface.adapter.reader import apply_adapter
 from ..mdit.mditface.adapter.weights import load_adapter
-from .checks import check_numbers
+from .checks import check_numbers, check_side
 from .files import add_folder, check_file, find_file, list_files
 from .types import MDiTAdapter
 
 FOLDERS = ("mdit_adapters", "loras")
+MOST_SIDE = 2048  # pixels
+SIDE_STEP = 16  # pixels of a token
 
 add_folder(FOLDERS[0], *(Path(parent, FOLDERS[0]) for parent in (
     folder_paths.models_dir, folder_paths.get_output_directory())))  # trained adapters are saved to the second
@@ -64,7 +66,8 @@ class ApplyAdapter(io.ComfyNode):
                 io.Float.Input("weight", default=1.0, min=0.0, max=5.0, step=0.05,
                                tooltip="Factor of the adapter's weights. 1: as trained. The strength of a mask is set "
                                        "in 'Apply MDiT Mask'."),
-                io.Int.Input("condition_size", default=0, min=0, max=2048, step=16, optional=True, advanced=True,
+                io.Int.Input("condition_size", default=0, min=0, max=MOST_SIDE, step=SIDE_STEP, optional=True,
+                             advanced=True,
                              tooltip="Side in pixels of the square to which label maps and pictures are fitted before "
                                      "encoding. 0: as in training (EasyControl: 512; other adapters: the size of the "
                                      "image)."),
@@ -75,7 +78,8 @@ class ApplyAdapter(io.ComfyNode):
     @classmethod
     def execute(cls, model, adapter, weight=1.0, condition_size=0) -> io.NodeOutput:
         check_numbers(weight=weight)
-        return io.NodeOutput(apply_adapter(model, adapter, weight, condition_size or None))
+        check_side(MOST_SIDE, SIDE_STEP, condition_size=condition_size)
+        return io.NodeOutput(apply_adapter(model, adapter, weight, int(condition_size) or None))
 
 
 NODES = (LoadAdapter, ApplyAdapter)

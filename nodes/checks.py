@@ -2,7 +2,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from numbers import Real
+
+from torch import Tensor
 
 from ..mdit.shared.text_files import shorten
 
@@ -12,3 +15,26 @@ def check_numbers(**values: float) -> None:
     for name, value in values.items():
         if not isinstance(value, Real) or not math.isfinite(value):
             raise ValueError(f"{name}: {shorten(value)} is no finite number: enter a number, or connect another node")
+
+
+def check_choices(choices: Iterable[str], **values: str) -> None:
+    """Raises ValueError, which names the input, for a value that is not in its list."""
+    known = list(choices)
+    for name, value in values.items():
+        if value not in known:
+            raise ValueError(f"{name}: '{shorten(value)}' is not in its list: choose one of {', '.join(known)}")
+
+
+def check_side(most: int, step: int, **values: int) -> None:
+    """Raises ValueError, which names the input, for a side in pixels that is no whole number of steps."""
+    check_numbers(**values)
+    for name, value in values.items():
+        if value not in range(0, most + 1, step):
+            raise ValueError(f"{name}: {value:g} pixels: enter a multiple of {step} from 0 to {most}")
+
+
+def check_batch(**images: Tensor) -> None:
+    """Raises ValueError, which names the input, for images without a pixel."""
+    for name, batch in images.items():
+        if 0 in batch.shape:
+            raise ValueError(f"{name}: the batch is empty, shape {tuple(batch.shape)}: connect at least one image")

@@ -17,7 +17,7 @@ from ..mdit.mditface.placements import ON_IMAGE, PLACEMENTS, describe_placements
 from ..mdit.mditface.reductions import REDUCTIONS, describe_reductions
 from ..mdit.shared.conds import check_conditioning
 from ..mdit.shared.masks import CONDITIONING_KEY
-from .checks import check_numbers
+from .checks import check_batch, check_choices, check_numbers
 from .labelmap import palette_inputs, read_and_tell
 from .types import MDiTAdapter, MDiTMask
 
@@ -111,6 +111,7 @@ class MaskTokenizer(io.ComfyNode):
     @classmethod
     def execute(cls, label_map, palette=DEFAULT_PALETTE, order=DEFAULT_ORDER, vae=None, hidden_classes="",
                 token_reduction="merge") -> io.NodeOutput:
+        check_choices(REDUCTIONS, token_reduction=token_reduction)
         visible = torch.ones(len(CLASSES))
         if hidden_classes.strip():
             visible[find_classes(hidden_classes, "hidden_classes")] = 0
@@ -143,6 +144,8 @@ class EncodePicture(io.ComfyNode):
 
     @classmethod
     def execute(cls, picture, vae, placement=ON_IMAGE) -> io.NodeOutput:
+        check_batch(picture=picture)
+        check_choices(PLACEMENTS, placement=placement)
         return io.NodeOutput(PictureInput(picture[..., :3], placement, vae))
 
 

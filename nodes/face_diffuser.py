@@ -16,7 +16,7 @@ from ..mdit.face_diffuser.stages import Borders, compute_leading_sigmas
 from ..mdit.face_diffuser.strip import draw_strip
 from ..mdit.face_diffuser.weights import load_face_diffuser
 from ..mdit.shared.conds import check_conditioning
-from .checks import check_numbers
+from .checks import check_choices, check_numbers
 from .files import add_folder, check_file, find_file, list_files
 from .labelmap import read_and_tell
 from .loading import DTYPES
@@ -194,6 +194,7 @@ class LoadFaceDiffuser(io.ComfyNode):
 
     @classmethod
     def execute(cls, weights_name, weight_dtype="default") -> io.NodeOutput:
+        check_choices(DTYPES, weight_dtype=weight_dtype)
         path = find_file(weights_name, "weights_name", FOLDER, endings=ENDINGS)
         loaded = load_face_diffuser(path, DTYPES[weight_dtype], folder_paths.get_folder_paths("embeddings"))
         return io.NodeOutput(loaded.model, loaded.clip, loaded.vae, loaded.subject)

@@ -6,12 +6,14 @@ from comfy_api.latest import io
 from ..mdit.face_mogle.mixer import STEPS, ExpertMixer, load_gate
 from ..mdit.mditface.adapter.weights import load_condition_adapter
 from .adapter import FOLDERS
+from .checks import check_choices
 from .files import add_folder, check_file, find_file, list_files
 from .types import MDiTAdapter
 
 GATE_ENDINGS = (".pt", ".pth", ".bin", ".safetensors")
 FROM_MAP = "from the map"
 BLACK = "black"
+CLASS_PICTURES = (FROM_MAP, BLACK)
 GATE_TIMES = {"1000 sigma": STEPS, "sigma": 1}
 
 add_folder(FOLDERS[0], endings=GATE_ENDINGS)
@@ -36,7 +38,7 @@ class LoadFaceMoGLE(io.ComfyNode):
                 io.Combo.Input("gate_name", options=list_files(FOLDERS[0], endings=GATE_ENDINGS),
                                tooltip="The published global_local_mask_moe.pt (or mogle.pt), in "
                                        "models/mdit_adapters."),
-                io.Combo.Input("class_pictures", options=[FROM_MAP, BLACK], default=FROM_MAP, optional=True,
+                io.Combo.Input("class_pictures", options=list(CLASS_PICTURES), default=FROM_MAP, optional=True,
                                advanced=True,
                                tooltip="Pictures of the single classes. from the map: as in training. black: as the "
                                        "authors' programs draw them, so only the whole map counts."),
@@ -56,6 +58,8 @@ class LoadFaceMoGLE(io.ComfyNode):
     @classmethod
     def execute(cls, lora_name, gate_name, class_pictures=FROM_MAP, gate_time=next(iter(GATE_TIMES))
                 ) -> io.NodeOutput:
+        check_choices(CLASS_PICTURES, class_pictures=class_pictures)
+        check_choices(GATE_TIMES, gate_time=gate_time)
         lora_path = find_file(lora_name, "lora_name", *FOLDERS)
         gate = load_gate(find_file(gate_name, "gate_name", FOLDERS[0], endings=GATE_ENDINGS))
         adapter = load_condition_adapter(lora_path, "lora_name")

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..mdit.mditface.guidance import DualGuider, Guidance
 from ..mdit.mditface.sample import require_mdit, sample
 from ..mdit.mditface.reader import CACHE_MODES, CacheOptions
-from .checks import check_numbers
+from .checks import check_choices, check_numbers
 
 DEFAULT = Guidance()
 SCALE = dict(min=0.0, max=100.0, step=0.1, round=0.01)
@@ -62,6 +62,7 @@ class Sampler(io.ComfyNode):
     def execute(cls, model, seed, steps, cfg, mask_cfg, sampler_name, scheduler, positive, negative, latent_image,
                 denoise=1.0, cache="auto", offload=False) -> io.NodeOutput:
         check_numbers(cfg=cfg, mask_cfg=mask_cfg, denoise=denoise)
+        check_choices(CACHE_MODES, cache=cache)
         latent, report = sample(
             model, seed=seed, steps=steps, guidance=Guidance(cfg, mask_cfg), sampler_name=sampler_name,
             scheduler=scheduler, positive=positive, negative=negative, latent=latent_image, denoise=denoise,

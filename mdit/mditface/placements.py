@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from ..shared.masks import ON_IMAGE
+
 SUBJECT_SIDE = 512  # pixels of the square that a picture beside the image is fitted to, if the adapter names no other
 TOKEN = 16  # pixels; EasyControl rounds the sides of a subject down to tokens
 GREY = 0.5
@@ -48,7 +50,6 @@ class Placement(NamedTuple):
     shift: tuple[int, int] | None = None
 
 
-ON_IMAGE = "on the image"
 PLACEMENTS = {
     ON_IMAGE: Placement("the picture is stretched over the image, which follows its edges, depth, pose or sketch"),
     "EasyControl subject, 64 rows down": Placement(

@@ -4,12 +4,13 @@ from __future__ import annotations
 import time
 
 import comfy.model_management
+import comfy.patcher_extension
 import comfy.sample
 import comfy.samplers
 import comfy.utils
 import latent_preview
 
-from ..shared.masks import BATCH_KEY, REPORT_KEY
+from ..shared.masks import BATCH_KEY, CONDITIONING_KEY, REPORT_KEY, is_mask
 from .cache import RunReport
 from .guidance import DualGuider, Guidance
 from .reader import OPTIONS_KEY, CacheOptions, reads_masks
@@ -20,6 +21,20 @@ def require_mdit(model):
     if not reads_masks(model):
         raise ValueError(f"model: a {type(model.model).__name__} cannot read a mask: "
                          "connect the model of 'Load MDiT Model' or 'Apply MDiT Adapter'")
+
+
+def list_unread(model, positive, negative) -> list[str]:
+    """Lines for the report about masks in a run's conditionings that a MODEL does not read."""
+    found = [{key for _, options in texts for key in options if is_mask(key)} for texts in (positive, negative)]
+    readers = model.wrappers.get(comfy.patcher_extension.WrappersMP.APPLY_MODEL, {})
+    notes = []
+    if found[0] - {CONDITIONING_KEY, *readers}:
+        notes.append("positive: it holds a mask for another adapter or model, which this model does not read: apply "
+                     "that adapter, or attach the mask without one")
+    if found[1] and not found[0]:
+        notes.append("negative: its mask is not read, since 'mask_cfg' guides by the positive's mask: attach the mask "
+                     "to the positive conditioning, or use 'KSampler'")
+    return notes
 
 
 def check_latent(model, latent: dict):
@@ -59,6 +74,7 @@ def sample(model, *, seed: int, steps: int, guidance: Guidance, sampler_name: st
     guider = DualGuider(model)
     guider.set_conds(positive, negative)
     guider.set_guidance(guidance)
+    report.notes += list_unread(model, positive, negative)
     schedule = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise)
     start = time.perf_counter()
     noise = comfy.sample.prepare_noise(samples, seed, index)

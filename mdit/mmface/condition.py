@@ -10,7 +10,7 @@ from torch import Tensor
 import comfy.utils
 
 from ..labelmap import to_image
-from ..shared.masks import CONDITIONING_KEY, choose_maps
+from ..shared.masks import CONDITIONING_KEY, ON_IMAGE, choose_maps
 from .model import KINDS
 
 OWN_KEY = f"{CONDITIONING_KEY}.mmface"  # of masks and sketches that are for MMFace-DiT alone
@@ -84,7 +84,13 @@ def draw_mask(mask) -> Tensor:
 
 
 def make_picture(mask, vae, source: str, latents: dict | None = None) -> ConditionPicture:
-    """What an MDIT_MASK is to the network: label maps are masks, pictures without classes are sketches."""
+    """What an MDIT_MASK is to the network: label maps are masks, pictures without classes are sketches.
+
+    Raises ValueError for a picture that is placed beside the image.
+    """
+    if mask.placement != ON_IMAGE:
+        raise ValueError(f"placement: MMFace-DiT reads a sketch on the image, not with '{mask.placement}': choose "
+                         f"'{ON_IMAGE}' at '{mask.node}'")
     if mask.visible is None:
         return ConditionPicture(draw_sketch(mask.pictures / 255), SKETCH, vae, source, latents)
     return ConditionPicture(draw_mask(mask), MASK, vae, source, latents)

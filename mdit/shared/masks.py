@@ -3,6 +3,7 @@ from __future__ import annotations
 
 CONDITIONING_KEY = "mdit_mask"
 BATCH_KEY = "mdit_batch_index"  # of the transformer options: the numbers of the run's latents in a larger batch
+ON_IMAGE = "on the image"  # the placement of a mask that every reader knows
 REPORT_KEY = "mdit_report"  # of the transformer options: the run's RunReport
 
 

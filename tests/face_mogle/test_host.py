@@ -123,6 +123,7 @@ def test_what_is_stored_is_exact_and_found_again(model, texts):
     assert report.bytes == entry.nbytes == 21 * 16 * 64 * 4 + (2 * 6 + 3 * 3) * 256 * 4
     assert run(model, masked(text(4), labels), texts[1], cfg=1.0)[1].passes == 1  # another prompt
     assert "Face-MoGLE" in "\n".join(report.notes)
+    assert "Face-MoGLE" not in str(run(model, masked(texts[0], labels, 0.0), texts[1], cfg=1.0)[1])
 
 
 def test_each_way_of_storing_gives_the_same(model, texts):

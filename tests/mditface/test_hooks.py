@@ -250,6 +250,16 @@ def test_skipped_steps_are_told(loaded, three, node, name):
     assert f"{name} skipped {8 - len(calls)} of 8 evaluations of the model" in report.notes
 
 
+def test_masks_that_are_not_read_are_told(loaded, three):
+    full, mask_only, neither = three
+    other = [[text, {**options, "mdit_mask.other": options["mdit_mask"]}] for text, options in full]
+    for positive, negative, told in ((other, neither, "positive: it holds a mask for another adapter"),
+                                     (neither, mask_only, "negative: its mask is not read"), (full, mask_only, None)):
+        notes = [note for note in sampled(loaded.model, positive, negative, MASK, steps=1)[1].notes
+                 if note.startswith(("positive", "negative"))]
+        assert [note.startswith(told or " ") for note in notes] == ([True] if told else [])
+
+
 def test_skipped_steps_of_an_unknown_cache_are_told(loaded, three):
     model, last = loaded.model.clone(), []
 

@@ -297,6 +297,8 @@ def test_text_of_another_encoder_is_refused(flow, texts, message):
      "vae: .*'vae' input of 'Encode Label Map as MDiT Mask'"),
     (lambda: (ApplyMask.execute(prompt(), mask(), strength=0.5).args[0], prompt(1)),
      "strength: MMFace-DiT reads a mask whole, not with 0.5"),
+    (lambda: condition(mask=PictureInput(sketch(), "OminiControl subject, 32 columns left", None)),
+     "placement: .*choose 'on the image' at 'Encode Picture as MDiT Mask'"),
 ])
 def test_conditions_that_do_not_fit_are_refused(flow, make, message):
     with pytest.raises(ValueError, match=message):

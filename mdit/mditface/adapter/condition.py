@@ -44,6 +44,8 @@ class BoundCondition(BoundMask):
         return tokens.tokens.nbytes // self.mixer.pictures * self.mixer.kept + self.modulation * itemsize
 
     def list_notes(self) -> list[str]:
+        if self.reference.strength == 0:
+            return []
         note = (f"{self.mixer.title}: {self.reference.mask.kind} read and computed in every step, without a token "
                 "reduction; stored: its encoded form and the modulation, which no step changes")
         if self.mixer.pictures > 1:
