@@ -67,9 +67,14 @@ def list_code(node: ast.AST) -> Iterator[ast.AST]:
         if name in ("annotation", "returns", "decorator_list"):
             continue
         for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.AST) and not isinstance(child, (ast.JoinedStr, ast.Raise)):
+            if isinstance(child, ast.AST) and not isinstance(child, (ast.JoinedStr, ast.Raise)) and not is_text(child):
                 yield child
                 yield from list_code(child)
+
+
+def is_text(node: ast.AST) -> bool:
+    """Whether an argument holds what people read."""
+    return isinstance(node, ast.keyword) and node.arg in TEXTS
 
 
 def change(node: ast.AST) -> Iterator[tuple[str, ast.AST | None]]:
@@ -103,7 +108,7 @@ def change(node: ast.AST) -> Iterator[tuple[str, ast.AST | None]]:
 
 def drop_arguments(function, arguments, keywords) -> Iterator[tuple[str, ast.Call]]:
     for i, keyword in enumerate(keywords):
-        if keyword.arg not in TEXTS:
+        if not is_text(keyword):
             yield "argument", ast.Call(function, arguments, keywords[:i] + keywords[i + 1:])
     if len(arguments) > 1:
         yield "argument", ast.Call(function, arguments[:-1], keywords)
