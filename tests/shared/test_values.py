@@ -71,7 +71,7 @@ REFUSED = {
     "a strength": (lambda: conditioning.ApplyMask.execute([[torch.ones(1), {}]], tiny.mask(), NAN), "strength: nan"),
     "an end": (lambda: conditioning.ApplyMask.execute([[torch.ones(1), {}]], tiny.mask(), 1, 0, NAN), "end: nan"),
     "an exemplar's strength": (lambda: conditioning.attach_exemplar([], tiny.exemplar(), NAN), "strength: nan"),
-    "a picture's place": (lambda: conditioning.EncodePicture.execute(IMAGE, None, ["left"]), r"placement: '\['left'\]'"),
+    "a picture's place": (lambda: conditioning.EncodePicture.execute(IMAGE, None, "left"), "placement: 'left' .* 64"),
     "a reduction": (lambda: conditioning.MaskTokenizer.execute(IMAGE, token_reduction=5), "token_reduction: '5'"),
     "no picture": (lambda: conditioning.EncodePicture.execute(IMAGE[:0], None), "picture: the batch is empty"),
     "no sketch": (lambda: mmface.ConditionMMFace.execute(TEXT, TEXT, None, sketch=IMAGE[:0]), "sketch: the batch is"),
