@@ -302,8 +302,8 @@ def _choose_table(pixels: np.ndarray, colors: Colors, order: str) -> Table:
     table = recognize(colors.values, counts, order, colors.counts)
     if table is None:
         raise ValueError(f"label_map: the image fits no known palette, {_describe_levels(colors, counts)}. Choose the "
-                         "palette of the label map, or repaint the areas in palette colours. A photograph needs a "
-                         "face parser first.")
+                         "palette of the label map, or repaint the areas in palette colours. A photograph needs "
+                         "'Parse Face' first.")
     spread = make_table("index picture", order)
     is_spread = table.name == "grey indices" and not find_nearest(colors.values[counts > 0], spread.colors)[1].any()
     return spread if is_spread else table
@@ -404,7 +404,7 @@ def _check_far(colors: Colors, far: np.ndarray, palette: str, other: str | None)
     if fraction > MAX_FAR_FRACTION:
         samples = _sample(colors.values[far], colors.counts[far])
         remedy = ("Choose the palette of the label map, or repaint these areas in palette colours. A photograph needs "
-                  "a face parser first.")
+                  "'Parse Face' first.")
         raise ValueError(
             f'label_map: {fraction:.0%} of the pixels are far from every entry of the palette "{palette}", for '
             f"example {samples} as (r, g, b). {other[0].upper() + other[1:] if other else remedy}")
