@@ -27,12 +27,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 import comfy.utils
-from mditface.mdit.datasets.augment import swap_sides
 from mditface.mdit.datasets.crude import draw_crude
 from mditface.mdit.datasets.reliefs import ReliefBatch, Reliefs
 from mditface.mdit.evaluation.metrics.agreement import average_scores
 from mditface.mdit.evaluation.metrics.relief import measure_relief
-from mditface.mdit.labelmap import AUTO, CLASSES, resize_nearest, to_image, to_indices
+from mditface.mdit.labelmap import AUTO, CLASSES, resize_nearest, swap_sides, to_image, to_indices
 from mditface.mdit.relief.host import WEIGHTS, PatchedRelief, load_relief
 from mditface.mdit.relief.light import light_relief
 

@@ -15,9 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from devtools.host import ROOT
-from mditface.mdit.labelmap import resize_nearest
+from mditface.mdit.labelmap import resize_nearest, swap_sides
 from mditface.mdit.datasets import Renders
-from mditface.mdit.datasets.augment import swap_sides
 from mditface.mdit.evaluation.generate import Generator
 from mditface.mdit.evaluation.metrics.agreement import LabelAgreement, Parser
 from mditface.mdit.evaluation.metrics.attributes import AttributeAccuracy, AttributeRules

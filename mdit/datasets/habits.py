@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..labelmap import CLASSES, find_class
+from ..labelmap import CLASSES, find_class, swap_sides
 from ..relief.network import OUTSIDE
-from .augment import swap_sides
 from .crude import draw_crude
 from .distort import Distortion
 from .reliefs import ReliefBatch
@@ -78,7 +77,7 @@ class Placing:
         placed = resample(torch.cat([labels[:, None] + 1.0, depth[:, None].clamp(min=-1e4), normals], dim=1), grid)
         classes = placed[:, 0].round()
         classes = torch.where(classes > 0, classes - 1, OUTSIDE).to(torch.uint8)
-        depth = torch.where(placed[:, 1] > -1e3, placed[:, 1], -math.inf)
+        depth = torch.where((placed[:, 1] > -1e3) & (classes != OUTSIDE), placed[:, 1], -math.inf)
         return ReliefBatch(classes, depth, turn_normals(placed[:, 2:], matrices))
 
 

@@ -70,7 +70,7 @@ def read_relief_shard(file: Path) -> dict[str, np.ndarray]:
                          "together")
     if (top := label.max(initial=0)) >= len(CLASSES):
         raise ValueError(f"{file}: label values up to {top}, there are classes for 0 to {len(CLASSES) - 1}")
-    scaled = np.stack([scale_depth(*one) for one in zip(depth, label)])
+    scaled = np.stack(list(map(scale_depth, depth, label)))
     return {"label": label, "depth": scaled, "normal": np.ascontiguousarray(normal.transpose(0, 3, 1, 2))}
 
 

@@ -13,7 +13,7 @@ import comfy.model_patcher
 import comfy.ops
 import comfy.utils
 
-from ..labelmap import CLASSES, find_class
+from ..labelmap import CLASSES, find_class, swap_sides
 from ..shared import weight_files
 from .enlarge import enlarge, reduce_map
 from .faces import choose_square, split_faces
@@ -67,16 +67,16 @@ class PatchedRelief:
             found.append(self.find_relief(one))
             progress.update(1)
         depth, normals, creases = map(torch.stack, zip(*found))
-        lines = torch.stack([draw_lines(*one, style) for one in zip(labels, creases)])
+        lines = torch.stack([draw_lines(one, folds, style) for one, folds in zip(labels, creases)])
         figure = labels > 0
         maps = ControlMaps(show_depth(depth, figure, gap), show_normals(normals, figure),
                            lines[..., None].repeat(1, 1, 1, 3), IS_HEAD[labels.long()])
-        return ControlMaps(*(x.to(comfy.model_management.intermediate_device()) for x in maps))
+        return ControlMaps._make(x.to(comfy.model_management.intermediate_device()) for x in maps)
 
     def find_relief(self, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Depth (H, W), normals (3, H, W) and creases (H, W) of a label map (H, W); each face has its own range."""
         owners = torch.from_numpy(split_faces(labels.numpy()))
-        whole = torch.zeros(5, *labels.shape)
+        whole = torch.zeros(5, labels.shape[0], labels.shape[1])
         for number in range(1, int(owners.max()) + 1):
             figure = owners == number
             whole += self.find_face(torch.where(figure, labels, 0), figure) * figure
@@ -87,12 +87,20 @@ class PatchedRelief:
         """Depth, normals and creases (5, H, W) of a label map (H, W) with one face."""
         square = choose_square(figure.numpy())
         small = reduce_map(labels, square, self.size)
-        found = self.patcher.model(small[None].to(self.patcher.load_device))[0].float().cpu()  # (4, S, S)
+        found = self.find_both_ways(small)
         seen = (small > 0) & (small != OUTSIDE)
         far, near = found[0][seen].quantile(torch.tensor([FAR, NEAR])) if seen.any() else (0.0, 1.0)
         depth = (found[:1] - far) / max(near - far, 1e-3)
         creases = find_creases(depth[0], small)[None]
         return enlarge(torch.cat([depth, found[1:], creases]), small, labels, square)
+
+    def find_both_ways(self, small: Tensor) -> Tensor:
+        """Depth and normals (4, S, S): the mean of those of a map (S, S) and of its mirror image."""
+        both = torch.stack([small, swap_sides(small.flip(-1))])
+        found, mirrored = self.patcher.model(both.to(self.patcher.load_device)).float().cpu()  # (4, S, S) each
+        mirrored = mirrored.flip(-1)
+        mirrored[1].neg_()
+        return (found + mirrored) / 2
 
 
 def check_figures(labels: Tensor) -> None:

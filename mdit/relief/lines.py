@@ -16,6 +16,7 @@ STYLES = {
 STRENGTHS = {"nose": 0.4, "hair": 0.7, "ear_r": 0.8, "neck_l": 0.8, "l_ear": 0.8, "r_ear": 0.8, "hat": 0.9,
              "eye_g": 0.9, "mouth": 0.9, "cloth": 0.9, "neck": 0.9}
 CREASED = tuple(map(find_class, ("skin", "nose", "neck", "u_lip", "l_lip")))
+SMOOTHED = 5  # of the network's pixels, over which its depth is averaged for creases
 CREASE_STEP = 3  # of the network's pixels, from a crease to its sides
 FAINTEST_CREASE, DEEPEST_CREASE = 0.006, 0.03  # bend of the depth, in units of its range
 CREASE = 0.7  # strength of the deepest crease
@@ -43,12 +44,14 @@ def find_outlines(labels: Tensor) -> Tensor:
 def find_creases(depth: Tensor, small: Tensor) -> Tensor:
     """Creases (S, S) in 0..1 of depth (S, S) whose map is `small`: where skin lies behind both of its sides."""
     reach = CREASE_STEP
+    depth = F.avg_pool2d(depth[None, None], SMOOTHED, 1, SMOOTHED // 2, count_include_pad=False)[0, 0]
     padded = F.pad(depth[None, None], (reach,) * 4, mode="replicate")[0, 0]
     rows = (padded[:-2 * reach, reach:-reach] + padded[2 * reach:, reach:-reach]) / 2 - depth
     columns = (padded[reach:-reach, :-2 * reach] + padded[reach:-reach, 2 * reach:]) / 2 - depth
     bend = torch.maximum(rows, columns)
     skin = torch.isin(small, torch.tensor(CREASED, dtype=small.dtype)).float()
-    inside = -F.max_pool2d(-F.pad(skin[None, None], (reach,) * 4), 2 * reach + 1, 1)[0, 0]  # far from other classes
+    reach += SMOOTHED // 2  # what another class has a share in is no crease
+    inside = -F.max_pool2d(-F.pad(skin[None, None], (reach,) * 4), 2 * reach + 1, 1)[0, 0]
     return CREASE * inside * ((bend - FAINTEST_CREASE) / (DEEPEST_CREASE - FAINTEST_CREASE)).clamp(0, 1)
 
 

@@ -32,7 +32,7 @@ class ReliefConfig:
     def __post_init__(self):
         object.__setattr__(self, "widths", tuple(self.widths))
         multiple = FOLD * 2 ** (len(self.widths) - 1)
-        if len(self.widths) < 2 or min(*self.widths, self.size, self.detail) < 1 or self.size % multiple:
+        if len(self.widths) < 2 or min((*self.widths, self.size, self.detail)) < 1 or self.size % multiple:
             raise ValueError(f"{CONFIG_KEY}: size {self.size} with widths {list(self.widths)} and detail "
                              f"{self.detail}: there must be at least two positive widths, and {multiple} must divide "
                              "the size")

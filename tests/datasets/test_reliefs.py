@@ -5,12 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from mditface.mdit.datasets.augment import swap_sides
 from mditface.mdit.datasets.crude import draw_crude
 from mditface.mdit.datasets.distort import Distortion
 from mditface.mdit.datasets.habits import SUBSTITUTES, Habits, Placing
 from mditface.mdit.datasets.reliefs import ReliefBatch, Reliefs
-from mditface.mdit.labelmap import find_class
+from mditface.mdit.labelmap import find_class, swap_sides
 from mditface.mdit.relief.network import OUTSIDE
 from mditface.mdit.render.dataset import write_shard
 
@@ -63,7 +62,8 @@ def test_shards_without_relief_are_named(folder, tmp_path):
     np.savez(tmp_path / "00002.npz", **arrays | {"label": arrays["label"] + 19})
     with pytest.raises(ValueError) as caught:
         Reliefs(tmp_path)
-    for part in ("00000.npz: it lacks depth, normal: render it with --relief", "00001.npz: labels", "00002.npz: label "):
+    for part in ("00000.npz: it lacks depth, normal: render it with --relief", "00001.npz: labels",
+                 "00002.npz: label "):
         assert part in str(caught.value)
 
 
@@ -71,8 +71,8 @@ def test_shards_without_relief_are_named(folder, tmp_path):
 def test_normals_turn_with_their_map(changes):
     still = dict(turn=0.0, zoom=1.0, shift=0.0)
     true = sphere()
-    placed = Placing(Distortion(1.0, **still | changes))(ReliefBatch(*(x.repeat(8, *[1] * (x.ndim - 1)) for x in true)),
-                                                        rng())
+    eight = ReliefBatch._make(x.expand(8, *x.shape[1:]) for x in true)
+    placed = Placing(Distortion(1.0, **still | changes))(eight, rng())
     both = placed.depth.isfinite() & true.depth.isfinite()
     assert both.float().mean() > 0.6
     assert (placed.normals - true.normals).abs().amax(1)[both].max() < 0.03
@@ -106,16 +106,15 @@ def test_each_habit_changes_some_maps(batch, habit):
 
 def test_a_missing_neck_becomes_what_people_paint_there(batch):
     found = Habits(**NEVER | {"incomplete": 1.0}, missing=1.0)(batch.labels.clone(), rng())
-    assert not (found == NECK).any()
     others = [find_class(name) for name in SUBSTITUTES["neck"]]
     assert torch.isin(found[batch.labels == NECK], torch.tensor(others, dtype=torch.uint8)).all()
 
 
 def test_crude_parts_are_polygons_in_their_places():
-    labels = np.zeros((64, 64), np.uint8)
-    rows, columns = np.mgrid[:64, :64]
-    labels[(rows - 32) ** 2 + (columns - 32) ** 2 < 20 ** 2] = SKIN
-    labels[28:38, 28:36] = NOSE
+    labels = np.zeros((128, 128), np.uint8)
+    rows, columns = np.mgrid[:128, :128]
+    labels[(rows - 64) ** 2 + (columns - 64) ** 2 < 40 ** 2] = SKIN
+    labels[56:76, 56:72] = NOSE
     labels[0, 0] = NOSE
     crude = draw_crude(labels)
     assert crude[0, 0] == 0 and (crude == labels).mean() > 0.9

@@ -35,7 +35,7 @@ def test_bench_ends_with_one_json_object(capsys, tmp_path):
         assert found[f"crude_{name}_ratio"] > 0
     assert set(control_maps.GATES) < set(found) and found["megabytes"] < 4
     assert len(printed) == len(control_maps.GATES) + 2
-    assert Image.open(tmp_path / "sheet.png").size == (10 * 32, 3 * 5 * 32)
+    assert Image.open(tmp_path / "sheet.png").size == (10 * 32, 2 * 5 * 32)
 
 
 def test_the_true_relief_has_no_error(folder):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mditface.mdit.labelmap import find_class, resize_nearest, to_image, to_indices
+from mditface.mdit.labelmap import find_class, resize_nearest, swap_sides, to_image, to_indices
 from mditface.mdit.relief.host import WEIGHTS, load_relief
 from mditface.mdit.relief.network import ReliefConfig
 from mditface.nodes.labelmap import ExampleLabelMap
@@ -98,6 +98,13 @@ def test_each_map_of_a_batch_is_built_alone(woman, maps):
     both = run(torch.cat([woman, other]))
     assert torch.allclose(both[0][:1], maps[0], atol=1e-5)
     assert torch.allclose(both[0][1:], run(other)[0], atol=1e-5)
+
+
+def test_a_mirrored_map_has_the_mirrored_relief(woman, maps):
+    mirrored = run(to_image(swap_sides(to_indices(woman).flip(-1))))
+    assert (mirrored[0] - maps[0].flip(2)).abs().mean() < 0.01  # the pixel under a centre is that to its right
+    x, y = mirrored[1][..., 0], maps[1][..., 0].flip(2)
+    assert (x + y - 1)[y != 0.5].abs().mean() < 0.02
 
 
 def test_a_map_without_a_face_gives_a_note(caplog):

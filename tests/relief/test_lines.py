@@ -46,7 +46,7 @@ def test_eyes_are_stronger_than_hair_and_hair_than_the_nose():
 
 def test_a_valley_of_skin_is_a_crease_and_a_ridge_is_none():
     small = torch.full((64, 64), SKIN, dtype=torch.uint8)
-    valley = (torch.arange(64.0) - 32).abs().expand(64, 64) * 0.008
+    valley = (torch.arange(64.0) - 32).abs().expand(64, 64) * 0.016
     creases = find_creases(valley, small)
     assert creases[32].argmax() == 32 and creases[32, 32] > 0.45
     assert creases[:, :24].max() == 0

@@ -139,8 +139,7 @@ class ReliefTarget:
     def measure(self) -> dict[str, float]:
         """Means over all held-out samples."""
         batch, depth, normals = self.find_heldout(len(self.heldout))
-        return average_scores([measure_relief(*one) for one in zip(depth, normals, batch.depth, batch.normals,
-                                                                   batch.labels)])
+        return average_scores(list(map(measure_relief, depth, normals, batch.depth, batch.normals, batch.labels)))
 
     def save(self, path: Path, weights: dict[str, Tensor]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
