@@ -1,40 +1,81 @@
 """Bring the saved graphs of the pack, templates and blueprints, up to the inputs and outputs that its nodes have now.
 
-Slots that are new are appended, and slots whose type changed take the new type.
+Slots that are new are appended, and slots whose type changed take the new type, as do their links and
+the sockets of a subgraph.
 
 A node gains inputs at the end of its schema only, so that widget values in the graphs of users keep their places.
 """
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 
 from devtools.node_info import ROOT, inputs
 
 FOLDERS = ("example_workflows", "subgraphs")
+BOUNDARY = -10  # the front end's id of what feeds a subgraph's inputs
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
 
 def update_slots(info: dict[str, dict], root: Path = ROOT) -> None:
     """Write each saved graph whose nodes have other inputs or outputs than in `info`, the nodes by id."""
     for file in sorted(path for folder in FOLDERS for path in (root / folder).glob("*.json")):
-        graph = json.loads(file.read_text("utf-8"))
-        ours = [(node, info[node["type"]]) for node in list_nodes(graph) if node["type"] in info]
-        changed = [complete_node(node, described) | correct_types(node, described) for node, described in ours]
-        if any(changed):
+        saved = file.read_text("utf-8")
+        graph = json.loads(saved)
+        subgraphs = graph.get("definitions", {}).get("subgraphs", ())
+        for part in (*subgraphs, graph):
+            update_nodes(part, info)
+        for subgraph in subgraphs:
+            correct_boundary(subgraph)
+        for part in (*subgraphs, graph):
+            correct_links(part, subgraphs)
+        if graph != json.loads(saved):
             file.write_text(json.dumps(graph, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
-def list_nodes(graph: dict) -> Iterator[dict]:
-    """The nodes of a graph and of its subgraphs."""
-    yield from graph["nodes"]
-    for subgraph in graph.get("definitions", {}).get("subgraphs", ()):
-        yield from subgraph["nodes"]
+def update_nodes(graph: dict, info: dict[str, dict]) -> None:
+    for node in graph["nodes"]:
+        if node["type"] in info:
+            complete_node(node, info[node["type"]])
+            correct_types(node, info[node["type"]])
 
 
-def complete_node(node: dict, described: dict) -> bool:
-    """Append what the node lacks, each widget with its default; whether anything was appended."""
+def correct_boundary(subgraph: dict) -> None:
+    """Give each socket of a subgraph the type of the slot that it is linked to inside."""
+    nodes = {node["id"]: node for node in subgraph["nodes"]}
+    links = {link["id"]: link for link in subgraph["links"]}
+    for slot in filter(itemgetter("linkIds"), subgraph["inputs"]):
+        link = links[slot["linkIds"][0]]
+        slot["type"] = nodes[link["target_id"]]["inputs"][link["target_slot"]]["type"]
+    for slot in filter(itemgetter("linkIds"), subgraph["outputs"]):
+        link = links[slot["linkIds"][0]]
+        slot["type"] = nodes[link["origin_id"]]["outputs"][link["origin_slot"]]["type"]
+
+
+def correct_links(graph: dict, subgraphs: Sequence[dict]) -> None:
+    """Give the nodes that stand for subgraphs their types, and each link the type of the slot that it comes from."""
+    boundaries = {subgraph["id"]: subgraph for subgraph in subgraphs}
+    for node in graph["nodes"]:
+        if node["type"] in boundaries:
+            copy_types(node, boundaries[node["type"]])
+    outputs = {node["id"]: node["outputs"] for node in graph["nodes"]} | {BOUNDARY: graph.get("inputs")}
+    for link in graph["links"]:
+        origin, slot, kind = ("origin_id", "origin_slot", "type") if isinstance(link, dict) else (1, 2, 5)
+        link[kind] = outputs[link[origin]][link[slot]]["type"]
+
+
+def copy_types(node: dict, subgraph: dict) -> None:
+    """Give the slots of a node the types of the sockets of the same name of its subgraph."""
+    for side in ("inputs", "outputs"):
+        kinds = {slot["name"]: slot["type"] for slot in subgraph[side]}
+        for slot in node[side]:
+            slot["type"] = kinds.get(slot["name"], slot["type"])
+
+
+def complete_node(node: dict, described: dict) -> None:
+    """Append what the node lacks, each widget with its default."""
     names = {slot["name"] for slot in node["inputs"]}
     missing = [(name, kind, group, options) for name, kind, group, options in inputs(described["input"])
                if name not in names and "." not in name and not kind.startswith("COMFY_")
@@ -45,18 +86,15 @@ def complete_node(node: dict, described: dict) -> bool:
             node["widgets_values"].append(options["default"])
     outputs = list(zip(described["output_name"], described["output"]))[len(node["outputs"]):]
     node["outputs"] += [{"name": name, "type": kind, "links": None} for name, kind in outputs]
-    return bool(missing or outputs)
 
 
-def correct_types(node: dict, described: dict) -> bool:
-    """Give each slot the type that it has now; whether any changed. Slots that grow by use have a type of their own."""
+def correct_types(node: dict, described: dict) -> None:
+    """Give each slot the type that it has now. Slots that grow by use have a type of their own."""
     kinds = {name: kind for name, kind, _, _ in inputs(described["input"]) if not kind.startswith("COMFY_")}
     pairs = [(slot, kinds[slot["name"]]) for slot in node["inputs"] if slot["name"] in kinds]
     pairs += zip(node["outputs"], described["output"])
-    outdated = [(slot, kind) for slot, kind in pairs if slot["type"] != kind]
-    for slot, kind in outdated:
+    for slot, kind in pairs:
         slot["type"] = kind
-    return bool(outdated)
 
 
 def make_input(name: str, kind: str, group: str) -> dict:

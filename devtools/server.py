@@ -156,9 +156,9 @@ class Server:
                      metadata: dict[str, str] | None = None) -> str:
         """Put tensors into one of the server's models folders; the name under which a loader lists the file."""
         path = self.base / "models" / folder / f"{name}.safetensors"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file(weights, path, metadata)
-        return path.name
+        return f"{name}.safetensors"
 
     def touch_model(self, name: str) -> None:
         """Put an empty file into each of the server's models folders, so that every loader lists its name."""

@@ -56,8 +56,9 @@ class LoadFaceMoGLE(io.ComfyNode):
     @classmethod
     def execute(cls, lora_name, gate_name, class_pictures=FROM_MAP, gate_time=next(iter(GATE_TIMES))
                 ) -> io.NodeOutput:
-        gate = load_gate(find_file(gate_name, "gate_name", FOLDERS[0]))
-        adapter = load_condition_adapter(find_file(lora_name, "lora_name", *FOLDERS), "lora_name")
+        lora_path = find_file(lora_name, "lora_name", *FOLDERS)
+        gate = load_gate(find_file(gate_name, "gate_name", FOLDERS[0], endings=GATE_ENDINGS))
+        adapter = load_condition_adapter(lora_path, "lora_name")
         mixer = ExpertMixer(gate, class_pictures == BLACK, GATE_TIMES[gate_time])
         return io.NodeOutput(adapter.with_mixer(mixer))
 

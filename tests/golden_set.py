@@ -4,8 +4,10 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -28,11 +30,42 @@ def find_all(folder: Path, pattern: str) -> list[Path]:
     return sorted(folder.glob(pattern)) or lack(folder, pattern)
 
 
+class Entries(dict[str, Any]):
+    """What a file holds, by name. A test ends where it asks for a name that the file lacks."""
+
+    def __init__(self, file: Path, entries: dict[str, Any]):
+        super().__init__(entries)
+        self.file = file
+
+    def __missing__(self, name: str):
+        lack(self.file.parent, f"'{name}' in {self.file.name}")
+
+
+def load(file: Path) -> dict[str, Tensor]:
+    """The tensors of a case or run. Options that are numbers may stand in the metadata instead."""
+    options = {name: torch.tensor(value, dtype=torch.float32).view(-1)
+               for name, value in read_metadata(file).items() if is_numeric(value)}
+    return Entries(file, options | load_file(file))
+
+
 def read(folder: Path, name: str) -> dict[str, Tensor]:
-    return load_file(find(folder, name))
+    file = find(folder, name)
+    return Entries(file, load_file(file))
 
 
-def read_metadata(file: Path) -> dict:
-    """A file's metadata, numbers and lists of JSON parsed; empty where it has none."""
+def read_metadata(file: Path) -> dict[str, Any]:
+    """A file's metadata, JSON parsed and other texts as they are; empty where it has none."""
     metadata = safe_open(file, "pt").metadata() or {}
-    return {key: json.loads(value) if value[:1] in "[{-0123456789" else value for key, value in metadata.items()}
+    return Entries(file, {name: parse(value) for name, value in metadata.items()})
+
+
+def parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def is_numeric(value: Any) -> bool:
+    """Whether a value is a number, or a list of numbers."""
+    return all(type(item) in (int, float) for item in (value if isinstance(value, list) else [value]))

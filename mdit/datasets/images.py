@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from ..labelmap import ORDERS, PALETTE, find_entries, read_rows, recognize_colors, resize_nearest
+from ..labelmap.files import check_levels
 from .decoding import DEEP_GRAY, Size, check_picture, open_image, open_rgb
 
 GREY_MODES = ("1", "L", "LA", *DEEP_GRAY, "F")  # the pixels are numbers
@@ -31,10 +32,11 @@ def read_labels(file: Path | io.BytesIO, order: tuple[int, ...]) -> Tensor:
         order of its own have that order.
     The EXIF orientation is applied.
     Raises ValueError for values without a class, an image in other colours, a mask in black and white, class indices in
-    a JPEG, which has changed them, and an animation.
+    a JPEG, which has changed them, levels below 256 in colors of 16 bit, and an animation.
     """
     with open_image(file) as image:
         check_picture(image)
+        check_levels(image)
         rows, own_order = find_label_rows(ImageOps.exif_transpose(image), image.format, len(order))  # (H, W)
     if own_order is not None:
         order = ORDERS[own_order].classes

@@ -73,7 +73,7 @@ def read_order(source: Path, classes: Sequence[str] | None) -> tuple[int, ...]:
         listed = source / "classes.txt"
         if not listed.is_file():
             return tuple(range(len(CLASSES)))
-        names = read_text(listed).split("\n")
+        names = read_text(listed).splitlines()
         origin = str(listed)
     return tuple(find_class(name, origin) for name in names if name.strip())
 

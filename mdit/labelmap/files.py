@@ -54,6 +54,7 @@ def _open_image(file: BinaryIO) -> Image.Image:
     try:
         with Image.open(file, formats=FORMATS) as image:
             _check_size(image)
+            check_levels(image)
             return ImageOps.exif_transpose(image)
     except ValueError:
         raise
@@ -69,6 +70,14 @@ def _check_size(image: Image.Image) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # the further images in a phone's JPEG are no frames
         raise ValueError(f"the file has {frames} frames or pages. Save one of them as an image of its own.")
+
+
+def check_levels(image: Image.Image) -> None:
+    """Raises ValueError for an opened file of colors in 16 bit whose levels are all below 256: Pillow drops them."""
+    is_deep = image.mode not in NUMBERS and any(";16" in str(tile) for tile in image.tile)
+    if is_deep and not np.asarray(image.convert("RGB")).any():
+        raise ValueError("the image has channels of 16 bit, and levels below 256 alone, which are lost. Save it with "
+                         "8 bit.")
 
 
 def _decode_pixels(image: Image.Image) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Boxes as detectors and other packs give them, read as the host's BOUNDING_BOX: {x, y, width, height} in pixels.
 
 Read are one box, a list of boxes, and a list of such lists, one for each image. A box is a dict of the host's fields,
-or left, top, right and bottom (lists, arrays and tensors). SEGS of the Impact Pack are read, too: a tuple of the
-image's (height, width) and a list of segments, each with `bbox`, `label` and `confidence`.
+or left, top, right and bottom (lists, arrays and tensors), which the score and the class may follow. SEGS of the Impact
+Pack are read, too: a tuple of the image's (height, width) and a list of segments, each with `bbox`, `label` and
+`confidence`.
 """
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from typing import Any
 from .text_files import shorten
 
 FIELDS = ("x", "y", "width", "height")
+CORNERS = (4, 5, 6)  # numbers of a box: left, top, right and bottom; with its score; with its class
 UNITS = ("auto", "pixels", "fractions", "thousandths")
 REMEDY = "Find the boxes in the same images, or choose their unit in 'units'"
 LARGEST_SHARE = 8  # of the image's sides; a region of 'Crop Face' has up to 5, and larger crops take all memory
@@ -74,7 +76,7 @@ def list_items(value: Any, source: str) -> list:
 
 
 def is_box(value: Any) -> bool:
-    return isinstance(value, dict) or is_numbers(value, len(FIELDS))
+    return isinstance(value, dict) or any(is_numbers(value, count) for count in CORNERS)
 
 
 def is_numbers(value: Any, count: int) -> bool:
@@ -110,8 +112,18 @@ def read_segment(segment: Any, source: str) -> dict:
 
 
 def read_corners(corners: Any) -> dict:
-    x0, y0, x1, y1 = map(float, corners)
-    return dict(x=x0, y=y0, width=x1 - x0, height=y1 - y0)
+    x0, y0, x1, y1, *more = map(float, corners)
+    box = dict(x=x0, y=y0, width=x1 - x0, height=y1 - y0)
+    if more:
+        box["score"] = more[0]
+    if more[1:]:
+        box["label"] = f"{more[1]:g}"
+    return box
+
+
+def read_fields(box: dict) -> dict:
+    """A box of the host's fields, which may be tensors of one number. Further fields stay."""
+    return box | {field: box[field].item() for field in FIELDS if hasattr(box[field], "item")}
 
 
 def list_corners(box: dict) -> list[float]:
@@ -122,7 +134,7 @@ def list_corners(box: dict) -> list[float]:
 def read_box(box: Any, source: str) -> dict:
     """A box as a dict. Raises ValueError, naming the input `source`, for a value that is no box."""
     try:
-        found = dict(box) if isinstance(box, dict) else read_corners(box)
+        found = read_fields(box) if isinstance(box, dict) else read_corners(box)
         numbers = [float(found[field]) for field in FIELDS]
         is_real = all(isinstance(found[field], Real) for field in FIELDS)
     except (KeyError, OverflowError, TypeError, ValueError) as error:

@@ -26,10 +26,10 @@ class Refused(ValueError):
     """Says what is wrong with a file and what to do, without its name."""
 
 
-def shorten(text: object) -> str:
-    """What an error repeats of a text: 80 letters at most."""
+def shorten(text: object, most: int = QUOTED) -> str:
+    """What an error repeats of a text: `most` letters."""
     text = str(text)
-    return text if len(text) <= QUOTED else f"{text[:QUOTED - 3]}..."
+    return text if len(text) <= most else f"{text[:most - 3]}..."
 
 
 def check_file(path: str | Path, largest: int) -> int:

@@ -16,6 +16,7 @@ from .text_files import Refused, shorten
 CONTAINERS = ("model", "state_dict")  # keys under which trainers save the weights
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module"}  # parts of names that torch's wrappers of a network add
 COUNTERS = ("num_batches_tracked", "position_ids", "num_updates")  # ends of names of whole numbers
+LONGEST_NAME = 160  # letters of a weight's name and shapes in an error
 MOST_BLOCKS = 256  # of a network; published ones have up to 57
 
 
@@ -200,5 +201,5 @@ def is_finite(weight: Tensor) -> bool:
 
 def join_names(names: Sequence[str]) -> str:
     """The first four names, and how many more there are."""
-    shown = ", ".join(map(shorten, names[:4]))
+    shown = ", ".join(shorten(name, LONGEST_NAME) for name in names[:4])
     return shown + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 import comfy.model_management
 from comfy.ldm.flux import model as flux_model
@@ -25,7 +25,7 @@ from mditface.mdit.mditface.pictures import PictureInput
 from mditface.mdit.mditface.prompt import Prompt
 from mditface.tests.adapter.flux_set import (
     STATE, TOLERANCE, Latents, Recorded, call, close, load_base, names, sample, sinusoids)
-from mditface.tests.golden_set import find, find_all, lack
+from mditface.tests.golden_set import find, find_all, lack, load
 
 IDS = dict(rtol=0, atol=1e-6)
 SETUP = ("cond_latent", "pooled", "guidance", "strength")  # what the keys depend on, besides the picture's size
@@ -51,12 +51,12 @@ def folder(golden):
 
 @pytest.fixture(scope="module")
 def cases(folder):
-    return {path.stem: load_file(path) for path in find_all(folder, "case_*.safetensors")}
+    return {path.stem: load(path) for path in find_all(folder, "case_*.safetensors")}
 
 
 @pytest.fixture(scope="module")
 def trajectories(folder):
-    return {path.stem: load_file(path) for path in find_all(folder, "traj_*.safetensors")}
+    return {path.stem: load(path) for path in find_all(folder, "traj_*.safetensors")}
 
 
 @pytest.fixture(scope="module")

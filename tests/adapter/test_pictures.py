@@ -80,6 +80,20 @@ def test_another_picture_or_placement_is_never_stale(easycontrol, texts):
     assert not any(torch.allclose(outs[0], out, atol=1e-3) for out in outs[1:])
 
 
+def test_right_and_left_of_the_image_are_two_entries(easycontrol, texts):
+    """Both crop the picture alike, so their tokens differ in nothing but positions."""
+    right, left = (picture(name) for name in PLACEMENTS if name.startswith("OminiControl"))
+    left.store = right.store  # as if both were kept in one place
+    outs = []
+    for read in (right, left):
+        expected, _ = run(easycontrol.model, masked(texts[0], read), texts[1], OFF)
+        out, report = run(easycontrol.model, masked(texts[0], read), texts[1])
+        assert report.passes == 1
+        torch.testing.assert_close(out, expected, **TOLERANCE)
+        outs.append(out)
+    assert not torch.allclose(*outs, atol=1e-3)
+
+
 def test_each_latent_of_a_batch_has_its_picture(easycontrol, texts):
     read, x = picture(batch=2), noisy(2)
     out = prediction(easycontrol.model, masked(texts[0], read), x=x)

@@ -11,6 +11,7 @@ from mditface.mdit.datasets.images import read_image, read_labels, read_part
 from mditface.mdit.labelmap import PALETTE
 from mditface.mdit.recipes.dynast.pairs import read_people
 from mditface.tests.datasets.test_datasets import label_map, png, write_celeba, write_pairs, write_tar
+from mditface.tests.labelmap.test_files import deep_png
 
 RED, BLUE = (254, 0, 0), (0, 0, 254)
 UPRIGHT = np.zeros((32, 16, 3), np.uint8)  # red on top
@@ -205,6 +206,14 @@ def test_animated_label_maps_are_refused(tmp_path):
             read(tmp_path / "a.png")
 
 
+def test_indices_that_pillow_drops_are_refused(tmp_path):
+    """Colors of 16 bit lose their lower half."""
+    levels = label_map(np.random.default_rng(0))[..., None].repeat(3, -1).astype(np.uint16)
+    assert np.array_equal(read_labels(deep_png(levels * 257), ORDER), levels[..., 0])
+    with pytest.raises(ValueError, match="channels of 16 bit, and levels below 256 alone"):
+        read_labels(deep_png(levels), ORDER)
+
+
 def test_indices_in_a_phones_jpeg_are_refused(tmp_path):
     frames = [Image.fromarray(LABELS)] * 2
     frames[0].save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=frames[1:])
@@ -304,6 +313,8 @@ def test_lists_beside_the_images_have_the_same_encodings(tmp_path):
     write_pairs(tmp_path, 1)
     (tmp_path / "classes.txt").write_text("skin\n" * 19, "utf-16")
     assert set(open_dataset(tmp_path)[0]["labels"].unique().tolist()) == {1}
+    (tmp_path / "classes.txt").write_bytes(b"skin\r" * 19)
+    assert len(open_dataset(tmp_path)) == 1
     (tmp_path / "people.txt").write_text("0.jpg \u4eba\n", "utf-16")
     assert read_people(tmp_path, ["0"]) == ["\u4eba"]
     (tmp_path / "classes.txt").write_bytes(b"\xff")

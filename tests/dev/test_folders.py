@@ -28,6 +28,7 @@ print(json.dumps([found, find_file("far.safetensors", "model_name", "mdit", "dif
 """
 FOLDERS = {  # the folders in which each loader looks
     "MDiT_LoadModel": ("mdit", "diffusion_models"), "MDiT_LoadAdapter": ("mdit_adapters", "loras"),
+    "MDiT_LoadFaceMoGLE": ("mdit_adapters", "loras"),
     "MDiT_LoadFaceParser": ("face_parsing",), "MDiT_LoadInteractDiffusion": ("interactdiffusion", "gligen"),
     "MDiT_LoadFaceDiffuser": ("face_diffuser",), "MDiT_LoadPTDiT": ("diffusion_models",), "MDiT_LoadPTDiTVAE": ("vae",),
     "MDiT_LoadDynaST": ("dynast",), "MDiT_LoadMMFace": ("diffusion_models",),

@@ -15,7 +15,7 @@ NODE = {
 
 
 def saved_node() -> dict:
-    return {"type": "MDiT_CropFace", "widgets_values": [512],
+    return {"id": 1, "type": "MDiT_CropFace", "widgets_values": [512],
             "outputs": [{"name": "faces", "type": "IMAGE", "links": [3]}],
             "inputs": [{"name": "image", "type": "IMAGE", "link": 1}, {"name": "size", "type": "INT", "link": None}]}
 
@@ -24,8 +24,10 @@ def test_new_slots_stand_behind_the_saved_ones_with_their_defaults(tmp_path):
     (tmp_path / "example_workflows").mkdir()
     (tmp_path / "subgraphs").mkdir()
     file = tmp_path / "subgraphs" / "one.json"
-    inside = {"definitions": {"subgraphs": [{"nodes": [saved_node()]}]}}
-    file.write_text(json.dumps({"nodes": [saved_node(), {"type": "MarkdownNote"}]} | inside))
+    inside = {"definitions": {"subgraphs": [
+        {"id": "blueprint", "nodes": [saved_node()], "links": [], "inputs": [], "outputs": []}]}}
+    note = {"id": 2, "type": "MarkdownNote", "inputs": [], "outputs": []}
+    file.write_text(json.dumps({"nodes": [saved_node(), note], "links": []} | inside))
     saved_graphs.update_slots({"MDiT_CropFace": NODE}, tmp_path)
     graph = json.loads(file.read_text())
     for node in (graph["nodes"][0], graph["definitions"]["subgraphs"][0]["nodes"][0]):
@@ -45,11 +47,36 @@ def test_slots_take_the_types_that_they_have_now(tmp_path):
     old = saved_node()
     old["inputs"][0]["type"], old["outputs"][0]["type"] = "PICTURE", "LABEL"
     old["inputs"].append({"name": "more", "type": "*", "link": None})
-    file.write_text(json.dumps({"nodes": [old]}))
+    file.write_text(json.dumps({"nodes": [old], "links": []}))
     saved_graphs.update_slots({"MDiT_CropFace": NODE}, tmp_path)
     (node,) = json.loads(file.read_text())["nodes"]
     assert [slot["type"] for slot in node["inputs"]] == ["IMAGE", "INT", "*", "MASK", "COMBO"]
     assert node["inputs"][0]["link"] == 1 and node["outputs"][0] == {"name": "faces", "type": "IMAGE", "links": [3]}
+
+
+def test_links_and_sockets_of_subgraphs_take_the_types_of_their_slots(tmp_path):
+    """The types in the saved graph, BEFORE, are of an older schema throughout."""
+    (tmp_path / "subgraphs").mkdir()
+    file = tmp_path / "subgraphs" / "one.json"
+    outside = [{"id": 1, "type": "blueprint", "inputs": [{"name": "picture", "type": "BEFORE", "link": None}],
+                "outputs": [{"name": "cut", "type": "BEFORE", "links": [1]}]},
+               {"id": 2, "type": "PreviewImage", "outputs": [],
+                "inputs": [{"name": "images", "type": "IMAGE", "link": 1}]}]
+    boundary = {"inputs": [{"name": "picture", "type": "BEFORE", "linkIds": [1]}],
+                "outputs": [{"name": "cut", "type": "BEFORE", "linkIds": [2]},
+                            {"name": "bare", "type": "*", "linkIds": []}]}
+    links = [{"id": 1, "origin_id": -10, "origin_slot": 0, "target_id": 5, "target_slot": 0, "type": "BEFORE"},
+             {"id": 2, "origin_id": 5, "origin_slot": 0, "target_id": -20, "target_slot": 0, "type": "BEFORE"}]
+    subgraph = {"id": "blueprint", "nodes": [saved_node() | {"id": 5}], "links": links, **boundary}
+    file.write_text(json.dumps({"nodes": outside, "links": [[1, 1, 0, 2, 0, "BEFORE"]],
+                                "definitions": {"subgraphs": [subgraph]}}))
+    saved_graphs.update_slots({"MDiT_CropFace": NODE}, tmp_path)
+    graph = json.loads(file.read_text())
+    (inside,) = graph["definitions"]["subgraphs"]
+    assert "BEFORE" not in file.read_text()
+    for part in (inside, graph["nodes"][0]):
+        assert part["inputs"][0]["type"] == part["outputs"][0]["type"] == "IMAGE"
+    assert [link["type"] for link in inside["links"]] == ["IMAGE", "IMAGE"] and graph["links"][0][5] == "IMAGE"
 
 
 def test_templates_and_blueprints_lack_nothing(root, tmp_path):

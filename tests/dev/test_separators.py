@@ -6,12 +6,15 @@ import pytest
 import execution
 import folder_paths
 import nodes as host_nodes
-from mditface.nodes import adapter, dynast, face_diffuser, interactdiffusion, loading, mmface, parsing, pt_dit
+from mditface.nodes import (
+    NODES, adapter, dynast, face_diffuser, face_mogle, interactdiffusion, loading, mmface, parsing, pt_dit)
 from mditface.nodes.files import find_file
 
 LOADERS = (  # node, input, folder
     (adapter.LoadAdapter, "adapter_name", "mdit_adapters"), (dynast.LoadDynaST, "weights_name", "dynast"),
     (face_diffuser.LoadFaceDiffuser, "weights_name", "face_diffuser"),
+    (face_mogle.LoadFaceMoGLE, "lora_name", "mdit_adapters"), (face_mogle.LoadFaceMoGLE, "lora_name", "loras"),
+    (face_mogle.LoadFaceMoGLE, "gate_name", "mdit_adapters"),
     (interactdiffusion.LoadInteractDiffusion, "weights_name", "interactdiffusion"),
     (interactdiffusion.LoadInteractDiffusion, "weights_name", "gligen"),
     (loading.LoadModel, "model_name", "diffusion_models"), (mmface.LoadMMFace, "model_name", "diffusion_models"),
@@ -29,11 +32,11 @@ def validate(node, name, value, monkeypatch):
     return valid, errors
 
 
-@pytest.mark.parametrize("listed", ["SDM/a.safetensors", "SDM\\a.safetensors"])
+@pytest.mark.parametrize("listed", ["SDM/x/a.safetensors", "SDM\\x\\a.safetensors"])
 @pytest.mark.parametrize("node, name, folder", LOADERS, ids=lambda value: getattr(value, "__name__", value))
 def test_the_host_accepts_both_separators(node, name, folder, listed, monkeypatch):
     monkeypatch.setattr(folder_paths, "get_filename_list", lambda other: [listed] if other == folder else [])
-    for value in ("SDM/a.safetensors", "SDM\\a.safetensors"):
+    for value in ("SDM/x/a.safetensors", "SDM\\x\\a.safetensors", "SDM/x\\a.safetensors"):
         assert validate(node, name, value, monkeypatch) == (True, [])
     for absent in ("SDM/b.safetensors", "a.safetensors", "SDM/a.txt"):
         valid, errors = validate(node, name, absent, monkeypatch)
@@ -41,8 +44,7 @@ def test_the_host_accepts_both_separators(node, name, folder, listed, monkeypatc
 
 
 def test_every_loader_of_the_pack_is_tried():
-    pack = {node for module in (adapter, dynast, face_diffuser, interactdiffusion, loading, mmface, parsing, pt_dit)
-            for node in module.NODES if "Load" in node.__name__}
+    pack = {node for node in NODES if node.__name__.startswith("Load")}
     assert pack == {node for node, _, _ in LOADERS}
 
 
@@ -51,6 +53,6 @@ def test_a_name_of_windows_finds_its_file(tmp_path, monkeypatch):
     (tmp_path / "SDM" / "a.bin").touch()
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "face_diffuser", ([str(tmp_path)], {".bin"}))
     for name in ("SDM/a.bin", "SDM\\a.bin"):
-        assert find_file(name, "weights_name", "face_diffuser") == str(tmp_path / "SDM" / "a.bin")
+        assert find_file(name, "weights_name", "face_diffuser", endings=(".bin",)) == str(tmp_path / "SDM" / "a.bin")
     with pytest.raises(FileNotFoundError, match="weights_name: there is no file '...secret'"):
         find_file("..\\secret", "weights_name", "face_diffuser")

@@ -7,7 +7,6 @@ from collections import defaultdict
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from mditface.mdit.shared import keypoints, sparse_attention
 from mditface.mdit.shared.candidates import expand_to_children, join_2x2, propagate_candidates, split_2x2
@@ -15,7 +14,7 @@ from mditface.mdit.dynast import block, canny, face, pose, weights
 from mditface.mdit.dynast.config import LEVELS, read_config
 from mditface.mdit.dynast.model import DynaST
 from mditface.mdit.dynast.label import prepare_exemplar
-from mditface.tests.golden_set import find_all, lack, read, read_metadata
+from mditface.tests.golden_set import find_all, lack, load, read, read_metadata
 
 UNIT = dict(rtol=1e-4, atol=1e-5)
 FEATURES = dict(rtol=1e-3, atol=1e-4)
@@ -185,7 +184,7 @@ def check_features(level, name, tensors, outputs):
 def test_generator(folder, seen):
     for name in applications(folder):
         seen.clear()
-        network, tensors = generator(folder, name), load_file(folder / f"forward_{name}.safetensors")
+        network, tensors = generator(folder, name), load(folder / f"forward_{name}.safetensors")
         modules = outputs_of(network)
         with torch.inference_mode():
             found = network(*inputs(tensors), warp_all=True)
@@ -232,7 +231,7 @@ def count_flipped_of_blocks(name, tensors, modules, masks) -> int:
 def test_gradients(folder):
     compared = 0
     for name in applications(folder):
-        network, tensors = generator(folder, name), load_file(folder / f"forward_{name}.safetensors")
+        network, tensors = generator(folder, name), load(folder / f"forward_{name}.safetensors")
         parameters, expected = dict(network.named_parameters()), under(tensors, "grad.")
         if expected:
             (network(*inputs(tensors)).image * tensors["grad_weight"]).sum().backward()

@@ -80,10 +80,9 @@ def tokenizer(label_map: list, **inputs) -> dict:
 
 
 def sampler(model: str = "model", **inputs) -> dict:
-    return node("MDiT_Sampler", model=[model, 0], positive=["positive", 0], negative=["negative", 0],
-                latent_image=["latent", 0], **{
-                    "seed": 0, "steps": 3, "cfg": 2.0, "mask_cfg": 1.5, "sampler_name": "euler", "scheduler": "simple",
-                    "denoise": 1.0, **inputs})
+    return node("MDiT_Sampler", model=[model, 0], latent_image=["latent", 0], **{
+        "positive": ["positive", 0], "negative": ["negative", 0], "seed": 0, "steps": 3, "cfg": 2.0, "mask_cfg": 1.5,
+        "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0, **inputs})
 
 
 def system_loaders() -> set[str]:

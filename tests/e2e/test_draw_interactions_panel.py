@@ -113,9 +113,9 @@ def test_all_by_keyboard(page, editor):
 def test_undo_on_a_layout_without_latin_letters(page, editor):
     (before,) = editor.interactions
     editor.drag((0.1, 0.3), (0.2, 0.4))
-    assert editor.interactions != [before]
+    assert editor.interactions != (before,)
     page.evaluate(KEY_DOWN, {"key": "\u044f", "code": "KeyZ", "ctrlKey": True})
-    assert editor.interactions == [before]
+    assert editor.interactions == (before,)
 
 
 def test_thirty_is_the_limit(page, editor):

@@ -50,8 +50,7 @@ def test_a_batch_of_two_maps_and_two_conditionings(server, graph, label_map_file
     shown = entry["outputs"]["picture"]["images"]
     assert differ(*(np.asarray(server.picture(picture)).astype(float) for picture in shown))
     combined = graph(more=node("ConditioningCombine", conditioning_1=["positive", 0], conditioning_2=["text", 0]),
-                     sampler={**(made := sampler(cfg=1.0, mask_cfg=1.0)),
-                              "inputs": {**made["inputs"], "positive": ["more", 0]}})
+                     sampler=sampler(positive=["more", 0], cfg=1.0, mask_cfg=1.0))
     assert np.ptp(pixels(server, combined)[0]) > 0
 
 

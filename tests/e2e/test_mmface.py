@@ -12,12 +12,12 @@ NAME = f"{FOLDER}/dit_model_weights_ema"
 @pytest.fixture(scope="module")
 def files(server, weights_file, tiny_models):
     """Names of the model in its published folder, of its text encoder, and of a LoRA."""
-    (server.base / "models" / "diffusion_models" / FOLDER).mkdir(parents=True, exist_ok=True)
     model = weights_file("diffusion_models", NAME, tiny.random_weights(tiny.network()))
     text = weights_file("text_encoders", "tiny-mmface-text", tiny.text_weights())
     key, width = "diffusion_model.blocks.1.attn.to_v_t.lora_{}.weight", tiny.CONFIG.width
     lora = weights_file("loras", "tiny-mmface-lora", {key.format("up"): tiny.normal(width, 2),
                                                       key.format("down"): tiny.normal(2, width)})
+    server.free()  # the VAE's name stood for another file in the tests of adapters
     return model, text, lora
 
 
@@ -26,16 +26,16 @@ def graph(files, label_map_file):
     """A face from a label map and a prompt by the stock sampler; `nodes` are added or replace those of the graph."""
     name = label_map_file("mmface-map", 96, 96)
 
-    def make(text="a young woman, smiling", model="model", size=64, batch=1, **nodes) -> dict:
+    def make(prompt="a young woman, smiling", source="model", size=64, batch=1, **nodes) -> dict:
         return {
             "model": load(files[0]), "clip": node("MDiT_LoadMMFaceCLIP", clip_name=files[1]),
             "vae": node("VAELoader", vae_name="taef1"), "map": node("LoadImage", image=name),
             "mask": tokenizer(["map", 0]),
-            "text": node("CLIPTextEncode", clip=["clip", 0], text=text),
+            "text": node("CLIPTextEncode", clip=["clip", 0], text=prompt),
             "empty": node("CLIPTextEncode", clip=["clip", 0], text=""),
             "both": condition(mask=["mask", 0]),
             "latent": node("EmptySD3LatentImage", width=size, height=size, batch_size=batch),
-            "sampler": node("KSampler", model=[model, 0], positive=["both", 0], negative=["both", 1],
+            "sampler": node("KSampler", model=[source, 0], positive=["both", 0], negative=["both", 1],
                             latent_image=["latent", 0], seed=0, steps=3, cfg=4.0, sampler_name="euler",
                             scheduler="simple", denoise=1.0),
             "decode": node("VAEDecode", samples=["sampler", 0], vae=["vae", 0]),
@@ -67,7 +67,7 @@ def test_mask_sketch_and_text_change_the_image(server, graph):
     assert len(previews) >= 1 and first.std() > 1
     changes = {
         "no condition": graph(both=condition()), "sketch": graph(both=condition(sketch=["map", 0])),
-        "prompt": graph(text="an old man"), "range": graph(both=condition(mask=["mask", 0], end=0.5)),
+        "prompt": graph(prompt="an old man"), "range": graph(both=condition(mask=["mask", 0], end=0.5)),
     }
     for name, changed in changes.items():
         assert abs(pixels(server, changed) - first).max() > 1, name
@@ -89,7 +89,7 @@ def test_batches_and_sizes(server, graph):
 def test_a_lora_acts_and_leaves(server, graph, files):
     plain = pixels(server, graph())
     lora = node("LoraLoaderModelOnly", model=["model", 0], lora_name=files[2], strength_model=0.5)
-    assert abs(pixels(server, graph(model="lora", lora=lora)) - plain).max() > 1
+    assert abs(pixels(server, graph(source="lora", lora=lora)) - plain).max() > 1
     server.free()
     assert (pixels(server, graph()) == plain).all()
 
@@ -131,8 +131,9 @@ def test_bad_inputs_are_refused(server, weights_file, graph, refused, files):
     refused(graph(model=load(name, "flow")), "model", "model_name: ", name, "holds no MMFace-DiT weights")
     refused(graph(clip=node("MDiT_LoadMMFaceCLIP", clip_name=weights_file("text_encoders", "tiny-wrong", cut))), "clip",
             "clip_name: ", "holds no text encoder of CLIP", "Stable Diffusion 2.1")
-    refused(graph(vae=node("VAELoader", vae_name="taesd"), decode=node("EmptyImage", width=64, height=64)), "sampler",
-            "vae: the one at 'Condition MMFace-DiT' makes latents (4, 8, 8)", "ae.safetensors")
+    black = node("EmptyImage", width=64, height=64, batch_size=1, color=0)
+    refused(graph(vae=node("VAELoader", vae_name="taesd"), decode=black, end=node("PreviewAny", source=["sampler", 0])),
+            "sampler", "vae: the one at 'Condition MMFace-DiT' makes latents (4, 8, 8)", "ae.safetensors")
     refused(graph(both=condition(mask=["mask", 0], sketch=["map", 0])), "both", "mask, sketch: both are connected")
     refused(graph(text=node("Probe_RandomText", seed=0, width=24, pooled_width=8)), "sampler", "text 24 wide",
             "'Load MMFace-DiT CLIP'")

@@ -1,6 +1,8 @@
 """Label maps in files of every kind that people bring: what the painter imports."""
 import io
 import json
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -23,6 +25,17 @@ def packed(image, form="PNG", **options):
     image.save(file, form, **options)
     file.seek(0)
     return file
+
+
+def deep_png(levels):
+    """A PNG of colors in 16 bit (H, W, 3), which Pillow reads and does not write."""
+    height, width, _ = levels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
+    header = struct.pack(">2I5B", width, height, 16, 2, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    chunks = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+              for kind, data in parts]
+    return io.BytesIO(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
 
 
 def with_palette(numbers, colors):
@@ -56,6 +69,7 @@ KINDS = {
     "GIF": lambda: packed(with_palette(LEVELS, COLORS), "GIF"),
     "channels swapped": lambda: packed(Image.fromarray(COLORS[LEVELS][..., ::-1].copy())),
     "lossless WebP": lambda: packed(Image.fromarray(COLORS[LEVELS]), "WEBP", lossless=True),
+    "colors of 16 bit": lambda: deep_png(COLORS[LEVELS].astype(np.uint16) * 257),
     "BMP": lambda: packed(Image.fromarray(COLORS[LEVELS]), "BMP"),
 }
 
@@ -64,8 +78,9 @@ KINDS = {
 def test_files_of_every_kind_are_read(kind):
     reading = read_file(KINDS[kind]())
     assert np.array_equal(reading.indices, LEVELS) and not reading.is_stencil
-    assert bool(reading.notes) == (kind not in ("colors", "palette of our colors", "palette in another order", "GIF",
-                                                "lossless WebP", "BMP")), "quiet about our own colors only"
+    quiet = ("colors", "palette of our colors", "palette in another order", "GIF", "lossless WebP", "BMP",
+             "colors of 16 bit")
+    assert bool(reading.notes) == (kind not in quiet), "quiet about our own colors only"
 
 
 @pytest.mark.parametrize("name", [name for name in FOREIGN if FOREIGN[name].order])
@@ -157,6 +172,7 @@ def animated():
     (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "cannot be read as an image"),
     (lambda: packed(Image.new("L", (5000, 4))).read(), "5000 x 4 pixels. A drawing has at most 4096"),
     (lambda: animated().read(), "2 frames or pages"),
+    (lambda: deep_png(LEVELS[..., None].repeat(3, -1)).read(), "channels of 16 bit, and levels below 256 alone"),
     (lambda: packed(Image.fromarray(NOISE)).read(), "fits no known palette, .* face parser"),
     (lambda: packed(Image.fromarray(NOISE).quantize(200)).read(), "fits no known palette"),
     (lambda: packed(Image.fromarray(LEVELS.astype(np.uint16) + 20)).read(), "grey levels go up to 38"),

@@ -12,6 +12,12 @@ from mditface.tests.mditface.test_cache import distinct_labels, mask_of
 AREAS = ((64, 64, 0, 0), (64, 64, 64, 0), (64, 96, 0, 64))  # width, height, x, y in the host's pixels; 8 a latent cell
 
 
+def test_without_a_cache_no_room_is_kept(loaded, texts):
+    with reservations() as reserved:
+        run(loaded.model, masked(texts[0], tiny.mask()), texts[1], OFF)
+    assert reserved == []
+
+
 def in_areas(cond, *areas):
     return [nodes.ConditioningSetArea().append(cond, *area, 1.0)[0][0] for area in areas]
 

@@ -22,9 +22,17 @@ def segs(*corners, shape=(100, 200), label="face", confidence=0.75):
 
 @pytest.mark.parametrize("value", [
     BOX, [BOX], [[BOX]], CORNERS, tuple(CORNERS), [CORNERS], [tuple(CORNERS)], [[CORNERS]], np.array(CORNERS),
-    np.array([CORNERS]), torch.tensor([CORNERS]), torch.tensor([[CORNERS]]), [np.array(CORNERS, np.float32)]])
+    np.array([CORNERS]), torch.tensor([CORNERS]), torch.tensor([[CORNERS]]), [np.array(CORNERS, np.float32)],
+    {name: torch.tensor(side) for name, side in BOX.items()}])
 def test_boxes_are_read_in_every_form(value):
     assert read_boxes(value, SIZE, "bboxes") == [[BOX]]
+
+
+@pytest.mark.parametrize("value", [
+    [*CORNERS, 0.5, 3], [[*CORNERS, 0.5, 3]], np.array([[*CORNERS, 0.5, 3]]), torch.tensor([[*CORNERS, 0.5, 3.0]])])
+def test_detectors_put_score_and_class_behind_the_corners(value):
+    assert read_boxes(value, SIZE, "bboxes") == [[{**BOX, "score": 0.5, "label": "3"}]]
+    assert read_boxes([[*CORNERS, 0.5]] * 2, SIZE, "bboxes") == [[{**BOX, "score": 0.5}] * 2]
 
 
 @pytest.mark.parametrize("value, count", [

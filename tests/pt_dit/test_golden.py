@@ -7,7 +7,6 @@ import re
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import comfy.ops
 import comfy.sample
@@ -19,7 +18,7 @@ from mditface.mdit.pt_dit.config import POSITIONS, PTDiTSettings, PublishedField
 from mditface.mdit.pt_dit.schedule import compute_shift
 from mditface.mdit.pt_dit.vae import load_vae
 from mditface.mdit.shared.schedule import compute_flow_sigmas
-from mditface.tests.golden_set import find, find_all, lack, read, read_metadata
+from mditface.tests.golden_set import find, find_all, lack, load, read, read_metadata
 
 pytestmark = pytest.mark.usefixtures("as_the_host_runs_nodes")
 
@@ -77,7 +76,7 @@ def to_settings(fields: dict) -> PTDiTSettings:
 @pytest.fixture(scope="module")
 def cases(folder):
     """Name, tensors and settings of each case."""
-    return [(file.stem, load_file(file), to_settings(read_metadata(file)))
+    return [(file.stem, load(file), to_settings(read_metadata(file)))
             for file in find_all(folder, "case_*.safetensors")]
 
 
@@ -153,7 +152,7 @@ def compare(found, expected) -> bool:
 def test_components(folder):
     tensors = read(folder, "components.safetensors")
     for name, expected in tensors.items():
-        kind, part, shape = (*name.split(".", 2), "")[:3]
+        kind, part, shape = (*name.split(".", 2), "", "")[:3]
         sizes = {key: tuple(map(int, value.split("x")))
                  for key, value in re.findall(r"(win|ratio|f|h|w|d)(\d[\dx]*)", shape)}
         grid = tuple(sizes[key][0] for key in "fhw") if shape else None

@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import comfy.model_management
 from mditface.mdit.shared import candidates, sparse_attention
 from mditface.mdit.shared.sparse_attention import Keys, Projections, SparseOptions, attend_sparsely, split_chunks
 
@@ -145,6 +146,21 @@ def test_scores_are_float32_in_half_precision():
     key = Projections(key.score.float(), key.prune.float())
     exact = attend_sparsely(query, key, value.float(), None, SparseOptions(0.01, 4))
     assert torch.equal(found.chosen, exact.chosen) and torch.equal(found.output, exact.output)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_an_interrupt_ends_the_chunks(dense, monkeypatch):
+    monkeypatch.setattr(sparse_attention, "CHUNK", 1)
+    query = Projections(torch.zeros(1, 4, 2), torch.zeros(1, 4, 1))
+    keys = Keys(*query, torch.zeros(1, 4, 1), None)
+    chunks = split_chunks(query, keys, None if dense else torch.zeros(1, 4, 2, dtype=torch.int64))
+    next(chunks)
+    comfy.model_management.interrupt_current_processing()
+    try:
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            next(chunks)
+    finally:
+        comfy.model_management.interrupt_current_processing(False)
 
 
 def test_too_few_candidates_are_refused():
