@@ -41,7 +41,7 @@ from .quality.painted import list_painted_masks
 HELD_OUT_SEED = 2
 LARGE = 1024  # pixels of the map that is timed
 ROUNDS = 5
-SHEET_SIZE = 320
+SHEET_SIZE = 192
 SHEET_RENDERS = 10
 EXAMPLES = Path(measure.ROOT, "mdit", "labelmap", "examples")
 MEASURES = ("depth_error", "normal_angle_face", "normal_angle_figure")

@@ -32,11 +32,11 @@ class Habits:
     crude: fraction of the maps drawn as polygons.
     rough: fraction of the maps with bent and ragged outlines.
     """
-    swap: float = 0.15
-    incomplete: float = 0.25
+    swap: float = 0.05
+    incomplete: float = 0.1
     missing: float = 0.2
-    crude: float = 0.15
-    rough: float = 0.3
+    crude: float = 0.05
+    rough: float = 0.1
 
     def __call__(self, labels: Tensor, rng: torch.Generator) -> Tensor:
         """Label maps (B, S, S) uint8 as people draw them."""
@@ -66,7 +66,7 @@ class Habits:
 @dataclass(frozen=True)
 class Placing:
     """Mirrors, turns, scales and moves label maps with their relief. The numbers are those of `Distortion`."""
-    distortion: Distortion = Distortion(0.6, turn=15.0, zoom=1.5, shift=0.08)
+    distortion: Distortion = Distortion(0.2, turn=15.0, zoom=1.5, shift=0.08)
 
     def __call__(self, batch: ReliefBatch, rng: torch.Generator) -> ReliefBatch:
         """The placed samples; OUTSIDE in the label maps where they have come from outside."""

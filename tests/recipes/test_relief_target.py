@@ -63,6 +63,15 @@ def test_background_does_not_count(paths):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5) and losses[0] > 0
 
 
+def test_the_distance_of_the_figure_does_not_count(paths):
+    target = ReliefTarget(ReliefSettings(**RELIEF, **paths))
+    batch = target.make_batch(0, 0, 1)
+    with torch.no_grad():
+        losses = [target.module(**batch | {"depth": batch["depth"] + shift}, rng=None)["loss"].item()
+                  for shift in (0.0, 3.0)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def test_slopes_are_differences_over_a_distance():
     ramp = torch.arange(8.0).expand(1, 8, 8)
     slopes, pairs = find_slopes(ramp, torch.ones(1, 8, 8), 4)

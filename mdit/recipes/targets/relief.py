@@ -62,9 +62,9 @@ class ReliefLoss(nn.Module):
         """Terms of the loss for labels (B, S, S) uint8, depth (B, S, S) and normals (B, 3, S, S)."""
         found = self.network(labels)
         counted = ((labels > 0) & (labels != OUTSIDE) & depth.isfinite()).float()  # (B, S, S)
-        away = (found[:, 0] - depth.nan_to_num(neginf=0)) * counted
+        away = center((found[:, 0] - depth.nan_to_num(neginf=0)) * counted, counted)
         face = torch.isin(labels, torch.tensor(FACE, dtype=labels.dtype, device=labels.device))
-        bend = 1 - (found[:, 1:] * normals).sum(1)
+        bend = ((1 - (found[:, 1:] * normals).sum(1)).clamp(min=0) / 2 + 1e-6).sqrt()  # sine of half the angle
         terms = {"depth": average(away.abs(), counted),
                  "slope": sum(average(*find_slopes(away, counted, step)) for step in STEPS) / len(STEPS),
                  "normal": average(bend, counted * (1 + self.face * face))}
@@ -74,6 +74,12 @@ class ReliefLoss(nn.Module):
 
 def average(values: Tensor, weights: Tensor) -> Tensor:
     return (values * weights).sum() / weights.sum().clamp(min=1)
+
+
+def center(away: Tensor, counted: Tensor) -> Tensor:
+    """Errors (B, S, S) without their mean in each sample: how near the whole figure is, no map can tell."""
+    mean = away.sum((1, 2), keepdim=True) / counted.sum((1, 2), keepdim=True).clamp(min=1)
+    return (away - mean) * counted
 
 
 def find_slopes(away: Tensor, counted: Tensor, step: int) -> tuple[Tensor, Tensor]:
