@@ -13,6 +13,7 @@ from comfy_api.latest import io, ui
 
 from ..mdit.mditface.adapter.families import list_model_titles
 from ..mdit.mditface.reductions import REDUCTIONS, check_window, describe_reductions
+from ..mdit.shared.text_files import shorten
 from .adapter import FOLDERS
 from .labelmap import palette_inputs, read_and_tell
 from .types import MDiTAdapter
@@ -117,17 +118,24 @@ class TrainAdapter(io.ComfyNode):
         settings = graph.make_settings(chosen, base, runs, path, PRECISIONS[chosen["precision"]])
         losses = graph.train(model, settings, samples, chosen["vae"], empty)
         curve = torch.from_numpy(np.asarray(draw_loss_curve(losses)) / np.float32(255))[None]
-        return io.NodeOutput(load_adapter(str(path)), curve, len(losses), ui=ui.PreviewImage(curve, cls=cls))
+        return io.NodeOutput(load_adapter(str(path)), curve, chosen["steps"], ui=ui.PreviewImage(curve, cls=cls))
 
 
 def choose_path(prefix: str) -> Path:
-    """The path of a new adapter in the folder output/mdit_adapters."""
+    """The path of a new adapter in the folder output/mdit_adapters. Raises ValueError where none can be written."""
     folder = Path(folder_paths.get_output_directory(), FOLDERS[0])
     if not Path(prefix).name or not folder_paths.is_within_directory(str(folder), str(folder / prefix)):
-        raise ValueError(f"filename_prefix: '{prefix}' does not name a file in {folder}: enter a plain name, such as "
-                         "'faces'")
-    directory, name, counter, _, _ = folder_paths.get_save_image_path(prefix, str(folder))
-    return Path(directory, f"{name}_{counter:05}_.safetensors")
+        raise ValueError(f"filename_prefix: '{shorten(prefix)}' does not name a file in {folder}: enter a plain name, "
+                         "such as 'faces'")
+    try:
+        directory, name, counter, _, _ = folder_paths.get_save_image_path(prefix, str(folder))
+        path = Path(directory, f"{name}_{counter:05}_.safetensors")
+        path.touch()
+        path.unlink()
+    except OSError as error:
+        raise ValueError(f"filename_prefix: '{shorten(prefix)}' cannot be written to {folder} ({error.strerror}): "
+                         "enter a short name, and let ComfyUI write to this folder") from error
+    return path
 
 
 if importlib.util.find_spec(NEEDED):

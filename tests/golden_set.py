@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor
 
 
 def lack(folder: Path, what: str):
@@ -33,27 +32,33 @@ def find_all(folder: Path, pattern: str) -> list[Path]:
 class Entries(dict[str, Any]):
     """What a file holds, by name. A test ends where it asks for a name that the file lacks."""
 
-    def __init__(self, file: Path, entries: dict[str, Any]):
+    def __init__(self, file: Path, entries: dict[str, Any], prefix: str = ""):
         super().__init__(entries)
         self.file = file
+        self.prefix = prefix
 
     def __missing__(self, name: str):
-        lack(self.file.parent, f"'{name}' in {self.file.name}")
+        lack(self.file.parent, f"'{self.prefix}{name}' in {self.file.name}")
+
+    def under(self, prefix: str) -> Entries:
+        """The entries whose names begin with a prefix, without it."""
+        found = {name.removeprefix(prefix): entry for name, entry in self.items() if name.startswith(prefix)}
+        return Entries(self.file, found, self.prefix + prefix)
 
 
-def load(file: Path) -> dict[str, Tensor]:
+def load(file: Path) -> Entries:
     """The tensors of a case or run. Options that are numbers may stand in the metadata instead."""
     options = {name: torch.tensor(value, dtype=torch.float32).view(-1)
                for name, value in read_metadata(file).items() if is_numeric(value)}
     return Entries(file, options | load_file(file))
 
 
-def read(folder: Path, name: str) -> dict[str, Tensor]:
+def read(folder: Path, name: str) -> Entries:
     file = find(folder, name)
     return Entries(file, load_file(file))
 
 
-def read_metadata(file: Path) -> dict[str, Any]:
+def read_metadata(file: Path) -> Entries:
     """A file's metadata, JSON parsed and other texts as they are; empty where it has none."""
     metadata = safe_open(file, "pt").metadata() or {}
     return Entries(file, {name: parse(value) for name, value in metadata.items()})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 import comfy.ops
@@ -16,21 +17,28 @@ from mditface.mdit.datasets.layouts import open_dataset
 from mditface.mdit.dynast.host import load_dynast
 from mditface.mdit.dynast.pose import from_keypoints
 from mditface.mdit.face_diffuser.weights import load_face_diffuser
+from mditface.mdit.face_mogle.mixer import load_gate
 from mditface.mdit.interactdiffusion.text import parse_interactions
 from mditface.mdit.interactdiffusion.weights import load_interactdiffusion
 from mditface.mdit.labelmap import decode_drawing, encode_drawing, find_classes, read_landmarks
 from mditface.mdit.mditface.adapter.weights import load_adapter
 from mditface.mdit.mditface.host import load_mdit
+from mditface.mdit.mmface.host import load_mmface
+from mditface.mdit.mmface.text import load_clip
 from mditface.mdit.parsing import WEIGHTS
 from mditface.mdit.parsing.host import load_patched_parser
 from mditface.mdit.pt_dit.host import load_pt_dit
 from mditface.mdit.pt_dit.vae import load_vae
 from mditface.mdit.shared.boxes import read_boxes
+from mditface.mdit.training.settings import read_settings
+from mditface.mdit.training.targets.adapter import AdapterSettings
 from mditface.nodes.routes import answer_content
 from mditface.tests.adapter import bases
 from mditface.tests.dynast import tiny as dynast
+from mditface.tests.face_mogle import tiny as face_mogle
 from mditface.tests.interactdiffusion import tiny as interactdiffusion
 from mditface.tests.mditface import tiny as mditface
+from mditface.tests.mmface import tiny as mmface
 from mditface.tests.parsing import weights as parsing
 from mditface.tests.pt_dit import tiny as pt_dit
 
@@ -38,7 +46,9 @@ from .images import make_image
 from .tensors import put_in_place, write_pickled, write_safetensors
 from .values import mutate_bytes, mutate_text, mutate_value
 
-GOLDEN = Path(__file__).parents[2] / "tests" / "golden"
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+SETTINGS = ROOT / "mdit" / "recipes" / "configs" / "adapter-sd35.yaml"
 IN_PLACE = 0.05  # of the mutants are no files at all
 TEXT = "person [0.1, 0.2, 0.4, 0.9] = feeding = cat [0.3, 0.5, 0.7, 0.8]; man = holding = \"hair drier\""
 ITEMS = [{"subject": "person", "action": "feeding", "object": "cat", "subject_box": [0.1, 0.2, 0.4, 0.9],
@@ -123,6 +133,11 @@ def seed_mdit() -> Seed:
 
 
 @functools.cache
+def seed_mmface() -> Seed:
+    return Seed(mmface.random_weights(mmface.network()), {}, {})
+
+
+@functools.cache
 def seed_pt_dit() -> Seed:
     return Seed(pt_dit.random_weights(pt_dit.network()), {}, {"config.json": pt_dit.JSON})
 
@@ -166,11 +181,33 @@ def read_pose(frames: Any) -> object:
     return from_keypoints(frames, 64)
 
 
+def load_flow(path: str) -> object:
+    return load_mmface(path, objective="flow")
+
+
+def make_settings(rng: random.Random, folder: Path) -> Mutant:
+    """The configuration of a training run with other values, another text, or other bytes."""
+    text = SETTINGS.read_text()
+    values = json.dumps(mutate_value(rng, yaml.safe_load(text)))
+    content = rng.choice((values.encode(), mutate_bytes(rng, text.encode()),
+                          mutate_text(rng, text).encode("utf-8", "replace")))
+    write_all(folder, {"mutant.yaml": content})
+    return Mutant(functools.partial(read_adapter_settings, folder / "mutant.yaml"), str(folder))
+
+
+def read_adapter_settings(path: Path) -> object:
+    return read_settings(path, [], {"adapter": AdapterSettings})
+
+
 PICKLED = (".safetensors", ".pth", ".pth")
 READERS = {
     "mdit": make_file_reader(load_mdit, seed_mdit),
     "adapter": make_file_reader(load_adapter, seed_adapter),
     "easycontrol": make_file_reader(load_adapter, lambda: Seed(bases.easycontrol(), {}, {})),
+    "condition-lora": make_file_reader(load_adapter, lambda: Seed(bases.ominicontrol(), {}, {})),
+    "gate": make_file_reader(load_gate, lambda: Seed(face_mogle.gate(), {}, {}), PICKLED),
+    "mmface": make_file_reader(load_flow, seed_mmface, PICKLED),
+    "mmface-clip": make_file_reader(load_clip, functools.cache(lambda: Seed(mmface.text_weights(), {}, {})), PICKLED),
     "pt-dit": make_file_reader(load_pt_dit, seed_pt_dit, PICKLED),
     "pt-dit-vae": make_file_reader(load_vae, lambda: seed_golden("pt-dit/vae_model.safetensors"), PICKLED),
     "dynast": make_file_reader(load_dynast, lambda: Seed(dynast.published(), {}, {}), PICKLED),
@@ -183,6 +220,7 @@ READERS = {
     "segformer": make_file_reader(load_patched_parser, seed_segformer, PICKLED),
     "painter": make_value_reader(read_picture, make_image, make_image(random.Random(0)), "painter"),
     "dataset": Reader(make_dataset, lambda folder: None),
+    "settings": Reader(make_settings, lambda folder: read_adapter_settings(SETTINGS)),
     "drawing": make_value_reader(
         decode_drawing, lambda rng: mutate_text(rng, encode_drawing(mditface.labels()[0])),
         encode_drawing(mditface.labels()[0]), "drawing"),

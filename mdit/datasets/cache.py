@@ -10,21 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ..shared.weight_files import read_tensors
 from .faces import FaceDataset
-
-
-def compute_file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class CachedDataset(Dataset):
@@ -59,7 +51,7 @@ class CachedDataset(Dataset):
         path = self.get_path(index)
         if not path.exists():
             self.store(index)
-        return {**load_file(path), "name": self.names[index]}
+        return {**read_tensors(str(path), "cache")[0], "name": self.names[index]}
 
     def store(self, index: int) -> None:
         """Encodes a sample into its file. The file appears when it is complete."""

@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 from webdataset import TarWriter
 
+from ..shared.text_files import parse_object, read_text
 from .layouts import open_dataset
 
 MANIFEST = "pack.json"
@@ -44,7 +45,7 @@ def claim(out: Path, names: list[str], shard: int) -> None:
     manifest = out / MANIFEST
     out.mkdir(parents=True, exist_ok=True)
     if manifest.exists():
-        foreign = json.loads(manifest.read_text()) != content
+        foreign = parse_object(read_text(manifest), str(manifest)) != content
     else:
         foreign = any(out.glob("*.tar"))
     if foreign:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from ..training.host import prepare_host
@@ -27,6 +26,7 @@ import comfy.utils
 from ..mditface.reductions import REDUCTIONS
 from ..parsing import WEIGHTS as PARSER_WEIGHTS
 from ..datasets import Renders, open_dataset
+from ..datasets.decoding import open_rgb
 from .generate import Generator, Options, fill_folder, make_image_folder, make_image_path, load_models
 from .metrics.agreement import LabelAgreement, Parser, open_parser
 from .metrics.attributes import AttributeAccuracy, AttributeRules
@@ -108,8 +108,7 @@ def score_labels(pairs: Iterator[tuple[np.ndarray, dict]], parser: Parser, rules
 def read_generated(folder: Path, samples: Samples, title: str) -> Iterator[tuple[np.ndarray, dict]]:
     """The generated images (S, S, 3) uint8 of a folder with their samples, under a progress bar."""
     for number, sample in tqdm(samples, desc=title):
-        with Image.open(make_image_path(folder, number)) as image:
-            yield np.array(image.convert("RGB")), sample
+        yield np.array(open_rgb(make_image_path(folder, number))), sample
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -16,7 +16,6 @@ from torch import Tensor
 
 import comfy.sd
 
-from ..datasets import compute_file_digest
 from ..labelmap import CLASSES
 from ..mditface import host
 from ..mditface.adapter.reader import apply_adapter
@@ -24,6 +23,7 @@ from ..mditface.adapter.weights import load_adapter
 from ..mditface.mask import MaskInput, MaskReference
 from ..mditface.guidance import Guidance
 from ..mditface.sample import require_mdit, sample
+from ..shared.digests import compute_file_digest
 from ..shared.masks import CONDITIONING_KEY
 
 NOISE_BLOCK = 64  # images that take their noise from one seed, one after the other

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
-from ..shared.text_files import shorten
+from ..shared.text_files import drop_invisible, shorten
 from .interactions import Box, Interaction, to_box
 
 LONGEST = 100_000  # letters of a text
@@ -41,7 +41,7 @@ def parse_interactions(text: str, size: tuple[int, int] = (1, 1), boxes: list[Bo
     """
     if len(text) > LONGEST:
         raise ValueError(f"text: it has {len(text)} letters, at most {LONGEST} are read: shorten it")
-    text = unwrap(text)
+    text = unwrap(drop_invisible(text))
     is_json = text.translate(JSON_SIGNS).startswith(("[", "{"))
     items = list(read_json(text) if is_json else read_lines(text))
     boxes = boxes or []
@@ -56,7 +56,7 @@ def parse_interactions(text: str, size: tuple[int, int] = (1, 1), boxes: list[Bo
 
 def unwrap(text: str) -> str:
     """The text without the code block that language models put around their answers."""
-    text = text.strip("\ufeff \t\r\n")
+    text = text.strip(" \t\r\n")
     if text.startswith(("[", "{")):
         return text
     inside, end, _ = text.partition(FENCE)[2].partition(FENCE)

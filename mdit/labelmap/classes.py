@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from ..shared.text_files import shorten
+from ..shared.text_files import drop_invisible, shorten
 
 CLASSES = (
     "background", "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear",
@@ -35,7 +35,7 @@ _AROUND = f" \t\r[](){{}}.\u3002{_QUOTES}"
 
 def _fold(name: str) -> str:
     """A name without width, case, quotes, and the signs that join its words."""
-    plain = unicodedata.normalize("NFKC", name).lower().strip(_AROUND)
+    plain = drop_invisible(unicodedata.normalize("NFKC", name)).lower().strip(_AROUND)
     return re.sub(r"[\s_-]+", "", plain)
 
 
@@ -65,7 +65,8 @@ def find_classes(text: str, source: str = "classes") -> list[int]:
     quotes around the list or around a name are dropped.
     Raises ValueError, which names the input `source`, for an unknown name, an empty list and more than 100 names.
     """
-    names = [name for name in _SEPARATORS.split(unicodedata.normalize("NFKC", text)) if name.strip(_AROUND)]
+    plain = drop_invisible(unicodedata.normalize("NFKC", text))
+    names = [name for name in _SEPARATORS.split(plain) if name.strip(_AROUND)]
     if not names:
         raise ValueError(f'{source}: the list is empty. Write class names such as "hair, hat", or "all".')
     if len(names) > MOST_NAMES:

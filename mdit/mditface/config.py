@@ -37,6 +37,7 @@ class MaskLayout(NamedTuple):
         centers.
     exemplar: numbers stored for each token of an exemplar; 0 for models that read none.
     placements: names of PLACEMENTS that a picture may have; empty for models that read label maps alone.
+    classes: whether label maps are read; otherwise pictures alone.
     """
     tokenizer: str
     palette: tuple[tuple[int, int, int], ...]
@@ -48,6 +49,7 @@ class MaskLayout(NamedTuple):
     corner: bool = False
     exemplar: int = 0
     placements: tuple[str, ...] = ()
+    classes: bool = True
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,9 @@ from .tokens import MaskTokens, make_mask_tokens
 
 CPU = torch.device("cpu")
 NO_CLASS = -1
+NO_GATE = ("mask: this adapter reads one picture, but the mask is a label map. Face-MoGLE's LoRA needs its gate: load "
+           "both files with 'Load Face-MoGLE'. For OminiControl connect 'Encode Picture as MDiT Mask'. A mask for "
+           "another adapter needs that adapter at 'Apply MDiT Mask'")
 
 
 class EncodedPictures(NamedTuple):
@@ -126,6 +129,10 @@ class MaskInput(MaskSource):
 
     def __reduce__(self):
         return MaskInput, (self.labels, self.visible, self.reduction)
+
+    def check(self, layout: MaskLayout):
+        if not layout.classes:
+            raise ValueError(NO_GATE)
 
     def resize_labels(self, height: int, width: int) -> Tensor:
         return resize_nearest(self.labels, height, width)

@@ -1,7 +1,8 @@
 """Face parsers under the host's management: detection of a file's format, and parsing of images of any size."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -121,41 +122,42 @@ def load_patched_parser(path: str | Path = WEIGHTS) -> PatchedParser:
     Raises ValueError, which names the file and its fault, for any other file.
     """
     with weight_files.name_file(path, SOURCE):
-        return build_parser(weight_files.read_state_dict(str(path), SOURCE), Path(path))
+        return build_parser(*weight_files.read_weights(str(path), SOURCE), Path(path))
 
 
-def build_parser(weights: dict[str, Tensor], path: Path) -> PatchedParser:
+def build_parser(weights: dict[str, Tensor], header: dict[str, str], path: Path) -> PatchedParser:
     """The parser to which the weights of a file belong."""
     build = next((build for key, build in BUILDERS.items() if key in weights), None)
     if build is None:
         raise ValueError(f"{SOURCE}: '{path}' is no face parser that this pack can load. Use BiSeNet or Segformer "
                          "weights in their published layout, or the bundled file")
-    return build(weights, path)
+    return build(weights, header, path)
 
 
-def build_bundled(weights: dict[str, Tensor], path: Path) -> PatchedParser:
-    with weight_files.name_file(str(path), SOURCE):
-        config = ParserConfig.read(path)
-    network = FaceParser(config, OPERATIONS)
-    fill_network(network, weights, path)
+def build_bundled(weights: dict[str, Tensor], header: dict[str, str], path: Path) -> PatchedParser:
+    config = ParserConfig.from_metadata(header)
+    network = make_network(partial(FaceParser, config, OPERATIONS), weights, path)
     return PatchedParser(network, config.size, SIGNED, range(len(CLASSES)))
 
 
-def build_bisenet(weights: dict[str, Tensor], path: Path) -> PatchedParser:
-    network = BiSeNet(OPERATIONS)
-    fill_network(network, weights, path)
+def build_bisenet(weights: dict[str, Tensor], header: dict[str, str], path: Path) -> PatchedParser:
+    network = make_network(partial(BiSeNet, OPERATIONS), weights, path)
     return PatchedParser(network, PUBLISHED_SIZE, IMAGENET, PARSER_ORDER)
 
 
-def build_segformer(weights: dict[str, Tensor], path: Path) -> PatchedParser:
+def build_segformer(weights: dict[str, Tensor], header: dict[str, str], path: Path) -> PatchedParser:
     network = Segformer(weights, path)
     return PatchedParser(network, PUBLISHED_SIZE, IMAGENET, network.order)
 
 
-def fill_network(network: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
-    """Puts the weights of a file into a network; ValueError for weights of another layout."""
-    weight_files.check_layout(weights, weight_files.read_shapes(network), path, SOURCE)
+def make_network(build: Callable[[], nn.Module], weights: dict[str, Tensor], path: Path) -> nn.Module:
+    """A network with the weights of a file. ValueError for weights of another layout, before memory is taken."""
+    with torch.device("meta"):
+        shapes = weight_files.read_shapes(build())
+    weight_files.check_layout(weights, shapes, path, SOURCE)
+    network = build()
     network.load_state_dict(weights)
+    return network
 
 
 # by a tensor that only this format has

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..labelmap import CLASSES
+from ..shared.text_files import read_header
 from .agreement import measure_agreement
 
 WEIGHTS = Path(__file__).with_name("weights") / "face-parser.safetensors"
@@ -43,16 +44,9 @@ class ParserConfig:
         return {CONFIG_KEY: json.dumps(dataclasses.asdict(self))}
 
     @classmethod
-    def read(cls, path: Path | str) -> ParserConfig:
+    def from_metadata(cls, metadata: dict[str, str]) -> ParserConfig:
         """The sizes in a file's header. Raises ValueError for a header with others than these two."""
-        if Path(path).suffix != ".safetensors":
-            return cls()
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(CONFIG_KEY, "{}")
-        try:
-            return cls(**json.loads(text))
-        except (TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{CONFIG_KEY}: the header of '{path}' is damaged ({error})") from error
+        return read_header(cls, metadata, CONFIG_KEY) if CONFIG_KEY in metadata else cls()
 
 
 def make_convolutions(n_in: int, n_out: int, operations=nn) -> nn.Sequential:
@@ -130,6 +124,7 @@ def load_parser(path: Path = WEIGHTS) -> FaceParser:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no face parser at {path}: restore the pack's file, or train a parser with "
                                 "python dev.py train mdit/recipes/configs/judge.yaml")
-    parser = FaceParser(ParserConfig.read(path))
+    with safe_open(path, "pt") as file:
+        parser = FaceParser(ParserConfig.from_metadata(file.metadata() or {}))
     parser.load_state_dict(load_file(path))
     return parser.eval().requires_grad_(False)

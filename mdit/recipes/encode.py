@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 import comfy.sd
-import comfy.utils
 from comfy.model_patcher import ModelPatcher
 
 from ..labelmap import to_image
 from ..mditface.host import load_mdit
 from ..mditface.text import TEXT_KEY
-from ..datasets import CachedDataset, find_bucket_sizes, compute_file_digest, open_faces
+from ..datasets import CachedDataset, find_bucket_sizes, open_faces
+from ..shared.digests import compute_file_digest
+from ..shared.weight_files import read_tensors, read_weights
 from .patches import PATCHES_KEY, PatchVAE
 from ..training.settings import EncodedSettings
 from ..training.targets.adapter import AdapterSettings, AdapterTarget
@@ -70,13 +71,14 @@ def check_files(paths: Sequence[Path]) -> None:
 
 
 def load_vae(path: Path) -> comfy.sd.VAE | PatchVAE:
-    weights, metadata = comfy.utils.load_torch_file(str(path), safe_load=True, return_metadata=True)
-    return PatchVAE(**weights) if PATCHES_KEY in (metadata or {}) else comfy.sd.VAE(sd=weights, metadata=metadata)
+    weights, metadata = read_weights(str(path), "vae")
+    return PatchVAE.load(path) if PATCHES_KEY in metadata else comfy.sd.VAE(sd=weights, metadata=metadata)
 
 
 def load_clip(paths: tuple[Path, ...], kind: comfy.sd.CLIPType) -> comfy.sd.CLIP:
     """The host's text encoders, or the text encoder of a stand-alone MDiT file."""
-    if TEXT_KEY.encode() in (comfy.utils.safetensors_header(str(paths[0])) or b""):
+    _, header = read_tensors(str(paths[0]), "clip")
+    if TEXT_KEY in header:
         return load_mdit(str(paths[0])).clip
     return comfy.sd.load_clip([str(path) for path in paths], clip_type=kind)
 

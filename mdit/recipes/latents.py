@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -23,6 +21,7 @@ from ..labelmap import resize_nearest, swap_sides
 from ..mditface.autoencoder import Autoencoder, AutoencoderConfig
 from ..mditface.latents import LatentStatistics
 from ..mditface.math import patchify
+from ..shared.weight_files import read_weights
 
 PREFIX = "vae."  # of the autoencoder's weights in a file
 LABEL_SIDE = 256  # pixels: finer label maps would cost as much time as the network
@@ -39,9 +38,8 @@ class Coder:
         if not Path(path).is_file():
             raise FileNotFoundError(f"autoencoder: no file at {path}: train one with python dev.py train "
                                     "mdit/recipes/configs/autoencoder.yaml")
-        with safe_open(path, "pt") as file:
-            self.header = file.metadata() or {}
-        self.weights = {name: w for name, w in load_file(path).items() if name.startswith(PREFIX)}
+        weights, self.header = read_weights(str(path), "autoencoder")
+        self.weights = {name: w for name, w in weights.items() if name.startswith(PREFIX)}
         statistics = LatentStatistics.from_metadata(self.header)
         self.device = comfy.model_management.get_torch_device()
         self.mean = torch.tensor(statistics.mean, device=self.device).view(-1, 1, 1)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from ..training.host import prepare_host
 prepare_host()
 
 from ..datasets import open_dataset
+from ..shared.weight_files import name_file, read_state_dict
 from .targets.sd3 import CELL, CHANNELS
 
 PATCHES_KEY = "mdit.patches"
@@ -53,8 +53,8 @@ class PatchVAE:
 
     @classmethod
     def load(cls, path: Path) -> PatchVAE:
-        with safe_open(path, "pt") as file:
-            return cls(file.get_tensor("mean"), file.get_tensor("basis"), file.get_tensor("gain"))
+        with name_file(str(path), "vae"):
+            return cls(**read_state_dict(str(path), "vae"))
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

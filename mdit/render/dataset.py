@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ..shared.text_files import parse_object, read_text
 from .scene import Relief, make_sample
 
 RECIPE_FILE = "recipe.json"
@@ -47,7 +48,7 @@ def claim(out: Path, recipe: dict[str, int]) -> None:
         if any(out.glob("*.npz")):
             raise ValueError(f"{out} holds .npz files but no {RECIPE_FILE}: give an empty or a new folder.")
         file.write_text(json.dumps(recipe))
-    elif (found := json.loads(file.read_text())) != recipe:
+    elif (found := parse_object(read_text(file), str(file))) != recipe:
         raise ValueError(f"{out} was begun with {found}, not {recipe}: give the same values or another folder.")
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from PIL import ImageFont
 
+from .text_files import drop_invisible
+
 DATA = Path(__file__).parent / "data"
 # Pillow's own for plain Latin letters; the pack's; then files of the system's font folders on Linux, Windows and macOS,
 # which Pillow finds by name.
@@ -34,8 +36,8 @@ def find_missing(texts: Iterable[str]) -> list[str]:
 
 
 def compose(text: str) -> str:
-    """The text with letters and their accents as one character, which fonts have."""
-    return unicodedata.normalize("NFC", text)
+    """The text with letters and their accents as one character, which fonts have, and without invisible ones."""
+    return unicodedata.normalize("NFC", drop_invisible(text))
 
 
 def _choose_file(text: str) -> str | None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import stat
 import types
 import typing
@@ -19,6 +20,7 @@ QUOTED = 80  # letters of a user's text that an error repeats
 MARKS = (  # the longer marks first: UTF-32's begins like UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"), (codecs.BOM_UTF8, "utf-8-sig"))
+INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")  # no width, or a direction
 Config = TypeVar("Config")
 
 
@@ -30,6 +32,11 @@ def shorten(text: object, most: int = QUOTED) -> str:
     """What an error repeats of a text: `most` letters."""
     text = str(text)
     return text if len(text) <= most else f"{text[:most - 3]}..."
+
+
+def drop_invisible(text: str) -> str:
+    """The text without signs that copying brings and nobody sees. Joiners stay, since they spell words."""
+    return INVISIBLE.sub("", text)
 
 
 def check_file(path: str | Path, largest: int) -> int:

@@ -38,21 +38,20 @@ def read_tensors(path: str, source: str) -> tuple[Any, dict[str, str]]:
 
 
 def read_weights(path: str, source: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the header of a safetensors file."""
-    weights, metadata = read_tensors(path, source)
-    return strip_wrappers(list_weights(weights, path, source)), metadata
+    """The tensors of a safetensors file or of a pickle, whether bare or in one of the CONTAINERS, and the header.
 
-
-def read_state_dict(path: str, source: str, prefixes: Sequence[str] = ()) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or of a pickle, whether bare or in one of the CONTAINERS.
-
-    `prefixes` are taken off the names, one after the other. Raises ValueError for a file without tensors.
+    Raises ValueError for a file without tensors.
     """
-    found, _ = read_tensors(path, source)
+    found, metadata = read_tensors(path, source)
     for key in CONTAINERS:
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
-    weights = strip_wrappers(list_weights(found, path, source))
+    return strip_wrappers(list_weights(found, path, source)), metadata
+
+
+def read_state_dict(path: str, source: str, prefixes: Sequence[str] = ()) -> dict[str, Tensor]:
+    """The tensors of `read_weights`. `prefixes` are taken off the names, one after the other."""
+    weights, _ = read_weights(path, source)
     for prefix in prefixes:
         weights = {name.removeprefix(prefix): weight for name, weight in weights.items()}
     return weights

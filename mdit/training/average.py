@@ -7,9 +7,11 @@ from pathlib import Path
 
 import torch
 import torch.nn as nn
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from ..shared.weight_files import read_tensors
 
 
 def list_trained_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -57,6 +59,6 @@ class Average:
 
     @torch.no_grad()
     def load(self, path: Path) -> None:
-        saved = load_file(path)
+        saved, _ = read_tensors(str(path), "output")
         for name, w in self.mean.items():
             w.copy_(saved[name])

@@ -1,9 +1,9 @@
 """Training an adapter inside the host, on the data of a graph, with its progress bar, previews and Cancel button."""
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
-import json
 import logging
 import math
 import shutil
@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 
 import comfy.model_management
@@ -23,14 +24,17 @@ from comfy.model_patcher import ModelPatcher
 from ..labelmap import resize_nearest, to_image
 from ..mditface.adapter.reader import check_model
 from ..mditface.reader import reads_masks
+from ..shared.digests import add_value
+from ..shared.text_files import parse_object
 from .targets.adapter import SHEET_COUNT, AdapterSettings, AdapterTarget
-from .trainer import Trainer
+from .trainer import CHECKPOINTS, LOG, Trainer
 
 DTYPES = {"bf16": torch.bfloat16, "no": torch.float32}
 WIDTHS = {"context": "its text is {} wide", "pooled": "its pooled text {}"}
 ASPECT = 0.05  # relative difference of aspects that is allowed: a VAE crops images to whole cells
 ALL_MEMORY = 1e20
 PREVIEW_PIXELS = 1024
+COPIES = 4 * (CHECKPOINTS + 1) + 1  # of the trained weights: those, their average and two moments; and the adapter
 WARMUP = 20  # steps, for runs of any length: a run may resume with another number of steps
 
 
@@ -126,11 +130,8 @@ def make_settings(chosen: dict, base: Path, output: Path, weights: Path, precisi
 
 def name_run(settings: AdapterSettings, model: ModelPatcher, samples: list[dict[str, Tensor]]) -> str:
     """Tells runs of other settings, models or data apart; the number of steps is not among them."""
-    state = [settings.describe_recipe(), str(model.patches_uuid) if model.patches else ""]
-    digest = hashlib.blake2b(json.dumps(state).encode(), digest_size=6)
-    for sample in samples:
-        for name in sorted(sample):
-            digest.update(sample[name].float().contiguous().numpy())
+    digest = hashlib.blake2b(digest_size=6)
+    add_value(digest, [settings.describe_recipe(), model.patches, samples])
     return digest.hexdigest()
 
 
@@ -212,19 +213,46 @@ def train(model: ModelPatcher, settings: AdapterSettings, samples: list[dict[str
             AcceleratorState._reset_state(reset_partial_state=True)
     del base
     gc.collect()  # the copy of the model is in cycles; after Cancel the host does this
-    lines = map(json.loads, (settings.output / "log.jsonl").read_text().splitlines())
-    losses = {line["step"]: line["loss"] for line in lines}
+    losses = read_losses(settings.output / LOG)
     shutil.rmtree(settings.output)
+    return losses
+
+
+def read_losses(log: Path) -> list[float]:
+    """The loss of each step that a log tells. Lines that are damaged, as of a process that was killed, are left out."""
+    losses = {}
+    for line in log.read_bytes().decode(errors="replace").splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            values = parse_object(line, LOG)
+            losses[int(values["step"])] = float(values["loss"])
     return list(losses.values())
+
+
+def check_space(settings: AdapterSettings, target: AdapterTarget) -> None:
+    """Raises ValueError unless the disk holds the checkpoints and the adapter, so that no run fails at its end."""
+    needed = COPIES * sum(w.nbytes for w in target.module.parameters() if w.requires_grad)
+    try:
+        settings.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"filename_prefix: the checkpoints cannot be written to {settings.output} "
+                         f"({error.strerror}): let ComfyUI write to this folder") from error
+    free = shutil.disk_usage(settings.output).free
+    if free < needed:
+        raise ValueError(f"filename_prefix: the checkpoints need {needed / 2 ** 20:.0f} MB in {settings.output}, but "
+                         f"{free / 2 ** 20:.0f} MB are free: make room on the disk")
 
 
 def run(settings: AdapterSettings, base: ModelPatcher, samples: list[dict[str, Tensor]], vae,
         empty: dict[str, Tensor] | None) -> None:
     """Trains to the end. On Cancel, which the host's layers raise, it writes a checkpoint and raises again."""
     target = GraphTarget(settings, base, samples, vae, empty)
+    check_space(settings, target)
     trainer = Trainer(target, Accelerator(cpu=base.load_device.type == "cpu", project_dir=settings.output))
     try:
         trainer.fit(target.report)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"filename_prefix: a file of the run cannot be written ({error}): make room on the disk, then "
+                         f"start the run again; it goes on from its last checkpoint in {settings.output}") from error
     except InterruptProcessingException:
         if trainer.step:
             trainer.save_checkpoint()

@@ -7,10 +7,14 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ..shared.digests import recall_file_digest
+from ..shared.text_files import read_text, shorten
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(gt=0)]
+CONTENT = "content of "  # before the name of a file's key, in what a run depends on
 MESSAGES = {"extra_forbidden": "unknown key", "missing": "missing key"}
 
 
@@ -71,9 +75,11 @@ class Settings(Section):
     every: Every = Every()
 
     def describe_recipe(self) -> dict:
-        """What the weights depend on: all but lengths, paths and intervals."""
-        return self.model_dump(mode="json", exclude={"data", "heldout", "output", "weights", "steps", "workers",
-                                                     "every"})
+        """What the weights depend on: all but lengths, paths and intervals, and the contents of the files it names."""
+        recipe = self.model_dump(mode="json", exclude={"data", "heldout", "output", "weights", "steps", "workers",
+                                                       "every"})
+        files = {name: getattr(self, name) for name in recipe if isinstance(getattr(self, name), Path)}
+        return recipe | {CONTENT + name: recall_file_digest(file) for name, file in files.items() if file.is_file()}
 
 
 class EncodedSettings(Settings):
@@ -98,7 +104,10 @@ def read_settings(path: Path, changes: list[str], kinds: dict[str, type[Settings
     """
     if not path.is_file():
         raise FileNotFoundError(f"no configuration at {path}: copy one of mdit/recipes/configs")
-    values = yaml.safe_load(path.read_text())
+    try:
+        values = yaml.safe_load(read_text(path))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{path}: it is no YAML ({shorten(error)}): compare it with mdit/recipes/configs") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: the file must contain keys and values, as in mdit/recipes/configs")
     for change in changes:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import math
@@ -20,13 +21,16 @@ from tqdm import tqdm
 
 import comfy.model_management
 
+from ..shared.digests import compute_file_digest, digest_folder
+from ..shared.text_files import parse_object, read_text
 from .average import Average
 from .data import make_step_rng, make_torch_rng
-from .settings import Schedule, Settings
+from .settings import CONTENT, Schedule, Settings
 from .targets.base import Target
 
-CHECKPOINTS = 2  # that a run leaves
+CHECKPOINTS = 2  # that a run leaves: the last one, and one to fall back on
 STATE = "state.json"
+LOG = "log.jsonl"
 AVERAGE = "average.safetensors"
 NOISE = 1  # tells the random numbers of the loss from those of the step's batch
 
@@ -65,6 +69,7 @@ class Trainer:
         self.settings = target.settings
         self.accelerator = accelerator
         self.step = 0
+        self.saved = 0  # step of the last whole checkpoint
         self.average = None
         if accelerator.distributed_type == DistributedType.FSDP and self.settings.ema:
             raise ValueError("ema: no average can be made when FSDP shards the weights; set ema: 0")
@@ -78,7 +83,8 @@ class Trainer:
     def prepare(self) -> None:
         """Prepares the first step, or the step after the last checkpoint."""
         self.settings.output.mkdir(parents=True, exist_ok=True)
-        if not self.checkpoints:
+        state = self.find_checkpoint()
+        if not state:
             self.target.start()
         module = self.target.module
         accelerator = self.accelerator
@@ -88,8 +94,8 @@ class Trainer:
         self.base_rates = [read_rates(optimizer) for optimizer in self.optimizers]
         self.average = Average(module, self.settings.ema)
         accelerator.register_save_state_pre_hook(self.drop_frozen)
-        if self.checkpoints:
-            self.load_checkpoint(self.checkpoints[-1])
+        if state:
+            self.load_checkpoint(self.checkpoints[-1], state)
         accelerator.init_trackers("log")
 
     def fit(self, report: Callable[[int, float], None] | None = None) -> None:
@@ -183,8 +189,7 @@ class Trainer:
         """Writes values to tensorboard, and as a line to log.jsonl."""
         self.accelerator.log(values, self.step)
         if self.accelerator.is_main_process:
-            with open(self.settings.output / "log.jsonl", "a") as file:
-                file.write(json.dumps({"step": self.step} | values) + "\n")
+            add_line(self.settings.output / LOG, {"step": self.step} | values)
 
     def finish(self) -> None:
         """Writes the finished file, the last sheet and the last measurements."""
@@ -206,7 +211,7 @@ class Trainer:
         """Writes a folder, which gets its name when it is whole, and removes all but the last folders."""
         folder = self.settings.output / "checkpoints" / f"step-{self.step:06d}"
         part = folder.with_suffix(".part")
-        if folder.exists():
+        if self.step == self.saved:
             return
         if self.accelerator.is_main_process:
             shutil.rmtree(part, ignore_errors=True)
@@ -214,7 +219,7 @@ class Trainer:
         self.accelerator.save_state(part)
         if self.accelerator.is_main_process:
             self.average.save(part / AVERAGE)
-            state = {"step": self.step, "recipe": self.settings.describe_recipe()}
+            state = {"step": self.step, "recipe": self.settings.describe_recipe(), "files": digest_folder(part)}
             (part / STATE).write_text(json.dumps(state, indent=1))
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
@@ -222,17 +227,58 @@ class Trainer:
             for old in self.checkpoints[:-CHECKPOINTS]:
                 shutil.rmtree(old)
         self.accelerator.wait_for_everyone()
+        self.saved = self.step
 
-    def load_checkpoint(self, folder: Path) -> None:
+    def find_checkpoint(self) -> dict | None:
+        """The state of the last whole checkpoint; None without one. Those after it are damaged and are removed."""
+        found = None
+        damaged = []
+        for folder in reversed(self.checkpoints):
+            try:
+                found = read_state(folder)
+                break
+            except (ValueError, FileNotFoundError) as error:
+                logging.warning("%s; the run goes on from the checkpoint before it", error)
+                damaged.append(folder)
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            for folder in damaged:
+                shutil.rmtree(folder)
+        self.accelerator.wait_for_everyone()
+        return found
+
+    def load_checkpoint(self, folder: Path, state: dict) -> None:
         """Raises ValueError where the checkpoint belongs to a run of another recipe."""
-        state = json.loads((folder / STATE).read_text())
         recipe = self.settings.describe_recipe()
-        if changed := [key for key in recipe if recipe[key] != state["recipe"].get(key)]:
+        known = state["recipe"]
+        if changed := [key for key in recipe if recipe[key] != known.get(key) and (key in known or CONTENT not in key)]:
             raise ValueError(f"output: {self.settings.output} holds a run with other values of {', '.join(changed)}: "
                              "use another folder, or the old values to resume that run")
         self.accelerator.load_state(folder, strict=False)  # without the frozen weights
         self.average.load(folder / AVERAGE)
         self.step = state["step"]
+        self.saved = self.step
+
+
+def read_state(folder: Path) -> dict:
+    """The state of a checkpoint. Raises ValueError or FileNotFoundError where a file of it changed or is missing."""
+    state = parse_object(read_text(folder / STATE), str(folder / STATE))
+    files = state.setdefault("files", {})  # that older versions do not list
+    if not isinstance(state.get("step"), int) or not all(isinstance(x, dict) for x in (state.get("recipe"), files)):
+        raise ValueError(f"{folder / STATE} is damaged: it names no step and recipe")
+    for name, digest in files.items():
+        if compute_file_digest(folder / name) != digest:
+            raise ValueError(f"{folder / name} is damaged")
+    return state
+
+
+def add_line(file: Path, values: dict) -> None:
+    """Adds a line to a log, whose last line may have been cut off when a process ended."""
+    with open(file, "ab+") as log:
+        size = log.seek(0, io.SEEK_END)
+        log.seek(max(0, size - 1))
+        start = b"" if log.read() in (b"", b"\n") else b"\n"
+        log.write(start + json.dumps(values).encode() + b"\n")
 
 
 @contextlib.contextmanager

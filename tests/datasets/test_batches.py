@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mditface.mdit.datasets import CachedDataset, FaceDataset, find_bucket_sizes, compute_file_digest
+from mditface.mdit.datasets import CachedDataset, FaceDataset, find_bucket_sizes
+from mditface.mdit.shared.digests import compute_file_digest
 from mditface.mdit.datasets.faces import Face
 
 SIZES = st.lists(st.tuples(st.integers(1, 2000), st.integers(1, 2000)), min_size=1, max_size=40)

@@ -35,10 +35,6 @@ def label(*compared):
     return lambda message: f"{' '.join(map(str, compared))}: {message}"
 
 
-def under(tensors, prefix):
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
 def compare(found, expected, name, tolerance):
     """Compares what the set holds."""
     if expected is not None:
@@ -113,7 +109,7 @@ def unit(kind, tensors, grids):
 @pytest.mark.parametrize("kind", ["dense", "inter", "inner"])
 def test_attention_and_its_gradients(folder, seen, monkeypatch, kind, chunk):
     monkeypatch.setattr(sparse_attention, "CHUNK", chunk)
-    tensors = under(read(folder, "attention_unit.safetensors"), f"{kind}.")
+    tensors = read(folder, "attention_unit.safetensors").under(f"{kind}.")
     if not tensors:
         lack(folder, f"{kind} attention")
     grids = tensors["in.q"].shape[-2:], tensors["in.k"].shape[-2:]
@@ -127,7 +123,7 @@ def test_attention_and_its_gradients(folder, seen, monkeypatch, kind, chunk):
         return
     for name, value in values.items():
         compare(value, tensors.get(f"out.{name}"), name, UNIT)
-    gradients = under(tensors, "grad.")
+    gradients = tensors.under("grad.")
     if gradients:
         sum((value * tensors[f"w.{name}"]).sum() for name, value in values.items()).backward()
     for name, expected in gradients.items():
@@ -232,7 +228,7 @@ def test_gradients(folder):
     compared = 0
     for name in applications(folder):
         network, tensors = generator(folder, name), load(folder / f"forward_{name}.safetensors")
-        parameters, expected = dict(network.named_parameters()), under(tensors, "grad.")
+        parameters, expected = dict(network.named_parameters()), tensors.under("grad.")
         if expected:
             (network(*inputs(tensors)).image * tensors["grad_weight"]).sum().backward()
         for parameter, gradient in expected.items():
@@ -256,7 +252,7 @@ def test_published_names_and_shapes(folder):
 def numbered(folder, kind):
     tensors = read(folder, "preprocess.safetensors")
     numbers = sorted({name.split(".")[1] for name in tensors if name.startswith(f"{kind}.")})
-    return [under(tensors, f"{kind}.{number}.") for number in numbers] or lack(folder, f"label of a {kind}")
+    return [tensors.under(f"{kind}.{number}.") for number in numbers] or lack(folder, f"label of a {kind}")
 
 
 def test_face_labels(folder):

@@ -37,6 +37,7 @@ def open_template(page, name: str) -> None:
     """Choose a template in the template browser, as a person does."""
     page.get_by_role("button", name="Templates", exact=True).click()
     page.get_by_text("mditface", exact=True).click()
+    page.get_by_placeholder("Search ...").fill(name)  # the browser lists only the first 24 before it is scrolled
     page.get_by_test_id(f"template-workflow-{name}").click()
     page.wait_for_function("title => app.extensionManager.workflow.activeWorkflow?.filename === title", arg=name)
 
@@ -122,6 +123,17 @@ def test_every_template_opens_in_the_template_browser(page, server, artefacts, n
         twin.read_text())
     # models and pictures that are not on this machine
     assert complaints(server, graph) <= {"value_not_in_list", "custom_validation_failed"}
+    assert page.our_errors == []
+
+
+@pytest.mark.parametrize("name", ["face_mogle", "mmface", "mmface_sketch", "mditface_flux_ominicontrol"])
+def test_templates_of_photographs_are_drawn_by_both_renderers(renderer, page, artefacts, name):
+    open_template(page, name)
+    count = len(json.loads(TEMPLATES[name].read_text())["nodes"])
+    if renderer == "nodes 2.0":
+        page.wait_for_function(f"count => ({DRAWN})() === count", arg=count)
+    page.screenshot(path=artefacts / f"{name}, {renderer}.png")
+    assert page.evaluate(UNKNOWN) == []
     assert page.our_errors == []
 
 

@@ -6,6 +6,7 @@ from mditface.tests.adapter import bases
 from mditface.tests.e2e.graphs import adapted, node, sampler, text_of, tokenizer
 from mditface.tests.e2e.test_adapter import differ, host_sampler, pixels, vae, without_mask
 from mditface.tests.face_mogle import tiny
+from mditface.tests.mditface import runs
 
 __all__ = ["vae"]  # a fixture
 
@@ -32,7 +33,7 @@ def test_the_mask_changes_the_picture_and_none_leaves_the_base(server, graph):
     picture, entry = pixels(server, graph())
     report = text_of(entry, "report")
     assert report.startswith("static passes 1, cache hits 2,")
-    assert "Face-MoGLE: computed in every step" in report and "only these are encoded" in report
+    assert "Face-MoGLE: label map read and computed in every step" in report and "only these are encoded" in report
     bare, _ = pixels(server, without_mask(graph()))
     assert differ(picture, bare)
     unpatched = graph(sampler=host_sampler("base"))
@@ -54,6 +55,19 @@ def test_a_batch_of_two_maps_and_two_conditionings(server, graph, label_map_file
     assert np.ptp(pixels(server, combined)[0]) > 0
 
 
+def test_a_lora_before_and_after_and_unloading_in_between(server, weights_file, graph):
+    lora = weights_file("loras", "tiny-flux-mogle", runs.lora("double_blocks.0.img_attn.qkv", width=tiny.WIDTH))
+    plain, _ = pixels(server, graph())
+    drawn = []
+    for source, target in (("base", "model"), ("model", "sampler")):
+        patched = graph(lora=node("LoraLoaderModelOnly", model=[source, 0], lora_name=lora, strength_model=0.5))
+        patched[target]["inputs"]["model"] = ["lora", 0]
+        drawn.append(pixels(server, patched)[0])
+        server.free()
+        assert (pixels(server, graph())[0] == plain).all()
+    assert abs(drawn[0] - drawn[1]).max() <= 1 and differ(drawn[0], plain)
+
+
 @pytest.fixture
 def healthy(graph):
     return graph(seed=9)
@@ -61,6 +75,8 @@ def healthy(graph):
 
 def test_files_that_do_not_belong_together(weights_file, graph, refused):
     refused(graph(adapter=load(gate=tiny.LORA)), "adapter", "gate_name: ", "is a LoRA, not a gate")
+    alone = node("MDiT_LoadAdapter", adapter_name=tiny.LORA)
+    refused(graph(adapter=alone), "sampler", "mask: ", "needs its gate", "'Load Face-MoGLE'")
     plain = weights_file("loras", "plain-mogle", {key: weight for key, weight in tiny.lora().items() if "to_q" in key})
     refused(graph(adapter=load(lora=plain)), "adapter", "lora_name: ", "lacks terms for", "'Load LoRA'")
     wide = weights_file("mdit_adapters", "wide-mogle", tiny.lora(width=128))

@@ -86,6 +86,21 @@ def test_batches_and_sizes(server, graph):
     assert (np.asarray(images[0]) != np.asarray(images[1])).any()
 
 
+def test_two_masks_and_two_conditionings(server, graph, label_map_file):
+    other = node("LoadImage", image=label_map_file("mmface-other", 96, 96, seed=3))
+    one, second = pixels(server, graph()), pixels(server, graph(map=other))
+    assert abs(one - second).max() > 1
+    two = graph(batch=2, other=other, maps=node("ImageBatch", image1=["map", 0], image2=["other", 0]),
+                mask=tokenizer(["maps", 0]))
+    first, last = (np.asarray(image).astype(float) for image in server.images(server.run(two)))
+    assert abs(first - one).max() <= 1 and abs(last - one).max() > 1
+    more = graph(old=node("CLIPTextEncode", clip=["clip", 0], text="an old man"),
+                 other_text=node("MDiT_ConditionMMFace", positive=["old", 0], negative=["empty", 0], vae=["vae", 0]),
+                 texts=node("ConditioningCombine", conditioning_1=["both", 0], conditioning_2=["other_text", 0]))
+    more["sampler"]["inputs"]["positive"] = ["texts", 0]
+    assert abs(pixels(server, more) - one).max() > 1
+
+
 def test_a_lora_acts_and_leaves(server, graph, files):
     plain = pixels(server, graph())
     lora = node("LoraLoaderModelOnly", model=["model", 0], lora_name=files[2], strength_model=0.5)

@@ -35,11 +35,8 @@ def folder(golden):
 
 def read(folder, name) -> dict[str, dict[str, torch.Tensor]]:
     """The tensors of a file by case."""
-    cases = {}
-    for key, tensor in golden_set.read(folder, f"{name}.safetensors").items():
-        case, _, leaf = key.partition(".")
-        cases.setdefault(case, {})[leaf] = tensor
-    return cases
+    tensors = golden_set.read(folder, f"{name}.safetensors")
+    return {case: tensors.under(f"{case}.") for case in dict.fromkeys(key.partition(".")[0] for key in tensors)}
 
 
 def said(*what):
@@ -58,9 +55,10 @@ def snf(folder):
     for name, case in cases.items():
         if name not in whole:
             whole[name] = case | find_inputs(case, list(whole.values()))
+    whole = {name: case for name, case in whole.items() if case.keys() >= {*INPUTS, "mask", "guidance"}}
     for case in whole.values():
         case.setdefault("fused", fuse(case, case["mask"].bool()))
-    return {name: case for name, case in whole.items() if INPUTS[0] in case} or lack(folder, "fused step")
+    return whole or lack(folder, "fused step")
 
 
 def fuse(case, mask):

@@ -127,18 +127,18 @@ def settings(gate_set):
 def test_gate_and_experts(folder, gate):
     gate_set, network = read(folder, "gate.safetensors"), gate.patcher.model
     for name in settings(gate_set):
-        part = partial(lambda prefix, key: gate_set.get(f"{prefix}.{key}"), name)
-        tokens, noisy, time = part("mask_tokens"), part("noise_tokens"), part("time")
+        part = gate_set.under(f"{name}.")
+        tokens, noisy, time = part["mask_tokens"], part["noise_tokens"], part["time"]
         rows = time.repeat_interleave(len(noisy) // len(time))
         spread = tokens.repeat_interleave(len(noisy) // len(tokens), dim=0)
         experts = network.run_experts(tokens)
         weights = network.weigh(spread[:, 0], noisy, rows)
-        close(make_time_features(time), part("time_features"), f"{name}, features of the time", **MIX)
-        close(network.gating.timestep_embedding(time), part("time_embedding"), f"{name}, time", **MIX)
-        close(experts, part("experts"), f"{name}, experts", **MIX)
-        close(weights, part("weights"), f"{name}, weights", **MIX)
+        close(make_time_features(time), part.get("time_features"), f"{name}, features of the time", **MIX)
+        close(network.gating.timestep_embedding(time), part.get("time_embedding"), f"{name}, time", **MIX)
+        close(experts, part.get("experts"), f"{name}, experts", **MIX)
+        close(weights, part.get("weights"), f"{name}, weights", **MIX)
         outputs = experts.repeat_interleave(len(noisy) // len(experts), dim=0)
-        close(mix_experts(weights, outputs), part("out"), f"{name}, mix", **MIX)
+        close(mix_experts(weights, outputs), part.get("out"), f"{name}, mix", **MIX)
 
 
 def test_from_a_label_map_to_tokens(folder, base, gate):

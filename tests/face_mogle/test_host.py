@@ -13,6 +13,7 @@ from mditface.mdit.mditface.reader import CacheOptions
 from mditface.tests.adapter.bases import (
     AveragingVAE, easycontrol_case, load, mask, noisy, prediction, published, run, text)
 from mditface.tests.adapter.test_composition import control_net, controlled
+from mditface.tests.adapter.test_precision import QuantisedOps, quantised
 from mditface.tests.face_mogle import tiny
 from mditface.tests.mditface import runs
 from mditface.tests.mditface.runs import OFF, TOLERANCE, masked
@@ -256,6 +257,24 @@ def test_half_precision(base, adapter, model, texts, dtype):
     out = prediction(apply_adapter(half, adapter), positive, x=x)
     error = (out - expected).square().mean().sqrt() / (expected - bare).square().mean().sqrt()
     assert error < BOUNDS[dtype]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn], ids=str)
+def test_weights_of_the_base_in_another_type(adapter, texts, dtype):
+    """The same as a base whose weights were rounded beforehand."""
+    weights, positive = published("flux"), masked(texts[0], mask())
+    rounded = load({name: weight.to(dtype).float() for name, weight in weights.items()})
+    out = prediction(apply_adapter(load(weights, dtype=dtype), adapter), positive)
+    torch.testing.assert_close(out, prediction(apply_adapter(rounded, adapter), positive), **ROUNDING)
+
+
+def test_a_base_of_quantised_layers(adapter, texts):
+    """Such as GGUF's, whose layers have no weight until they are called."""
+    weights, positive = dict(published("flux")), masked(texts[0], mask())
+    model = apply_adapter(load(weights, custom_operations=QuantisedOps), adapter)
+    exact = {name: torch.mul(*quantised(weight)) if weight.ndim == 2 else weight for name, weight in weights.items()}
+    torch.testing.assert_close(prediction(model, positive), prediction(apply_adapter(load(exact), adapter), positive),
+                               **ROUNDING)
 
 
 def test_torch_compile_without_guards_on_the_options(model, texts):

@@ -102,6 +102,10 @@ def test_plain_letters_keep_their_font():
     assert fonts.choose_font("feeding", 20).getname() == ImageFont.load_default(20).getname()
 
 
+def test_signs_without_a_shape_are_not_drawn():
+    assert fonts.find_missing(["\u200fcat\u2060"]) == [] and fonts.compose("\u200fcat\u2060") == "cat"
+
+
 def test_letters_without_a_font_are_said_once(monkeypatch, caplog):
     monkeypatch.setattr(nodes.ui, "PreviewImage", lambda image, cls: SimpleNamespace(as_dict=dict))
     unknown = "\U00012000"  # cuneiform

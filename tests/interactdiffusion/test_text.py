@@ -66,6 +66,7 @@ PLAIN = "person [0.05, 0.2, 0.35, 0.75] = feeding = cat [0.3, 0.45, 0.7, 0.8]"
     PLAIN.replace("[", "\uff3b").replace("]", "\uff3d"), PLAIN.replace("[", "\u3010").replace("]", "\u3011"),
     PLAIN.replace("0.05", "\uff10\uff0e\uff10\uff15"), PLAIN + "\uff1b", PLAIN + "\u061b", f"\ufeff{PLAIN}\r\n",
     PLAIN.replace("person", '"person"').replace("cat", "'cat'"), f'"{PLAIN}"',
+    PLAIN.replace("person", "\u2067person\u2069").replace("0.05", "\u200e0.05"),
     PLAIN.replace("person", "\u201cperson\u201d").replace("feeding", "\u300cfeeding\u300d"),
     f"```\n{PLAIN}\n```", f"Here it is:\n```text\n{PLAIN}\n```\nDone."])
 def test_separators_of_other_scripts_quotes_and_code_blocks(text):

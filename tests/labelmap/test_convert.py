@@ -66,7 +66,8 @@ COMMA, SEMICOLON, IDEOGRAPHIC, OPEN, CLOSE = "\uff0c", "\uff1b", "\u3001", "\u20
     "hair\nhat",
     '"hair", "hat"', "'hair','hat'", '["hair", "hat"]', f"{OPEN}hair{CLOSE}{COMMA}{OPEN}hat{CLOSE}", "HAIR, Hat.",
     "13, 14", "\uff11\uff13\uff0c\uff11\uff14", "\u5934\u53d1\u3001\u5e3d\u5b50", "\u5934\u53d1, hat", "\uff28air, hat",
-    "- hair\n- hat", "\u300c\u5934\u53d1\u300d\u300c\u300d,\u5e3d\u5b50\u3002"])
+    "- hair\n- hat", "\ufeffhair\u200f, \u200b\u2066hat\u2069, \u200b",
+    "\u300c\u5934\u53d1\u300d\u300c\u300d,\u5e3d\u5b50\u3002"])
 def test_class_lists_take_every_usual_separator_quote_and_language(text):
     assert find_classes(text) == [13, 14]
 

@@ -1,6 +1,11 @@
 """The stand-alone model on every attention function of the host, as it is and compiled by the host's helper."""
+import sysconfig
+from pathlib import Path
+
 import pytest
 import torch
+from torch._inductor.cpp_builder import get_cpp_compiler
+from torch._inductor.exc import InvalidCxxCompiler
 
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
@@ -11,6 +16,9 @@ from mditface.tests.shared import attention_functions
 from mditface.tests.shared.attention_functions import PACKAGED, PLAIN
 
 ROUNDING = dict(rtol=0, atol=2e-5)
+INDUCTOR = {"guard_filter_fn": skip_torch_compile_dict,
+            "compile_threads": 1,  # no pool of processes, which would outlive the test
+            "cpp.simdlen": 0}  # plain C++ compiles faster
 
 
 def list_forms(texts) -> list:
@@ -47,3 +55,24 @@ def test_masks_on_a_compiled_model(shallow, texts, function, keys, monkeypatch):
     for positive in list_forms(texts):
         expected = run(shallow.model, positive, texts[1])[0]
         torch.testing.assert_close(run(model, positive, texts[1])[0], expected, **ROUNDING)
+
+
+def require_compiler():
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        pytest.skip("no C++ compiler is found, by which inductor compiles for a CPU")
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        pytest.skip("Python's headers are not installed, which inductor's code includes")
+
+
+def test_masks_on_a_block_that_inductor_compiled(shallow, texts, monkeypatch):
+    """Inductor makes machine code, while the other tests of compiled models trace alone. One form: it takes long."""
+    require_compiler()
+    torch._dynamo.reset()
+    attention_functions.use("attention_pytorch", monkeypatch)
+    model = shallow.model.clone(disable_dynamic=True)
+    set_torch_compile_wrapper(model, "inductor", INDUCTOR, keys=["diffusion_model.blocks.0"])
+    positive = masked(texts[0], tiny.mask(), 0.5)
+    expected = run(shallow.model, positive, texts[1], steps=1)[0]
+    torch.testing.assert_close(run(model, positive, texts[1], steps=1)[0], expected, **ROUNDING)

@@ -189,6 +189,13 @@ def test_a_damaged_number_and_a_training_state_are_refused(tmp_path):
         host.load_patched_parser(tmp_path / "a.pth")
 
 
+def test_sizes_of_another_file_take_no_memory(tmp_path):
+    header = {"mdit.parser": "{\"size\": 32, \"widths\": [16000000, 16000000]}"}
+    save_file(load_file(WEIGHTS), tmp_path / "bomb.safetensors", header)
+    with pytest.raises(ValueError, match="parser_name: .*bomb.* of another shape"):
+        host.load_patched_parser(tmp_path / "bomb.safetensors")
+
+
 class Bomb:
     def __reduce__(self):
         return open, (self.path, "w")

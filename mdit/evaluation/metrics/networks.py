@@ -16,6 +16,8 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 from transformers import CLIPModel, CLIPProcessor, CLIPVisionModelWithProjection
 
+from ...shared.weight_files import read_state_dict
+
 INCEPTION = "inception-2015-12-05.pt"
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -88,7 +90,7 @@ class DinoKeys:
     """
 
     def __init__(self, path: Path, size: int, device: torch.device):
-        weights = convert_dino_weights(torch.load(path, map_location="cpu", weights_only=True), size)
+        weights = convert_dino_weights(read_state_dict(str(path), path.name), size)
         depth = sum(name.endswith("ln_1.weight") for name in weights)
         width = weights["class_token"].shape[-1]
         network = VisionTransformer(size, DINO_PATCH, depth, width // DINO_HEAD_WIDTH, width, 4 * width)

@@ -44,8 +44,8 @@ class BoundCondition(BoundMask):
         return tokens.tokens.nbytes // self.mixer.pictures * self.mixer.kept + self.modulation * itemsize
 
     def list_notes(self) -> list[str]:
-        note = (f"{self.mixer.title}: computed in every step, without a token reduction; what does not depend on the "
-                "step is stored")
+        note = (f"{self.mixer.title}: {self.reference.mask.kind} read and computed in every step, without a token "
+                "reduction; stored: its encoded form and the modulation, which no step changes")
         if self.mixer.pictures > 1:
             distinct = len(self.latent.unique(dim=0))
             note += f"; of {len(self.latent)} pictures of the label map {distinct} differ, and only these are encoded"

@@ -18,7 +18,7 @@ class OnePicture:
     kept: how many numbers `prepare` returns for each number of one picture's tokens.
     """
     id = ""
-    title = "joint condition"
+    title = "OminiControl (Face-MoGLE's LoRA has the same keys: 'Load Face-MoGLE' loads it with its gate)"
     pictures = 1
     kept = 1
 

@@ -149,9 +149,10 @@ class JointReader(AdapterReader):
     patch = JointPatch
 
     def get_layout(self, model) -> MaskLayout:
-        """A mixer of several pictures draws them of the classes."""
+        """A mixer of several pictures draws them of the classes. OminiControl's files know none: a label map there
+        means a Face-MoGLE without its gate."""
         layout = super().get_layout(model)
-        return layout if self.adapter.mixer.pictures == 1 else layout._replace(placements=())
+        return layout._replace(classes=False) if self.adapter.mixer.pictures == 1 else layout._replace(placements=())
 
     def list_additional_models(self, patcher) -> list:
         return [*super().list_additional_models(patcher), *self.adapter.mixer.list_additional_models(patcher)]

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import torch.nn as nn
 from pydantic import Field, field_validator, model_validator
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -25,6 +24,7 @@ from ...mditface.model import MIN_SIGMA, MDiT
 from ...mditface.text import PAD, TextConfig, TextEncoder
 from ...parsing import WEIGHTS as PARSER_WEIGHTS
 from ...parsing import load_parser
+from ...shared.weight_files import read_weights
 from ...datasets import Renders
 from ...datasets.augment import LabelNoise, normalize
 from ...evaluation.metrics.agreement import average_scores
@@ -186,10 +186,9 @@ def divide_cells(weight: Tensor, before: int, after: int) -> Tensor:
 
 def read_file(path: Path) -> tuple[dict[str, Tensor], MDiTConfig, TextConfig]:
     """The weights under Demo's names and the configuration of a file that `Demo.save` wrote."""
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-        sd = {name if name.startswith("text_encoder.") else PREFIX + name: file.get_tensor(name)
-              for name in file.keys() if not name.startswith(CODER_PREFIX)}
+    weights, metadata = read_weights(str(path), "model")
+    sd = {name if name.startswith("text_encoder.") else PREFIX + name: weight
+          for name, weight in weights.items() if not name.startswith(CODER_PREFIX)}
     return sd, MDiTConfig.from_metadata(metadata), TextConfig.from_metadata(metadata)
 
 

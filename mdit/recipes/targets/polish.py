@@ -9,13 +9,14 @@ import numpy as np
 import torch
 import torch.nn as nn
 from pydantic import Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from ...datasets import compute_file_digest
 from ...datasets.augment import normalize
 from ...datasets.mapped import MappedRenders
+from ...shared.digests import compute_file_digest
+from ...shared.weight_files import read_state_dict
 from ...training.data import make_step_rng
 from ...training.flow import integrate
 from ...training.sampling import make_guided_velocity
@@ -110,7 +111,7 @@ class PolishTarget:
                 drawn = redraw_latents(demo, encoded.labels[part], ids, clean[part], settings=settings, number=start)
                 save_file({"latents": drawn}, file.with_suffix(".part"))
                 file.with_suffix(".part").replace(file)
-            parts.append(load_file(file)["latents"])
+            parts.append(read_state_dict(str(file), "output")["latents"])
         return torch.cat(parts)
 
     def start(self) -> None:
@@ -155,7 +156,7 @@ class PolishTarget:
 
     def save(self, path: Path, weights: dict[str, Tensor]) -> None:
         """The model's file with the new decoder."""
-        sd = load_file(self.settings.model)
+        sd = read_state_dict(str(self.settings.model), "model")
         for name, w in weights.items():
             if name.startswith(f"{PREFIX}decoder."):
                 sd[FILE_PREFIX + name.removeprefix(PREFIX)] = w.half().contiguous()
