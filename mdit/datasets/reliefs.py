@@ -3,14 +3,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..labelmap import CLASSES
-from .renders import join, list_shards
+from .renders import join, list_shards, open_shard
 from .survey import survey
 
 FAR, NEAR = 0.02, 0.98  # quantiles of a figure's depth that become 0 and 1
@@ -57,14 +56,7 @@ class Reliefs:
 
 def read_relief_shard(file: Path) -> dict[str, np.ndarray]:
     """The arrays of a shard as `Reliefs` holds them. Raises ValueError, naming the file, for a broken one."""
-    try:
-        with np.load(file, allow_pickle=False) as shard:
-            arrays = {name: shard[name] for name in ARRAYS if name in shard}
-    except (OSError, EOFError, ValueError, BadZipFile) as error:
-        raise ValueError(f"{file} cannot be read ({error})") from error
-    if missing := [name for name in ARRAYS if name not in arrays]:
-        raise ValueError(f"{file}: it lacks {', '.join(missing)}: render it with --relief")
-    label, depth, normal = (arrays[name] for name in ARRAYS)
+    label, depth, normal = open_shard(file, ARRAYS).values()
     if depth.shape != label.shape or normal.shape != (*label.shape, 3):
         raise ValueError(f"{file}: labels {label.shape}, depth {depth.shape} and normals {normal.shape} do not fit "
                          "together")

@@ -1,7 +1,6 @@
 """The relief network under the host's management, and the control maps that it makes of label maps."""
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ import comfy.utils
 
 from ..labelmap import CLASSES, find_class, swap_sides
 from ..shared import weight_files
+from ..shared.text_files import read_header
 from .enlarge import enlarge, reduce_map
 from .faces import choose_square, split_faces
 from .light import show_depth, show_normals
@@ -123,8 +123,7 @@ def load_relief(path: Path = WEIGHTS) -> PatchedRelief:
     """The network in a file. Raises FileNotFoundError or ValueError for one that is missing or of another layout."""
     with weight_files.name_file(str(path), SOURCE):
         weights, metadata = weight_files.read_weights(str(path), SOURCE)
-        config = ReliefConfig(**json.loads(metadata.get(CONFIG_KEY, "{}")))
-        network = ReliefNetwork(config, comfy.ops.manual_cast)
+        network = ReliefNetwork(read_header(ReliefConfig, metadata, CONFIG_KEY), comfy.ops.manual_cast)
         weight_files.check_layout(weights, weight_files.read_shapes(network), path, SOURCE)
     network.load_state_dict(weights)
     return PatchedRelief(network)

@@ -62,7 +62,7 @@ def test_shards_without_relief_are_named(folder, tmp_path):
     np.savez(tmp_path / "00002.npz", **arrays | {"label": arrays["label"] + 19})
     with pytest.raises(ValueError) as caught:
         Reliefs(tmp_path)
-    for part in ("00000.npz: it lacks depth, normal: render it with --relief", "00001.npz: labels",
+    for part in ("00000.npz: it lacks depth, normal", "00001.npz: labels",
                  "00002.npz: label "):
         assert part in str(caught.value)
 
