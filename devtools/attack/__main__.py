@@ -1,4 +1,4 @@
-"""The command: `python dev.py attack files --seconds N [--reader NAME ...] [--mutant NUMBER]`."""
+"""The commands `python dev.py attack files --seconds N [--reader NAME ...]` and `python dev.py attack training`."""
 from __future__ import annotations
 
 import argparse
@@ -20,22 +20,38 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     files.add_argument("--reader", nargs="*", help="only these readers")
     files.add_argument("--mutant", type=int, help="only the mutant of this number, as an escape names it")
     files.add_argument("--start", type=int, default=0, help="number of the first mutant (default: 0)")
+    training = commands.add_parser("training", help="break training runs, and compare how they end")
+    training.add_argument("--runs", type=int, default=20, help="how many runs to break (default: 20)")
+    training.add_argument("--start", type=int, default=0, help="number of the first run (default: 0)")
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str]) -> int:
-    """0 if nothing escaped."""
+    """0 if nothing escaped, and nothing was lost."""
     options = parse_arguments(arguments)
     with tempfile.TemporaryDirectory() as base:
         load_pack(Path(base))
         logging.disable(logging.WARNING)
-        from .files import READERS, attack_files
-        once = {} if options.mutant is None else {"start": options.mutant, "most": 1}
-        found = attack_files(options.seconds, options.reader or tuple(READERS), **({"start": options.start} | once))
+        found = run_files(options) if options.command == "files" else run_training(options)
+    print(json.dumps(found))
+    return 1 if found.get("escapes") or found.get("lost") else 0
+
+
+def run_files(options: argparse.Namespace) -> dict:
+    from .files import READERS, attack_files
+    once = {} if options.mutant is None else {"start": options.mutant, "most": 1}
+    found = attack_files(options.seconds, options.reader or tuple(READERS), **({"start": options.start} | once))
     for name, count in found["tried"].items():
         print(f"{name}: {count} mutants")
-    print(json.dumps({"tried": sum(found["tried"].values()), "escapes": found["escapes"]}))
-    return 1 if found["escapes"] else 0
+    return {"tried": sum(found["tried"].values()), "escapes": found["escapes"]}
+
+
+def run_training(options: argparse.Namespace) -> dict:
+    from .training import attack_training
+    found = attack_training(options.runs, options.start)
+    for name, count in found["mishaps"].items():
+        print(f"{name}: {count} times")
+    return found
 
 
 if __name__ == "__main__":

@@ -104,7 +104,8 @@ def edit_header(rng: random.Random, header: dict[str, str]) -> dict[str, str]:
     elif change == 2:
         del header[key]
     else:
-        header[key] = json.dumps(mutate_value(rng, json.loads(header[key])))
+        text = header[key]
+        header[key] = json.dumps(mutate_value(rng, json.loads(text) if text.startswith("{") else text))
     return header
 
 

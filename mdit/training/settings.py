@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -104,10 +104,7 @@ def read_settings(path: Path, changes: list[str], kinds: dict[str, type[Settings
     """
     if not path.is_file():
         raise FileNotFoundError(f"no configuration at {path}: copy one of mdit/recipes/configs")
-    try:
-        values = yaml.safe_load(read_text(path))
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{path}: it is no YAML ({shorten(error)}): compare it with mdit/recipes/configs") from error
+    values = parse_yaml(read_text(path), str(path))
     if not isinstance(values, dict):
         raise ValueError(f"{path}: the file must contain keys and values, as in mdit/recipes/configs")
     for change in changes:
@@ -131,7 +128,15 @@ def apply_change(values: dict, change: str) -> None:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise ValueError(f"'{change}': {section} is not a section of the configuration")
-    values[key] = yaml.safe_load(text)
+    values[key] = parse_yaml(text, f"'{change}'")
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """The value of a YAML text. Raises ValueError, with the name of the text, for anything else."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{name}: it is no YAML ({shorten(error)}): compare it with mdit/recipes/configs") from error
 
 
 def describe(error: dict) -> str:

@@ -9,6 +9,7 @@ from devtools.attack import trial
 from devtools.attack.trial import attempt
 
 SECONDS = 25
+RUNS = 3
 
 
 def test_no_file_escapes():
@@ -16,6 +17,19 @@ def test_no_file_escapes():
     found = attack_files(SECONDS)
     assert found["escapes"] == []
     assert found["tried"].keys() == READERS.keys()
+
+
+def test_no_training_is_lost():
+    from devtools.attack.training import attack_training
+    found = attack_training(RUNS)
+    assert found["tried"] == RUNS and found["lost"] == [] and found["mishaps"]["killed"] >= RUNS
+
+
+def test_a_lost_run_is_found(monkeypatch):
+    from devtools.attack import training
+    monkeypatch.setattr(training, "MISHAPS", (lambda rng, folder: (folder / "run").write_text("no folder"),))
+    monkeypatch.setattr(training.random.Random, "uniform", lambda *_: 0.0)
+    assert [run["run"] for run in training.attack_training(1, 3)["lost"]] == [3]
 
 
 def take_long():

@@ -2,6 +2,7 @@
 import json
 import logging
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -98,11 +99,14 @@ def test_a_line_follows_one_that_was_cut_off(tmp_path):
     assert log.read_text() == "{\"step\": 1}\n{\"step\": \n{\"step\": 3}\n"
 
 
-@pytest.mark.parametrize("text", ["target: [", "a: \0", "[" * 5000])
+@pytest.mark.parametrize("text", ["target: [", "a: \0", "[" * 5000, "a: 2026-99-99"])
 def test_a_configuration_that_is_no_yaml_is_named(tmp_path, text):
     (tmp_path / "run.yaml").write_text(text)
     with pytest.raises(ValueError, match="run.yaml: "):
         read_settings(tmp_path / "run.yaml", [], {})
+    (tmp_path / "run.yaml").write_text("target: adapter")
+    with pytest.raises(ValueError, match="'steps=.*': it is no YAML"):
+        read_settings(tmp_path / "run.yaml", [f"steps={text}"], {})
 
 
 def test_a_base_that_was_replaced_begins_another_run(tmp_path):
@@ -131,6 +135,20 @@ def test_names_that_cannot_be_written_are_told_before_the_training(base, monkeyp
     monkeypatch.setattr(graph, "train", None)
     with pytest.raises(ValueError, match=f"filename_prefix: .*{said}"):
         run(base, filename_prefix=prefix)
+
+
+@pytest.mark.parametrize("method", ["touch", "mkdir"])
+def test_a_folder_that_is_closed_is_told_before_the_training(base, monkeypatch, method):
+    plain = getattr(Path, method)
+
+    def refuse(path, *args, **kwargs):
+        if OUTPUT in path.parents:
+            raise PermissionError(13, "Permission denied")
+        return plain(path, *args, **kwargs)
+    monkeypatch.setattr(Path, method, refuse)
+    monkeypatch.setattr(Trainer, "fit", None)
+    with pytest.raises(ValueError, match="filename_prefix: .*Permission denied.*let ComfyUI write to this folder"):
+        run(base)
 
 
 def test_a_full_disk_is_told_before_the_training(base, monkeypatch):
