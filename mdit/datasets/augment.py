@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..labelmap import CLASSES, resize_nearest, swap_sides
+from ..labelmap import resize_nearest, swap_sides
 
 HIDDEN = 255  # a label without a class: the model sees no class there
 
