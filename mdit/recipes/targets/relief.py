@@ -23,6 +23,7 @@ from ...training.targets.base import Batches, make_optimizers
 
 SHEET_COUNT = 12
 PREFIX = "network."
+DEPTH = 3.0  # weight of the depth, beside those of the settings
 STEPS = (1, 4, 16)  # pixels from one depth to the other of a slope
 
 
@@ -68,7 +69,7 @@ class ReliefLoss(nn.Module):
         terms = {"depth": average(away.abs(), counted),
                  "slope": sum(average(*find_slopes(away, counted, step)) for step in STEPS) / len(STEPS),
                  "normal": average(bend, counted * (1 + self.face * face))}
-        total = terms["depth"] + sum(weight * terms[name] for name, weight in self.weights.items())
+        total = DEPTH * terms["depth"] + sum(weight * terms[name] for name, weight in self.weights.items())
         return {"loss": total} | {name: term.detach() for name, term in terms.items()}
 
 
