@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..labelmap import CLASSES
+from ..shared.text_files import parse_object
 from .augment import mirror
 from .survey import survey
 
@@ -45,7 +46,7 @@ def open_shard(file: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
 
 
 def check_arrays(file: Path, image: np.ndarray, label: np.ndarray, **texts: np.ndarray) -> None:
-    """Raises ValueError, naming the file, for arrays of other types or shapes and for labels without a class."""
+    """Raises ValueError, naming the file, for arrays of other types or shapes, labels without a class, other JSON."""
     are_bytes = image.dtype == label.dtype == np.uint8
     if not are_bytes or image.shape != (*label.shape, 3):
         raise ValueError(f"{file}: images {image.shape} {image.dtype} and labels {label.shape} {label.dtype} "
@@ -53,6 +54,8 @@ def check_arrays(file: Path, image: np.ndarray, label: np.ndarray, **texts: np.n
     for name, text in texts.items():
         if text.shape != label.shape[:1]:
             raise ValueError(f"{file}: images {image.shape} and {name} {text.shape} do not fit together")
+    for text in texts.get("attributes", ()):
+        parse_object(str(text), f"{file}: attributes")
     if (top := label.max(initial=0)) >= len(CLASSES):
         raise ValueError(f"{file}: label values up to {top}, there are classes for 0 to {len(CLASSES) - 1}")
 

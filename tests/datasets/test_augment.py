@@ -23,6 +23,15 @@ def test_label_noise_hides_whole_classes():
     assert (out == HIDDEN).any() and (out != HIDDEN).any()
 
 
+def test_shares_of_changed_maps():
+    labels = torch.tensor(SIDES[0], dtype=torch.uint8).expand(2000, 1, 2)
+    out = LabelNoise()(labels, torch.Generator().manual_seed(0)).flatten(1)
+    seen = out != HIDDEN
+    swapped = (out == labels.flatten(1).flip(1)) & seen
+    assert 0.12 < swapped.sum() / seen.sum() < 0.18
+    assert 0.02 < 1 - seen.float().mean() < 0.04  # 0.15 of the samples, 0.2 of their classes
+
+
 def test_coarse_maps_have_the_pixels_of_smaller_ones():
     labels = torch.randint(0, 19, (400, 16, 16), dtype=torch.uint8)
     out = LabelNoise(swap=0.0, incomplete=0.0, coarse=0.5)(labels, torch.Generator().manual_seed(0))

@@ -22,3 +22,11 @@ def test_broken_shards_are_named(tmp_path):
         Renders(tmp_path)
     assert "2 of 3 shards" in str(caught.value) and "00001.npz" in str(caught.value)
     assert "00002.npz: it lacks caption, attributes" in str(caught.value)
+
+
+@pytest.mark.parametrize("attributes", ["{", "[1]", "7"])
+def test_attributes_that_are_no_object_are_named(tmp_path, attributes):
+    np.savez(tmp_path / "00000.npz", image=np.zeros((1, 4, 4, 3), np.uint8), label=np.zeros((1, 4, 4), np.uint8),
+             caption=["a"], attributes=[attributes])
+    with pytest.raises(ValueError, match="00000.npz: attributes is damaged"):
+        Renders(tmp_path)

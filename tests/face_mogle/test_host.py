@@ -3,9 +3,11 @@ import pytest
 import torch
 
 import comfy.model_management
+import comfy.ops
 from comfy.patcher_extension import WrappersMP
 from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
 from comfy_api.torch_helpers import set_torch_compile_wrapper
+from mditface.mdit.face_mogle.gate import Gate
 from mditface.mdit.labelmap import resize_nearest
 from mditface.mdit.mditface.adapter.reader import apply_adapter
 from mditface.mdit.mditface.mask import MaskInput
@@ -284,3 +286,8 @@ def test_torch_compile_without_guards_on_the_options(model, texts):
     labels = mask()
     for positive in (texts[0], masked(texts[0], labels), masked(texts[0], labels, 0.5), texts[0]):
         torch.testing.assert_close(prediction(compiled, positive), prediction(model, positive), **ROUNDING)
+
+
+def test_every_weight_of_the_gate_has_the_type_that_the_host_chose():
+    network = Gate(dtype=torch.bfloat16, device="meta", operations=comfy.ops.manual_cast)
+    assert {weight.dtype for weight in network.parameters()} == {torch.bfloat16}
