@@ -65,3 +65,11 @@ def test_a_small_figure_is_seen_closer(labels):
     square = choose_square(labels > 0)
     assert square.side == 44
     assert abs(square.top + 22 - 40) <= 1 and abs(square.left + 22 - 25) <= 1
+
+
+def test_hair_that_reaches_below_another_face_stays_its_owners(labels):
+    put_face(labels, 110)
+    labels[60:70, 20:24] = HAIR
+    labels[66:70, 20:150] = HAIR
+    owners = split_faces(labels)
+    assert owners[68, 140] == owners[40, 20] != owners[40, 120]
