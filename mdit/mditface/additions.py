@@ -3,20 +3,8 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Iterable
 
 from ..shared.masks import REPORT_KEY
-
-
-def check_conditions(conds: Iterable[dict]):
-    """Raises ValueError for conditions with what a stand-alone model cannot read and would pass over in silence."""
-    titles = {"control": "a ControlNet", "gligen": "GLIGEN boxes"}
-    for cond in conds:
-        found = [title for name, title in titles.items() if cond.get(name) is not None]
-        if found:
-            raise ValueError(f"conditioning: it holds {found[0]} made for other models, which a stand-alone MDiT "
-                             "cannot read: remove the node that adds it, or use 'Apply MDiT Adapter' on a model that "
-                             "it fits")
 
 
 def note_patches(transformer_options: dict):

@@ -17,9 +17,9 @@ from torch import Tensor
 import comfy.model_management
 import comfy.patcher_extension
 
-from ..shared.conds import UNKNOWN, CarriedCond, RowCond, find_places
+from ..shared.conds import UNKNOWN, CarriedCond, RowCond, check_additions, find_places
 from ..shared.masks import BATCH_KEY, CONDITIONING_KEY, REPORT_KEY, is_mask
-from .additions import check_conditions, find_foreign_module, note_patches
+from .additions import find_foreign_module, note_patches
 from .attention import ExemplarKeys, MaskRows, SelectedRows
 from .cache import CachePatcher, RunReport, StaticEntry, StaticStore, compute_and_count
 from .config import MaskLayout
@@ -347,7 +347,8 @@ class StandAloneReader(MaskReader):
     def bind(self, executor, noise: Tensor, *args, **kwargs):
         """Raises ValueError, too, for what other nodes added for other networks, and notes what has no effect."""
         guider = executor.class_obj
-        check_conditions(itertools.chain.from_iterable(guider.conds.values()))
+        check_additions(itertools.chain.from_iterable(guider.conds.values()), "a stand-alone MDiT",
+                        ", or use 'Apply MDiT Adapter' on a model that it fits")
         note_patches(guider.model_options["transformer_options"])
         try:
             return super().bind(executor, noise, *args, **kwargs)

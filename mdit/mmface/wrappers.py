@@ -9,6 +9,7 @@ from torch import Tensor
 
 import comfy.patcher_extension
 
+from ..shared.conds import check_additions
 from ..shared.masks import BATCH_KEY, REPORT_KEY
 from .condition import OWN_KEY, bind, describe, read_reference
 
@@ -54,6 +55,7 @@ def bind_conditions(executor, noise: Tensor, *args, **kwargs):
     check_latents(noise, patcher.model)
     options = guider.model_options["transformer_options"]
     conds = list(itertools.chain.from_iterable(guider.conds.values()))
+    check_additions(conds, "MMFace-DiT")
     references = [read_reference(cond) for cond in conds]
     bound = {reference: bind(reference, noise.shape, patcher, options.get(BATCH_KEY))
              for reference in references if reference is not None}

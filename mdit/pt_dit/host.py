@@ -14,6 +14,7 @@ import comfy.supported_models_base
 from comfy.model_base import BaseModel, ModelType
 
 from ..shared.base_model import build_patcher, set_dtype
+from ..shared.conds import check_additions
 from ..shared.parts import load_parts
 from ..shared.schedule import compute_flow_sigmas
 from ..shared.weight_files import (
@@ -45,6 +46,7 @@ class PTDiTBaseModel(BaseModel):
 
     def extra_conds(self, **kwargs) -> dict:
         """Text without a mask may be repeated to equal lengths, which changes nothing. Text with a mask may not."""
+        check_additions([kwargs], "PT-DiT")
         text = kwargs.get("cross_attn")
         width = self.diffusion_model.config.caption
         if text is None or text.shape[-1] != width:

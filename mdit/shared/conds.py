@@ -1,7 +1,7 @@
 """Conditions of the host: what the pack's carry through its batching, and how guiders evaluate them."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -82,3 +82,16 @@ def check_conditioning(conditioning, source: str):
     if not conditioning:
         raise ValueError(f"{source}: it holds no conditioning: connect an encoded text, such as from 'CLIP Text Encode "
                          "(Prompt)'")
+
+
+def check_additions(conds: Iterable[dict], title: str, advice: str = ""):
+    """Raises ValueError for conditions with what the networks of this pack cannot read and would pass over in silence.
+
+    title: of the network. advice: what else a user can do than remove it.
+    """
+    additions = {"control": "a ControlNet", "gligen": "GLIGEN boxes"}
+    for cond in conds:
+        found = [addition for name, addition in additions.items() if cond.get(name) is not None]
+        if found:
+            raise ValueError(f"conditioning: it holds {found[0]} made for other models, which {title} cannot read: "
+                             f"remove the node that adds it{advice}")

@@ -305,6 +305,12 @@ def test_conditions_that_do_not_fit_are_refused(flow, make, message):
         sample(flow, *make())
 
 
+@pytest.mark.parametrize("made, title", [("control", "a ControlNet"), ("gligen", "GLIGEN boxes")])
+def test_what_is_made_for_other_models_is_refused(flow, made, title):
+    with pytest.raises(ValueError, match=f"conditioning: it holds {title} made for other models, which MMFace-DiT"):
+        sample(flow, prompt(**{made: object()}))
+
+
 @pytest.mark.parametrize("size", [(1, 4, 8, 8), (1, 16, 2, 8, 8)])
 def test_latents_of_another_kind_are_refused(flow, size):
     noise = normal(*size)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import comfy.controlnet
 import comfy.sample
 import comfy.samplers
 import comfy.sd
@@ -267,6 +268,11 @@ def test_shift_and_sigmas_by_nodes(loaded):
     torch.testing.assert_close(sigmas, BasicScheduler.execute(shifted, "simple", 20, 1.0).args[0])
     assert sigmas[0] == 1 and sigmas[-1] == 0
     torch.testing.assert_close(ExactSigmas.execute(shifted, 10, 0.5).args[0], sigmas[-11:])
+
+
+def test_a_controlnet_is_refused(loaded):
+    with pytest.raises(ValueError, match="conditioning: it holds a ControlNet made for other models, which PT-DiT"):
+        sample(loaded, prompt(6, control=comfy.controlnet.ControlBase()))
 
 
 def test_sigmas_are_exact_for_any_number_of_steps():
