@@ -36,7 +36,8 @@ TEST_FOLDERS = {  # of files of the folder nodes whose tests stand in a folder o
 SYSTEM_PAGES = {  # of files of the folder nodes whose page in docs/systems has another name
     "conditioning": "mditface", "loading": "mditface", "sampling": "mditface", "adapter": "adapters",
     "training": "adapters", "painter": "label-maps", "labelmap": "label-maps", "parsing": "label-maps",
-    "preview": "label-maps", "comparing": "label-maps", "mmface": "mmface-dit",
+    "preview": "label-maps", "comparing": "label-maps", "relief": "label-maps",
+    "mmface": "mmface-dit",
 }
 ADDED = "**Added**"  # heading of new nodes in a section of the changelog
 TODO = """Left to write:

@@ -10,7 +10,7 @@ GROUPS = {  # files of the folder nodes, by the heading under which their nodes 
     "MDiTFace": ("loading", "conditioning", "sampling"),
     "Adapters": ("adapter", "training"),
     "Face-MoGLE": ("face_mogle",),
-    "Label maps": ("painter", "labelmap"),
+    "Label maps": ("painter", "labelmap", "relief"),
     "Faces": ("parsing",),
     "InteractDiffusion": ("interactdiffusion",),
     "Face-diffuser": ("face_diffuser",),

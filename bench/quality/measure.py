@@ -15,9 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from devtools.host import ROOT
-from mditface.mdit.labelmap import resize_nearest
+from mditface.mdit.labelmap import resize_nearest, swap_sides
 from mditface.mdit.datasets import Renders
-from mditface.mdit.datasets.augment import swap_sides
 from mditface.mdit.evaluation.generate import Generator
 from mditface.mdit.evaluation.metrics.agreement import LabelAgreement, Parser
 from mditface.mdit.evaluation.metrics.attributes import AttributeAccuracy, AttributeRules
@@ -32,14 +31,21 @@ ROUNDS = 7
 
 
 def make_renders(seed: int, size: int, count: int, workers: int) -> Renders:
-    """Samples of the pack's renderer. The system's temporary folder keeps them until the renderer changes."""
+    """Samples of the pack's renderer."""
+    return Renders(draw_renders(seed, size, count, workers))
+
+
+def draw_renders(seed: int, size: int, count: int, workers: int, relief: bool = False) -> Path:
+    """The folder of such samples. The system's temporary folder keeps them until the renderer changes."""
     version = hashlib.blake2b(digest_size=6)
     for path in sorted(path for path in RENDERER.rglob("*") if path.suffix in (".py", ".npz")):
         version.update(path.read_bytes())
-    folder = Path(tempfile.gettempdir(), f"mditface-renders-{version.hexdigest()}", f"{seed}-{size}-{count}")
-    subprocess.run([sys.executable, "-m", "mdit.render", folder, "--seed", str(seed), "--size", str(size),
-                    "--count", str(count), "--shard", str(SHARD), "--workers", str(workers)], cwd=ROOT, check=True)
-    return Renders(folder)
+    name = f"{seed}-{size}-{count}{'-relief' if relief else ''}"
+    folder = Path(tempfile.gettempdir(), f"mditface-renders-{version.hexdigest()}", name)
+    command = [sys.executable, "-m", "mdit.render", folder, "--seed", str(seed), "--size", str(size),
+               "--count", str(count), "--shard", str(SHARD), "--workers", str(workers)]
+    subprocess.run([*command, "--relief"] if relief else command, cwd=ROOT, check=True)
+    return folder
 
 
 def draw(generator: Generator, labels: Tensor, captions: list[str], batch: int, title: str) -> np.ndarray:

@@ -7,24 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..labelmap import CLASSES, resize_nearest
+from ..labelmap import resize_nearest, swap_sides
 
 HIDDEN = 255  # a label without a class: the model sees no class there
-SIDES = tuple((CLASSES.index(f"l_{name}"), CLASSES.index(f"r_{name}")) for name in ("eye", "brow", "ear"))
 
 
 def normalize(images: Tensor) -> Tensor:
     """uint8 -> floats in [-1, 1]."""
     return images.float() / 127.5 - 1
-
-
-def swap_sides(labels: Tensor) -> Tensor:
-    """Label maps with left and right eyes, brows and ears exchanged."""
-    table = torch.arange(256, dtype=torch.uint8)
-    for left, right in SIDES:
-        table[left] = right
-        table[right] = left
-    return table[labels.long()]
 
 
 def mirror(images: Tensor, labels: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,13 @@ def read_shard(file: Path, names: tuple[str, ...] = ARRAYS) -> dict[str, np.ndar
 
     names: the arrays to read. Raises ValueError, naming the file, for a shard that is broken.
     """
+    arrays = open_shard(file, names)
+    check_arrays(file, **arrays)
+    return arrays
+
+
+def open_shard(file: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The named arrays of a shard, of any shapes. Raises ValueError, naming the file, where they cannot be read."""
     try:
         with np.load(file, allow_pickle=False) as shard:
             arrays = {name: shard[name] for name in names if name in shard}
@@ -35,7 +42,6 @@ def read_shard(file: Path, names: tuple[str, ...] = ARRAYS) -> dict[str, np.ndar
         raise ValueError(f"{file} cannot be read ({error})") from error
     if missing := [name for name in names if name not in arrays]:
         raise ValueError(f"{file}: it lacks {', '.join(missing)}")
-    check_arrays(file, **arrays)
     return arrays
 
 

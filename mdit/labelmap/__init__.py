@@ -2,7 +2,9 @@
 
 from .changes import describe_changes, find_changed, find_uncovered, widen_and_soften
 from .classes import CLASSES, DISPLAY_NAMES, find_class, find_classes
-from .convert import SOFT, find_doubts, find_size, from_masks, is_soft, resize_nearest, to_image, to_masks
+from .convert import (
+    SIDES, SOFT, find_doubts, find_size, from_masks, is_soft, resize_nearest, swap_sides, to_image, to_masks,
+)
 from .drawing import decode_drawing, encode_drawing
 from .edit import grow, move, remove, replace, scale
 from .files import read_file
@@ -14,7 +16,8 @@ from .sheet import draw_sheet, measure_classes, overlay
 __all__ = [
     "CLASSES", "DISPLAY_NAMES", "find_class", "find_classes",
     "AUTO", "DEFAULT_ORDER", "DEFAULT_PALETTE", "ORDERS", "PALETTE", "PALETTES", "PARSER_ORDER",
-    "SOFT", "find_doubts", "find_size", "from_masks", "is_soft", "resize_nearest", "to_image", "to_masks",
+    "SIDES", "SOFT", "find_doubts", "find_size", "from_masks", "is_soft", "resize_nearest", "swap_sides", "to_image",
+    "to_masks",
     "find_entries", "read_label_maps", "read_rows", "recognize_colors", "to_indices",
     "decode_drawing", "encode_drawing", "read_file",
     "from_landmarks", "read_landmarks",

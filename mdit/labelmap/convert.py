@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from .classes import CLASSES
 from .palettes import PALETTE, Color
 
 SOFT = "is soft. Its pixels above 0.5 count, all others do not."  # a mask that is cut off
+SIDES = tuple((CLASSES.index(f"l_{name}"), CLASSES.index(f"r_{name}")) for name in ("eye", "brow", "ear"))
 STAND_IN = (64, 64)  # size of the host's empty mask for an image without transparency
 
 
@@ -23,6 +25,15 @@ def to_image(indices: torch.Tensor, colors: Sequence[Color] = PALETTE) -> torch.
 def resize_nearest(indices: torch.Tensor, h: int, w: int) -> torch.Tensor:
     """(B, H, W) -> (B, h, w): each pixel takes the value under its centre (torch's "nearest-exact")."""
     return F.interpolate(indices[:, None], size=(h, w), mode="nearest-exact")[:, 0]
+
+
+def swap_sides(indices: torch.Tensor) -> torch.Tensor:
+    """Class indices, uint8 of any shape on the CPU, with left and right eyes, brows and ears exchanged."""
+    table = torch.arange(256, dtype=torch.uint8)
+    for left, right in SIDES:
+        table[left] = right
+        table[right] = left
+    return table[indices.long()]
 
 
 def to_masks(indices: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:

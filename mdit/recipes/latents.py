@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 import comfy.model_management
 
-from ..datasets.augment import normalize, swap_sides
+from ..datasets.augment import normalize
 from ..datasets.mapped import describe_shards
 from ..datasets.renders import ARRAYS, join, list_shards, read_shard
-from ..labelmap import resize_nearest
+from ..labelmap import resize_nearest, swap_sides
 from ..mditface.autoencoder import Autoencoder, AutoencoderConfig
 from ..mditface.latents import LatentStatistics
 from ..mditface.math import patchify

@@ -1,7 +1,8 @@
 """Changes to label maps in training."""
 import torch
 
-from mditface.mdit.datasets.augment import HIDDEN, SIDES, LabelNoise, mirror, swap_sides
+from mditface.mdit.datasets.augment import HIDDEN, LabelNoise, mirror
+from mditface.mdit.labelmap import SIDES, swap_sides
 
 
 def test_sides():

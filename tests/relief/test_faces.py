@@ -1,0 +1,75 @@
+"""Which pixels belong to which face, and what the network sees of it."""
+import numpy as np
+import pytest
+
+from mditface.mdit.labelmap import find_class
+from mditface.mdit.relief.faces import Square, choose_square, split_faces
+
+SKIN, NOSE, GLASSES, CLOTH, HAIR = map(find_class, ("skin", "nose", "eye_g", "cloth", "hair"))
+
+
+def put_face(labels, left, top=20, nose=True):
+    labels[top:top + 40, left:left + 30] = SKIN
+    if nose:
+        labels[top + 15:top + 25, left + 12:left + 18] = NOSE
+
+
+@pytest.fixture
+def labels():
+    labels = np.zeros((100, 160), np.uint8)
+    put_face(labels, 10)
+    return labels
+
+
+def test_one_face_is_all_that_is_no_background(labels):
+    labels[90:, 100:120] = HAIR
+    assert np.array_equal(split_faces(labels), labels > 0)
+
+
+@pytest.mark.parametrize("nose", [True, False])
+def test_figures_apart_are_two_faces(labels, nose):
+    put_face(labels, 100, nose=nose)
+    owners = split_faces(labels)
+    assert set(np.unique(owners[:, :80])) == {0, owners[40, 20]}
+    assert set(np.unique(owners[:, 80:])) == {0, owners[40, 110]}
+    assert owners[40, 20] != owners[40, 110]
+
+
+def test_figures_that_touch_are_divided_between_the_noses(labels):
+    put_face(labels, 100)
+    labels[60:] = CLOTH
+    owners = split_faces(labels)
+    assert owners[80, 20] == owners[40, 20] != owners[40, 110] == owners[80, 150]
+    assert len(np.unique(owners)) == 3
+
+
+def test_a_nose_that_glasses_cut_is_one_face(labels):
+    labels[37:39, 10:40] = GLASSES
+    assert np.array_equal(split_faces(labels), labels > 0)
+
+
+def test_a_part_that_lies_apart_belongs_to_the_nearest_face(labels):
+    put_face(labels, 120)
+    labels[70:74, 125:130] = HAIR
+    owners = split_faces(labels)
+    assert owners[72, 127] == owners[40, 130]
+
+
+def test_a_figure_that_fills_the_map_is_seen_with_the_whole_map():
+    figure = np.zeros((100, 60), bool)
+    figure[20:, 5:55] = True
+    assert choose_square(figure) == Square(0, -20, 100)
+
+
+def test_a_small_figure_is_seen_closer(labels):
+    square = choose_square(labels > 0)
+    assert square.side == 44
+    assert abs(square.top + 22 - 40) <= 1 and abs(square.left + 22 - 25) <= 1
+
+
+def test_hair_that_reaches_below_another_face_stays_its_owners(labels):
+    put_face(labels, 110)
+    labels[60:70, 20:24] = HAIR
+    labels[66:70, 20:150] = HAIR
+    owners = split_faces(labels)
+    assert owners[68, 140] == owners[40, 20] != owners[40, 120]
