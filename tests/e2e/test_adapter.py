@@ -20,13 +20,14 @@ def host_sampler(model: str = "model", **inputs) -> dict:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def vae(weights_file):
+def vae(server, weights_file):
     """What the host's VAE loader lists as 'taef1', with random weights that draw around medium grey."""
     for name, network, grey in (("taef1_encoder", Encoder(16), 0.0), ("taef1_decoder", Decoder(16), 0.6)):
         weights = {key: weight if weight.ndim > 1 else torch.zeros_like(weight)
                    for key, weight in bases.random_weights(network).items()}
         weights[list(weights)[-1]] += grey
         weights_file("vae_approx", name, weights)
+    server.free()  # the name stood for another file in other tests
 
 
 @pytest.fixture(scope="module")
