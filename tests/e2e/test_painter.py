@@ -236,6 +236,7 @@ def test_a_label_map_of_other_nodes_is_offered_after_a_run(renderer, page, paint
     picture(server, page, painter.node_id)
     button.wait_for()
     assert torch.equal(painter.drawing(), before)
+    painter.canvas.focus()
     painter.press("l")
     painter.await_drawing(lambda drawing: not torch.equal(drawing, before))
 
