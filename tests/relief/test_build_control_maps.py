@@ -126,7 +126,7 @@ def test_background_alone_is_refused(woman):
 def test_a_photograph_is_refused():
     noise = torch.nn.functional.interpolate(torch.rand(1, 3, 12, 12, generator=torch.manual_seed(0)), (96, 96))
     for palette in ("colours", "auto"):
-        with pytest.raises(ValueError, match="label_map: .*'Parse Face' first"):
+        with pytest.raises(ValueError, match="label_map: .*'Parse Face' before this node"):
             run(noise.movedim(1, -1), palette=palette)
 
 
