@@ -23,6 +23,7 @@ PLACES = {
     # files of the pack, of the host, and those that a run wrote for itself
     "mdit/datasets/mapped.py": {"np.load", ".read_text"},
     "mdit/mmface/text.py": {"json.loads", ".read_text"},
+    "mdit/parsing/words.py": {"json.loads", ".read_text"},
     "mdit/recipes/latents.py": {"np.load", "json.loads"},
     "mdit/render/mesh.py": {"np.load"},
     "mdit/render/pack.py": {"Image.open", ".read_text"},
