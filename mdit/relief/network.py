@@ -44,8 +44,8 @@ class ReliefConfig:
 def make_convolutions(n_in: int, n_out: int, operations=nn) -> nn.Sequential:
     """Two convolutions of 3 x 3, each with a normalization and a SiLU."""
     return nn.Sequential(
-        operations.Conv2d(n_in, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.SiLU(),
-        operations.Conv2d(n_out, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.SiLU())
+        operations.Conv2d(n_in, n_out, 3, padding=1, bias=False), operations.BatchNorm2d(n_out), nn.SiLU(),
+        operations.Conv2d(n_out, n_out, 3, padding=1, bias=False), operations.BatchNorm2d(n_out), nn.SiLU())
 
 
 class ReliefNetwork(nn.Module):

@@ -46,7 +46,8 @@ def test_a_photograph_is_refused(server, tmp_path, refused):
     noise = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
     path = Path(tmp_path, "noise.png")
     Image.fromarray(noise).resize((128, 128), Image.Resampling.BICUBIC).save(path)
-    refused(build(map=node("LoadImage", image=server.upload(path))), "build", "label_map: ", "'Parse Face' before this node")
+    refused(build(map=node("LoadImage", image=server.upload(path))), "build", "label_map: ",
+            "'Parse Face' before this node")
 
 
 def test_background_alone_is_refused(refused):

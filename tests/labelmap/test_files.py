@@ -173,7 +173,7 @@ def animated():
     (lambda: packed(Image.new("L", (5000, 4))).read(), "5000 x 4 pixels. A drawing has at most 4096"),
     (lambda: animated().read(), "2 frames or pages"),
     (lambda: deep_png(LEVELS[..., None].repeat(3, -1)).read(), "channels of 16 bit, and levels below 256 alone"),
-    (lambda: packed(Image.fromarray(NOISE)).read(), "fits no known palette, .* face parser"),
+    (lambda: packed(Image.fromarray(NOISE)).read(), "fits no known palette, .* 'Parse Face'"),
     (lambda: packed(Image.fromarray(NOISE).quantize(200)).read(), "fits no known palette"),
     (lambda: packed(Image.fromarray(LEVELS.astype(np.uint16) + 20)).read(), "grey levels go up to 38"),
     (lambda: packed(Image.fromarray(LEVELS - np.float32(0.5)), "TIFF").read(), "levels from -0.5 to 17.5"),

@@ -65,6 +65,8 @@ def face_landmarker() -> dict[str, Tensor]:
         **head("detector_short.cls_8", 96, [100.0] + [-100.0] * 5),
         **head("detector_short.reg_16", 88, [0.0] * 32),
         **head("detector_short.reg_8", 96, ([0.0] * 2 + [128.0 * box] * 2 + [0.0] * 12) * 6),
+        **head("detector_full.cls_dw", 1, [100.0] * 4, 3),
+        **head("detector_full.reg_dw", 1, ([0.0] * 2 + [192.0 * box] * 2 + [0.0] * 12) * 4, 3),
         **head("mesh.head_landmarks", 8, torch.cat([canonical, depth], dim=1).flatten(), 3),
         "canonical_vertices": torch.cat([(places - 225) / 10, depth], dim=1),
         "procrustes_indices": torch.arange(0, 460, 20), "procrustes_weights": torch.ones(23),
