@@ -110,10 +110,10 @@ def read_settings(path: Path, changes: list[str], kinds: dict[str, type[Settings
     for change in changes:
         apply_change(values, change)
     target = values.get("target")
-    if target not in kinds:
-        raise ValueError(f"{path}: target: {target!r} must be one of {', '.join(kinds)}")
+    if not isinstance(target, str) or target not in kinds:
+        raise ValueError(f"{path}: target: {shorten(target)} must be one of {', '.join(kinds)}")
     try:
-        return kinds[target](**values)
+        return kinds[target].model_validate(values)
     except ValidationError as error:
         raise ValueError(f"{path}: " + "; ".join(map(describe, error.errors()))) from None
 

@@ -82,8 +82,11 @@ def test_configuration_errors_name_the_keys(paths, tmp_path):
     for part in ("stepz: unknown key", "optimiser: missing key", "batch: Input should be a valid integer",
                  "model: Value error, mdit.config: width 32 over 3 heads"):
         assert part in str(caught.value)
-    with pytest.raises(ValueError, match="must be one of demo, adapter, judge"):
-        read_settings(config_file(tmp_path, {"target": "dmeo"}), [], SETTINGS)
+    for target in ("dmeo", {"demo": 1}, ["demo"], None):
+        with pytest.raises(ValueError, match="must be one of demo, adapter, judge"):
+            read_settings(config_file(tmp_path, {"target": target}), [], SETTINGS)
+    with pytest.raises(ValueError, match="5: "):
+        read_settings(config_file(tmp_path, {**DEMO, **paths, 5: "a number as a key"}), [], SETTINGS)
     values = {**DEMO, **paths, "model": {**MODEL, "hedas": 2}}
     with pytest.raises(ValueError, match="unknown keys hedas"):
         read_settings(config_file(tmp_path, values), [], SETTINGS)
