@@ -109,7 +109,8 @@ class ChangedRegion(io.ComfyNode):
         old, new = torch.broadcast_tensors(old, new)  # (B, H, W)
         changed = find_changed(old, new)
         uncovered = find_uncovered(old, new)
-        lines = [describe_edit(number, asked, edited) for number, (asked, edited) in enumerate(zip(old, new), 1)]
+        edits = zip(old, new, changed, uncovered)
+        lines = [describe_edit(number, *edit) for number, edit in enumerate(edits, 1)]
         masks = [widen_and_soften(region, grow, feather) for region in (changed, uncovered)]
         return io.NodeOutput(*masks, "\n".join([*lines, *resized, *notes, *more]))
 
@@ -132,13 +133,13 @@ def match_forms(before: torch.Tensor, after: torch.Tensor) -> tuple[torch.Tensor
     return resize_nearest(after, height, width), [f"after: {w} x {h} resized to {width} x {height}"]
 
 
-def describe_edit(number: int, old: torch.Tensor, new: torch.Tensor) -> str:
-    """The report's line on a label map (H, W) and its edited form."""
-    changed = find_changed(old, new).float().mean().item()
-    uncovered = find_uncovered(old, new).float().mean().item()
-    if not changed:
+def describe_edit(number: int, old: torch.Tensor, new: torch.Tensor, changed: torch.Tensor, uncovered: torch.Tensor
+                  ) -> str:
+    """The report's line on a label map (H, W), its edited form, and the changed and the uncovered pixels."""
+    if not changed.any():
         return f"label map {number}: nothing changed"
-    return "; ".join([f"label map {number}: {changed:.1%} of the picture changed, {uncovered:.1%} uncovered",
+    share, behind = (region.float().mean().item() for region in (changed, uncovered))
+    return "; ".join([f"label map {number}: {share:.1%} of the picture changed, {behind:.1%} uncovered",
                       *describe_changes(old, new)])
 
 

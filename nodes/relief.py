@@ -10,8 +10,7 @@ from comfy_api.latest import io
 from ..mdit.labelmap import DEFAULT_ORDER, DEFAULT_PALETTE
 from ..mdit.relief.host import describe_maps, load_relief
 from ..mdit.relief.lines import STYLES
-from ..mdit.shared.text_files import shorten
-from .checks import check_numbers
+from .checks import check_choices, check_numbers
 from .labelmap import CATEGORY, palette_inputs, read_and_tell
 
 
@@ -51,10 +50,9 @@ class BuildControlMaps(io.ComfyNode):
     def execute(cls, label_map: torch.Tensor, style: str = "soft", gap: float = 0.1, palette: str = DEFAULT_PALETTE,
                 order: str = DEFAULT_ORDER) -> io.NodeOutput:
         check_numbers(gap=gap)
+        check_choices(STYLES, style=style)
         if gap < 0:
             raise ValueError(f"gap: {gap} is negative: enter 0 or more")
-        if style not in STYLES:  # a link brings any value past the list
-            raise ValueError(f"style: there is no style '{shorten(style)}': choose one of {', '.join(STYLES)}")
         labels = read_and_tell(label_map, palette, order)
         maps = load_relief().build_maps(labels, style, gap)
         for note in describe_maps(labels):

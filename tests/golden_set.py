@@ -53,6 +53,11 @@ def load(file: Path) -> Entries:
     return Entries(file, options | load_file(file))
 
 
+def load_all(folder: Path, pattern: str) -> dict[str, Entries]:
+    """The cases or runs of a pattern, by the names of their files."""
+    return {path.stem: load(path) for path in find_all(folder, pattern)}
+
+
 def read(folder: Path, name: str) -> Entries:
     file = find(folder, name)
     return Entries(file, load_file(file))

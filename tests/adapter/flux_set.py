@@ -1,14 +1,18 @@
 """Golden sets on a FLUX.1 of their own: the model, calls and runs of it, and comparisons."""
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 
+import pytest
 import torch
 
 import comfy.samplers
 import comfy.sd
+from comfy.ldm.flux import model as flux_model
+from mditface.mdit.mditface.adapter.families import flux
 from mditface.mdit.mditface.cache import RunReport
 from mditface.mdit.mditface.mask import MaskReference
 from mditface.mdit.mditface.reader import OPTIONS_KEY, CacheOptions, MaskCond, name_rows
@@ -30,6 +34,15 @@ def sinusoids(t, dim, max_period=10000, time_factor=1000.0):
     frequencies = exponents.double().exp().float()
     phases = (time_factor * t)[:, None].float() * frequencies
     return torch.cat((phases.cos(), phases.sin()), dim=-1).to(t)
+
+
+@contextlib.contextmanager
+def equal_sinusoids():
+    """`sinusoids` in the host's FLUX and in the adapter's stream."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (flux_model, flux):
+            patch.setattr(module, "timestep_embedding", sinusoids, raising=False)
+        yield
 
 
 def load_base(folder):

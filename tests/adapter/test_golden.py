@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import save_file
 
 import comfy.model_management
-from comfy.ldm.flux import model as flux_model
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
 from mditface.mdit.labelmap import CLASSES
@@ -24,8 +23,8 @@ from mditface.mdit.mditface.mask import BoundMask, MaskInput, MaskReference, Mas
 from mditface.mdit.mditface.pictures import PictureInput
 from mditface.mdit.mditface.prompt import Prompt
 from mditface.tests.adapter.flux_set import (
-    STATE, TOLERANCE, Latents, Recorded, call, close, load_base, names, sample, sinusoids)
-from mditface.tests.golden_set import find, find_all, lack, load
+    STATE, TOLERANCE, Latents, Recorded, call, close, equal_sinusoids, load_base, names, sample)
+from mditface.tests.golden_set import find, lack, load_all
 
 IDS = dict(rtol=0, atol=1e-6)
 SETUP = ("cond_latent", "pooled", "guidance", "strength")  # what the keys depend on, besides the picture's size
@@ -38,9 +37,7 @@ def kernel():
 
 @pytest.fixture(scope="module", autouse=True)
 def frequencies():
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (flux_model, flux):
-            patch.setattr(module, "timestep_embedding", sinusoids, raising=False)
+    with equal_sinusoids():
         yield
 
 
@@ -51,12 +48,12 @@ def folder(golden):
 
 @pytest.fixture(scope="module")
 def cases(folder):
-    return {path.stem: load(path) for path in find_all(folder, "case_*.safetensors")}
+    return load_all(folder, "case_*.safetensors")
 
 
 @pytest.fixture(scope="module")
 def trajectories(folder):
-    return {path.stem: load(path) for path in find_all(folder, "traj_*.safetensors")}
+    return load_all(folder, "traj_*.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -13,19 +13,17 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 import comfy.model_management
-from comfy.ldm.flux import model as flux_model
 from comfy.patcher_extension import WrappersMP
 from mditface.mdit.face_mogle.gate import make_time_features, mix_experts
 from mditface.mdit.face_mogle.mixer import STEPS, ExpertMixer, load_gate
 from mditface.mdit.labelmap import CLASSES, PALETTE
 from mditface.mdit.mditface.adapter.condition import Condition
-from mditface.mdit.mditface.adapter.families import flux
 from mditface.mdit.mditface.adapter.reader import apply_adapter, make_mask_key
 from mditface.mdit.mditface.adapter.weights import load_condition_adapter
 from mditface.mdit.mditface.mask import EncodedPictures, MaskInput, MaskReference
 from mditface.mdit.mditface.math import patchify
-from mditface.tests.adapter.flux_set import STATE, TOLERANCE, call, close, load_base, names, sample, sinusoids
-from mditface.tests.golden_set import find, find_all, lack, load, read
+from mditface.tests.adapter.flux_set import STATE, TOLERANCE, call, close, equal_sinusoids, load_base, names, sample
+from mditface.tests.golden_set import find, lack, load_all, read
 
 LORA = "pytorch_lora_weights.safetensors"
 GATE = "global_local_mask_moe.pt"
@@ -34,9 +32,7 @@ MIX = dict(rtol=1e-4, atol=1e-5)
 
 @pytest.fixture(scope="module", autouse=True)
 def frequencies():
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (flux_model, flux):
-            patch.setattr(module, "timestep_embedding", sinusoids, raising=False)
+    with equal_sinusoids():
         yield
 
 
@@ -47,12 +43,12 @@ def folder(golden):
 
 @pytest.fixture(scope="module")
 def cases(folder):
-    return {path.stem: load(path) for path in find_all(folder, "case_*.safetensors")}
+    return load_all(folder, "case_*.safetensors")
 
 
 @pytest.fixture(scope="module")
 def trajectories(folder):
-    return {path.stem: load(path) for path in find_all(folder, "traj_*.safetensors")}
+    return load_all(folder, "traj_*.safetensors")
 
 
 @pytest.fixture(scope="module")
