@@ -50,7 +50,7 @@ def find_noses(labels: np.ndarray) -> list[tuple[int, int]]:
     boxes = ndimage.find_objects(parts)
     found: list[tuple[int, int]] = []
     for k in sizes.argsort()[::-1]:
-        y, x = find_middle(parts, k + 1, boxes[k])
+        y, x = find_center(parts, k + 1, boxes[k])
         apart = NEAREST_NOSES * max(side.stop - side.start for side in boxes[k])
         if sizes[k] >= SMALLEST_NOSE * sizes.max() and all(np.hypot(y - r, x - c) > apart for r, c in found):
             found.append((y, x))
@@ -66,10 +66,10 @@ def find_noseless(labels: np.ndarray) -> list[tuple[int, int]]:
     for names, is_there in ((EYES, True), (MOUTH, True), (NOSE, False)):
         is_face &= (np.bincount(parts[select(labels, names)], minlength=len(sizes)) > 0) == is_there
     boxes = ndimage.find_objects(parts)
-    return [find_middle(parts, number, boxes[number - 1]) for number in np.flatnonzero(is_face)]
+    return [find_center(parts, number, boxes[number - 1]) for number in np.flatnonzero(is_face)]
 
 
-def find_middle(parts: np.ndarray, number: int, box: tuple[slice, slice]) -> tuple[int, int]:
+def find_center(parts: np.ndarray, number: int, box: tuple[slice, slice]) -> tuple[int, int]:
     """Row and column of the pixel of a part, which lies in a box of (H, W), that is nearest to the part's middle."""
     places = np.argwhere(parts[box] == number)
     away = ((places - places.mean(0)) ** 2).sum(1)
