@@ -21,9 +21,9 @@ def recall_model(load: Callable[[Path], Model], path: Path) -> Model:
     except OSError:
         return load(path)  # which names the fault
     stamp = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    return _recall(load, path, stamp, comfy.model_management.get_torch_device())
+    return _load_once(load, path, stamp, comfy.model_management.get_torch_device())
 
 
 @functools.lru_cache(maxsize=KEPT)
-def _recall(load: Callable[[Path], Model], path: Path, stamp: tuple[int, ...], device: torch.device) -> Model:
+def _load_once(load: Callable[[Path], Model], path: Path, stamp: tuple[int, ...], device: torch.device) -> Model:
     return load(path)
