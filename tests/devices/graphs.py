@@ -20,6 +20,7 @@ import execution
 import nodes
 from comfy.model_patcher import ModelPatcher
 from mditface.nodes import NODES
+from mditface.nodes.painter import first_drawing
 from mditface.tests.e2e import stand_ins
 from mditface.tests.e2e.graphs import node
 from mditface.tests.face_diffuser import test_subject
@@ -28,8 +29,8 @@ from mditface.tests.interactdiffusion import tiny as interactdiffusion
 
 ROOT = Path(__file__).absolute().parents[2]
 TEMPLATES = ROOT / "example_workflows" / "api"
-EXTRAS = ("canny", "custom_sampler", "dataset", "flux", "images", "mask", "mediapipe", "model_advanced",
-          "preview_any", "sam3", "sd3")
+EXTRAS = ("canny", "custom_sampler", "dataset", "differential_diffusion", "edit_model", "flux", "images", "logic", "mask",
+          "mediapipe", "model_advanced", "preview_any", "sam3", "sd3")
 WIDTH = 64  # of the tiny subject encoder
 SMALL = {"width": 64, "height": 64, "steps": 4, "size": 64}
 
@@ -122,6 +123,14 @@ def read_template(name: str) -> dict:
             shrink(one["inputs"])
         if one["inputs"].get("model_name") == "mditface-demo.safetensors":
             one["inputs"]["model_name"] = "tiny.safetensors"
+    return graph
+
+
+def repaint_photo() -> dict:
+    """The template that edits a photograph, with another face in the painter."""
+    graph = read_template("edit_photo")
+    (paint,) = (one for one in graph.values() if one["class_type"] == "MDiT_PaintLabelMap")
+    paint["inputs"]["drawing"] = first_drawing()
     return graph
 
 
