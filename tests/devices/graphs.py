@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import json
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -109,6 +110,7 @@ def register_nodes():
     path = ROOT / "tests" / "e2e" / "probe_nodes" / "__init__.py"
     spec = importlib.util.spec_from_file_location("mditface_probes", path)
     probes = importlib.util.module_from_spec(spec)
+    sys.modules["mditface_probes"] = probes  # its own modules find it there
     spec.loader.exec_module(probes)
     nodes.NODE_CLASS_MAPPINGS.update(probes.NODE_CLASS_MAPPINGS, Given=Given, Move=Move)
 
