@@ -83,7 +83,7 @@ class ChangedRegion(io.ComfyNode):
             inputs=[
                 io.Image.Input("before", tooltip="Label map before the edit, such as that of 'Parse Face'. Its size is "
                                                  "the size of the masks."),
-                io.Image.Input("after", tooltip="Edited label map, such as that of 'Paint Face (Label Map)'. Another "
+                io.Image.Input("after", tooltip="Edited label map, such as that of 'Paint Face'. Another "
                                                 "size of the same shape is resized."),
                 io.Int.Input("grow", default=8, min=0, max=WIDEST,
                              tooltip="Distance in pixels by which the masks reach around the changed pixels."),

@@ -21,7 +21,7 @@ from ..mdit.shared.conds import check_conditioning
 from ..mdit.shared.fonts import find_missing
 from . import menu
 from .checks import check_numbers
-from .editors import background_input, show_images
+from .editors import background_input, editor_options, show_images
 from .files import add_folder, check_file, find_file, list_files
 from .types import BOXES, Interactions, InteractionWeights
 
@@ -203,9 +203,9 @@ class DrawInteractions(io.ComfyNode):
                              tooltip="Height of the image to draw on."),
                 io.String.Input(
                     "text", default=FIRST_LAYOUT, socketless=True, dynamic_prompts=False,
-                    extra_dict={"widgetType": "MDIT_LAYOUT"},
-                    tooltip="Interactions as text, in the form that 'Interactions from Text' reads, with boxes as "
-                            "fractions of the image. The editor writes the text."),
+                    extra_dict=editor_options(
+                        "MDIT_LAYOUT", "Interactions as text, in the form that 'Interactions from Text' reads, with "
+                                       "boxes as fractions of the image. The editor writes the text.")),
                 background_input("The interactions do not contain the image."),
                 previous_input(),
             ],

@@ -13,7 +13,7 @@ from comfy_api.latest import io
 
 from ..mdit import labelmap
 from . import menu
-from .editors import background_input, show_images
+from .editors import background_input, editor_options, show_images
 from .labelmap import check_class, label_map_output, read_named
 
 TEMPLATES = Path(__file__).parents[1] / "web" / "painter" / "templates"
@@ -31,15 +31,16 @@ class PaintLabelMap(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="MDiT_PaintLabelMap",
-            display_name="Paint Face (Label Map)",
+            display_name="Paint Face",
             category=menu.START,
             description="Paints the label map of a face. Brush, fill and polygon paint parts; one part can be moved "
                         "and scaled; template faces give a start. The graph saves the drawing.",
             search_aliases=["paint label map", "draw face parts", "mask editor", "segmentation editor", "start here"],
             inputs=[
                 io.String.Input(
-                    "drawing", default=first_drawing(), socketless=True, extra_dict={"widgetType": "MDIT_LABEL_MAP"},
-                    tooltip="Painted label map as text: size and compressed classes. The painter writes the text."),
+                    "drawing", default=first_drawing(), socketless=True,
+                    extra_dict=editor_options("MDIT_LABEL_MAP", "Painted label map as text: size and compressed "
+                                                                "classes. The painter writes the text.")),
                 io.Combo.Input(
                     "class_name", display_name="mask of", options=list(labelmap.DISPLAY_NAMES), default="hair",
                     tooltip="Part of the face that the output mask shows. Left and right are the person's own."),

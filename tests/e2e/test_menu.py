@@ -1,11 +1,11 @@
 """A person who searches for a node in the front end finds it without knowing its name."""
 FOUND = {
-    "face": ("Face Sampler (MDiT)", "Parse Face", "Paint Face (Label Map)"),
+    "face": ("Face Sampler (MDiT)", "Parse Face", "Paint Face"),
     "mask": ("Masks of Face Parts", "Masks to Label Map"),
     "beard": ("Prompt + Mask (MDiT)",),
-    "segmentation": ("Paint Face (Label Map)", "Parse Face"),
-    "paint": ("Paint Face (Label Map)",),
-    "start here": ("Paint Face (Label Map)",),
+    "segmentation": ("Paint Face", "Parse Face"),
+    "paint": ("Paint Face",),
+    "start here": ("Paint Face",),
 }
 LISTED = """() => {
     const dialog = document.querySelector("[role=dialog]").getBoundingClientRect();
@@ -19,7 +19,7 @@ LISTED = """() => {
 def test_the_first_screen_of_the_search_shows_the_right_nodes(page, artefacts):
     page.evaluate("() => app.graph.clear()")
     page.mouse.dblclick(800, 520)
-    search = page.get_by_role("dialog").get_by_role("combobox")
+    search = page.get_by_role("combobox", name="Add a node...")
     search.wait_for()
     missed = {}
     for words, titles in FOUND.items():
