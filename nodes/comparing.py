@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import torch
 
+import comfy.model_management
 from comfy_api.latest import io
 
 from ..mdit.labelmap import (
@@ -112,7 +113,8 @@ class ChangedRegion(io.ComfyNode):
         uncovered = find_uncovered(old, new)
         edits = zip(old, new, changed, uncovered)
         lines = [describe_edit(number, *edit) for number, edit in enumerate(edits, 1)]
-        masks = [widen_and_soften(region, grow, feather) for region in (changed, uncovered)]
+        stop = comfy.model_management.throw_exception_if_processing_interrupted
+        masks = [widen_and_soften(region, grow, feather, stop) for region in (changed, uncovered)]
         return io.NodeOutput(*masks, "\n".join([*lines, *resized, *notes, *more]))
 
 

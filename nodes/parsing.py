@@ -99,7 +99,7 @@ class ParseFace(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, parser=None) -> io.NodeOutput:
-        labels, confidence = (parser or host.load_patched_parser()).parse(image)
+        labels, confidence = (parser or host.recall_parser()).parse(image)
         return io.NodeOutput(to_image(labels), confidence)
 
 

@@ -34,7 +34,7 @@ def match_batches(labels, images, source="picture"):
 
 def score_images(labels, images, parser) -> list[dict[str, float]]:
     """The agreement (`measure_agreement`) of each image, as the parser sees it, with its label map."""
-    parsed, _ = (parser or host.load_patched_parser()).parse(images)
+    parsed, _ = (parser or host.recall_parser()).parse(images)
     return [measure_agreement(found.cpu().numpy(), asked.cpu().numpy()) for found, asked in zip(parsed, labels)]
 
 

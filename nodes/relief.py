@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io
 
 from ..mdit.labelmap import DEFAULT_ORDER, DEFAULT_PALETTE
-from ..mdit.relief.host import describe_maps, load_relief
+from ..mdit.relief.host import describe_maps, recall_relief
 from ..mdit.relief.lines import STYLES
 from . import menu
 from .checks import check_choices, check_numbers
@@ -55,7 +55,7 @@ class BuildControlMaps(io.ComfyNode):
         if gap < 0:
             raise ValueError(f"gap: {gap} is negative: enter 0 or more")
         labels = read_and_tell(label_map, palette, order)
-        maps = load_relief().build_maps(labels, style, gap)
+        maps = recall_relief().build_maps(labels, style, gap)
         for note in describe_maps(labels):
             logging.info("label_map: %s", note)
         return io.NodeOutput(*maps)
