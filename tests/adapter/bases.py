@@ -53,7 +53,8 @@ FLUX2 = FLUX | dict(vec_in_dim=None, mlp_ratio=3.0, axes_dim=[32, 32, 32, 32], t
                     default_ref_method="index", ref_index_scale=10.0)
 CHROMA = FLUX | dict(in_channels=64, out_channels=64, in_dim=64, out_dim=FLUX["hidden_size"], hidden_dim=96, n_layers=2)
 del CHROMA["guidance_embed"]
-FLUX_KIND = ("flux", "flux2", "chroma")  # their blocks are of the host's classes for FLUX
+KLEIN = FLUX2 | dict(guidance_embed=False)
+FLUX_KIND = ("flux", "flux2", "klein", "chroma")  # their blocks are of the host's classes for FLUX
 FLUX2_TEXT = 512  # tokens, to which the host pads FLUX.2's text on the left
 SHALLOW = {"sd3": dict(width=128, depth=2), "flux": dict(depth=(1, 1))}  # of an adapter for a base of fewest blocks
 
@@ -86,8 +87,13 @@ def network(family: str, shallow: bool = False) -> torch.nn.Module:
     return comfy.ldm.modules.diffusionmodules.mmdit.MMDiT(**options, **second, **make)
 
 
+def find_key(family: str) -> str:
+    """Of the pack's family object."""
+    return {"sd35": "sd3", "klein": "flux2"}.get(family, family)
+
+
 def make_flux_options(family: str, shallow: bool = False) -> dict:
-    options = {"flux": FLUX, "flux2": FLUX2, "chroma": CHROMA}[family]
+    options = {"flux": FLUX, "flux2": FLUX2, "klein": KLEIN, "chroma": CHROMA}[family]
     return options | dict(depth=1, depth_single_blocks=1) if shallow else options
 
 
@@ -112,19 +118,19 @@ def published(family: str, seed: int = 0, shallow: bool = False) -> dict[str, Te
 def load(weights: dict[str, Tensor], family: str = "", **model_options) -> ModelPatcher:
     """The model of these weights. `family` tells the host what it takes for granted of FLUX.2 and Chroma."""
     detect = comfy.model_detection.detect_unet_config
-    if family in ("flux2", "chroma"):
+    if family in FLUX_KIND[1:]:
         def detect(state_dict, prefix, metadata=None):
-            return {"image_model": family, **make_flux_options(family)}
+            return {"image_model": find_key(family), **make_flux_options(family)}
     with mock.patch.object(comfy.model_detection, "detect_unet_config", detect):
         patcher = comfy.sd.load_diffusion_model_state_dict(dict(weights), model_options=model_options)
-    if family == "flux2":
+    if find_key(family) == "flux2":
         patcher.model.latent_format = comfy.latent_formats.Flux()
     return patcher
 
 
 def config(family: str, **changes) -> AdapterConfig:
     width, depth = (256, (2, 3)) if family in FLUX_KIND else (192, 3)
-    made = AdapterConfig(family if family in FLUX_KIND else "sd3", width, depth, rank=2, alpha=3.0)
+    made = AdapterConfig(find_key(family), width, depth, rank=2, alpha=3.0)
     return dataclasses.replace(made, **changes)
 
 
@@ -222,7 +228,7 @@ class Case(NamedTuple):
     @property
     def text_tokens(self) -> int:
         """Tokens of the positive text in the model."""
-        return FLUX2_TEXT if self.family == "flux2" else 5
+        return FLUX2_TEXT if find_key(self.family) == "flux2" else 5
 
     def load(self, weights: dict[str, Tensor], **model_options) -> ModelPatcher:
         """A base of the same family with other weights."""

@@ -16,6 +16,7 @@ class Flux:
     """FLUX.1: each block makes its own shifts, scales and gates of one vector."""
     guidance = 3.5  # the host's default
     mask_guidance = 1.0
+    reference_step = 1  # along the first coordinate, from one reference latent to the next
 
     def make_vector(self, net, t: Tensor, guidance: Tensor, y: Tensor) -> Tensor:
         return net.time_in(embed(t)) + net.guidance_in(embed(guidance)) + net.vector_in(y)
@@ -44,6 +45,7 @@ class Flux:
 
 class Flux2(Flux):
     """FLUX.2: the blocks of a kind share one modulation, and the fourth coordinate counts the text."""
+    reference_step = 10
 
     def make_vector(self, net, t: Tensor, guidance: Tensor, y: Tensor) -> Tensor:
         return net.time_in(embed(t)) + net.guidance_in(embed(guidance))
@@ -56,6 +58,13 @@ class Flux2(Flux):
 
     def list_text_positions(self, count: int) -> Tensor:
         return F.pad(torch.arange(count, dtype=torch.float32)[None, :, None], (3, 0))
+
+
+class Klein(Flux2):
+    """FLUX.2 Klein reads no guidance."""
+
+    def make_vector(self, net, t: Tensor, guidance: Tensor, y: Tensor) -> Tensor:
+        return net.time_in(embed(t))
 
 
 class Chroma(Flux):
@@ -79,4 +88,4 @@ class Chroma(Flux):
         return net.get_modulations(vec, "final")
 
 
-FLUX_KINDS = {"flux": Flux(), "flux2": Flux2(), "chroma": Chroma()}
+FLUX_KINDS = {"flux": Flux(), "flux2": Flux2(), "klein": Klein(), "chroma": Chroma()}

@@ -21,7 +21,7 @@ from comfy.ldm.flux.math import _apply_rope1 as rotate
 from mditface.mdit.labelmap import PALETTE, resize_nearest, to_image
 from mditface.mdit.mditface.mask import MaskSource
 from mditface.mdit.mditface.pictures import PictureInput
-from mditface.tests.adapter.bases import FLUX2_TEXT, SIGMA, VAE, Case, network, published
+from mditface.tests.adapter.bases import FLUX2_TEXT, SIGMA, VAE, Case, find_key, network, published
 from mditface.tests.adapter.flux_kind import FLUX_KINDS, Flux
 
 SD3_LAYERS = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2", "mod": "adaLN_modulation.1"}
@@ -89,6 +89,8 @@ def predict(x: Tensor, cond: list, *readers: tuple[Case, MaskSource], sigma: flo
     t = model.model_sampling.timestep(torch.full((len(x),), sigma))
     text, values = cond[0]
     text = pad_text(case.family, text).expand(len(x), -1, -1)
+    if "reference_latents" in values:
+        values = {**values, "reference_latents": [model.process_latent_in(x) for x in values["reference_latents"]]}
     define = partial(flux, FLUX_KINDS[case.family]) if case.of_flux_kind else sd3
     out = define(plain, masks, x, t, text, values, partial(attend, reads, len(masks)), after)
     return model.process_latent_out(x - sigma * out[..., :x.shape[-2], :x.shape[-1]])
@@ -96,7 +98,7 @@ def predict(x: Tensor, cond: list, *readers: tuple[Case, MaskSource], sigma: flo
 
 def pad_text(family: str, text: Tensor) -> Tensor:
     """As the host hands text (B, L, D) to the network."""
-    return F.pad(text, (0, 0, FLUX2_TEXT - text.shape[1], 0)) if family == "flux2" else text
+    return F.pad(text, (0, 0, FLUX2_TEXT - text.shape[1], 0)) if find_key(family) == "flux2" else text
 
 
 def build(family: str) -> torch.nn.Module:
@@ -183,7 +185,8 @@ def sd3(plain, masks, x, t, context, values, attend, after) -> Tensor:
 
 def flux(family: Flux, plain, masks, x, t, context, values, attend, after) -> Tensor:
     img, ids = family.cut(x)
-    txt, states, rotations = plain.txt_in(context), [plain.img_in(img)], [plain.pe_embedder(ids)]
+    img, all_ids = add_references(family, img, ids, values)
+    txt, states, rotations = plain.txt_in(context), [plain.img_in(img)], [plain.pe_embedder(all_ids)]
     y = values["pooled_output"].expand(len(x), -1)
     guidance = torch.full((len(x),), values.get("guidance", family.guidance))
     vecs = [family.make_vector(plain, t, guidance, y)]
@@ -219,9 +222,19 @@ def flux(family: Flux, plain, masks, x, t, context, values, attend, after) -> Te
         states = [h + m.gate * block.linear2(torch.cat((out, block.mlp_act(hidden)), dim=-1))
                   for block, h, m, (_, hidden), out in zip(blocks, states, mods, inner, attend(*qkv))]
         states[0] = torch.cat((states[0][:, :length], after("single", i, states[0][:, length:])), dim=1)
-    out = plain.final_layer(states[0][:, length:], family.modulate_last(plain, vecs[0]))  # (B, N, C * 2 * 2)
+    out = plain.final_layer(states[0][:, length:length + ids.shape[1]], family.modulate_last(plain, vecs[0]))  # (B, N, C * 2 * 2)
     out = out.unflatten(1, [-(-side // 2) for side in x.shape[-2:]]).unflatten(3, (-1, 2, 2))
     return out.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+
+
+def add_references(family: Flux, img: Tensor, ids: Tensor, values: dict) -> tuple[Tensor, Tensor]:
+    """The image's patches (B, N, F) and positions (1, N, axes), followed by those of the reference latents."""
+    for number, latent in enumerate(values.get("reference_latents", ()), 1):
+        patches, places = family.cut(latent)
+        places[..., 0] = number * family.reference_step
+        img = torch.cat((img, patches.expand(len(img), -1, -1)), dim=1)
+        ids = torch.cat((ids, places), dim=1)
+    return img, ids
 
 
 def part(block, stream: str) -> list:

@@ -58,9 +58,10 @@ def test_controlnet(case, texts):
     positive, negative = controlled(case.family, net, masked(texts[0], labels), texts[1], picture)
     model, (context, values) = case.base.model, texts[0][0]
     extra = dict(guidance=torch.tensor([FLUX_KINDS[case.family].guidance])) if case.of_flux_kind else {}
-    sigma = torch.tensor([SIGMA])
-    residuals = net(x=x, hint=model.latent_format.process_in(VAE.encode(picture)), context=pad_text(case.family, context),
-                    timesteps=model.model_sampling.timestep(sigma), y=values["pooled_output"], **extra)
+    t = model.model_sampling.timestep(torch.tensor([SIGMA]))
+    hint = model.latent_format.process_in(VAE.encode(picture))
+    residuals = net(x=x, hint=hint, context=pad_text(case.family, context), timesteps=t, y=values["pooled_output"],
+                    **extra)
 
     def after(kind, i, img):
         added = residuals["input" if case.of_flux_kind and kind == "double" else "output"]

@@ -15,7 +15,7 @@ from mditface.mdit.mditface import prompt
 from mditface.mdit.mditface.adapter.families import FAMILIES
 from mditface.mdit.mditface.cache import CAPACITY
 from mditface.mdit.mditface.reader import CacheOptions
-from mditface.tests.adapter.bases import SIDE, mask, published, run, text, write
+from mditface.tests.adapter.bases import SIDE, load, mask, published, run, text, write
 from mditface.tests.mditface import runs
 from mditface.tests.mditface.runs import CPU, OFF, TOLERANCE, check_other_entry, masked, with_bypass_lora, with_lora
 from mditface.tests.shared.reloading import OTHER, check_copies
@@ -199,8 +199,8 @@ def test_the_host_lists_adapter_and_cache_beside_the_model(case, texts):
 
 
 @cache
-def another(case):
-    return case.load(published(case.family, seed=9))
+def another(family: str):
+    return load(published(family, seed=9), family)
 
 
 STATES = {
@@ -209,7 +209,7 @@ STATES = {
     "lora before the adapter": lambda case: case.apply(with_lora(case.base, 0.5)),
     "injected lora": lambda case: with_bypass_lora(case.model, 0.5),
     "adapter weight": lambda case: case.apply(case.base, 0.4),
-    "model merge": lambda case: ModelMergeSimple().merge(case.model, another(case), 0.5)[0],
+    "model merge": lambda case: ModelMergeSimple().merge(case.model, another(case.family), 0.5)[0],
 }
 
 
