@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import NamedTuple
 from unittest import mock
@@ -19,6 +20,7 @@ import comfy.model_detection
 import comfy.ops
 import comfy.samplers
 import comfy.sd
+import comfy.supported_models
 from comfy.model_patcher import ModelPatcher
 from mditface.mdit.mditface.adapter.reader import apply_adapter
 from mditface.mdit.mditface.adapter.config import AdapterConfig
@@ -115,17 +117,21 @@ def published(family: str, seed: int = 0, shallow: bool = False) -> dict[str, Te
     return {name.replace("_norm.weight", "_norm.scale"): weight for name, weight in weights.items()}
 
 
-def load(weights: dict[str, Tensor], family: str = "", **model_options) -> ModelPatcher:
-    """The model of these weights. `family` tells the host what it takes for granted of FLUX.2 and Chroma."""
+@contextmanager
+def detecting(family: str):
+    """Inside, the host knows the sizes of FLUX.2 and Chroma, which it takes for granted."""
     detect = comfy.model_detection.detect_unet_config
     if family in FLUX_KIND[1:]:
         def detect(state_dict, prefix, metadata=None):
             return {"image_model": find_key(family), **make_flux_options(family)}
-    with mock.patch.object(comfy.model_detection, "detect_unet_config", detect):
-        patcher = comfy.sd.load_diffusion_model_state_dict(dict(weights), model_options=model_options)
-    if find_key(family) == "flux2":
-        patcher.model.latent_format = comfy.latent_formats.Flux()
-    return patcher
+    with (mock.patch.object(comfy.model_detection, "detect_unet_config", detect),
+          mock.patch.object(comfy.supported_models.Flux2, "latent_format", comfy.latent_formats.Flux)):
+        yield
+
+
+def load(weights: dict[str, Tensor], family: str = "", **model_options) -> ModelPatcher:
+    with detecting(family):
+        return comfy.sd.load_diffusion_model_state_dict(dict(weights), model_options=model_options)
 
 
 def config(family: str, **changes) -> AdapterConfig:

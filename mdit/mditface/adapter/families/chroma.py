@@ -76,5 +76,6 @@ FAMILY = Family(
     text_layers={"context": "txt_in"},
     list_prompt_inputs=list_chroma_inputs,
     clip_type="CHROMA",
+    guidance=GUIDANCE,
     copied_norms=COPIED_NORMS,
 )

@@ -70,5 +70,6 @@ FAMILY = Family(
     text_layers={"context": "txt_in"},
     list_prompt_inputs=list_flux2_inputs,
     clip_type="FLUX2",
+    text_tokens=512,
     copied_norms=COPIED_NORMS,
 )
