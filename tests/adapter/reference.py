@@ -222,7 +222,8 @@ def flux(family: Flux, plain, masks, x, t, context, values, attend, after) -> Te
         states = [h + m.gate * block.linear2(torch.cat((out, block.mlp_act(hidden)), dim=-1))
                   for block, h, m, (_, hidden), out in zip(blocks, states, mods, inner, attend(*qkv))]
         states[0] = torch.cat((states[0][:, :length], after("single", i, states[0][:, length:])), dim=1)
-    out = plain.final_layer(states[0][:, length:length + ids.shape[1]], family.modulate_last(plain, vecs[0]))  # (B, N, C * 2 * 2)
+    image = states[0][:, length:length + ids.shape[1]]
+    out = plain.final_layer(image, family.modulate_last(plain, vecs[0]))  # (B, N, C * 2 * 2)
     out = out.unflatten(1, [-(-side // 2) for side in x.shape[-2:]]).unflatten(3, (-1, 2, 2))
     return out.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 

@@ -1,4 +1,6 @@
-"""Models whose sizes the host reads from the file alone: FLUX.2 with its latent of 128 channels, and Chroma."""
+"""FLUX.2 and Chroma in their published layouts, whose sizes the host takes for granted."""
+from functools import partial
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -8,6 +10,7 @@ import comfy.ldm.chroma.model
 import comfy.ldm.flux.model
 import comfy.ops
 import comfy.sd
+from mditface.mdit.labelmap import CLASSES
 from mditface.mdit.mditface.adapter.config import AdapterConfig
 from mditface.mdit.mditface.adapter.families import chroma, find_family, flux2
 from mditface.mdit.mditface.adapter.reader import apply_adapter
@@ -16,6 +19,7 @@ from mditface.tests.adapter import bases
 from mditface.tests.mditface import runs, tiny
 from mditface.tests.mditface.runs import OFF, TOLERANCE, masked
 
+run = partial(runs.run, latent=(1, 128, 4, 6))
 PUBLISHED = bases.FLUX2 | dict(in_channels=128, out_channels=128, patch_size=1)
 
 
@@ -48,26 +52,19 @@ def test_flux2_as_published(model, texts, tmp_path):
     assert isinstance(model.model.latent_format, comfy.latent_formats.Flux2)
     config = AdapterConfig("flux2", 256, (2, 3), rank=2, alpha=3.0)
     adapter = bases.write(tmp_path / "own.safetensors", bases.terms("flux2", config), config)
-    reading, labels = apply_adapter(model, adapter), MaskInput(*tiny_labels(), vae=VAE())
-    out, report = runs.run(reading, masked(texts[0], labels), texts[1], latent=(1, 128, 4, 6))
+    reading = apply_adapter(model, adapter)
+    positive = masked(texts[0], MaskInput(tiny.labels(), torch.ones(len(CLASSES)), vae=VAE()))
+    out, report = run(reading, positive, texts[1])
     assert report.bytes == 2 * 5 * 24 * 256 * 4  # keys and values of 5 blocks, a token for each cell of 16 pixels
-    expected, _ = runs.run(reading, masked(texts[0], MaskInput(*tiny_labels(), vae=VAE())), texts[1], OFF,
-                           latent=(1, 128, 4, 6))
-    torch.testing.assert_close(out, expected, **TOLERANCE)
-    assert not torch.allclose(out, runs.run(model, *texts, latent=(1, 128, 4, 6))[0], atol=1e-3)
-
-
-def tiny_labels():
-    labels = tiny.labels()
-    return labels, torch.ones(19)
+    torch.testing.assert_close(out, run(reading, positive, texts[1], OFF)[0], **TOLERANCE)
+    assert not torch.allclose(out, run(model, *texts)[0], atol=1e-3)
 
 
 def test_chroma_as_published():
     """Its modulation counts 344 parts: those of 38 single blocks, 19 double ones for image and text, and the end."""
-    with torch.device("meta"):
-        network = comfy.ldm.chroma.model.Chroma(**bases.CHROMA | dict(
-            hidden_size=3072, num_heads=24, depth=19, depth_single_blocks=38, out_dim=3072, hidden_dim=5120, n_layers=5),
-            operations=comfy.ops.disable_weight_init)
+    published = dict(hidden_size=3072, num_heads=24, depth=19, depth_single_blocks=38, out_dim=3072, hidden_dim=5120)
+    network = comfy.ldm.chroma.model.Chroma(**bases.CHROMA | published, device="meta",
+                                            operations=comfy.ops.disable_weight_init)
     assert find_family(network) is chroma.FAMILY
     assert chroma.FAMILY.measure(network) == (3072, (19, 38))
     assert 38 * 3 + 19 * 6 * 2 + 2 == chroma.MODULATIONS
