@@ -218,7 +218,7 @@ def test_an_adapter_applied_twice(flux, adapter):
 
 
 def test_a_sampler_without_an_adapter(flux):
-    refuses(ValueError, ("model: ", "Apply MDiT Adapter"), require_mdit, flux)
+    refuses(ValueError, ("model: ", "Apply Adapter (MDiT)"), require_mdit, flux)
 
 
 # Masks
@@ -242,7 +242,7 @@ def sample_with(vae, base, adapter):
 @pytest.mark.parametrize("vae, made", [(OtherVAE(channels=4), "(4, 8, 8)"), (OtherVAE(cells=16), "(16, 4, 4)")],
                          ids=["channels", "size"])
 def test_a_mask_encoded_with_another_vae(sd3, adapter, vae, made):
-    found = ("vae: the one at 'Encode Label Map as MDiT Mask'", made, "64 x 64 pixels", "works on (16, 8, 8)",
+    found = ("vae: the one at 'Label Map to Mask (MDiT)'", made, "64 x 64 pixels", "works on (16, 8, 8)",
              "connect the VAE that belongs to the model")
     refuses(ValueError, found, sample_with, vae, sd3, adapter("sd3"))
 

@@ -13,9 +13,12 @@ import comfy.ops
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.taesd.taesd import Decoder, Encoder
 from devtools.server import Server
+from mditface.mdit.labelmap import resize_nearest
+from mditface.mdit.labelmap.drawing import decode_drawing, encode_drawing
 from mditface.tests.adapter import bases
 from mditface.tests.dynast import tiny as dynast
 from mditface.tests.dynast.test_labels import frame
+from mditface.tests.e2e import photo_models
 from mditface.tests.e2e.graphs import node
 from mditface.tests.e2e.test_face_diffuser import UNET
 from mditface.tests.face_diffuser import tiny as face_diffuser
@@ -44,6 +47,7 @@ def write_small_files(server: Server, golden: Path) -> None:
     write_previews(server)
     write_pt_dit(server, golden)
     write_mmface(server)
+    photo_models.write(server)
     exemplar_model = mditface.config(exemplar_blocks=(0, 2), exemplar_candidates=2)
     mditface.write(folder(server, "mdit") / "your_exemplar_model.safetensors", exemplar_model)
     server.save_weights("detection", "mediapipe_face_fp32", parsing.face_landmarker())
@@ -107,6 +111,12 @@ def noise() -> Image.Image:
     return Image.fromarray((fine[0].movedim(0, -1) * 255).byte().numpy())
 
 
+def shrink_drawing(drawing: str) -> str:
+    """The painter's drawing in the small size."""
+    labels = decode_drawing(drawing)[None]  # (1, H, W)
+    return encode_drawing(resize_nearest(labels, SMALL["height"], SMALL["width"])[0])
+
+
 def unet(name: str) -> dict:
     return node("UNETLoader", unet_name=f"stand-in-{name}.safetensors", weight_dtype="default")
 
@@ -146,6 +156,10 @@ SWAPS = {  # by a sign in the names of the model files: what stands in for each 
     "latest_net_G": {"MDiT_LoadDynaST": [node("MDiT_LoadDynaST", weights_name="stand-in-person.pth")],
                      "SDPoseKeypointExtractor": [node("Probe_Keypoints", frames=json.dumps([frame()]))],
                      "CheckpointLoaderSimple": [None, None, None]},
+    "z_image_turbo": {
+        "UNETLoader": [node("Probe_SmallUNETLoader", unet_name="stand-in-z-image.safetensors", weight_dtype="default")],
+        "ModelPatchLoader": [node("Probe_SmallModelPatchLoader", name="stand-in-z-image-control.safetensors")],
+        "CLIPLoader": [None], "CLIPTextEncode": [text(photo_models.QWEN, 8)], "VAELoader": [vae("taef1")]},
     "sam3": {"SAM3_Detect": [node("SolidMask", value=1.0, width=512, height=512)], "CLIPTextEncode": [None],
              "CheckpointLoaderSimple": [None, None, None]},
 }
@@ -189,6 +203,8 @@ class Swapping:
         for name, number in SMALL.items():
             if isinstance(values.get(name), int) and values[name] != 1:  # 1: a fraction, the whole
                 values[name] = number
+        if "drawing" in values:
+            values["drawing"] = shrink_drawing(values["drawing"])
         return {name: value for name, value in values.items() if value is not None}
 
     def resolve(self, value):
