@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("files")
 TEMPLATES = ("dynast_face", "dynast_person", "edit_photo", "face_diffuser", "face_mogle", "mditface",
              "mditface_exemplar", "mditface_flux_easycontrol", "mditface_flux_ominicontrol", "mditface_flux_picture",
              "mditface_guider", "mditface_interaction", "mditface_interaction_regions", "mditface_label_maps",
-             "mditface_photo", "mditface_sam3", "mditface_sd35", "mmface", "mmface_sketch", "photo_klein", "pt_dit")
+             "mditface_photo", "mditface_sam3", "mditface_sd35", "mmface", "mmface_sketch", "pt_dit")
 GRAPHS = {name: functools.partial(read_template, name) for name in TEMPLATES}
 GRAPHS |= {"train": train_adapter, "edit_photo": repaint_photo}
 FLAGS = {
@@ -22,7 +22,7 @@ FLAGS = {
 }
 ONCE = {"mditface_flux_easycontrol": "async", "mditface_flux_picture": "gpu-only",  # slow
         "mditface_flux_ominicontrol": "async",  # slow
-        "mditface_interaction_regions": "async", "photo_klein": "async",  # slow
+        "mditface_interaction_regions": "async",  # slow
         "dynast_face": "gpu-only"}  # keys are chosen by the last digits of the exemplar
 PAIRS = [pytest.param(name, flags, id=f"{name}-{key}") for name in TEMPLATES for key, flags in FLAGS.items()
          if ONCE.get(name, "") in key]
