@@ -30,7 +30,10 @@ import { decode, encode } from "/painter/codec.js";
 import { PainterPanel } from "/painter/panel.js";
 import { wordsFor } from "/painter/words.js";
 window.forwarded = 0;
-window.services = { forward: () => { window.forwarded++; }, fetchApi: (...request) => fetch(...request) };
+const runs = Object.assign(new EventTarget(), { follow: () => {} });
+window.services = {
+    forward: () => { window.forwarded++; }, fetchApi: (...request) => fetch(...request), runs, settings: new Map(),
+};
 window.panel = new PainterPanel(document.querySelector("#host"), wordsFor("en"), window.services);
 window.load = async text => window.panel.editor.reset(await decode(text));
 window.text = () => encode(window.panel.editor.map);

@@ -27,6 +27,8 @@ export const COMMANDS = [
     { id: "export", keys: ["X"], run: (panel) => panel.export() },
     { id: "remove", keys: ["Delete"], run: ({ editor }) => editor.removeClass() },
     { id: "clear", keys: ["Shift+Delete"], run: ({ editor }) => editor.clear() },
+    { id: "run", keys: ["R"], run: ({ result }) => result.run() },
+    { id: "live", keys: ["Shift+R"], run: ({ result }) => result.setLive(!result.isLive) },
     ...PANEL,
 ];
 

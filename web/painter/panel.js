@@ -8,6 +8,7 @@ import { COMMANDS, classKey, handleKey } from "./commands.js";
 import { LabelEditor, RADIUS } from "./editor.js";
 import { ImageError, readAddress, readFiles, toPng } from "./images.js";
 import { painterPopups } from "./popups.js";
+import { Result } from "./result.js";
 import { LabelView } from "./view.js";
 
 const STYLE = await readStyle("painter.css", import.meta.url);
@@ -16,13 +17,16 @@ export class PainterPanel extends Panel {
     #taken = 0; // imports so far: only the latest counts
     #start = null; // address of the label map that is offered as the drawing
 
-    constructor(host, words, services) {
+    /** services: also `runs`, as shared/runs.js describes it, and `settings` of the node, with get and set. */
+    constructor(host, words, { runs, settings, ...services }) {
         super(host, words, services, new LabelEditor(), COMMANDS);
+        Object.assign(this, { runs, settings });
+        this.result = new Result(this);
         this.files = element("input", { type: "file", multiple: true, accept: "image/*", hidden: true });
         this.files.addEventListener("change", () => this.takeFiles([...this.files.files]), { signal: this.signal });
         this.popups = painterPopups(this);
         this.assemble("painter", STYLE, LabelView,
-            [this.#bar(), this.#palette(), this.stage(), this.#status(), this.files]);
+            [this.#bar(), this.#work(), this.#status(), this.files]);
     }
 
     handleKey(event, target) {
@@ -107,6 +111,10 @@ export class PainterPanel extends Panel {
             element("div", { className: "group" }, ...this.historyButtons()),
             element("div", { className: "group" }, start, ...this.buttons("faces", "import", "export", "clear")),
             element("div", { className: "group end" }, ...this.buttons("help", "fullscreen")));
+    }
+
+    #work() {
+        return element("div", { className: "work" }, this.#palette(), this.stage(), this.result.element);
     }
 
     #palette() {

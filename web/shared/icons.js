@@ -24,6 +24,8 @@ const PATHS = {
     export: "M12 14V3M8 7l4-4 4 4M4 16v4h16v-4",
     clear: "M5 7h14M9 7V4h6v3M7 7l1 13h8l1-13M10.5 11v5M13.5 11v5",
     fullscreen: "M4 9V4h5M15 4h5v5M20 15v5h-5M9 20H4v-5",
+    run: "M7 4l12 8-12 8z",
+    live: "M13 3L5 14h6l-1 7 8-11h-6z",
     help: "M9 9a3 3 0 116 0c0 2-3 2.5-3 5M12 18v.01",
     zoomIn: "M5 12h14M12 5v14",
     zoomOut: "M5 12h14",
