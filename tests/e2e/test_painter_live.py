@@ -3,6 +3,7 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mditface.mdit.labelmap import PALETTE
@@ -31,8 +32,10 @@ def wait_node(renderer, page):
     wait, preview = place(page, "Probe_Wait", 900), place(page, "PreviewImage", 900, 300)
     connect(page, painter.node_id, 0, wait, "image")
     connect(page, wait, 0, preview, "images")
+    for name, value in (("seconds", 0), ("fails", False)):
+        set_widget(page, wait, name, value)  # the front end remembers those of a node with the same id
     page.evaluate(LISTEN)
-    painter.root.locator(".result").wait_for()
+    painter.root.locator(".result").wait_for(timeout=20_000)
     page.wait_for_timeout(300)  # the drawing is laid out beside the picture
     return painter, wait
 
@@ -111,12 +114,12 @@ def test_live_stops_when_a_run_fails(wait_node, page, server):
     set_widget(page, wait, "fails", True)
     live = painter.root.locator("button[data-command='live']")
     painter.command("live")
-    painter.root.get_by_role("alert").get_by_text("simulated: the node fails").wait_for()
+    painter.root.get_by_role("alert").get_by_text("simulated: the node fails").wait_for(timeout=20_000)
     assert live.get_attribute("aria-pressed") == "false"
     page.evaluate("() => { const close = document.querySelector('[role=dialog] button'); close?.click(); }")
-    page.evaluate("id => app.graph.getNodeById(id).disconnectInput(0)", wait)  # now the host refuses the graph
+    page.evaluate("""() => app.graph.nodes.find(({ type }) => type === "PreviewImage").disconnectInput(0)""")
     painter.command("live")
-    painter.root.get_by_role("alert").get_by_text("Required input is missing").wait_for()
+    painter.root.get_by_role("alert").get_by_text("Required input is missing").wait_for(timeout=20_000)
     assert live.get_attribute("aria-pressed") == "false"
 
 
@@ -128,8 +131,18 @@ def test_live_is_off_at_first_and_kept_with_the_node(wait_node, page, server):
     await_picture(page, painter, server)
     page.evaluate("async () => { await app.loadGraphData(app.graph.serialize()); }")
     show(page)
-    painter.root.locator("button[data-command='live'][aria-pressed='true']").wait_for()
-    await_picture(page, painter, server)  # though nothing has run
+    painter.root.locator("button[data-command='live'][aria-pressed='true']").wait_for(timeout=20_000)
+
+
+def test_the_picture_comes_back_with_the_hosts_undo(wait_node, page, server):
+    painter, _ = wait_node
+    painter.command("run")
+    await_picture(page, painter, server)
+    shown = painter.drawing()
+    painter.stroke((100, 60), (400, 60))
+    page.evaluate("() => app.extensionManager.workflow.activeWorkflow.changeTracker.undo()")
+    painter.await_drawing(lambda drawing: torch.equal(drawing, shown))
+    await_picture(page, painter, server)
 
 
 def test_the_branch_goes_through_subgraphs(wait_node, page, server):
@@ -138,7 +151,7 @@ def test_the_branch_goes_through_subgraphs(wait_node, page, server):
     page.evaluate("""id => app.graph.convertToSubgraph(new Set(
         app.graph.nodes.filter(node => node.id === id || node.type === "PreviewImage")))""", wait)
     inside = NodePainter(page, inside_subgraph(page, painter.node_id))
-    inside.root.locator(".result").wait_for()
+    inside.root.locator(".result").wait_for(timeout=20_000)
     page.wait_for_timeout(300)
     inside.command("run")
     await_picture(page, inside, server)

@@ -21,7 +21,6 @@ function settingsOf(node) {
 
 export function labelMapWidget(node, name, [, { default: text }]) {
     const { widget, panel } = editorWidget(node, name, "MDIT_LABEL_MAP", text, KIND);
-    chain(widget, "callback", () => panel.result.redraw());
     chain(node, "onConfigure", () => panel.editor.changed("state")); // the settings have arrived
     followInput(node, "start", panel, (address) => panel.offer(address));
     return { widget, minWidth: 600, minHeight: 680 };

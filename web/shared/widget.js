@@ -74,11 +74,13 @@ export function editorWidget(node, name, type, text, { Panel, wordsFor, codec, s
     const words = wordsFor(app.extensionManager.setting.get("Comfy.Locale"));
     const panel = new Panel(host, words, {
         forward: (event) => app.canvas.processMouseWheel(event),
+        pansByWheel: () => app.extensionManager.setting.get("Comfy.Canvas.NavigationMode") === "standard",
         fetchApi: (path, options) => api.fetchApi(path, options),
         ...servicesFor(node),
     });
     const value = new Value(panel, codec, (saved) => {
         widget.callback?.(saved);
+        panel.onSaved();
     });
     const widget = node.addDOMWidget(name, type, host, {
         getValue: () => value.text,
