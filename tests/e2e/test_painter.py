@@ -79,6 +79,7 @@ def test_undo_and_redo_stay_in_the_painter(renderer, page, painter):
 
 def test_the_host_has_its_own_step_for_a_stroke(page, painter):
     before = painter.text()
+    page.evaluate("() => app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()")
     painter.stroke((60, 100), (450, 100))
     painter.text()
     page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.undo()")
