@@ -6,6 +6,7 @@ import pytest
 
 from mditface.mdit.labelmap import find_class
 from mditface.tests.e2e.painter_page import NodePainter
+from mditface.tests.e2e.test_photos import PHOTOS
 from mditface.tests.e2e.test_templates import TEMPLATES
 
 PICTURE_SHOWN = """() => app.graph.nodes.some(
@@ -127,7 +128,7 @@ def test_every_template_opens_in_the_template_browser(page, server, artefacts, n
     assert page.our_errors == []
 
 
-@pytest.mark.parametrize("name", ["face_mogle", "mmface", "mmface_sketch", "mditface_flux_ominicontrol"])
+@pytest.mark.parametrize("name", ["face_mogle", "mmface", "mmface_sketch", "mditface_flux_ominicontrol", *PHOTOS])
 def test_templates_of_photographs_are_drawn_by_both_renderers(renderer, page, artefacts, name):
     open_template(page, name)
     count = len(json.loads(TEMPLATES[name].read_text())["nodes"])

@@ -87,6 +87,7 @@ export function editorWidget(node, name, type, text, { Panel, wordsFor, codec, s
         setValue: (given) => value.load(given),
         getMinHeight: () => MIN_HEIGHT,
         hideOnZoom: false,
+        hideInPanel: true, // the panel cannot show it, and would set its width
         socketless: true,
     });
     widget.serializeValue = async () => {

@@ -11,6 +11,8 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
 
+from .small_models import LOADERS
+
 
 def with_static(model, wrap):
     """A clone of an MDiT MODEL; in block i, `wrap(i, static)` stands for the static path."""
@@ -204,4 +206,4 @@ FOREIGN = json.loads((Path(__file__).parent / "foreign.json").read_text())
 NODE_CLASS_MAPPINGS = {name: declare(described) for name, described in FOREIGN.items()}
 NODE_CLASS_MAPPINGS |= {f"Probe_{node.__name__}": node
                        for node in (SlowStatic, FailOnce, OtherModel, OtherVAE, RandomText, Keypoints, Anything,
-                                    EmptyBatch, Wait, Inspect, Interactions, SubjectParts, Conditioning)}
+                                    EmptyBatch, Wait, Inspect, Interactions, SubjectParts, Conditioning, *LOADERS)}

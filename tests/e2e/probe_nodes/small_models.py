@@ -1,0 +1,43 @@
+"""Loaders of the host that read small variants of models whose sizes the host takes from a table, not from the file."""
+import contextlib
+import functools
+from collections.abc import Iterator
+from unittest import mock
+
+import comfy.ldm.lumina.controlnet
+import comfy.supported_models
+import nodes
+from comfy_extras.nodes_model_patch import ModelPatchLoader
+
+Z_IMAGE = {"dim": 256, "n_heads": 2, "n_kv_heads": 2}  # its modulation takes 256 channels at least
+
+
+class SmallZImage(comfy.supported_models.ZImage):
+    unet_config = {**comfy.supported_models.ZImage.unet_config, "dim": Z_IMAGE["dim"]}
+    unet_extra_config = {**Z_IMAGE, "axes_dims": [32, 48, 48], "axes_lens": [1536, 512, 512], "rope_theta": 256.0,
+                         "ffn_dim_multiplier": 8 / 3, "z_image_modulation": True, "time_scale": 1000.0,
+                         "pad_tokens_multiple": 32}
+
+
+@contextlib.contextmanager
+def small_variants() -> Iterator[None]:
+    """Inside, the host knows the small variants."""
+    small = functools.partial(comfy.ldm.lumina.controlnet.ZImage_Control, **Z_IMAGE)
+    with (mock.patch.object(comfy.supported_models, "models", [SmallZImage, *comfy.supported_models.models]),
+          mock.patch.object(comfy.ldm.lumina.controlnet, "ZImage_Control", small)):
+        yield
+
+
+class SmallUNETLoader(nodes.UNETLoader):
+    def load_unet(self, **inputs):
+        with small_variants():
+            return super().load_unet(**inputs)
+
+
+class SmallModelPatchLoader(ModelPatchLoader):
+    def load_model_patch(self, **inputs):
+        with small_variants():
+            return super().load_model_patch(**inputs)
+
+
+LOADERS = (SmallUNETLoader, SmallModelPatchLoader)
