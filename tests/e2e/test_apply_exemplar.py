@@ -52,7 +52,8 @@ def differ(one, other) -> bool:
 
 def test_the_exemplar_changes_the_picture_and_strength_zero_is_off(server, graph):
     one, entry = pixels(server, graph())
-    assert text_of(entry, "report").partition("\n")[2].startswith("static passes 2, cache hits ")  # of the mask and of the exemplar
+    counts = text_of(entry, "report").partition("\n")[2]
+    assert counts.startswith("static passes 2, cache hits ")  # of the mask and of the exemplar
     assert differ(one, pixels(server, graph(colour=0x20C040))[0])
     bare = graph(positive=graph()["words"])
     assert np.array_equal(pixels(server, graph(strength=0.0))[0], pixels(server, bare)[0])
