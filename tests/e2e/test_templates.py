@@ -24,6 +24,12 @@ def known(server) -> dict:
     return server.object_info()
 
 
+def list_host_nodes(template: dict) -> list[dict]:
+    """The nodes that the host knows: neither notes nor blueprints."""
+    blueprints = {blueprint["id"] for blueprint in template.get("definitions", {}).get("subgraphs", ())}
+    return [node for node in template["nodes"] if node["type"] not in (*NOTES, *blueprints)]
+
+
 def host_inputs(info: dict) -> dict:
     """Type of each input, but for texts without a socket; a list of choices is a COMBO."""
     groups = info["input"].get("required", {}) | info["input"].get("optional", {})
@@ -39,9 +45,7 @@ def saved_type(declared: str | list) -> str:
 
 
 def test_nodes_and_slots_are_the_hosts(template, known):
-    for node in template["nodes"]:
-        if node["type"] in NOTES:
-            continue
+    for node in list_host_nodes(template):
         info = known[node["type"]]
         slots = {slot["name"]: slot["type"] for slot in node["inputs"] if slot["type"] != UPLOAD}
         wanted = host_inputs(info)
@@ -68,9 +72,7 @@ def test_links_are_consistent(template):
 
 
 def test_every_needed_input_is_connected(template, known):
-    for node in template["nodes"]:
-        if node["type"] in NOTES:
-            continue
+    for node in list_host_nodes(template):
         filled = {slot["name"].partition(".")[0] for slot in node["inputs"]
                   if "widget" in slot or slot["link"] is not None}
         needed = known[node["type"]]["input"].get("required", {}).keys() & host_inputs(known[node["type"]]).keys()
