@@ -88,8 +88,10 @@ def check_option(own: io.DynamicCombo.Input, name: str, values: Any) -> None:
 
 
 def check_listed(own: io.Combo.Input, name: str, value: Any) -> None:
-    """A list of files is left to the node, which says where it looked."""
-    if name not in FILES and (not isinstance(value, str) or value not in own.options):
+    """Files are left to the node, which says where it looked, and so are parts of the face, which have two names."""
+    if name in FILES or name in PARTS and isinstance(value, str):
+        return
+    if not isinstance(value, str) or value not in own.options:
         known = shorten(", ".join(own.options), MOST_LISTED)
         raise ValueError(f"{name}: '{shorten(value)}' is not in its list: choose one of {known}")
 
@@ -164,6 +166,7 @@ def is_a(*kinds: type) -> Callable[[Any], bool]:
 
 FILES = ("adapter_name", "clip_name", "face", "gate_name", "lora_name", "model_name", "parser_name", "vae_name",
          "weights_name")
+PARTS = ("class_name", "operation.by")
 MAY_LACK = ("CLIP", "FACE_DIFFUSER_SUBJECT")  # a file may have none, and the node says which one has it
 LOADERS = {"MODEL": "'Load Checkpoint' or another loader of a model", "VAE": "'Load VAE'"}
 MOST_LISTED = 400  # letters of a list in an error

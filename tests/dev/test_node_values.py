@@ -37,6 +37,7 @@ def test_values_of_other_kinds_are_refused(kind):
     (Sampler, "latent_image", IMAGE), (BuildControlMaps, "label_map", IMAGE[:0]), (BuildControlMaps, "gap", 10 ** 400),
     (BuildControlMaps, "style", ["soft"]), (LabelMapFromMasks, "masks", []), (LabelMapFromMasks, "classes", "\ud83d"),
     (LabelMapFromMasks, "masks", {"mask0": "x"}), (EditLabelMap, "operation", {"operation": "x"}),
+    (EditLabelMap, "class_name", 5),
     (EditLabelMap, "operation", {"operation": "scale", "width": "x", "height": 1.0}),
     (ApplyInteractDiffusion, "schedule", 5)])
 def test_errors_name_the_input(kind, name, value):
@@ -47,6 +48,10 @@ def test_errors_name_the_input(kind, name, value):
 
 def test_an_optional_input_may_be_empty():
     check_value(find_input(LabelMapFromMasks, "label_map"), "label_map", None)
+
+
+def test_a_part_may_have_its_short_name():
+    check_value(find_input(EditLabelMap, "class_name"), "class_name", "l_eye")
 
 
 def test_each_node_stays_what_it_is():

@@ -7,7 +7,8 @@ from PIL import Image
 
 import folder_paths
 from comfy_api.latest import _io
-from mditface.mdit.labelmap import CLASSES, PALETTES, PARSER_ORDER, from_masks, to_image, to_indices
+from mditface.mdit.labelmap import (
+    CLASSES, PALETTES, PARSER_ORDER, encode_drawing, from_masks, to_image, to_indices)
 from mditface.nodes.labelmap import NODES, EditLabelMap, LabelMapFromMasks, LabelMapToMasks
 from mditface.nodes.painter import PaintLabelMap, first_drawing
 
@@ -33,7 +34,7 @@ def run(node, **inputs):
 @pytest.mark.parametrize("node", NODES, ids=lambda node: node.__name__)
 def test_schemas_are_complete(node):
     schema = node.GET_SCHEMA()
-    assert schema.node_id == f"MDiT_{node.__name__}" and schema.category == "MDiTFace/label map"
+    assert schema.node_id == f"MDiT_{node.__name__}" and schema.category == "MDiTFace/Label maps"
     assert schema.description and schema.search_aliases and schema.display_name.isascii()
     for slot in [part for slot in schema.inputs for part in slot.get_all()] + schema.outputs:
         assert slot.tooltip, slot.id
@@ -174,9 +175,21 @@ def test_remove_and_replace():
     assert (to_indices(replaced) != HAIR).all()
 
 
+@pytest.mark.parametrize("name", ["left eye", "l_eye", "Left-Eye", "\u5de6\u773c", "4", None])
+def test_every_name_of_a_part_passes_the_hosts_check(name):
+    assert EditLabelMap.validate_inputs(class_name=name) is True
+    assert PaintLabelMap.validate_inputs(drawing=None, class_name=name) is True
+
+
+def test_a_part_that_is_none_is_told_with_the_names_in_the_list():
+    said = PaintLabelMap.validate_inputs(drawing=None, class_name="moustache")
+    assert said == EditLabelMap.validate_inputs(class_name="moustache")
+    assert said.startswith("class_name: 'moustache' is no class") and "left eye" in said and "l_eye" not in said
+
+
 # Paint
 
-def test_a_start_is_shown_in_the_packs_colours_and_changes_no_output():
+def test_a_start_is_shown_in_the_packs_colours_and_changes_no_other_drawing():
     plain = PaintLabelMap.execute(first_drawing(), "hair")
     start = torch.tensor(PALETTES["index picture"].colors)[to_indices(face()).long()] / 255
     given = PaintLabelMap.execute(first_drawing(), "hair", start=start)
@@ -184,6 +197,14 @@ def test_a_start_is_shown_in_the_packs_colours_and_changes_no_output():
     (saved,) = given.ui["start"]
     shown = Image.open(Path(folder_paths.get_temp_directory(), saved["subfolder"], saved["filename"]))
     assert torch.equal(torch.from_numpy(np.array(shown.convert("RGB"))) / 255, face()[0])
+
+
+def test_a_start_stands_for_a_drawing_of_background_alone():
+    blank = encode_drawing(torch.zeros(8, 8, dtype=torch.uint8))
+    image, mask, width, height = PaintLabelMap.execute(blank, "hair", start=face()).args
+    assert torch.equal(image, face()[:1]) and torch.equal(mask[0] == 1, to_indices(face())[0] == HAIR)
+    assert (width, height) == (16, 12)
+    assert not PaintLabelMap.execute(blank, "hair").args[0].any()
 
 
 def test_a_photograph_as_a_start_is_refused():

@@ -54,7 +54,7 @@ class AdapterSettings(EncodedSettings):
     layers: which layers of the blocks have terms.
     window, mask_vec, text_reads_mask: as in AdapterConfig.
     reduction: as in MaskInput.
-    guidance: value for families that embed a guidance value.
+    guidance: value for families that embed a guidance value; by default the family's own.
     """
     base: Path
     rank: Annotated[int, Field(gt=0)] = 16
@@ -64,7 +64,7 @@ class AdapterSettings(EncodedSettings):
     reduction: Literal[tuple(REDUCTIONS)] = "off"
     mask_vec: Literal[MASK_VECS] = ZERO_POOLED
     text_reads_mask: bool = True
-    guidance: float = 1.0
+    guidance: float | None = None
     drop: Drop = Drop()
 
 
