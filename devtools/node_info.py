@@ -58,7 +58,8 @@ def list_input_slots(node: dict) -> list[Slot]:
             (inner,) = options["template"]["input"]["required"].values()
             kind = f"{inner[0]}, several"
         default = str(options.get("default", ""))
-        slots.setdefault(name, Slot(name, name_kind(kind), options.get("tooltip") or "", default, list_limits(options)))
+        meaning = options.get("tooltip") or options.get("meaning") or ""
+        slots.setdefault(name, Slot(name, name_kind(kind), meaning, default, list_limits(options)))
     return list(slots.values())
 
 

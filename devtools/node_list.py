@@ -1,31 +1,25 @@
 """The page docs/nodes.md: every node of the pack with its inputs and outputs."""
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from devtools.node_info import ROOT, Slot, cell, list_input_slots, list_output_slots
 
 PAGE = ROOT / "docs" / "nodes.md"
-GROUPS = {  # files of the folder nodes, by the heading under which their nodes stand
-    "MDiTFace": ("loading", "conditioning", "sampling"),
-    "Adapters": ("adapter", "training"),
-    "Face-MoGLE": ("face_mogle",),
-    "Label maps": ("painter", "labelmap", "relief"),
-    "Faces": ("parsing",),
-    "InteractDiffusion": ("interactdiffusion",),
-    "Face-diffuser": ("face_diffuser",),
-    "PT-DiT": ("pt_dit",),
-    "MMFace-DiT": ("mmface",),
-    "DynaST": ("dynast",),
-}
-CATEGORIES = {"MDiTFace": "MDiTFace", "MDiTFace/label map": "Label maps"}  # of files with nodes of several groups
+GROUPS = ("Start here", "Label maps", "Photographs", "Adapters (FLUX, SD3)", "Photo models", "InteractDiffusion",
+          "Face-diffuser", "DynaST", "PT-DiT", "Training", "Advanced")  # the pack's categories in the host's menu
 LONGEST_DEFAULT = 40  # characters; a longer default, such as a drawing, tells a reader nothing
 
 
 def find_group(node: dict) -> str:
-    """The group of a node: the heading under which it stands."""
-    named = (heading for heading, files in GROUPS.items() if node["file"] in files)
-    return next(named, None) or CATEGORIES.get(node["category"], node["file"])
+    """The group of a node: its category below the pack's, which is the heading under which it stands."""
+    return node["category"].partition("/")[2]
+
+
+def find_anchor(heading: str) -> str:
+    """What GitHub makes of a heading in a link."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
 def page(nodes: dict[str, dict]) -> str:
@@ -37,7 +31,7 @@ def page(nodes: dict[str, dict]) -> str:
              f"The {len(nodes)} nodes of the pack. `python dev.py renew` writes this page from their schemas.", ""]
     for heading, group in groups.items():
         titles = ", ".join(f"*{node['display_name']}*" for node in group)
-        lines.append(f"* [{heading}](#{heading.lower().replace(' ', '-')}): {titles}")
+        lines.append(f"* [{heading}](#{find_anchor(heading)}): {titles}")
     for heading, group in groups.items():
         lines += ["", f"## {heading}"]
         for node in group:

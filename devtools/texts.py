@@ -32,7 +32,8 @@ def texts(node: dict) -> dict:
     slots = {}
     for name, _, _, options in inputs(node["input"]):
         shown = options.get("display_name") or name.rpartition(".")[2]
-        slots.setdefault(name.replace(".", "_"), {"name": escape_message(shown), "tooltip": options["tooltip"]})
+        tooltip = {"tooltip": options["tooltip"]} if options.get("tooltip") else {}  # an editor has none
+        slots.setdefault(name.replace(".", "_"), {"name": escape_message(shown)} | tooltip)
     results = {}
     for index, (name, tooltip) in enumerate(zip(node["output_name"], node["output_tooltips"])):
         results[str(index)] = {"name": escape_message(name), "tooltip": tooltip}

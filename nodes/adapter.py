@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..mdit.mditface.adapter.families import list_model_titles
 from ..mdit.mditface.adapter.reader import apply_adapter
 from ..mdit.mditface.adapter.weights import load_adapter
+from . import menu
 from .checks import check_numbers, check_side
 from .files import add_folder, check_file, find_file, list_files
 from .types import MDiTAdapter
@@ -26,8 +27,8 @@ class LoadAdapter(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="MDiT_LoadAdapter",
-            display_name="Load MDiT Adapter",
-            category="MDiTFace",
+            display_name="Load Adapter (MDiT)",
+            category=menu.ADAPTERS,
             description=f"Loads a mask adapter for {list_model_titles()}: a file in the format of this pack, or a "
                         "condition adapter of EasyControl or OminiControl for FLUX. The format is detected from the "
                         "file.",
@@ -37,7 +38,7 @@ class LoadAdapter(io.ComfyNode):
                                tooltip="Safetensors file in models/mdit_adapters, output/mdit_adapters or "
                                        "models/loras."),
             ],
-            outputs=[MDiTAdapter.Output(display_name="adapter", tooltip="Adapter for 'Apply MDiT Adapter'.")],
+            outputs=[MDiTAdapter.Output(display_name="adapter", tooltip="Adapter for 'Apply Adapter (MDiT)'.")],
         )
 
     @classmethod
@@ -54,18 +55,18 @@ class ApplyAdapter(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="MDiT_ApplyAdapter",
-            display_name="Apply MDiT Adapter",
-            category="MDiTFace",
+            display_name="Apply Adapter (MDiT)",
+            category=menu.ADAPTERS,
             description=f"Lets a model of {list_model_titles()} read label maps or pictures. The keys and values of a "
                         "mask are computed once and stored with the mask. Without a mask in the conditioning the model "
                         "is unchanged. LoRA, ControlNet and other patches work before or after this node.",
             search_aliases=["EasyControl", "mask adapter", "apply mask", "face mask FLUX", "face mask SD3"],
             inputs=[
                 io.Model.Input("model", tooltip=f"Model for which the adapter was made: {list_model_titles()}."),
-                MDiTAdapter.Input("adapter", tooltip="Adapter from 'Load MDiT Adapter' or 'Load Face-MoGLE'."),
+                MDiTAdapter.Input("adapter", tooltip="Adapter from 'Load Adapter (MDiT)' or 'Load Face-MoGLE'."),
                 io.Float.Input("weight", default=1.0, min=0.0, max=5.0, step=0.05,
                                tooltip="Factor of the adapter's weights. 1: as trained. The strength of a mask is set "
-                                       "in 'Apply MDiT Mask'."),
+                                       "in 'Apply Mask (MDiT)'."),
                 io.Int.Input("condition_size", default=0, min=0, max=MOST_SIDE, step=SIDE_STEP, optional=True,
                              advanced=True,
                              tooltip="Side in pixels of the square to which label maps and pictures are fitted before "

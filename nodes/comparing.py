@@ -3,13 +3,15 @@ from __future__ import annotations
 
 import torch
 
+import comfy.model_management
 from comfy_api.latest import io
 
 from ..mdit.labelmap import (
     DEFAULT_ORDER, DEFAULT_PALETTE, describe_changes, find_changed, find_uncovered, read_label_maps, resize_nearest,
     widen_and_soften)
+from . import menu
 from .checks import check_numbers
-from .labelmap import CATEGORY, palette_inputs, read_named
+from .labelmap import palette_inputs, read_named
 from .parsing import parser_input
 from .preview import describe_agreement, match_batches, score_images
 
@@ -24,7 +26,7 @@ class PickByAgreement(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_PickByAgreement",
             display_name="Pick by Label Agreement",
-            category=CATEGORY,
+            category=menu.PHOTOGRAPHS,
             description="Picks the images of a batch that follow a label map best. A face parser finds the classes of "
                         "each image; the label agreement is the share of pixels in which they are those of the label "
                         "map.",
@@ -74,7 +76,7 @@ class ChangedRegion(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_ChangedRegion",
             display_name="Find Changed Region",
-            category=CATEGORY,
+            category=menu.LABEL_MAPS,
             description="Compares a label map with its edited form. The mask shows what must be drawn again: the parts "
                         "that changed and what they uncover. Use it to inpaint a photograph whose label map was "
                         "repainted.",
@@ -82,8 +84,8 @@ class ChangedRegion(io.ComfyNode):
             inputs=[
                 io.Image.Input("before", tooltip="Label map before the edit, such as that of 'Parse Face'. Its size is "
                                                  "the size of the masks."),
-                io.Image.Input("after", tooltip="Edited label map, such as that of 'Paint Label Map'. Another size of "
-                                                "the same shape is resized."),
+                io.Image.Input("after", tooltip="Edited label map, such as that of 'Paint Face'. Another "
+                                                "size of the same shape is resized."),
                 io.Int.Input("grow", default=8, min=0, max=WIDEST,
                              tooltip="Distance in pixels by which the masks reach around the changed pixels."),
                 io.Int.Input("feather", default=8, min=0, max=WIDEST,
@@ -111,7 +113,8 @@ class ChangedRegion(io.ComfyNode):
         uncovered = find_uncovered(old, new)
         edits = zip(old, new, changed, uncovered)
         lines = [describe_edit(number, *edit) for number, edit in enumerate(edits, 1)]
-        masks = [widen_and_soften(region, grow, feather) for region in (changed, uncovered)]
+        stop = comfy.model_management.throw_exception_if_processing_interrupted
+        masks = [widen_and_soften(region, grow, feather, stop) for region in (changed, uncovered)]
         return io.NodeOutput(*masks, "\n".join([*lines, *resized, *notes, *more]))
 
 

@@ -17,6 +17,7 @@ from ..mdit.mditface.placements import ON_IMAGE, PLACEMENTS, describe_placements
 from ..mdit.mditface.reductions import REDUCTIONS, describe_reductions
 from ..mdit.shared.conds import check_conditioning
 from ..mdit.shared.masks import CONDITIONING_KEY
+from . import menu
 from .checks import check_batch, check_choices, check_numbers
 from .labelmap import palette_inputs, read_and_tell
 from .types import MDiTAdapter, MDiTMask
@@ -59,8 +60,8 @@ def attach_exemplar(conditioning, exemplar: ExemplarInput, strength: float):
         return {**options, CONDITIONING_KEY: reference.with_exemplar(exemplar, strength)}
 
     if not any(CONDITIONING_KEY in options for _, options in conditioning):
-        raise ValueError("conditioning: it has no mask that an exemplar can follow: connect 'Encode Text and MDiT "
-                         "Mask', or 'Apply MDiT Mask' without an adapter")
+        raise ValueError("conditioning: it has no mask that an exemplar can follow: connect 'Prompt + Mask "
+                         "(MDiT)', or 'Apply Mask (MDiT)' without an adapter")
     return [[text, extend(options)] for text, options in conditioning]
 
 
@@ -82,12 +83,12 @@ class MaskTokenizer(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="MDiT_MaskTokenizer",
-            display_name="Encode Label Map as MDiT Mask",
-            category="MDiTFace",
+            display_name="Label Map to Mask (MDiT)",
+            category=menu.START,
             description="Prepares a face label map (an image with one colour for each class) as a mask for MDiT "
                         "models. A model computes the keys and values of the mask once for each image size. Both are "
                         "stored with this output. Other seeds, prompts and guidance scales reuse the stored values.",
-            search_aliases=["semantic mask", "segmentation map", "face parsing", "mask tokens"],
+            search_aliases=["encode label map", "semantic mask", "segmentation map", "face parsing", "mask tokens"],
             inputs=[
                 io.Image.Input("label_map", tooltip="Label map. Each pixel takes the class of the nearest palette "
                                                     "colour."),
@@ -101,8 +102,8 @@ class MaskTokenizer(io.ComfyNode):
                                advanced=True, tooltip=f"Reduction of the mask tokens. {describe_reductions()}"),
             ],
             outputs=[
-                MDiTMask.Output(display_name="mask", tooltip="Mask for 'Encode Text and MDiT Mask' or "
-                                                              "'Apply MDiT Mask'."),
+                MDiTMask.Output(display_name="mask", tooltip="Mask for 'Prompt + Mask (MDiT)' or "
+                                                              "'Apply Mask (MDiT)'."),
                 io.String.Output(display_name="report", tooltip="Size of the label map, share of each class, and "
                                                                      "the palette that 'auto' found."),
             ],
@@ -125,12 +126,12 @@ class EncodePicture(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="MDiT_EncodePicture",
-            display_name="Encode Picture as MDiT Mask",
-            category="MDiTFace",
+            display_name="Picture to Mask (MDiT)",
+            category=menu.ADAPTERS,
             description="Prepares any picture as a mask for an adapter that was trained on such pictures: edges, "
                         "depth, a pose, a sketch, a photograph or an object. The keys and values are computed once and "
                         "stored with this output, as those of a label map are.",
-            search_aliases=["EasyControl", "canny", "depth", "pose", "hed sketch", "subject", "control image"],
+            search_aliases=["encode picture", "EasyControl", "canny", "depth", "pose", "hed sketch", "subject"],
             inputs=[
                 io.Image.Input("picture", tooltip="Picture in the form that the adapter was trained on, such as the "
                                                   "output of 'Detect Edges (Canny)': one, or one for each latent."),
@@ -138,7 +139,7 @@ class EncodePicture(io.ComfyNode):
                 io.Combo.Input("placement", options=list(PLACEMENTS), default=ON_IMAGE,
                                tooltip=f"Place of the picture, as the adapter was trained. {describe_placements()}"),
             ],
-            outputs=[MDiTMask.Output(display_name="mask", tooltip="Mask for 'Apply MDiT Mask', on a model with an "
+            outputs=[MDiTMask.Output(display_name="mask", tooltip="Mask for 'Apply Mask (MDiT)', on a model with an "
                                                                   "adapter for such pictures.")],
         )
 
@@ -154,17 +155,17 @@ class TextConditioning(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="MDiT_TextConditioning",
-            display_name="Encode Text and MDiT Mask",
-            category="MDiTFace",
+            display_name="Prompt + Mask (MDiT)",
+            category=menu.START,
             description="Encodes a prompt and attaches the connected mask. With an empty text the image follows the "
                         "mask alone. Without a mask the image follows the text alone.",
-            search_aliases=["prompt", "clip text encode", "mask prompt"],
+            search_aliases=["encode text", "clip text encode", "mask prompt", "beard", "hair colour", "describe face"],
             inputs=[
-                io.Clip.Input("clip", tooltip="Text encoder from 'Load MDiT Model'."),
+                io.Clip.Input("clip", tooltip="Text encoder from 'Load Face Model (MDiT)'."),
                 io.String.Input("text", multiline=True, dynamic_prompts=True,
                                 tooltip="Description of the face. The bundled model knows short phrases, such as "
                                         "'young woman, blond hair, red shirt, blue background, light skin'."),
-                MDiTMask.Input("mask", optional=True, tooltip="Mask from 'Encode Label Map as MDiT Mask'."),
+                MDiTMask.Input("mask", optional=True, tooltip="Mask from 'Label Map to Mask (MDiT)'."),
                 io.Float.Input("mask_strength", optional=True, tooltip=STRENGTH_TIP, **STRENGTH),
             ],
             outputs=[io.Conditioning.Output(display_name="conditioning", tooltip="Encoded text with the mask.")],
@@ -183,14 +184,14 @@ class ApplyMask(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="MDiT_ApplyMask",
-            display_name="Apply MDiT Mask",
-            category="MDiTFace",
+            display_name="Apply Mask (MDiT)",
+            category=menu.ADAPTERS,
             description="Attaches a mask to a conditioning from any text encoder, for the whole schedule or a part.",
             search_aliases=["mask conditioning", "face mask", "semantic control"],
             inputs=[
                 io.Conditioning.Input("conditioning", tooltip="Conditioning to which the mask is attached."),
-                MDiTMask.Input("mask", tooltip="Mask from 'Encode Label Map as MDiT Mask' or 'Encode Picture as MDiT "
-                                               "Mask'."),
+                MDiTMask.Input("mask", tooltip="Mask from 'Label Map to Mask (MDiT)' or 'Picture to Mask "
+                                               "(MDiT)'."),
                 io.Float.Input("strength", tooltip=STRENGTH_TIP, **STRENGTH),
                 io.Float.Input("start", default=0.0, min=0.0, max=1.0, step=0.001, advanced=True,
                                tooltip="Fraction of the schedule at which the model begins to read the mask. 0: pure "
@@ -215,8 +216,8 @@ class ApplyExemplar(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="MDiT_ApplyExemplar",
-            display_name="Apply MDiT Exemplar",
-            category="MDiTFace",
+            display_name="Apply Exemplar (MDiT)",
+            category=menu.ADVANCED,
             is_experimental=True,
             description="Attaches an exemplar to the masks of a conditioning. The generated face takes over colours "
                         "and texture of the exemplar, class by class: hair from hair, skin from skin. Only models "

@@ -11,12 +11,12 @@ from ..mdit.dynast.config import SMOOTH, TOP_K
 from ..mdit.dynast.label import SMALLEST, Label
 from ..mdit.labelmap import DEFAULT_ORDER, DEFAULT_PALETTE
 from ..mdit.shared.keypoints import THRESHOLD, UNITS, Reading
+from . import menu
 from .checks import check_numbers
 from .files import add_folder, check_file, find_file, list_files
 from .labelmap import palette_inputs, read_and_tell
 from .types import DynaSTLabel, DynaSTModel, PoseKeypoints, missing_input
 
-CATEGORY = "MDiTFace/exemplar"
 FOLDER, ENDINGS = "dynast", (".safetensors", ".pth")
 SIZE = 256  # of the published model
 
@@ -39,7 +39,7 @@ class LoadDynaST(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_LoadDynaST",
             display_name="Load DynaST",
-            category=CATEGORY,
+            category=menu.DYNAST,
             description="Loads a DynaST generator in the published layout. The generator renders the layout of a label "
                         "with the appearance of an exemplar. The kind of label, pose or face, is detected from the "
                         "file.",
@@ -76,7 +76,7 @@ class PoseLabel(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_PoseLabel",
             display_name="Build Pose Label",
-            category=CATEGORY,
+            category=menu.DYNAST,
             description="Converts the key points of a body to the input of DynaST's model of persons. Pose images "
                         "drawn by other nodes do not work.",
             search_aliases=["DynaST", "openpose", "DWPose", "SDPose", "key points", "DeepFashion"],
@@ -116,7 +116,7 @@ class FaceEdgeLabel(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_FaceEdgeLabel",
             display_name="Build Face Edge Label",
-            category=CATEGORY,
+            category=menu.DYNAST,
             description="Converts a face label map to the input of DynaST's face models. The label contains the "
                         "outlines of the classes, the distances to the outlines, and the edges of the image around the "
                         "face.",
@@ -147,7 +147,7 @@ class ExemplarSynthesis(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_ExemplarSynthesis",
             display_name="Synthesize after Exemplar",
-            category=CATEGORY,
+            category=menu.DYNAST,
             description="Renders the layout of a label with the appearance of an exemplar image. Each position "
                         "searches the exemplar for matching positions. If no position matches, the model generates the "
                         "position without the exemplar. The model runs once, without steps and without text.",

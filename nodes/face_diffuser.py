@@ -16,13 +16,13 @@ from ..mdit.face_diffuser.stages import Borders, compute_leading_sigmas
 from ..mdit.face_diffuser.strip import draw_strip
 from ..mdit.face_diffuser.weights import load_face_diffuser
 from ..mdit.shared.conds import check_conditioning
+from . import menu
 from .checks import check_choices, check_numbers
 from .files import add_folder, check_file, find_file, list_files
 from .labelmap import read_and_tell
 from .loading import DTYPES
 from .types import FaceDiffuserSubject
 
-CATEGORY = "MDiTFace/fusion"
 FOLDER = "face_diffuser"
 ENDINGS = (".safetensors", ".bin")
 MAX_IMAGES = 4  # the subject model was trained with up to four persons
@@ -54,8 +54,8 @@ class SaliencyFusionGuider(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="MDiT_SaliencyFusionGuider",
-            display_name="Guide by Saliency Fusion",
-            category=CATEGORY,
+            display_name="Two-Model Guider (Saliency)",
+            category=menu.FACE_DIFFUSER,
             description="Runs two models in one sampling run, for 'SamplerCustomAdvanced'. The scene model starts "
                         "alone, then both models are fused by saliency, then the subject model finishes alone. Works "
                         "with any two models that share a latent space.",
@@ -129,13 +129,13 @@ class PreviewSaliency(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_PreviewSaliency",
             display_name="Preview Saliency",
-            category=CATEGORY,
+            category=menu.FACE_DIFFUSER,
             description="Shows how a run was fused. Each fused step shows the saliency of both models, the cells "
                         "that the subject model won (white), and their fraction.",
             search_aliases=["saliency map", "win mask", "Face-diffuser", "SNF", "view fusion"],
             is_output_node=True,
             inputs=[
-                io.Guider.Input("guider", tooltip="Guider from 'Guide by Saliency Fusion'."),
+                io.Guider.Input("guider", tooltip="Guider from 'Two-Model Guider (Saliency)'."),
                 io.Latent.Input("latent", tooltip="Latent that 'SamplerCustomAdvanced' produced with this guider. The "
                                                   "connection makes this node wait for the run."),
             ],
@@ -153,7 +153,7 @@ class PreviewSaliency(io.ComfyNode):
     @classmethod
     def execute(cls, guider, latent) -> io.NodeOutput:
         if not isinstance(guider, FusionGuider):
-            raise ValueError("guider: it comes from another node: connect 'Guide by Saliency Fusion'")
+            raise ValueError("guider: it comes from another node: connect 'Two-Model Guider (Saliency)'")
         record = guider.record
         image = draw_strip(record)
         report = str(record)
@@ -168,7 +168,7 @@ class LoadFaceDiffuser(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_LoadFaceDiffuser",
             display_name="Load Face-diffuser",
-            category=CATEGORY,
+            category=menu.FACE_DIFFUSER,
             description="Loads one of the two published files of Face-diffuser: the subject model (SDM) with its "
                         "image encoder, or the scene model (TDM). The kind is detected from the file.",
             search_aliases=["Face-diffuser loader", "SDM", "TDM", "subject model", "FastComposer"],
@@ -214,7 +214,7 @@ class SubjectConditioning(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_SubjectConditioning",
             display_name="Encode Subject",
-            category=CATEGORY,
+            category=menu.FACE_DIFFUSER,
             description=f"Encodes a prompt in which each noun before {MARKER} takes the appearance of a person in an "
                         "image. Outputs the text with the images and the text alone.",
             search_aliases=["Face-diffuser", "reference image", "person", "identity", "FastComposer"],
@@ -231,9 +231,9 @@ class SubjectConditioning(io.ComfyNode):
             ],
             outputs=[
                 io.Conditioning.Output(display_name="subject", tooltip="Text with the images, for subject_positive of "
-                                                                       "'Guide by Saliency Fusion'."),
+                                                                       "'Two-Model Guider (Saliency)'."),
                 io.Conditioning.Output(display_name="text", tooltip="Text alone, for subject_base and scene_positive "
-                                                                    "of 'Guide by Saliency Fusion'."),
+                                                                    "of 'Two-Model Guider (Saliency)'."),
             ],
         )
 
@@ -258,8 +258,8 @@ class FaceDiffuserScheduler(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="MDiT_FaceDiffuserScheduler",
-            display_name="Schedule Face-diffuser Steps",
-            category=CATEGORY,
+            display_name="Face-diffuser Scheduler",
+            category=menu.FACE_DIFFUSER,
             description="Makes the time steps of Face-diffuser's published code: 50 steps give 981, 961, ..., 1. "
                         "ComfyUI's ddim_uniform gives the same time steps only if the number of steps divides 1000.",
             search_aliases=["sigmas", "DDIM", "PNDM", "leading", "scheduler"],

@@ -5,6 +5,7 @@ from comfy_api.latest import io
 
 from ..mdit.face_mogle.mixer import STEPS, ExpertMixer, load_gate
 from ..mdit.mditface.adapter.weights import load_condition_adapter
+from . import menu
 from .adapter import FOLDERS
 from .checks import check_choices
 from .files import add_folder, check_file, find_file, list_files
@@ -25,9 +26,9 @@ class LoadFaceMoGLE(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_LoadFaceMoGLE",
             display_name="Load Face-MoGLE",
-            category="MDiTFace",
+            category=menu.PHOTO_MODELS,
             description="Loads Face-MoGLE, which draws photographs of painted faces with FLUX.1-dev: its LoRA and its "
-                        "gate become one adapter for 'Apply MDiT Adapter'. Trained at 512 pixels. For non-commercial "
+                        "gate become one adapter for 'Apply Adapter (MDiT)'. Trained at 512 pixels. For non-commercial "
                         "use.",
             search_aliases=["Face-MoGLE", "mogle", "face photo", "mixture of experts", "label map to photo",
                             "mask to photo FLUX"],
@@ -47,7 +48,7 @@ class LoadFaceMoGLE(io.ComfyNode):
                                tooltip="Time that the gate sees. 1000 sigma: as in all sampling of the authors. "
                                        "sigma: as in training."),
             ],
-            outputs=[MDiTAdapter.Output(display_name="adapter", tooltip="Adapter for 'Apply MDiT Adapter'.")],
+            outputs=[MDiTAdapter.Output(display_name="adapter", tooltip="Adapter for 'Apply Adapter (MDiT)'.")],
         )
 
     @classmethod

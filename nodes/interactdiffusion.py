@@ -19,12 +19,12 @@ from ..mdit.interactdiffusion.text import parse_interactions, parse_numbers
 from ..mdit.interactdiffusion.weights import load_interactdiffusion
 from ..mdit.shared.conds import check_conditioning
 from ..mdit.shared.fonts import find_missing
+from . import menu
 from .checks import check_numbers
-from .editors import background_input, show_images
+from .editors import background_input, editor_options, show_images
 from .files import add_folder, check_file, find_file, list_files
 from .types import BOXES, Interactions, InteractionWeights
 
-CATEGORY = "MDiTFace/interaction"
 FOLDERS = ("interactdiffusion", "gligen")
 ENDINGS = (".safetensors", ".pth", ".pt")
 UNITS = ("fractions", "pixels", "thousandths")
@@ -79,7 +79,7 @@ def read_box(value, source: str, units: str, size: tuple[int, int]) -> Box:
     boxes = read_connected(value, source, units, size)
     if len(boxes) != 1:
         raise ValueError(f"{source}: {len(boxes)} boxes are connected, but one is needed: connect several boxes to "
-                         "'Read Interactions from Text', which takes subject and object in turn")
+                         "'Interactions from Text', which takes subject and object in turn")
     return boxes[0]
 
 
@@ -89,7 +89,7 @@ class LoadInteractDiffusion(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_LoadInteractDiffusion",
             display_name="Load InteractDiffusion",
-            category=CATEGORY,
+            category=menu.INTERACT_DIFFUSION,
             description="Loads InteractDiffusion weights for Stable Diffusion 1.x: the plug-in file, a complete "
                         "checkpoint of the authors, or the UNet of their diffusers version. The format is detected "
                         "from the file.",
@@ -123,7 +123,7 @@ class AddInteraction(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_Interaction",
             display_name="Add Interaction",
-            category=CATEGORY,
+            category=menu.INTERACT_DIFFUSION,
             description="Makes one interaction: a subject does an action to an object, each in its own box. The model "
                         "derives the box of the action from the two boxes. Chain several of these nodes.",
             search_aliases=["HOI", "triplet", "subject action object", "box", "InteractDiffusion"],
@@ -157,8 +157,8 @@ class InteractionsFromText(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="MDiT_InteractionsFromText",
-            display_name="Read Interactions from Text",
-            category=CATEGORY,
+            display_name="Interactions from Text",
+            category=menu.INTERACT_DIFFUSION,
             description="Reads interactions from text, one on each line or separated by semicolons: 'person [0.1, 0.2, "
                         "0.4, 0.9] = feeding = cat [0.3, 0.5, 0.7, 0.8]'. JSON works, too. Interactions without boxes "
                         "take the connected boxes in turn.",
@@ -191,7 +191,7 @@ class DrawInteractions(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_DrawInteractions",
             display_name="Draw Interactions",
-            category=CATEGORY,
+            category=menu.INTERACT_DIFFUSION,
             description="Editor for interactions: draw the box of the subject, draw the box of the object, type the "
                         "words. Interactions can be moved, resized, renamed and reordered. The layout is saved with "
                         "the graph.",
@@ -203,9 +203,9 @@ class DrawInteractions(io.ComfyNode):
                              tooltip="Height of the image to draw on."),
                 io.String.Input(
                     "text", default=FIRST_LAYOUT, socketless=True, dynamic_prompts=False,
-                    extra_dict={"widgetType": "MDIT_LAYOUT"},
-                    tooltip="Interactions as text, in the form that 'Read Interactions from Text' reads, with boxes as "
-                            "fractions of the image. The editor writes the text."),
+                    extra_dict=editor_options(
+                        "MDIT_LAYOUT", "Interactions as text, in the form that 'Interactions from Text' reads, with "
+                                       "boxes as fractions of the image. The editor writes the text.")),
                 background_input("The interactions do not contain the image."),
                 previous_input(),
             ],
@@ -264,7 +264,7 @@ class ApplyInteractDiffusion(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_ApplyInteractDiffusion",
             display_name="Apply InteractDiffusion",
-            category=CATEGORY,
+            category=menu.INTERACT_DIFFUSION,
             description="Makes a Stable Diffusion 1.x model follow interactions: subject, action and object, each in "
                         "its box. The negative prompt reads no interactions. LoRAs, ControlNets and other patches may "
                         "come before or after this node.",
@@ -311,7 +311,7 @@ class SetInteractions(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_SetInteractions",
             display_name="Set Interactions",
-            category=CATEGORY,
+            category=menu.INTERACT_DIFFUSION,
             description="Gives one conditioning its own interactions, so that regional prompts can have different "
                         "interactions. Boxes stay fractions of the whole image.",
             search_aliases=["regional interactions", "InteractDiffusion conditioning", "HOI"],
@@ -341,7 +341,7 @@ class PreviewInteractions(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_PreviewInteractions",
             display_name="Preview Interactions",
-            category=CATEGORY,
+            category=menu.INTERACT_DIFFUSION,
             description="Draws the layout with its phrases. The subject's box is solid, the object's box dashed, the "
                         "action's box filled. An arrow points from subject to object.",
             search_aliases=["draw boxes", "layout", "InteractDiffusion preview", "HOI"],

@@ -15,11 +15,11 @@ from ..mdit import labelmap
 from ..mdit.labelmap import AUTO, DEFAULT_ORDER, DEFAULT_PALETTE, ORDERS, PALETTES, read_label_maps
 from ..mdit.labelmap.palettes import AUTO_DESCRIPTION
 from ..mdit.shared.text_files import shorten
+from . import menu
 from .checks import check_numbers
 
-CATEGORY = "MDiTFace/label map"
 EXAMPLES = Path(labelmap.__file__).parent / "examples"
-CLASS_LIST = ", ".join(labelmap.CLASSES)
+CLASS_LIST = ", ".join(labelmap.DISPLAY_NAMES)
 EDITS = {edit.__name__: edit for edit in (
     labelmap.move, labelmap.scale, labelmap.grow, labelmap.remove, labelmap.replace)}
 
@@ -60,6 +60,16 @@ def read_named(image: torch.Tensor, name: str, palette: str = DEFAULT_PALETTE,
     return indices, [f"{name}: {note}" for note in notes]
 
 
+def check_class(name: str | None) -> bool | str:
+    """True for a part of the face by any of its names, else what is wrong; None comes over a link and is read later."""
+    try:
+        if name is not None:
+            labelmap.find_class(name, "class_name")
+    except ValueError as error:
+        return str(error)
+    return True
+
+
 def label_map_output() -> io.Output:
     return io.Image.Output(
         "label_map", tooltip="Label map in CelebAMask-HQ colours, as an ordinary image.")
@@ -75,10 +85,10 @@ class ExampleLabelMap(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="MDiT_ExampleLabelMap",
-            display_name="Load Example Label Map",
-            category=CATEGORY,
+            display_name="Example Label Map",
+            category=menu.LABEL_MAPS,
             description="Loads a label map that comes with the pack, 512 x 512 pixels.",
-            search_aliases=["template face", "sample mask", "face parts", "mditface"],
+            search_aliases=["template face", "sample mask", "face parts", "load label map"],
             inputs=[io.Combo.Input("face", options=list_examples(),
                                    tooltip="Face to load. 'Edit Label Map' changes single classes.")],
             outputs=[label_map_output()],
@@ -99,11 +109,11 @@ class LabelMapFromMasks(io.ComfyNode):
         slot = io.Mask.Input("mask", tooltip="Pixels above 0.5 take the class at the same position in the list.")
         return io.Schema(
             node_id="MDiT_LabelMapFromMasks",
-            display_name="Build Label Map from Masks",
-            category=CATEGORY,
+            display_name="Masks to Label Map",
+            category=menu.LABEL_MAPS,
             description="Paints masks as classes into one label map; later masks lie on top. Pixels outside all "
                         "masks are background, or keep the class of the connected label map.",
-            search_aliases=["mask to label map", "combine masks", "segmentation map", "face parts"],
+            search_aliases=["build label map", "combine masks", "segmentation map", "face parts"],
             inputs=[
                 io.Autogrow.Input(
                     "masks", template=io.Autogrow.TemplatePrefix(slot, prefix="mask", min=1, max=50),
@@ -146,11 +156,11 @@ class LabelMapToMasks(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="MDiT_LabelMapToMasks",
-            display_name="Split Label Map into Masks",
-            category=CATEGORY,
-            description="Extracts classes of a label map as masks. First, each pixel takes the class of the nearest "
-                        "palette colour.",
-            search_aliases=["label map to mask", "segmentation to mask", "hair mask", "face parts"],
+            display_name="Masks of Face Parts",
+            category=menu.LABEL_MAPS,
+            description="Makes masks of parts of the face, such as the hair, from a label map. First, each pixel takes "
+                        "the class of the nearest palette colour.",
+            search_aliases=["split label map", "label map to mask", "segmentation to mask", "hair mask", "eyes mask"],
             inputs=[
                 io.Image.Input("label_map", tooltip="Label map, or a batch of label maps."),
                 io.String.Input(
@@ -181,20 +191,20 @@ class EditLabelMap(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_EditLabelMap",
             display_name="Edit Label Map",
-            category=CATEGORY,
-            description="Moves, scales, grows, removes or replaces one class of a label map. Pixels that "
-                        "the class leaves take the nearest other class.",
-            search_aliases=["move face part", "resize face part", "remove glasses", "grow hair"],
+            category=menu.LABEL_MAPS,
+            description="Moves, scales, grows, removes or replaces one part of a painted face. Pixels that the "
+                        "part leaves take the nearest other part.",
+            search_aliases=["move face part", "resize face part", "remove glasses", "grow hair", "change hair"],
             inputs=[
                 io.Image.Input(
                     "label_map", tooltip="Label map in CelebAMask-HQ colours, or a batch of label maps."),
                 io.Combo.Input(
-                    "class_name", display_name="class", options=list(labelmap.CLASSES), default="hair",
-                    tooltip="Class to edit; l_ and r_ are the person's own left and right. A label map "
-                            "without this class stays as it is."),
+                    "class_name", display_name="part", options=list(labelmap.DISPLAY_NAMES), default="hair",
+                    tooltip="Part of the face to edit. Left and right are the person's own. A label map "
+                            "without this part stays as it is."),
                 io.DynamicCombo.Input(
                     "operation", options=_operations(),
-                    tooltip="Operation on the class. The settings of the operation appear below."),
+                    tooltip="Operation on the part. The settings of the operation appear below."),
                 io.Boolean.Input(
                     "keep_specks", default=False, optional=True, advanced=True,
                     tooltip="Areas of a few pixels stay in label maps with blended edges, from compression or "
@@ -205,6 +215,10 @@ class EditLabelMap(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, class_name: str | None) -> bool | str:
+        return check_class(class_name)
+
+    @classmethod
     def execute(
         cls, label_map: torch.Tensor, class_name: str, operation: io.DynamicCombo.Type, keep_specks: bool = False,
     ) -> io.NodeOutput:
@@ -212,9 +226,10 @@ class EditLabelMap(io.ComfyNode):
         check_numbers(**{name: value for name, value in settings.items() if name not in ("operation", "by")})
         edit = EDITS[settings.pop("operation")]
         if "by" in settings:
-            settings["by"] = labelmap.find_class(settings["by"])
-        indices = edit(read_and_tell(label_map, keep_specks=keep_specks), labelmap.find_class(class_name), **settings)
-        return io.NodeOutput(labelmap.to_image(indices))
+            settings["by"] = labelmap.find_class(settings["by"], "by")
+        part = labelmap.find_class(class_name, "class_name")
+        edited = edit(read_and_tell(label_map, keep_specks=keep_specks), part, **settings)
+        return io.NodeOutput(labelmap.to_image(edited))
 
 
 def _operations() -> list[io.DynamicCombo.Option]:
@@ -227,18 +242,18 @@ def _operations() -> list[io.DynamicCombo.Option]:
         ]),
         io.DynamicCombo.Option("scale", [
             io.Float.Input("width", default=1.0, min=0.05, max=20.0, step=0.05,
-                           tooltip="Factor on the width, about the centre of the class."),
+                           tooltip="Factor on the width, about the centre of the part."),
             io.Float.Input("height", default=1.0, min=0.05, max=20.0, step=0.05,
-                           tooltip="Factor on the height, about the centre of the class."),
+                           tooltip="Factor on the height, about the centre of the part."),
         ]),
         io.DynamicCombo.Option("grow", [
             io.Int.Input("pixels", default=4, min=-4096, max=4096,
-                         tooltip="Distance in pixels that the outline moves outward; negative shrinks the class."),
+                         tooltip="Distance in pixels that the outline moves outward; negative shrinks the part."),
         ]),
         io.DynamicCombo.Option("remove", []),
         io.DynamicCombo.Option("replace", [
-            io.Combo.Input("by", options=list(labelmap.CLASSES), default="background",
-                           tooltip="Class that replaces the edited class."),
+            io.Combo.Input("by", options=list(labelmap.DISPLAY_NAMES), default="background",
+                           tooltip="Part that replaces the edited part."),
         ]),
     ]
 

@@ -9,6 +9,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..mdit.mditface import host
+from . import menu
 from .checks import check_choices
 from .files import add_folder, check_file, find_file, list_files
 
@@ -24,8 +25,8 @@ class LoadModel(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="MDiT_LoadModel",
-            display_name="Load MDiT Model",
-            category="MDiTFace",
+            display_name="Load Face Model (MDiT)",
+            category=menu.START,
             description="Loads a stand-alone MDiT model from one file: the diffusion transformer, and the text encoder "
                         "and the VAE if the file contains them. Files that ComfyUI saved of such a model load, too. "
                         "The bundled mditface-demo generates small faces.",

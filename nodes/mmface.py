@@ -11,12 +11,12 @@ from ..mdit.mmface.config import AUTO, OBJECTIVES, TIMES
 from ..mdit.mmface.text import SOURCE as CLIP_SOURCE
 from ..mdit.mmface.text import load_clip
 from ..mdit.shared.conds import check_conditioning
+from . import menu
 from .checks import check_batch, check_choices, check_numbers
 from .files import check_file, find_file, list_files
 from .loading import DTYPES
 from .types import MDiTMask
 
-CATEGORY = "MDiTFace/MMFace-DiT"
 MODELS = "diffusion_models"
 CLIPS = ("text_encoders", "checkpoints")
 CONDITION = "Condition MMFace-DiT"
@@ -28,7 +28,7 @@ class LoadMMFace(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_LoadMMFace",
             display_name="Load MMFace-DiT Model",
-            category=CATEGORY,
+            category=menu.PHOTO_MODELS,
             description="Loads the transformer of MMFace-DiT, which draws a face from a label map or a sketch and a "
                         "prompt. Three files are published, for 256 and 512 px, all with the same name.",
             search_aliases=["MMFace-DiT loader", "mask to face", "sketch to face", "face photograph"],
@@ -69,7 +69,7 @@ class LoadMMFaceCLIP(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_LoadMMFaceCLIP",
             display_name="Load MMFace-DiT CLIP",
-            category=CATEGORY,
+            category=menu.PHOTO_MODELS,
             description="Loads the text encoder of Stable Diffusion 2.x as MMFace-DiT reads it. Do not use 'Load "
                         "CLIP': its layer, norm and pooled text differ, which gives wrong faces without an error.",
             search_aliases=["MMFace-DiT text encoder", "SD 2.1 CLIP", "OpenCLIP ViT-H"],
@@ -107,7 +107,7 @@ class ConditionMMFace(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_ConditionMMFace",
             display_name=CONDITION,
-            category=CATEGORY,
+            category=menu.PHOTO_MODELS,
             description="Attaches a mask or a sketch to both prompts, as MMFace-DiT reads them. With neither the image "
                         "follows the text alone. The model reads the picture at every step and stores nothing.",
             search_aliases=["MMFace-DiT mask", "MMFace-DiT sketch", "sketch to face"],
@@ -115,7 +115,7 @@ class ConditionMMFace(io.ComfyNode):
                 prompt("positive", "that the image follows"),
                 prompt("negative", "that the image avoids; an empty one is fine"),
                 io.Vae.Input("vae", tooltip="FLUX's VAE (ae.safetensors), which encodes the mask or sketch."),
-                MDiTMask.Input("mask", optional=True, tooltip="Mask from 'Encode Label Map as MDiT Mask': one label "
+                MDiTMask.Input("mask", optional=True, tooltip="Mask from 'Label Map to Mask (MDiT)': one label "
                                                               "map, or one for each latent. Connect a mask or a "
                                                               "sketch, not both."),
                 io.Image.Input("sketch", optional=True, tooltip="Sketch of a face with dark strokes on white: one "

@@ -12,8 +12,9 @@ from PIL import Image
 from comfy_api.latest import io
 
 from ..mdit import labelmap
-from .editors import background_input, show_images
-from .labelmap import CATEGORY, label_map_output, read_named
+from . import menu
+from .editors import background_input, editor_options, show_images
+from .labelmap import check_class, label_map_output, read_named
 
 TEMPLATES = Path(__file__).parents[1] / "web" / "painter" / "templates"
 FIRST_TEMPLATE = "long-hair.png"
@@ -30,18 +31,19 @@ class PaintLabelMap(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="MDiT_PaintLabelMap",
-            display_name="Paint Label Map",
-            category=CATEGORY,
-            description="Paints a label map of a face. Brush, fill and polygon paint classes; one class can be moved "
+            display_name="Paint Face",
+            category=menu.START,
+            description="Paints the label map of a face. Brush, fill and polygon paint parts; one part can be moved "
                         "and scaled; template faces give a start. The graph saves the drawing.",
-            search_aliases=["painter", "draw face parts", "mask editor", "segmentation editor", "mditface"],
+            search_aliases=["paint label map", "draw face parts", "mask editor", "segmentation editor", "start here"],
             inputs=[
                 io.String.Input(
-                    "drawing", default=first_drawing(), socketless=True, extra_dict={"widgetType": "MDIT_LABEL_MAP"},
-                    tooltip="Painted label map as text: size and compressed classes. The painter writes the text."),
+                    "drawing", default=first_drawing(), socketless=True,
+                    extra_dict=editor_options("MDIT_LABEL_MAP", "Painted label map as text: size and compressed "
+                                                                "classes. The painter writes the text.")),
                 io.Combo.Input(
-                    "class_name", display_name="class", options=list(labelmap.CLASSES), default="hair",
-                    tooltip="Class of the output mask; l_ and r_ are the person's own left and right."),
+                    "class_name", display_name="mask of", options=list(labelmap.DISPLAY_NAMES), default="hair",
+                    tooltip="Part of the face that the output mask shows. Left and right are the person's own."),
                 background_input("The label map does not contain the image."),
                 io.Image.Input(
                     "start", optional=True,
@@ -51,26 +53,26 @@ class PaintLabelMap(io.ComfyNode):
             ],
             outputs=[
                 label_map_output(),
-                io.Mask.Output("mask", tooltip="Mask of the chosen class: 1 inside, 0 outside."),
+                io.Mask.Output("mask", tooltip="Mask of the chosen part: 1 inside, 0 outside."),
                 io.Int.Output("width", tooltip="Width of the drawing in pixels."),
                 io.Int.Output("height", tooltip="Height of the drawing in pixels."),
             ],
         )
 
     @classmethod
-    def validate_inputs(cls, drawing: str | None) -> bool | str:
+    def validate_inputs(cls, drawing: str | None, class_name: str | None) -> bool | str:
         try:
             if drawing is not None:  # None: the text comes from another node and is read in execute
                 labelmap.decode_drawing(drawing)
         except ValueError as error:
             return str(error)
-        return True
+        return check_class(class_name)
 
     @classmethod
     def execute(cls, drawing: str, class_name: str, background: torch.Tensor | None = None,
                 start: torch.Tensor | None = None) -> io.NodeOutput:
         indices = labelmap.decode_drawing(drawing)[None]  # (1, H, W)
-        mask = labelmap.to_masks(indices, [labelmap.find_class(class_name)])[:, 0]  # (1, H, W)
+        mask = labelmap.to_masks(indices, [labelmap.find_class(class_name, "class_name")])[:, 0]  # (1, H, W)
         height, width = indices.shape[1:]
         if start is not None:
             start = labelmap.to_image(read_named(start[:1], "start", labelmap.AUTO)[0])

@@ -17,9 +17,10 @@ from ..mdit.parsing.region import SORTING, Region
 from ..mdit.parsing.tilt import find_tilts
 from ..mdit.shared.boxes import UNITS, list_boxes, list_corners, match_images, read_boxes
 from ..mdit.shared.segs import make_segs
+from . import menu
 from .checks import check_numbers
 from .files import add_folder, check_file, find_file, list_files
-from .labelmap import CATEGORY, label_map_output, read_and_tell
+from .labelmap import label_map_output, read_and_tell
 from .types import BOXES, FaceLandmarks, MDiTFaceParser, PoseKeypoints, missing_input
 
 FOLDER = "face_parsing"
@@ -54,7 +55,7 @@ class LoadFaceParser(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_LoadFaceParser",
             display_name="Load Face Parser",
-            category=CATEGORY,
+            category=menu.PHOTOGRAPHS,
             description="Loads a network that finds the 19 classes of a face. The format is detected from the file: "
                         "published Segformer or BiSeNet weights, or the pack's own parser.",
             search_aliases=["face parsing", "segformer", "BiSeNet", "face segmentation model"],
@@ -82,10 +83,10 @@ class ParseFace(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_ParseFace",
             display_name="Parse Face",
-            category=CATEGORY,
+            category=menu.PHOTOGRAPHS,
             description="Finds the classes of a face in an image and returns them as a label map. Parsers expect one "
                         "face that fills most of the image: crop the face first with 'Crop Face'.",
-            search_aliases=["face parsing", "image to label map", "photo to mask", "face segmentation", "BiSeNet"],
+            search_aliases=["face parsing", "photo to label map", "photo to mask", "face segmentation", "BiSeNet"],
             inputs=[
                 io.Image.Input("image", tooltip="Image of a face, or a batch of images, of any size."),
                 parser_input(),
@@ -98,7 +99,7 @@ class ParseFace(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, parser=None) -> io.NodeOutput:
-        labels, confidence = (parser or host.load_patched_parser()).parse(image)
+        labels, confidence = (parser or host.recall_parser()).parse(image)
         return io.NodeOutput(to_image(labels), confidence)
 
 
@@ -108,7 +109,7 @@ class CropFace(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_CropFace",
             display_name="Crop Face",
-            category=CATEGORY,
+            category=menu.PHOTOGRAPHS,
             description="Crops faces from images as padded squares, the form that face parsers and face models expect. "
                         "'Paste Face' puts the faces back.",
             search_aliases=["face crop", "face detailer", "bbox crop", "crop and stitch"],
@@ -214,7 +215,7 @@ class ConvertBoxes(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_ConvertBoxes",
             display_name="Convert Boxes",
-            category=CATEGORY,
+            category=menu.PHOTOGRAPHS,
             description="Converts boxes between ComfyUI's bounding boxes, SEGS of the Impact Pack, and lists of left, "
                         "top, right and bottom. Class names and scores stay. The boxes are sorted and their unit is "
                         "converted to pixels.",
@@ -255,7 +256,7 @@ class PasteFace(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_PasteFace",
             display_name="Paste Face",
-            category=CATEGORY,
+            category=menu.PHOTOGRAPHS,
             description="Pastes faces from 'Crop Face' back into their images, as squares or in the shape of masks. "
                         "Where squares overlap, each pixel takes the face whose middle is nearer.",
             search_aliases=["face paste", "uncrop", "stitch", "face detailer", "crop and stitch"],
@@ -340,8 +341,8 @@ class LabelMapFromLandmarks(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="MDiT_LabelMapFromLandmarks",
-            display_name="Build Label Map from Face Landmarks",
-            category=CATEGORY,
+            display_name="Face Landmarks to Label Map",
+            category=menu.LABEL_MAPS,
             description="Paints skin, nose, brows, eyes, lips and mouth from the landmarks of 'Detect Face Landmarks "
                         "(MediaPipe)'. Hair, ears, neck and clothes have no landmarks: take them from a label map or "
                         "from masks.",

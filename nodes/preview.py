@@ -11,8 +11,9 @@ from ..mdit.labelmap import (
     resize_nearest)
 from ..mdit.mditface.inspection import list_entries
 from ..mdit.parsing import LANGUAGES, describe_map, host, measure_agreement, write_sentence
+from . import menu
 from .checks import check_numbers
-from .labelmap import CATEGORY, palette_inputs
+from .labelmap import palette_inputs
 from .parsing import parser_input
 from .types import MDiTMask
 
@@ -33,7 +34,7 @@ def match_batches(labels, images, source="picture"):
 
 def score_images(labels, images, parser) -> list[dict[str, float]]:
     """The agreement (`measure_agreement`) of each image, as the parser sees it, with its label map."""
-    parsed, _ = (parser or host.load_patched_parser()).parse(images)
+    parsed, _ = (parser or host.recall_parser()).parse(images)
     return [measure_agreement(found.cpu().numpy(), asked.cpu().numpy()) for found, asked in zip(parsed, labels)]
 
 
@@ -47,7 +48,7 @@ class PreviewLabelMap(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_PreviewLabelMap",
             display_name="Preview Label Map",
-            category=CATEGORY,
+            category=menu.LABEL_MAPS,
             description="Shows a label map with the name and the share of each class. With an image, the preview also "
                         "shows the image, the label map over the image, and the label agreement. The label agreement "
                         "is the share of pixels in which a face parser finds the class of the label map.",
@@ -98,7 +99,7 @@ class DescribeLabelMap(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_DescribeLabelMap",
             display_name="Describe Label Map",
-            category=CATEGORY,
+            category=menu.LABEL_MAPS,
             description="Describes a label map in words, for the prompt of models that read text only: hair, glasses, "
                         "hat, earrings, necklace, mouth, and how the head is turned and tilted. The words follow from "
                         "the classes and their geometry by fixed rules, without a model.",
@@ -141,8 +142,8 @@ class CacheInfo(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="MDiT_CacheInfo",
-            display_name="Show MDiT Mask Cache",
-            category="MDiTFace",
+            display_name="Show Mask Cache (MDiT)",
+            category=menu.ADVANCED,
             description="Reports what is stored for a mask and its exemplar: entries, bytes, cache hits and device. "
                         "Runs every time.",
             search_aliases=["cache info", "cache statistics", "static pass", "memory"],

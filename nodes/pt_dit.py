@@ -10,11 +10,11 @@ from ..mdit.pt_dit.cost import report_cost, compute_token_grid
 from ..mdit.pt_dit.schedule import compute_shift
 from ..mdit.pt_dit.text import encode
 from ..mdit.pt_dit.vae import load_vae
+from . import menu
 from .checks import check_choices
 from .files import check_file, find_file, list_files
 from .loading import DTYPES
 
-CATEGORY = "MDiTFace/PT-DiT"
 MODELS, VAES = "diffusion_models", "vae"
 ENDINGS = (".safetensors", ".pt", ".pth", ".ckpt")
 MODEL_TIP = "Model from 'Load PT-DiT Model'."
@@ -30,7 +30,7 @@ class LoadPTDiT(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_LoadPTDiT",
             display_name="Load PT-DiT Model",
-            category=CATEGORY,
+            category=menu.PT_DIT,
             description="Loads the transformer of Qihoo-T2X. Do not use 'Load Diffusion Model': that node loads the "
                         "file as a PixArt model, which generates noise without an error.",
             search_aliases=["Qihoo-T2X", "proxy token diffusion", "PT-DiT loader"],
@@ -63,7 +63,7 @@ class LoadPTDiTVAE(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_LoadPTDiTVAE",
             display_name="Load PT-DiT VAE",
-            category=CATEGORY,
+            category=menu.PT_DIT,
             description="Loads the VAE that PT-DiT was trained with, from Open-Sora-Plan v1.2, for single images. The "
                         "latents of Stable Diffusion VAEs have the same shape but another meaning.",
             search_aliases=["Open-Sora-Plan VAE", "CausalVAE", "Qihoo-T2X VAE"],
@@ -88,8 +88,8 @@ class PTDiTText(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="MDiT_PTDiTText",
-            display_name="Encode Text for PT-DiT",
-            category=CATEGORY,
+            display_name="Text Encode (PT-DiT)",
+            category=menu.PT_DIT,
             description="Encodes a prompt as in the training of PT-DiT: lower case, without URLs and special "
                         "characters, at most 200 tokens. 'CLIP Text Encode (Prompt)' also works but does not clean the "
                         "prompt.",
@@ -115,7 +115,7 @@ class PTDiTWindows(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_PTDiTWindows",
             display_name="Set PT-DiT Windows",
-            category=CATEGORY,
+            category=menu.PT_DIT,
             description="Sets the windows in which tokens attend to each other, and how many proxy tokens represent "
                         "each window. Windows have no weights, so any model works with any windows. A token is 16 px.",
             search_aliases=["proxy tokens", "window attention", "shifted window", "PT-DiT layout"],
@@ -149,8 +149,8 @@ class PTDiTShift(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="MDiT_PTDiTShift",
-            display_name="Shift PT-DiT by Resolution",
-            category=CATEGORY,
+            display_name="Resolution Shift (PT-DiT)",
+            category=menu.PT_DIT,
             description="Sets the shift of the noise schedule from the size of the image: 1 at 512 px, 2 at 1024 px, 4 "
                         "at 2048 px. 'ModelSamplingSD3' sets any shift.",
             search_aliases=["model sampling", "timestep shift", "resolution shift"],
@@ -177,7 +177,7 @@ class PTDiTCost(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_PTDiTCost",
             display_name="Count PT-DiT Operations",
-            category=CATEGORY,
+            category=menu.PT_DIT,
             description="Counts the operations of the model with its windows and of full attention with the same "
                         "width. Reports the image size from which PT-DiT needs fewer operations.",
             search_aliases=["FLOPs", "cost", "multiply-adds", "proxy tokens"],

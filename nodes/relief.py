@@ -8,10 +8,11 @@ import torch
 from comfy_api.latest import io
 
 from ..mdit.labelmap import DEFAULT_ORDER, DEFAULT_PALETTE
-from ..mdit.relief.host import describe_maps, load_relief
+from ..mdit.relief.host import describe_maps, recall_relief
 from ..mdit.relief.lines import STYLES
+from . import menu
 from .checks import check_choices, check_numbers
-from .labelmap import CATEGORY, palette_inputs, read_and_tell
+from .labelmap import palette_inputs, read_and_tell
 
 
 class BuildControlMaps(io.ComfyNode):
@@ -20,7 +21,7 @@ class BuildControlMaps(io.ComfyNode):
         return io.Schema(
             node_id="MDiT_ControlMaps",
             display_name="Build Control Maps",
-            category=CATEGORY,
+            category=menu.LABEL_MAPS,
             description="Builds depth, normals and line art of a label map, as ControlNets of other checkpoints read "
                         "them. A small bundled network guesses the shape from the outlines.",
             search_aliases=["label map to depth", "controlnet depth", "normal map", "line art", "canny", "scribble"],
@@ -54,7 +55,7 @@ class BuildControlMaps(io.ComfyNode):
         if gap < 0:
             raise ValueError(f"gap: {gap} is negative: enter 0 or more")
         labels = read_and_tell(label_map, palette, order)
-        maps = load_relief().build_maps(labels, style, gap)
+        maps = recall_relief().build_maps(labels, style, gap)
         for note in describe_maps(labels):
             logging.info("label_map: %s", note)
         return io.NodeOutput(*maps)

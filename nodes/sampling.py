@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..mdit.mditface.guidance import DualGuider, Guidance
 from ..mdit.mditface.sample import require_mdit, sample
 from ..mdit.mditface.reader import CACHE_MODES, CacheOptions
+from . import menu
 from .checks import check_choices, check_numbers
 
 DEFAULT = Guidance()
@@ -23,13 +24,13 @@ class Sampler(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="MDiT_Sampler",
-            display_name="Sample MDiT Face",
-            category="MDiTFace",
+            display_name="Face Sampler (MDiT)",
+            category=menu.START,
             description="Samples with one guidance scale for the text and one for the mask. Reports how often the "
                         "stored mask was reused. 'KSampler' also works, with one scale for text and mask together.",
-            search_aliases=["KSampler", "mask sampler", "face sampler"],
+            search_aliases=["KSampler", "mask sampler", "draw face", "generate face"],
             inputs=[
-                io.Model.Input("model", tooltip="Model from 'Load MDiT Model' or 'Apply MDiT Adapter'."),
+                io.Model.Input("model", tooltip="Model from 'Load Face Model (MDiT)' or 'Apply Adapter (MDiT)'."),
                 io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
                              tooltip="Seed of the noise. The same seed gives the same image."),
                 io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Number of denoising steps."),
@@ -75,12 +76,12 @@ class DualGuiderNode(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="MDiT_DualGuider",
-            display_name="Guide by Text and MDiT Mask",
-            category="MDiTFace",
+            display_name="Text + Mask Guider (MDiT)",
+            category=menu.ADVANCED,
             description="Guider for 'SamplerCustomAdvanced' with one scale for the text and one for the mask.",
             search_aliases=["dual cfg", "mask guidance", "cfg guider"],
             inputs=[
-                io.Model.Input("model", tooltip="Model from 'Load MDiT Model' or 'Apply MDiT Adapter'."),
+                io.Model.Input("model", tooltip="Model from 'Load Face Model (MDiT)' or 'Apply Adapter (MDiT)'."),
                 io.Conditioning.Input("positive", tooltip=POSITIVE_TIP),
                 io.Conditioning.Input("negative", tooltip=NEGATIVE_TIP),
                 io.Float.Input("text_scale", default=DEFAULT.text, tooltip=TEXT_TIP, **SCALE),
@@ -104,8 +105,8 @@ class ExactSigmas(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="MDiT_PTDiTSigmas",
-            display_name="Compute Exact Sigmas",
-            category="MDiTFace",
+            display_name="Exact Sigmas",
+            category=menu.ADVANCED,
             description="Computes the noise levels of the authors' sampler for any number of steps: for PT-DiT and for "
                         "both kinds of MMFace-DiT. For flows the scheduler 'simple' gives the same levels if the "
                         "number of steps divides 1000.",

@@ -14,6 +14,7 @@ from comfy_api.latest import io, ui
 from ..mdit.mditface.adapter.families import list_model_titles
 from ..mdit.mditface.reductions import REDUCTIONS, check_window, describe_reductions
 from ..mdit.shared.text_files import shorten
+from . import menu
 from .adapter import FOLDERS
 from .labelmap import palette_inputs, read_and_tell
 from .types import MDiTAdapter
@@ -31,11 +32,11 @@ class TrainAdapter(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="MDiT_TrainAdapter",
-            display_name="Train MDiT Adapter",
-            category="MDiTFace",
+            display_name="Train Adapter (MDiT)",
+            category=menu.TRAINING,
             description=f"Trains an adapter that lets a model of {list_model_titles()} read label maps. The training "
                         "data are images with label maps and captions. The adapter is saved in output/mdit_adapters, "
-                        "where 'Load MDiT Adapter' finds it. Queue the same graph again to resume a cancelled run.",
+                        "where 'Load Adapter (MDiT)' finds it. Queue the same graph again to resume a cancelled run.",
             search_aliases=["train mask adapter", "train LoRA", "train ControlNet", "fine-tune"],
             is_input_list=True,
             is_output_node=True,
@@ -76,8 +77,8 @@ class TrainAdapter(io.ComfyNode):
                                tooltip="Fraction of the samples with an empty label map."),
                 io.Combo.Input("token_reduction", options=list(REDUCTIONS), default=DEFAULTS["token_reduction"],
                                optional=True, advanced=True,
-                               tooltip="Reduction of the mask tokens in training. Choose the same value in 'Encode "
-                                       f"Label Map as MDiT Mask'. {describe_reductions()} An adapter trained with off "
+                               tooltip="Reduction of the mask tokens in training. Choose the same value in 'Label "
+                                       f"Map to Mask (MDiT)'. {describe_reductions()} An adapter trained with off "
                                        "also reads merge."),
                 io.Int.Input("window", default=DEFAULTS["window"], min=0, max=64, optional=True, advanced=True,
                              tooltip="Radius, in tokens, around an image position in which the position reads the "
@@ -94,7 +95,7 @@ class TrainAdapter(io.ComfyNode):
                              tooltip="Steps between checkpoints. An interrupted run resumes from the last checkpoint."),
             ],
             outputs=[
-                MDiTAdapter.Output(display_name="adapter", tooltip="Trained adapter for 'Apply MDiT Adapter'."),
+                MDiTAdapter.Output(display_name="adapter", tooltip="Trained adapter for 'Apply Adapter (MDiT)'."),
                 io.Image.Output(display_name="loss_curve", tooltip="Plot of the loss at each step and its running "
                                                                    "mean."),
                 io.Int.Output(display_name="steps", tooltip="Number of steps for which the adapter was trained."),
@@ -142,4 +143,4 @@ if importlib.util.find_spec(NEEDED):
     NODES = (TrainAdapter,)
 else:
     NODES = ()
-    logging.warning("The node 'Train MDiT Adapter' is not available: install the Python package '%s'", NEEDED)
+    logging.warning("The node 'Train Adapter (MDiT)' is not available: install the Python package '%s'", NEEDED)

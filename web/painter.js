@@ -1,4 +1,4 @@
-/** Registers the label-map painter, the widget of the node Paint Label Map. */
+/** Registers the label-map painter, the widget of the node Paint Face. */
 
 import { app } from "../../scripts/app.js";
 import { labelMapWidget } from "./painter/widget.js";

@@ -77,8 +77,8 @@ def encode_interactions(clip, interactions: Sequence[Interaction]) -> EncodedInt
     Raises ValueError if there are no interactions, no CLIP, or the CLIP has no pooled feature.
     """
     if not interactions:
-        raise ValueError("interactions: there are none: connect 'Draw Interactions', 'Add Interaction' or 'Read "
-                         "Interactions from Text'")
+        raise ValueError("interactions: there are none: connect 'Draw Interactions', 'Add Interaction' or "
+                         "'Interactions from Text'")
     if clip is None:
         raise ValueError("clip: the loaded file has no text encoder: connect another CLIP")
     subjects = [one.subject for one in interactions]

@@ -1,7 +1,7 @@
 """What an edit of a label map changes: the region that must be drawn again, and a report."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from .classes import CLASSES, DISPLAY_NAMES
 # From back to front: a part that goes away uncovers parts that stand before it in this list.
 LAYERS = ("background", "cloth", "neck", "neck_l", "l_ear", "r_ear", "skin", "l_eye", "r_eye", "l_brow", "r_brow",
           "mouth", "u_lip", "l_lip", "nose", "ear_r", "hair", "eye_g", "hat")
+BAND = 256  # rows that are softened at a time
 LEAST_SHARE = 0.0005  # of the picture; the report passes over smaller changes of a class
 
 
@@ -26,16 +27,29 @@ def find_uncovered(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
     return layers[after.long()] < layers[before.long()]
 
 
-def widen_and_soften(region: torch.Tensor, pixels: int, feather: int) -> torch.Tensor:
-    """Mask (B, H, W) in 0..1 of a region (B, H, W): 1 up to `pixels` around it, then falling to 0 within `feather`."""
-    masks = [_soften_one(one, pixels, feather) for one in region.cpu().numpy()]
-    return torch.from_numpy(np.stack(masks)).to(region.device)
+def widen_and_soften(region: torch.Tensor, pixels: int, feather: int, check: Callable[[], object] = bool
+                     ) -> torch.Tensor:
+    """Mask (B, H, W) in 0..1 of a region (B, H, W): 1 up to `pixels` around it, then falling to 0 within `feather`.
+
+    check: called every few hundred rows; what it raises ends the work.
+    """
+    masks = torch.zeros(region.shape)
+    reach = pixels + feather + 1
+    step = max(BAND, reach)
+    for one, mask in zip(region.cpu().numpy(), masks.numpy()):
+        for top in range(0, len(one), step):
+            check()
+            above = max(0, top - reach)
+            soft = _soften(one[above:top + step + reach], pixels, feather)
+            mask[top:top + step] = soft[top - above:][:step]
+    return masks.to(region.device)
 
 
-def _soften_one(region: np.ndarray, pixels: int, feather: int) -> np.ndarray:
+def _soften(region: np.ndarray, pixels: int, feather: int) -> np.ndarray:
+    """Mask (h, W) of a band (h, W)."""
     if not region.any():
         return np.zeros(region.shape, np.float32)
-    away = distance_transform_edt(~region) - pixels  # (H, W), 0 or less inside
+    away = distance_transform_edt(~region) - pixels  # (h, W), 0 or less inside
     soft = 1 - away / (feather + 1) if feather else away <= 0
     return np.clip(soft, 0, 1).astype(np.float32)
 

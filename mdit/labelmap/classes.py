@@ -55,7 +55,7 @@ def find_class(name: str, source: str = "classes") -> int:
         return _INDICES[_fold(name)]
     except KeyError:
         raise ValueError(f"{source}: {shorten(name.strip())!r} is no class of a label map. "
-                         f"Use names from this list: {', '.join(CLASSES)}.") from None
+                         f"Use names from this list: {', '.join(DISPLAY_NAMES)}.") from None
 
 
 def find_classes(text: str, source: str = "classes") -> list[int]:

@@ -31,7 +31,7 @@ MOST_COLORS = 1000  # the commonest colors of an image, which tell its palette
 MOST_AMBIGUOUS = 3  # entries of a map that can have another meaning in another palette
 SIXTEEN_BIT = 65535
 STENCIL = ("the image is black and white only, so it is a mask of one class and not a label map. Connect it "
-           "to 'Build Label Map from Masks' as a mask, and name the class there.")
+           "to 'Masks to Label Map' as a mask, and name the class there.")
 BLENDED = ("the image has grey indices that were blended at the edges, by resizing or compression: a level between "
            "two classes is a third class. Resize label maps by nearest neighbour (nearest-exact), and save them as "
            "PNG.")
@@ -336,7 +336,7 @@ def _warn_of_stencil(shown: np.ndarray, table: Table) -> list[str]:
         return []
     names = [DISPLAY_NAMES[ORDERS[table.order].classes[k]] for k in shown]
     return [f"The label map is black and white only: it was read as {names[0]} and {names[1]}. A mask of another class "
-            "belongs into 'Build Label Map from Masks'."]
+            "belongs into 'Masks to Label Map'."]
 
 
 def _describe_levels(colors: Colors, counts: np.ndarray) -> str:

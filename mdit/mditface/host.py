@@ -63,7 +63,7 @@ class MDiTBaseModel(BaseModel):
             return noise.new_zeros(1, width)
         if pooled_output.shape[-1] != width:
             raise ValueError(f"conditioning: its pooled text is {pooled_output.shape[-1]} wide, this model needs "
-                             f"{width}: encode the text with the CLIP of 'Load MDiT Model'")
+                             f"{width}: encode the text with the CLIP of 'Load Face Model (MDiT)'")
         return pooled_output
 
     def extra_conds(self, **kwargs) -> dict:
@@ -72,7 +72,7 @@ class MDiTBaseModel(BaseModel):
         if text is None or text.shape[-1] != width:
             found = "no text" if text is None else f"text tokens {text.shape[-1]} wide"
             raise ValueError(f"conditioning: it holds {found}, this model needs {width}: encode the text with the "
-                             "CLIP of 'Load MDiT Model'")
+                             "CLIP of 'Load Face Model (MDiT)'")
         return super().extra_conds(**kwargs)
 
     def extra_conds_shapes(self, model_conds={}, **kwargs) -> dict:

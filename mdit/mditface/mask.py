@@ -27,8 +27,8 @@ from .tokens import MaskTokens, make_mask_tokens
 CPU = torch.device("cpu")
 NO_CLASS = -1
 NO_GATE = ("mask: this adapter reads one picture, but the mask is a label map. Face-MoGLE's LoRA needs its gate: load "
-           "both files with 'Load Face-MoGLE'. For OminiControl connect 'Encode Picture as MDiT Mask'. A mask for "
-           "another adapter needs that adapter at 'Apply MDiT Mask'")
+           "both files with 'Load Face-MoGLE'. For OminiControl connect 'Picture to Mask (MDiT)'. A mask for "
+           "another adapter needs that adapter at 'Apply Mask (MDiT)'")
 
 
 class EncodedPictures(NamedTuple):
@@ -117,7 +117,7 @@ class MaskSource:
 
 class MaskInput(MaskSource):
     """Label maps (b, H, W) of class indices."""
-    node = "Encode Label Map as MDiT Mask"
+    node = "Label Map to Mask (MDiT)"
     kind = "label map"
     resampling = "nearest neighbor"
 
@@ -228,7 +228,8 @@ class BoundMask:
             numbered = "" if batch_index is None else f" with the numbers {batch_index} (batch_index)"
             raise ValueError(f"latent_image: {latents[0]} latents{numbered}, but the mask has {mask.shape[0]} "
                              f"{mask.kind}s: use one {mask.kind}, or one for each latent. For latents out of a larger "
-                             f"batch (LatentFromBatch), only 'Sample MDiT Face' can tell which {mask.kind}s are theirs")
+                             "batch (LatentFromBatch), only 'Face Sampler (MDiT)' can tell which "
+                             f"{mask.kind}s are theirs")
         self.regions: dict[tuple, tuple[MaskTokens, bytes]] = {}
         self.shift = PLACEMENTS[mask.placement].shift
         self.condition = layout.condition or (SUBJECT_SIDE if self.shift else 0)
@@ -331,8 +332,8 @@ class BoundExemplar:
         height, width = mask.size
         latent = self.exemplar.encode_images(height, width)[chosen]
         if latent.shape[1:] != mask.latents[1:]:
-            raise ValueError(f"vae: the one at 'Apply MDiT Exemplar' makes latents {tuple(latent.shape[1:])} where the "
-                             f"model works on {tuple(mask.latents[1:])}: connect the VAE that belongs to the model")
+            raise ValueError(f"vae: the one at 'Apply Exemplar (MDiT)' makes latents {tuple(latent.shape[1:])} where "
+                             f"the model works on {tuple(mask.latents[1:])}: connect the VAE that belongs to the model")
         self.labels = BoundMask(MaskReference(self.exemplar), mask.latents, model, mask.layout, batch_index)
         patch = mask.layout.patch
         padded = comfy.ldm.common_dit.pad_to_patch_size(model.process_latent_in(latent), (patch, patch))

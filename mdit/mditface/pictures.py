@@ -10,14 +10,14 @@ from .config import MaskLayout
 from .mask import CPU, NO_CLASS, MaskSource
 from .placements import ON_IMAGE, fit_picture
 
-NO_CLASSES = ("mask: this model reads classes, but the mask of 'Encode Picture as MDiT Mask' is a picture without "
-              "classes: connect 'Encode Label Map as MDiT Mask', or read the picture by an adapter ('Apply MDiT "
-              "Adapter')")
+NO_CLASSES = ("mask: this model reads classes, but the mask of 'Picture to Mask (MDiT)' is a picture without "
+              "classes: connect 'Label Map to Mask (MDiT)', or read the picture by an adapter ('Apply "
+              "Adapter (MDiT)')")
 
 
 class PictureInput(MaskSource):
     """Pictures (b, H, W, 3) in 0..1, kept as bytes. They have no classes, so none of their tokens are merged."""
-    node = "Encode Picture as MDiT Mask"
+    node = "Picture to Mask (MDiT)"
     kind = "picture"
     resampling = "Lanczos filter"
 

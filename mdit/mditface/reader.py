@@ -123,7 +123,7 @@ class MaskReader:
         layout = self.get_layout(patcher.model)
         if not layout.exemplar and any(reference.exemplar for reference in references if reference):
             raise ValueError(f"model: {name_model(patcher)} has no branch that reads an exemplar (exemplar_blocks in "
-                             "its configuration): load a model with such a branch, or remove 'Apply MDiT Exemplar'")
+                             "its configuration): load a model with such a branch, or remove 'Apply Exemplar (MDiT)'")
         for reference in filter(None, references):
             check_window(reference.mask.reduction, self.radius)
         index = options.get(BATCH_KEY)
@@ -348,7 +348,7 @@ class StandAloneReader(MaskReader):
         """Raises ValueError, too, for what other nodes added for other networks, and notes what has no effect."""
         guider = executor.class_obj
         check_additions(itertools.chain.from_iterable(guider.conds.values()), "a stand-alone MDiT",
-                        ", or use 'Apply MDiT Adapter' on a model that it fits")
+                        ", or use 'Apply Adapter (MDiT)' on a model that it fits")
         note_patches(guider.model_options["transformer_options"])
         try:
             return super().bind(executor, noise, *args, **kwargs)

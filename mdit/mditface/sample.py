@@ -20,7 +20,7 @@ def require_mdit(model):
     """Raises ValueError for a MODEL that cannot read a mask."""
     if not reads_masks(model):
         raise ValueError(f"model: a {type(model.model).__name__} cannot read a mask: "
-                         "connect the model of 'Load MDiT Model' or 'Apply MDiT Adapter'")
+                         "connect the model of 'Load Face Model (MDiT)' or 'Apply Adapter (MDiT)'")
 
 
 def list_unread(model, positive, negative) -> list[str]:

@@ -120,9 +120,9 @@ def read_reference(options: dict) -> ConditionReference | None:
         return own
     if general.strength not in (0, 1):
         raise ValueError(f"strength: MMFace-DiT reads a mask whole, not with {general.strength:g}: set 1, and "
-                         "'mask_cfg' of 'Sample MDiT Face' for a stronger or weaker mask")
+                         "'mask_cfg' of 'Face Sampler (MDiT)' for a stronger or weaker mask")
     if general.exemplar is not None:
-        raise ValueError("conditioning: MMFace-DiT reads no exemplar: remove 'Apply MDiT Exemplar'")
+        raise ValueError("conditioning: MMFace-DiT reads no exemplar: remove 'Apply Exemplar (MDiT)'")
     if general.strength == 0:
         return None
     mask = general.mask

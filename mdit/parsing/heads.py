@@ -10,18 +10,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
 
-from ..labelmap import CLASSES, find_class
-from .tilt import MOUTH, find_labelled_eyes
+from ..labelmap import CLASSES
+from ..labelmap.faces import BROWS, FACE, MOUTH, NOSE, select, split_faces
+from .tilt import find_labelled_eyes
 
 HAIR = ("hair",)
-NOSE = ("nose",)
-BROWS = ("l_brow", "r_brow")
-EYES = ("l_eye", "r_eye", "eye_g") + BROWS
-FACE = ("skin",) + NOSE + EYES + MOUTH
 LONGEST = 512  # pixels of a side; larger label maps are thinned out, which no measure sees
-SMALLEST_FACE = 0.1  # of the largest face's pixels; smaller ones are parts of other faces
 BESIDE_MOUTH = 0.85  # y of the line on which hair beside the mouth is measured
 BELOW_CHIN = 1.15  # y of the line on which hair below the chin is measured
 LINE = 0.02  # half the height of such a line, which is a pixel high at least
@@ -50,23 +45,9 @@ class Head(NamedTuple):
 
 
 def find_people(labels: np.ndarray) -> list[np.ndarray]:
-    """A label map for each face of a label map (H, W), from left to right; each pixel belongs to the nearest face.
-
-    A face has eyes and a nose or mouth. A label map with one face or none is returned as it is.
-    """
-    parts, count = ndimage.label(select(labels, FACE), np.ones((3, 3)))  # (H, W), regions by number
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)
-    sizes[0] = 0
-    is_face = sizes >= max(1, SMALLEST_FACE * sizes.max())
-    for names in (EYES, NOSE + MOUTH):
-        is_face &= np.bincount(parts[select(labels, names)], minlength=count + 1) > 0
-    numbers = np.flatnonzero(is_face)
-    if len(numbers) < 2:
-        return [labels]
-    nearest = ndimage.distance_transform_edt(~is_face[parts], return_distances=False, return_indices=True)
-    owner = parts[tuple(nearest)]  # (H, W)
-    numbers = sorted(numbers, key=lambda number: np.nonzero(parts == number)[1].mean())
-    return [np.where(owner == number, labels, 0) for number in numbers]
+    """A label map for each face of a label map (H, W), from left to right. One without a face is returned as it is."""
+    owners = split_faces(labels)
+    return [np.where(owners == number, labels, 0) for number in range(1, owners.max() + 1)]
 
 
 def thin_out(labels: np.ndarray) -> np.ndarray:
@@ -119,11 +100,6 @@ class Frame:
         """y at which the picture ends below the face."""
         x, y = self.places[..., 0], self.places[..., 1]
         return y[(x >= 0) & (x <= 1)].max()
-
-
-def select(labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """The pixels (H, W) of some classes."""
-    return np.isin(labels, [find_class(name) for name in names])
 
 
 def measure_width(frame: Frame, y: float) -> float:

@@ -18,6 +18,7 @@ import comfy.utils
 
 from ..labelmap import CLASSES, PARSER_ORDER
 from ..shared import weight_files
+from ..shared.kept import recall_model
 from .bisenet import BiSeNet
 from .parser import WEIGHTS, FaceParser, ParserConfig
 from .region import Region, crop, resize
@@ -109,6 +110,7 @@ def predict_classes(logits: Tensor, side: int) -> tuple[Tensor, Tensor]:
     total = best.clone()
     labels = torch.zeros_like(best, dtype=torch.long)
     for k, plane in enumerate(logits):  # to enlarge all planes at once would take gigabytes for a large image
+        comfy.model_management.throw_exception_if_processing_interrupted()
         plane = F.interpolate(plane[None, None], (side, side), mode="bilinear")[0, 0]
         labels = torch.where(plane > best, k, labels)  # where, not an index: that would wait for the device
         best = torch.maximum(best, plane)
@@ -116,7 +118,12 @@ def predict_classes(logits: Tensor, side: int) -> tuple[Tensor, Tensor]:
     return labels, (best - total).exp()
 
 
-def load_patched_parser(path: str | Path = WEIGHTS) -> PatchedParser:
+def recall_parser() -> PatchedParser:
+    """The bundled parser, which stays loaded as long as its file stays as it is."""
+    return recall_model(load_patched_parser, WEIGHTS)
+
+
+def load_patched_parser(path: str | Path) -> PatchedParser:
     """The face parser in a file: the bundled network, or BiSeNet or Segformer in their published layouts.
 
     Raises ValueError, which names the file and its fault, for any other file.

@@ -10,11 +10,11 @@ import numpy as np
 from torch import Tensor
 
 from ..labelmap import find_class, resize_nearest, to_indices
+from ..labelmap.faces import MOUTH
 from ..labelmap.landmarks import OUTLINES, read_landmarks
 from ..shared.keypoints import LEFT_EYE, RIGHT_EYE, NoPerson, Reading, list_frames, list_people, read_person
 
 SOURCE = "tilt"  # the input of the node
-MOUTH = ("mouth", "u_lip", "l_lip")
 Size = tuple[int, int]  # height, width
 
 

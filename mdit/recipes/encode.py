@@ -41,7 +41,8 @@ class Encoder:
     @torch.no_grad()
     def encode_text(self, caption: str) -> dict[str, Tensor]:
         context, pooled = self.clip.encode_from_tokens(self.clip.tokenize(caption), return_pooled=True)
-        return {"context": context[0].cpu(), "pooled": pooled[0].cpu()}
+        text = {"context": context[0].cpu()}
+        return text if pooled is None else {**text, "pooled": pooled[0].cpu()}
 
 
 def load_base(settings: AdapterSettings) -> tuple[ModelPatcher, comfy.sd.VAE, comfy.sd.CLIP]:

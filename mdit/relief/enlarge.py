@@ -5,8 +5,10 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from .faces import Square
+import comfy.model_management
+
 from .network import OUTSIDE
+from .squares import Square
 
 BAND = 2 ** 20  # pixels that are enlarged at a time
 
@@ -43,6 +45,7 @@ def enlarge(values: Tensor, small: Tensor, labels: Tensor, square: Square) -> Te
     columns = find_neighbors(torch.arange(width) - square.left, square.side, small.shape[1])
     step = max(1, BAND // width)
     for top in range(0, height, step):
+        comfy.model_management.throw_exception_if_processing_interrupted()
         band = slice(top, top + step)
         out[:, band] = average_neighbors(values, small, labels[band], [axis[band] for axis in rows], columns)
     return out

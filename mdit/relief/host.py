@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 import comfy.model_management
@@ -13,13 +14,15 @@ import comfy.ops
 import comfy.utils
 
 from ..labelmap import CLASSES, find_class, swap_sides
+from ..labelmap.faces import split_faces
 from ..shared import weight_files
+from ..shared.kept import recall_model
 from ..shared.text_files import read_header
 from .enlarge import enlarge, reduce_map
-from .faces import choose_square, split_faces
 from .light import show_depth, show_normals
 from .lines import draw_lines, find_creases
 from .network import CONFIG_KEY, OUTSIDE, ReliefConfig, ReliefNetwork
+from .squares import Square, choose_square
 
 WEIGHTS = Path(__file__).with_name("weights") / "relief.safetensors"
 SOURCE = "relief weights"
@@ -59,40 +62,49 @@ class PatchedRelief:
         """
         check_figures(labels)
         labels = labels.cpu()
-        comfy.model_management.load_models_gpu([self.patcher])
+        management = comfy.model_management
+        management.load_models_gpu([self.patcher])
         progress = comfy.utils.ProgressBar(len(labels))
-        found = []
-        for one in labels:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            found.append(self.find_relief(one))
+        device = management.intermediate_device()
+        images = (torch.empty(*labels.shape, 3, device=device) for _ in range(3))
+        maps = ControlMaps(*images, torch.empty(labels.shape, device=device))
+        for number, one in enumerate(labels):
+            for whole, part in zip(maps, self.build_one(one, style, gap)):
+                whole[number] = part
             progress.update(1)
-        depth, normals, creases = map(torch.stack, zip(*found))
-        lines = torch.stack([draw_lines(one, folds, style) for one, folds in zip(labels, creases)])
+        return maps
+
+    def build_one(self, labels: Tensor, style: str, gap: float) -> ControlMaps:
+        """Control maps of a label map (H, W), without the axis of the batch."""
+        depth, normals, creases = self.find_relief(labels)
         figure = labels > 0
-        maps = ControlMaps(show_depth(depth, figure, gap), show_normals(normals, figure),
-                           lines[..., None].repeat(1, 1, 1, 3), IS_HEAD[labels.long()])
-        return ControlMaps._make(x.to(comfy.model_management.intermediate_device()) for x in maps)
+        lines = draw_lines(labels, creases, style)
+        return ControlMaps(show_depth(depth[None], figure[None], gap)[0], show_normals(normals[None], figure[None])[0],
+                           lines[..., None].expand(-1, -1, 3), IS_HEAD[labels.int()])
 
     def find_relief(self, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Depth (H, W), normals (3, H, W) and creases (H, W) of a label map (H, W); each face has its own range."""
-        owners = torch.from_numpy(split_faces(labels.numpy()))
-        whole = torch.zeros(5, labels.shape[0], labels.shape[1])
-        for number in range(1, int(owners.max()) + 1):
-            figure = owners == number
-            whole += self.find_face(torch.where(figure, labels, 0), figure) * figure
-        length = (whole[1] ** 2 + whole[2] ** 2 + whole[3] ** 2).sqrt()
-        return whole[0], whole[1:4] / length.clamp(min=1e-6), whole[4]
+        owners = split_faces(labels.numpy())
+        found = torch.zeros(5, *labels.shape)
+        for number, box in enumerate(ndimage.find_objects(owners), 1):
+            own = torch.where(torch.from_numpy(owners == number), labels, 0)
+            found[(slice(None), *box)] += self.find_face(own, box) * (own[box] > 0)
+        normals = found[1:4]
+        normals /= (normals * normals).sum(0).sqrt().clamp(min=1e-6)
+        return found[0], normals, found[4]
 
-    def find_face(self, labels: Tensor, figure: Tensor) -> Tensor:
-        """Depth, normals and creases (5, H, W) of a label map (H, W) with one face."""
-        square = choose_square(figure.numpy())
+    def find_face(self, labels: Tensor, box: tuple[slice, slice]) -> Tensor:
+        """Depth, normals and creases (5, h, w) in a box (h, w) of a label map (H, W), in which the one face lies."""
+        square = choose_square(box, *labels.shape)
         small = reduce_map(labels, square, self.size)
         found = self.find_both_ways(small)
         seen = (small > 0) & (small != OUTSIDE)
         far, near = found[0][seen].quantile(torch.tensor([FAR, NEAR])) if seen.any() else (0.0, 1.0)
         depth = (found[:1] - far) / max(near - far, 1e-3)
         creases = find_creases(depth[0], small)[None]
-        return enlarge(torch.cat([depth, found[1:], creases]), small, labels, square)
+        rows, columns = box
+        inside = Square(square.top - rows.start, square.left - columns.start, square.side)
+        return enlarge(torch.cat([depth, found[1:], creases]), small, labels[box], inside)
 
     def find_both_ways(self, small: Tensor) -> Tensor:
         """Depth and normals (4, S, S): the mean of those of a map (S, S) and of its mirror image."""
@@ -119,7 +131,7 @@ def describe_maps(labels: Tensor) -> list[str]:
             for number, one in enumerate(labels) if not torch.isin(one, face).any()]
 
 
-def load_relief(path: Path = WEIGHTS) -> PatchedRelief:
+def load_relief(path: Path) -> PatchedRelief:
     """The network in a file. Raises FileNotFoundError or ValueError for one that is missing or of another layout."""
     with weight_files.name_file(str(path), SOURCE):
         weights, metadata = weight_files.read_weights(str(path), SOURCE)
@@ -127,3 +139,8 @@ def load_relief(path: Path = WEIGHTS) -> PatchedRelief:
         weight_files.check_layout(weights, weight_files.read_shapes(network), path, SOURCE)
     network.load_state_dict(weights)
     return PatchedRelief(network)
+
+
+def recall_relief() -> PatchedRelief:
+    """The bundled network, which stays loaded as long as its file stays as it is."""
+    return recall_model(load_relief, WEIGHTS)

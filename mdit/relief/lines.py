@@ -1,9 +1,13 @@
 """Line art of a label map and its relief (docs/design/control-maps.md, section 3)."""
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter1d, maximum_filter
 from torch import Tensor
+
+import comfy.model_management
 
 from ..labelmap import CLASSES, find_class
 
@@ -21,6 +25,7 @@ CREASE_STEP = 3  # of the network's pixels, from a crease to its sides
 FAINTEST_CREASE, DEEPEST_CREASE = 0.006, 0.03  # bend of the depth, in units of its range
 CREASE = 0.7  # strength of the deepest crease
 LEAST = 0.45  # strength of a line that is drawn in one tone
+TAIL = 3  # deviations up to which a soft line reaches
 UNIT = 512  # pixels of a map's longer side for which soft lines have a deviation of one pixel
 
 
@@ -65,7 +70,7 @@ def draw_lines(labels: Tensor, creases: Tensor, style: str) -> Tensor:
     if style == "thin":
         return drawn.float()
     reach = max(1, round(scale))
-    return F.max_pool2d(drawn.float()[None, None], 2 * reach + 1, 1, reach)[0, 0]
+    return torch.from_numpy(maximum_filter(drawn.numpy(), 2 * reach + 1)).float()
 
 
 def find_ridges(x: Tensor) -> Tensor:
@@ -76,10 +81,11 @@ def find_ridges(x: Tensor) -> Tensor:
 
 def blur(lines: Tensor, deviation: float) -> Tensor:
     """Lines (H, W) of one pixel that fade out to both sides; a straight line keeps its strength."""
-    reach = int(3 * deviation) + 1
-    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / deviation) ** 2)
-    weights = (kernel / kernel.sum()).tolist()
+    point = np.zeros(2 * int(TAIL * deviation) + 3)
+    point[len(point) // 2] = 1
+    peak = gaussian_filter1d(point, deviation, truncate=TAIL).max().item()
+    soft = lines.numpy()
     for axis in (0, 1):
-        padded = F.pad(lines, (0, 0, reach, reach) if axis == 0 else (reach, reach))
-        lines = sum(weight * padded.narrow(axis, k, lines.shape[axis]) for k, weight in enumerate(weights))
-    return (lines / max(weights)).clamp(0, 1)
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        soft = gaussian_filter1d(soft, deviation, axis, mode="constant", truncate=TAIL)
+    return torch.from_numpy(soft / peak).clamp_(0, 1)

@@ -45,7 +45,7 @@ def find_file(model: ModelPatcher) -> Path:
     """
     check_model(model)
     if reads_masks(model):
-        raise ValueError("model: it already has an adapter: connect the model without 'Apply MDiT Adapter'")
+        raise ValueError("model: it already has an adapter: connect the model without 'Apply Adapter (MDiT)'")
     if model.cached_patcher_init is None:
         raise ValueError("model: the trainer loads a copy, but the loader of this model does not name the file: "
                          "use 'Load Diffusion Model' or 'Load Checkpoint'")

@@ -1,20 +1,26 @@
-"""Tiny random SD3, SD3.5 and FLUX models through the host's own loader, and adapters for them from files."""
+"""Tiny random models of each family through the host's own loader, and adapters for them from files."""
 from __future__ import annotations
 
 import dataclasses
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import NamedTuple
+from unittest import mock
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+import comfy.latent_formats
+import comfy.ldm.chroma.model
 import comfy.ldm.flux.model
 import comfy.ldm.modules.diffusionmodules.mmdit
+import comfy.model_detection
 import comfy.ops
 import comfy.samplers
 import comfy.sd
+import comfy.supported_models
 from comfy.model_patcher import ModelPatcher
 from mditface.mdit.mditface.adapter.reader import apply_adapter
 from mditface.mdit.mditface.adapter.config import AdapterConfig
@@ -43,6 +49,15 @@ MMDIT = make_mmdit_options(3)
 FLUX = dict(in_channels=16, out_channels=16, vec_in_dim=POOLED, context_in_dim=CONTEXT, hidden_size=256, mlp_ratio=4.0,
             num_heads=2, depth=2, depth_single_blocks=3, axes_dim=[16, 56, 56], theta=10000, patch_size=2,
             qkv_bias=True, guidance_embed=True, txt_ids_dims=[])
+# as published but for the sizes and for FLUX.1's latent and patches, so that all families share one latent
+FLUX2 = FLUX | dict(vec_in_dim=None, mlp_ratio=3.0, axes_dim=[32, 32, 32, 32], theta=2000, qkv_bias=False,
+                    txt_ids_dims=[3], global_modulation=True, mlp_silu_act=True, ops_bias=False,
+                    default_ref_method="index", ref_index_scale=10.0)
+CHROMA = FLUX | dict(in_channels=64, out_channels=64, in_dim=64, out_dim=FLUX["hidden_size"], hidden_dim=96, n_layers=2)
+del CHROMA["guidance_embed"]
+KLEIN = FLUX2 | dict(guidance_embed=False)
+FLUX_KIND = ("flux", "flux2", "klein", "chroma")  # their blocks are of the host's classes for FLUX
+FLUX2_TEXT = 512  # tokens, to which the host pads FLUX.2's text on the left
 SHALLOW = {"sd3": dict(width=128, depth=2), "flux": dict(depth=(1, 1))}  # of an adapter for a base of fewest blocks
 
 KERNELS = pytest.mark.parametrize("kernel", ["attention_pytorch", "attention_sub_quad"], indirect=True)
@@ -66,12 +81,22 @@ def noisy(batch: int = 1, height: int = 8, width: int = 8) -> Tensor:
 def network(family: str, shallow: bool = False) -> torch.nn.Module:
     """The host's class, without weights; with as few blocks as the host accepts if `shallow`."""
     make = dict(device="meta", dtype=torch.float32, operations=comfy.ops.disable_weight_init)
-    if family == "flux":
-        options = FLUX | dict(depth=1, depth_single_blocks=1) if shallow else FLUX
-        return comfy.ldm.flux.model.Flux(**options, **make)
+    if family in FLUX_KIND:
+        kind = comfy.ldm.chroma.model.Chroma if family == "chroma" else comfy.ldm.flux.model.Flux
+        return kind(**make_flux_options(family, shallow), **make)
     second = dict(qk_norm="rms", x_block_self_attn_layers=[0, 1]) if family == "sd35" else {}
     options = make_mmdit_options(2) if shallow else MMDIT
     return comfy.ldm.modules.diffusionmodules.mmdit.MMDiT(**options, **second, **make)
+
+
+def find_key(family: str) -> str:
+    """Of the pack's family object."""
+    return {"sd35": "sd3", "klein": "flux2"}.get(family, family)
+
+
+def make_flux_options(family: str, shallow: bool = False) -> dict:
+    options = {"flux": FLUX, "flux2": FLUX2, "klein": KLEIN, "chroma": CHROMA}[family]
+    return options | dict(depth=1, depth_single_blocks=1) if shallow else options
 
 
 def random_weights(module: torch.nn.Module, seed: int = 0) -> dict[str, Tensor]:
@@ -92,13 +117,26 @@ def published(family: str, seed: int = 0, shallow: bool = False) -> dict[str, Te
     return {name.replace("_norm.weight", "_norm.scale"): weight for name, weight in weights.items()}
 
 
-def load(weights: dict[str, Tensor], **model_options) -> ModelPatcher:
-    return comfy.sd.load_diffusion_model_state_dict(dict(weights), model_options=model_options)
+@contextmanager
+def detecting(family: str):
+    """Inside, the host knows the sizes of FLUX.2 and Chroma, which it takes for granted."""
+    detect = comfy.model_detection.detect_unet_config
+    if family in FLUX_KIND[1:]:
+        def detect(state_dict, prefix, metadata=None):
+            return {"image_model": find_key(family), **make_flux_options(family)}
+    with (mock.patch.object(comfy.model_detection, "detect_unet_config", detect),
+          mock.patch.object(comfy.supported_models.Flux2, "latent_format", comfy.latent_formats.Flux)):
+        yield
+
+
+def load(weights: dict[str, Tensor], family: str = "", **model_options) -> ModelPatcher:
+    with detecting(family):
+        return comfy.sd.load_diffusion_model_state_dict(dict(weights), model_options=model_options)
 
 
 def config(family: str, **changes) -> AdapterConfig:
-    width, depth = (256, (2, 3)) if family == "flux" else (192, 3)
-    made = AdapterConfig("flux" if family == "flux" else "sd3", width, depth, rank=2, alpha=3.0)
+    width, depth = (256, (2, 3)) if family in FLUX_KIND else (192, 3)
+    made = AdapterConfig(find_key(family), width, depth, rank=2, alpha=3.0)
     return dataclasses.replace(made, **changes)
 
 
@@ -188,6 +226,19 @@ class Case(NamedTuple):
     @property
     def model(self) -> ModelPatcher:
         return self.apply(self.base)
+
+    @property
+    def of_flux_kind(self) -> bool:
+        return self.family in FLUX_KIND
+
+    @property
+    def text_tokens(self) -> int:
+        """Tokens of the positive text in the model."""
+        return FLUX2_TEXT if find_key(self.family) == "flux2" else 5
+
+    def load(self, weights: dict[str, Tensor], **model_options) -> ModelPatcher:
+        """A base of the same family with other weights."""
+        return load(weights, self.family, **model_options)
 
     @property
     def prompted(self) -> bool:

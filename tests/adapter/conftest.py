@@ -1,7 +1,7 @@
 """Fixtures of the adapter's tests: each host family with an adapter of our own format, and FLUX with EasyControl's."""
 import pytest
 
-FAMILIES = ("sd3", "sd35", "flux")
+FAMILIES = ("sd3", "sd35", "flux", "flux2", "chroma")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -19,7 +19,7 @@ def kernel(request, monkeypatch):
 @pytest.fixture(scope="session")
 def bases():
     from mditface.tests.adapter import bases
-    return {family: bases.load(bases.published(family)) for family in FAMILIES}
+    return {family: bases.load(bases.published(family), family) for family in FAMILIES}
 
 
 @pytest.fixture(scope="session")

@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import comfy.ldm.flux.layers
 import comfy.utils
 from comfy.ldm.flux.math import _apply_rope1 as rotate
 from mditface.mdit.labelmap import PALETTE, resize_nearest, to_image
 from mditface.mdit.mditface.mask import MaskSource
 from mditface.mdit.mditface.pictures import PictureInput
-from mditface.tests.adapter.bases import SIGMA, VAE, Case, network, published
+from mditface.tests.adapter.bases import FLUX2_TEXT, SIGMA, VAE, Case, find_key, network, published
+from mditface.tests.adapter.flux_kind import FLUX_KINDS, Flux
 
 SD3_LAYERS = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2", "mod": "adaLN_modulation.1"}
 FLUX_LAYERS = {"qkv": "img_attn.qkv", "proj": "img_attn.proj", "fc1": "img_mlp.0", "fc2": "img_mlp.2",
@@ -88,9 +88,17 @@ def predict(x: Tensor, cond: list, *readers: tuple[Case, MaskSource], sigma: flo
         masks.append(Stream(reader, net, latent, SHIFTS.get(mask.placement)))
     t = model.model_sampling.timestep(torch.full((len(x),), sigma))
     text, values = cond[0]
-    out = (flux if case.family == "flux" else sd3)(
-        plain, masks, x, t, text.expand(len(x), -1, -1), values, partial(attend, reads, len(masks)), after)
+    text = pad_text(case.family, text).expand(len(x), -1, -1)
+    if "reference_latents" in values:
+        values = {**values, "reference_latents": [model.process_latent_in(x) for x in values["reference_latents"]]}
+    define = partial(flux, FLUX_KINDS[case.family]) if case.of_flux_kind else sd3
+    out = define(plain, masks, x, t, text, values, partial(attend, reads, len(masks)), after)
     return model.process_latent_out(x - sigma * out[..., :x.shape[-2], :x.shape[-1]])
+
+
+def pad_text(family: str, text: Tensor) -> Tensor:
+    """As the host hands text (B, L, D) to the network."""
+    return F.pad(text, (0, 0, FLUX2_TEXT - text.shape[1], 0)) if find_key(family) == "flux2" else text
 
 
 def build(family: str) -> torch.nn.Module:
@@ -119,7 +127,7 @@ def add_terms(case: Case, net: torch.nn.Module, weight: float):
             add_easycontrol(net, delta, *easycontrol.groups())
             continue
         kind, i, layer, _ = name.split(".")
-        if case.family == "flux":
+        if case.of_flux_kind:
             block = getattr(net, f"{kind}_blocks")[int(i)]
             path = "modulation.lin" if (kind, layer) == ("single", "mod") else FLUX_LAYERS[layer]
         else:
@@ -175,56 +183,63 @@ def sd3(plain, masks, x, t, context, values, attend, after) -> Tensor:
     return plain.unpatchify(plain.final_layer(states[1], vec), x.shape[-2:])
 
 
-def flux(plain, masks, x, t, context, values, attend, after) -> Tensor:
-    img, ids = plain.process_img(x)
-    txt, states, rotations = plain.txt_in(context), [plain.img_in(img)], [plain.pe_embedder(ids)]
-    y, guidance = values["pooled_output"].expand(len(x), -1), torch.full((len(x),), values.get("guidance", 3.5))
-    vecs = [vector(plain, t, guidance, y)]
+def flux(family: Flux, plain, masks, x, t, context, values, attend, after) -> Tensor:
+    img, ids = family.cut(x)
+    img, all_ids = add_references(family, img, ids, values)
+    txt, states, rotations = plain.txt_in(context), [plain.img_in(img)], [plain.pe_embedder(all_ids)]
+    y = values["pooled_output"].expand(len(x), -1)
+    guidance = torch.full((len(x),), values.get("guidance", family.guidance))
+    vecs = [family.make_vector(plain, t, guidance, y)]
     for case, net, latent, shift in masks:
-        msk, mask_ids = plain.process_img(latent)
+        msk, mask_ids = family.cut(latent)
         states.append(net.img_in(msk))
         stretch = (1 + ids[0, -1]) / (1 + mask_ids[0, -1])  # the grids' sizes in tokens
         places = mask_ids + torch.tensor([0, *shift]) if shift else mask_ids * stretch
         rotations.append(plain.pe_embedder(places))
-        mask_guidance, mask_y = (guidance, y) if case.prompted else (torch.ones_like(t), torch.zeros_like(y))
-        vecs.append(vector(plain, torch.zeros_like(t), mask_guidance, mask_y))
-    states, vecs = [txt, *states], [vecs[0], *vecs]
-    rotations = [plain.pe_embedder(torch.zeros(len(x), txt.shape[1], 3)), *rotations]
+        still = torch.full_like(t, family.mask_guidance), torch.zeros_like(y)
+        vecs.append(family.make_vector(plain, torch.zeros_like(t), *((guidance, y) if case.prompted else still)))
+    states, vecs, nets = [txt, *states], [vecs[0], *vecs], [plain, plain, *(stream.net for stream in masks)]
+    rotations = [plain.pe_embedder(family.list_text_positions(txt.shape[1])), *rotations]
 
-    for i, block in enumerate(plain.double_blocks):
-        parts = [part(block, "txt"), part(block, "img"),
-                 *(part(stream.net.double_blocks[i], "img") for stream in masks)]
-        mods = [mod(vec) for (mod, *_), vec in zip(parts, vecs)]
+    for i in range(len(plain.double_blocks)):
+        names = ["txt", *["img"] * (1 + len(masks))]
+        parts = [part(net.double_blocks[i], name) for net, name in zip(nets, names)]
+        mods = [family.modulate_double(net, vec, i, name) for net, vec, name in zip(nets, vecs, names)]
         qkv = [heads(attn.qkv(shifted(norm1(h), m[0])), attn.norm, plain.num_heads, pe)
-               for (_, norm1, attn, _, _), h, m, pe in zip(parts, states, mods, rotations)]
+               for (norm1, attn, _, _), h, m, pe in zip(parts, states, mods, rotations)]
         states = [double_end(*rest) for rest in zip(parts, states, mods, attend(*qkv))]
         states[1] = after("double", i, states[1])
 
     length = txt.shape[1]
-    states, vecs = [torch.cat(states[:2], dim=1), *states[2:]], vecs[1:]
+    states, vecs, nets = [torch.cat(states[:2], dim=1), *states[2:]], vecs[1:], nets[1:]
     rotations = [torch.cat(rotations[:2], dim=2), *rotations[2:]]
-    for i, block in enumerate(plain.single_blocks):
-        blocks = [block, *(stream.net.single_blocks[i] for stream in masks)]
-        mods = [block.modulation(vec)[0] for block, vec in zip(blocks, vecs)]
-        widths = 3 * block.hidden_size, block.mlp_hidden_dim
-        inner = [block.linear1(shifted(block.pre_norm(h), m)).split(widths, dim=-1)
+    for i in range(len(plain.single_blocks)):
+        blocks = [net.single_blocks[i] for net in nets]
+        mods = [family.modulate_single(net, vec, i) for net, vec in zip(nets, vecs)]
+        inner = [block.linear1(shifted(block.pre_norm(h), m)).tensor_split([3 * block.hidden_size], dim=-1)
                  for block, h, m in zip(blocks, states, mods)]
         qkv = [heads(x, block.norm, plain.num_heads, pe) for block, (x, _), pe in zip(blocks, inner, rotations)]
-        states = [h + m.gate * block.linear2(torch.cat((out, F.gelu(hidden, approximate="tanh")), dim=-1))
+        states = [h + m.gate * block.linear2(torch.cat((out, block.mlp_act(hidden)), dim=-1))
                   for block, h, m, (_, hidden), out in zip(blocks, states, mods, inner, attend(*qkv))]
         states[0] = torch.cat((states[0][:, :length], after("single", i, states[0][:, length:])), dim=1)
-    out = plain.final_layer(states[0][:, length:], vecs[0])  # (B, N, C * 2 * 2)
+    image = states[0][:, length:length + ids.shape[1]]
+    out = plain.final_layer(image, family.modulate_last(plain, vecs[0]))  # (B, N, C * 2 * 2)
     out = out.unflatten(1, [-(-side // 2) for side in x.shape[-2:]]).unflatten(3, (-1, 2, 2))
     return out.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
 
-def vector(net, t: Tensor, guidance: Tensor, y: Tensor) -> Tensor:
-    embed = partial(comfy.ldm.flux.layers.timestep_embedding, dim=256)
-    return net.time_in(embed(t)) + net.guidance_in(embed(guidance)) + net.vector_in(y)
+def add_references(family: Flux, img: Tensor, ids: Tensor, values: dict) -> tuple[Tensor, Tensor]:
+    """The image's patches (B, N, F) and positions (1, N, axes), followed by those of the reference latents."""
+    for number, latent in enumerate(values.get("reference_latents", ()), 1):
+        patches, places = family.cut(latent)
+        places[..., 0] = number * family.reference_step
+        img = torch.cat((img, patches.expand(len(img), -1, -1)), dim=1)
+        ids = torch.cat((ids, places), dim=1)
+    return img, ids
 
 
 def part(block, stream: str) -> list:
-    return [getattr(block, f"{stream}_{name}") for name in ("mod", "norm1", "attn", "norm2", "mlp")]
+    return [getattr(block, f"{stream}_{name}") for name in ("norm1", "attn", "norm2", "mlp")]
 
 
 def shifted(h: Tensor, mod) -> Tensor:
@@ -238,6 +253,6 @@ def heads(qkv: Tensor, norm, count: int, pe: Tensor) -> tuple[Tensor, Tensor, Te
 
 
 def double_end(parts: list, h: Tensor, mods: tuple, attention: Tensor) -> Tensor:
-    _, _, attn, norm2, mlp = parts
+    _, attn, norm2, mlp = parts
     h = h + mods[0].gate * attn.proj(attention)
     return h + mods[1].gate * mlp(shifted(norm2(h), mods[1]))

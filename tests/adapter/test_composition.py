@@ -22,8 +22,10 @@ from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
 from mditface.mdit.mditface.adapter.reader import make_mask_key
 from mditface.mdit.mditface.mask import MaskReference
 from mditface.tests.adapter.bases import (
-    FLUX, KERNELS, MMDIT, SIGMA, VAE, case as make_case, load, mask, noisy, prediction, published, random_weights, run)
-from mditface.tests.adapter.reference import attend, predict
+    FLUX, FLUX_KIND, KERNELS, MMDIT, SIGMA, VAE, case as make_case, mask, noisy, prediction, published, random_weights,
+    run)
+from mditface.tests.adapter.flux_kind import FLUX_KINDS
+from mditface.tests.adapter.reference import attend, pad_text, predict
 from mditface.tests.mditface import runs
 from mditface.tests.mditface.runs import OFF, TOLERANCE, masked
 
@@ -33,7 +35,7 @@ ROUNDING = dict(rtol=0, atol=2e-5)  # another order of summation
 def control_net(family: str) -> torch.nn.Module:
     """The host's ControlNet class with random weights."""
     make = dict(device="cpu", dtype=torch.float32, operations=comfy.ops.disable_weight_init)
-    if family == "flux":
+    if family in FLUX_KIND:
         net = comfy.ldm.flux.controlnet.ControlNetFlux(latent_input=True, control_latent_channels=16, **FLUX, **make)
     else:
         net = comfy.cldm.mmdit.ControlNet(num_blocks=3, control_latent_channels=16, **MMDIT, **make)
@@ -43,10 +45,10 @@ def control_net(family: str) -> torch.nn.Module:
 
 def controlled(family: str, net, positive, negative, picture):
     """The conditionings with a ControlNet, as the host's loaders and nodes make them."""
-    latent_format = comfy.latent_formats.Flux() if family == "flux" else comfy.latent_formats.SD3()
+    latent_format = comfy.latent_formats.Flux() if family in FLUX_KIND else comfy.latent_formats.SD3()
     control = comfy.controlnet.ControlNet(net, compression_ratio=1, latent_format=latent_format,
                                           load_device=comfy.model_management.get_torch_device(),
-                                          extra_conds=["y", "guidance"] if family == "flux" else ["y"])
+                                          extra_conds=["y", "guidance"] if family in FLUX_KIND else ["y"])
     return nodes.ControlNetApplyAdvanced().apply_controlnet(positive, negative, control, picture, 0.8, 0.0, 1.0, VAE)
 
 
@@ -55,13 +57,14 @@ def test_controlnet(case, texts):
     picture = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
     positive, negative = controlled(case.family, net, masked(texts[0], labels), texts[1], picture)
     model, (context, values) = case.base.model, texts[0][0]
-    extra = dict(guidance=torch.tensor([3.5])) if case.family == "flux" else {}
-    sigma = torch.tensor([SIGMA])
-    residuals = net(x=x, hint=model.latent_format.process_in(VAE.encode(picture)), context=context,
-                    timesteps=model.model_sampling.timestep(sigma), y=values["pooled_output"], **extra)
+    extra = dict(guidance=torch.tensor([FLUX_KINDS[case.family].guidance])) if case.of_flux_kind else {}
+    t = model.model_sampling.timestep(torch.tensor([SIGMA]))
+    hint = model.latent_format.process_in(VAE.encode(picture))
+    residuals = net(x=x, hint=hint, context=pad_text(case.family, context), timesteps=t, y=values["pooled_output"],
+                    **extra)
 
     def after(kind, i, img):
-        added = residuals["input" if (case.family, kind) == ("flux", "double") else "output"]
+        added = residuals["input" if case.of_flux_kind and kind == "double" else "output"]
         return img + 0.8 * added[i] if i < len(added) else img
     out = prediction(case.model, positive, negative, x)
     torch.testing.assert_close(out, predict(x, texts[0], (case, labels), after=after), **ROUNDING)
@@ -69,7 +72,7 @@ def test_controlnet(case, texts):
 
 
 def lora_layers(case) -> list[str]:
-    name = "double_blocks.{}.img_attn.qkv" if case.family == "flux" else "joint_blocks.{}.x_block.attn.qkv"
+    name = "double_blocks.{}.img_attn.qkv" if case.of_flux_kind else "joint_blocks.{}.x_block.attn.qkv"
     return [name.format(i) for i in range(2)]
 
 
@@ -87,22 +90,23 @@ def test_a_lora_changes_the_mask_stream_too(case, texts, monkeypatch, patched):
     for layer in lora_layers(case):
         up, down = (lora[f"diffusion_model.{layer}.lora_{half}.weight"] for half in ("up", "down"))
         weights[f"{layer}.weight"] = weights[f"{layer}.weight"] + 0.7 * up @ down
-    expected = prediction(case.apply(load(weights)), positive)
+    expected = prediction(case.apply(case.load(weights)), positive)
     torch.testing.assert_close(prediction(patched(case), positive), expected, **ROUNDING)
 
 
 def test_model_merge_merges_the_mask_stream_too(case, texts):
     first = published(case.family)
     second = {**published(case.family, seed=9), **{name: first[name] for name in first if name == "pos_embed"}}
-    other, positive = load(second), masked(texts[0], mask())
-    expected = prediction(case.apply(load({name: 0.3 * first[name] + 0.7 * second[name] for name in first})), positive)
+    other, positive = case.load(second), masked(texts[0], mask())
+    mixed = {name: 0.3 * first[name] + 0.7 * second[name] for name in first}
+    expected = prediction(case.apply(case.load(mixed)), positive)
     (after,) = ModelMergeSimple().merge(case.model, other, 0.3)
     (before,) = ModelMergeSimple().merge(case.base, other, 0.3)
     for model in (after, case.apply(before)):
         torch.testing.assert_close(prediction(model, positive), expected, **ROUNDING)
 
 
-BLOCKS = {"sd3": [("double", 1)], "sd35": [("double", 1)], "flux": [("double", 1), ("single", 2)]}
+BLOCKS = dict.fromkeys(("sd3", "sd35"), [("double", 1)]) | dict.fromkeys(FLUX_KIND, [("double", 1), ("single", 2)])
 
 
 def rescaling(args: dict, extra: dict) -> dict:
@@ -215,14 +219,15 @@ SILENT = {"sd3": ["joint_blocks.1.x_block.attn.proj", "joint_blocks.1.x_block.ml
           "flux": ["double_blocks.1.img_attn.proj", "double_blocks.1.img_mlp.2", "double_blocks.1.txt_attn.proj",
                    "double_blocks.1.txt_mlp.2", "single_blocks.0.linear2"]}
 SILENT["sd35"] = [*SILENT["sd3"], "joint_blocks.1.x_block.attn2.proj"]
+SILENT["flux2"] = SILENT["chroma"] = SILENT["flux"]
 
 
 def silence(family: str, net: torch.nn.Module):
     """Nothing that double block 1 and single block 0 compute is added to the streams."""
     for name in SILENT[family]:
         layer = comfy.utils.get_attr(net, name)
-        layer.weight.data.zero_()
-        layer.bias.data.zero_()
+        for weight in layer.parameters():
+            weight.data.zero_()
 
 
 def test_skip_layer_guidance(case, texts):
@@ -248,7 +253,7 @@ def test_step_caches(case, texts, node):
     exact, _ = run(case.model, positive, texts[1], steps=6)
     out, report = run(cached(case.model), positive, texts[1], steps=6)
     torch.testing.assert_close(out, run(cached(case.model), positive, texts[1], OFF, steps=6)[0], **TOLERANCE)
-    skips = case.family == "flux" or node is LazyCacheNode  # the host's EasyCache does nothing on SD3
+    skips = case.of_flux_kind or node is LazyCacheNode  # the host's EasyCache does nothing on SD3
     assert torch.equal(out, exact) != skips
     assert not any("no block" in note for note in report.notes)
     assert torch.equal(run(cached(case.model), *texts, steps=6)[0], run(cached(case.base), *texts, steps=6)[0])
@@ -281,7 +286,7 @@ def test_a_forward_that_swallows_some_patches_is_noted(case, texts, caplog):
     with caplog.at_level(logging.WARNING):
         _, report = run(model, masked(texts[0], mask()), texts[1])
     total = sum(case.adapter.config.depth)
-    lost = 2 if case.family == "flux" else 1
+    lost = 2 if case.of_flux_kind else 1
     (note,) = report.notes
     assert note.startswith(f"masks read in {2 * (total - lost)} of {2 * total} block calls")
     assert not caplog.records
@@ -326,8 +331,8 @@ def test_two_adapters_in_different_halves(own, second, texts, first_outside):
 def test_two_adapters_of_which_one_is_not_read_by_the_text(own, texts, tmp_path, first_outside):
     shy = make_case(own.family, own.base, tmp_path, seed=5, text_reads_mask=False)
     readers, x = [(own, mask(seed=0)), (shy, mask(seed=1))], noisy()
-    reads = torch.zeros(5 + 16, 32)
-    reads[:5, 16:] = -math.inf
+    reads = torch.zeros(own.text_tokens + 16, 32)
+    reads[:own.text_tokens, 16:] = -math.inf
     model = shy.apply(own.model) if first_outside else own.apply(shy.model)
     torch.testing.assert_close(prediction(model, with_masks(texts[0], *readers), x=x),
                                predict(x, texts[0], *readers, reads=reads), **ROUNDING)

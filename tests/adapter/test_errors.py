@@ -149,7 +149,7 @@ FILES = {
     without_header: ("no 'mdit.adapter' in its header", "use the original file"),
     unreadable_header: ("'mdit.adapter' header is damaged", "use the original file"),
     unknown_field: ("windows", "use the original file"),
-    unknown_family: ("family is 'sdxl', must be one of sd3, flux", "use the original file"),
+    unknown_family: ("family is 'sdxl', must be one of sd3, flux, flux2, chroma", "use the original file"),
     fewer_blocks: ("the layer single.1.", "outside the depth (2, 1)", "use the original file"),
     another_width: ("(2, 256)", "width 320", "download it again"),
     no_layers: ("holds no weights", "take the original file"),
@@ -199,7 +199,8 @@ def test_an_adapter_for_another_family(sd3, flux, adapter):
 
 def test_a_model_that_no_adapter_serves(adapter, tmp_path):
     standalone = host.load_mdit(tiny.write(tmp_path / "tiny.safetensors")).model
-    refuses(ValueError, ("model: a MDiTBaseModel", "Load a model of SD3, SD3.5 (family sd3) and FLUX.1 (family flux)"),
+    families = "SD3, SD3.5 (family sd3), FLUX.1 (family flux), FLUX.2 (family flux2) and Chroma (family chroma)"
+    refuses(ValueError, ("model: a MDiTBaseModel", f"Load a model of {families}"),
             apply_adapter, standalone, adapter("flux"))
 
 
@@ -217,7 +218,7 @@ def test_an_adapter_applied_twice(flux, adapter):
 
 
 def test_a_sampler_without_an_adapter(flux):
-    refuses(ValueError, ("model: ", "Apply MDiT Adapter"), require_mdit, flux)
+    refuses(ValueError, ("model: ", "Apply Adapter (MDiT)"), require_mdit, flux)
 
 
 # Masks
@@ -241,7 +242,7 @@ def sample_with(vae, base, adapter):
 @pytest.mark.parametrize("vae, made", [(OtherVAE(channels=4), "(4, 8, 8)"), (OtherVAE(cells=16), "(16, 4, 4)")],
                          ids=["channels", "size"])
 def test_a_mask_encoded_with_another_vae(sd3, adapter, vae, made):
-    found = ("vae: the one at 'Encode Label Map as MDiT Mask'", made, "64 x 64 pixels", "works on (16, 8, 8)",
+    found = ("vae: the one at 'Label Map to Mask (MDiT)'", made, "64 x 64 pixels", "works on (16, 8, 8)",
              "connect the VAE that belongs to the model")
     refuses(ValueError, found, sample_with, vae, sd3, adapter("sd3"))
 

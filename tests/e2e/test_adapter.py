@@ -186,18 +186,18 @@ def test_a_file_that_is_no_adapter(weights_file, graph, refused):
 
 
 def test_a_model_without_an_adapter(graph, refused):
-    refused(graph("sd3", sampler=sampler("base")), "sampler", "model: a SD3", "'Apply MDiT Adapter'")
+    refused(graph("sd3", sampler=sampler("base")), "sampler", "model: a SD3", "'Apply Adapter (MDiT)'")
 
 
 def test_pictures_that_do_not_fit(graph, refused, model_file, label_map_file):
     refused(graph("sd3", mask=picture("map", placement=SUBJECT)), "sampler", f"placement: '{SUBJECT}'", "on the image")
     other = graph("sd3", other=node("Probe_OtherVAE"), mask=picture("map", vae=["other", 0]))
-    refused(other, "sampler", "the one at 'Encode Picture as MDiT Mask'", "connect the VAE that belongs to the model")
+    refused(other, "sampler", "the one at 'Picture to Mask (MDiT)'", "connect the VAE that belongs to the model")
     alone = face(model_file("alone"), label_map_file("adapted", 64, 64), mask=picture("map", vae=["model", 2]))
-    refused(alone, "sampler", "mask: this model reads classes", "connect 'Encode Label Map as MDiT Mask'")
+    refused(alone, "sampler", "mask: this model reads classes", "connect 'Label Map to Mask (MDiT)'")
 
 
 def test_a_mask_of_another_vae_or_of_none(graph, refused):
     other = graph("sd3", other=node("Probe_OtherVAE"), mask=tokenizer(["map", 0], vae=["other", 0]))
     refused(other, "sampler", "(4, 8, 8)", "works on (16, 8, 8)", "connect the VAE that belongs to the model")
-    refused(graph("sd3", mask=tokenizer(["map", 0])), "sampler", "'vae' input of 'Encode Label Map as MDiT Mask'")
+    refused(graph("sd3", mask=tokenizer(["map", 0])), "sampler", "'vae' input of 'Label Map to Mask (MDiT)'")

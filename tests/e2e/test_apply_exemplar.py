@@ -92,7 +92,7 @@ def test_freeing_the_hosts_memory_empties_its_cache(server, graph):
 def test_a_model_without_a_branch(graph, model_file, refused):
     plain = node("MDiT_LoadModel", model_name=model_file("good"), weight_dtype="default")
     refused(graph(model=plain), "sampler", "model: 'good.safetensors' (MDiTBaseModel) has no branch",
-            "remove 'Apply MDiT Exemplar'")
+            "remove 'Apply Exemplar (MDiT)'")
 
 
 def test_a_conditioning_without_a_mask(graph, refused):
@@ -111,5 +111,5 @@ def test_a_label_map_of_another_picture(graph, label_map_file, refused):
 def test_a_vae_of_another_model(graph, refused):
     other = apply("words")
     other["inputs"]["vae"] = ["other", 0]
-    refused(graph(positive=other, other=node("Probe_OtherVAE")), "sampler", "vae: the one at 'Apply MDiT Exemplar'",
+    refused(graph(positive=other, other=node("Probe_OtherVAE")), "sampler", "vae: the one at 'Apply Exemplar (MDiT)'",
             "connect the VAE that belongs to the model")

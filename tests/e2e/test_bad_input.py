@@ -64,7 +64,7 @@ def test_a_mask_encoded_with_another_vae(model_file, label_map_file, refused):
 
 
 def test_a_mask_without_the_vae_that_the_model_needs(server, model_file, label_map_file, refused):
-    refused(palette_face(model_file, label_map_file), "sampler", "'vae' input of 'Encode Label Map as MDiT Mask'")
+    refused(palette_face(model_file, label_map_file), "sampler", "'vae' input of 'Label Map to Mask (MDiT)'")
     right = palette_face(model_file, label_map_file, mask=tokenizer(["map", 0], vae=["model", 2]))
     assert server.image(server.run(right)).size == (64, 64)
 
@@ -107,14 +107,14 @@ def test_damaged_model_files(model_file, good, refused, name):
 
 def test_a_model_of_another_family(good, refused):
     graph = good(other=node("Probe_OtherModel"), sampler=sampler("other"))
-    refused(graph, "sampler", "model: a Linear", "Load MDiT Model")
+    refused(graph, "sampler", "model: a Linear", "Load Face Model (MDiT)")
 
 
 def test_a_guider_for_a_model_of_another_family(good, refused):
     graph = good(other=node("Probe_OtherModel"), guider=node(
         "MDiT_DualGuider", model=["other", 0], positive=["positive", 0], negative=["negative", 0], text_scale=2.0,
         mask_scale=1.0), shown=node("PreviewAny", source=["guider", 0]))
-    refused(graph, "guider", "model: a Linear", "Load MDiT Model")
+    refused(graph, "guider", "model: a Linear", "Load Face Model (MDiT)")
 
 
 def test_fewer_masks_than_latents(good, label_map_file, refused):

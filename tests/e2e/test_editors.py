@@ -173,3 +173,32 @@ def test_the_background_crosses_from_one_subgraph_into_another(shared_page, colo
     choose(shared_page, loader, colors["blue"])
     shows(shared_page, made, "blue")
     assert shared_page.our_errors == []
+
+
+@pytest.mark.parametrize("editor", [NodePainter, NodeEditor])
+def test_the_panel_of_parameters_leaves_an_editor_as_it_is(renderer, shared_page, editor):
+    """The host's panel would draw an empty row for the editor and set its width to the panel's."""
+    page = shared_page
+    made = editor.placed(page)
+    page.evaluate("id => app.canvas.selectItems([app.graph.getNodeById(id)])", made.node_id)
+    if not page.get_by_role("tab", name="Parameters").is_visible():
+        page.get_by_role("button", name="Toggle properties panel").click()
+    page.get_by_role("tab", name="Parameters").click()
+    page.wait_for_timeout(500)  # the panel draws its widgets
+    rows, width = page.evaluate("""id => {
+        const widget = app.graph.getNodeById(id).widgets.find(({ element }) => element);
+        return [document.querySelectorAll("canvas.cursor-crosshair").length, widget.width ?? null];
+    }""", made.node_id)
+    page.get_by_role("button", name="Toggle properties panel").click()
+    assert (rows, width) == (0, None)
+
+
+@pytest.mark.parametrize("editor", [NodePainter, NodeEditor])
+def test_no_tooltip_lies_over_a_drawing(renderer, shared_page, editor):
+    page = shared_page
+    made = editor.placed(page)
+    box = page.locator(f".{made.kind} canvas").first.bounding_box()
+    page.mouse.move(box["x"] - 200, box["y"] + 10)
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=3)
+    page.wait_for_timeout(1500)  # the front end shows tooltips after half a second
+    assert page.locator(".p-tooltip").count() == 0

@@ -12,6 +12,7 @@ from mditface.tests.e2e.graphs import node
 
 EXAMPLES = ("MDiT_ExampleLabelMap", "face")
 OTHER = "other.safetensors"  # in a node that names two files, the one that is there
+CLASS = "class_name"  # of a part of the face, no file
 
 
 def list_inputs() -> list[tuple[str, str]]:
@@ -19,7 +20,8 @@ def list_inputs() -> list[tuple[str, str]]:
     found = [EXAMPLES]
     for kind in NODES:
         validated = inspect.signature(kind.validate_inputs).parameters if "validate_inputs" in vars(kind) else ()
-        found += [(kind.define_schema().node_id, name) for name in validated if name.endswith("_name")]
+        found += [(kind.define_schema().node_id, name) for name in validated
+                  if name.endswith("_name") and name != CLASS]
     return found
 
 

@@ -49,7 +49,7 @@ def test_order_and_type_of_inputs_matter():
 def test_every_node_input_and_output_is_described(nodes):
     for name, node in nodes.items():
         assert node["description"] and node["search_aliases"] and node["category"].startswith("MDiTFace"), name
-        silent = [slot for slot, _, _, options in node_info.inputs(node["input"]) if not options.get("tooltip")]
+        silent = [slot.name for slot in node_info.list_input_slots(node) if not slot.tooltip]
         silent += [slot for slot, tip in zip(node["output_name"], node["output_tooltips"]) if not tip]
         assert silent == [], name
 

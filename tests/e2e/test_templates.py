@@ -7,6 +7,8 @@ import pytest
 ROOT = Path(__file__).absolute().parents[2]
 TEMPLATES = {path.stem: path for path in sorted((ROOT / "example_workflows").glob("*.json"))}
 DYNAMIC = "COMFY_"  # how the types of inputs that bring further slots begin
+WEIGHTS = (".safetensors", ".ckpt", ".pth", ".pt", ".gguf", ".bin")
+BUNDLED = {"mditface-demo.safetensors", "face-parser.safetensors"}
 NOTES, UPLOAD = ("MarkdownNote",), "IMAGEUPLOAD"  # known to the front end alone
 
 
@@ -72,8 +74,18 @@ def test_model_links_name_the_files_that_loaders_ask_for(template, server):
         for model in node["properties"].get("models", ()):
             assert model["name"] in node["widgets_values"]
             assert model["url"].startswith("https://huggingface.co/")
-            assert model["url"].rsplit("/", 1)[1] == model["name"]
+            assert model["url"].endswith(f"/{model['name']}")
             assert model["directory"] in folders
+
+
+def test_the_note_names_model_files_without_a_link(template):
+    """But for those that come with the pack, and placeholders for a user's own."""
+    notes = "".join(node["widgets_values"][0] for node in template["nodes"] if node["type"] in NOTES)
+    for node in template["nodes"]:
+        linked = {model["name"] for model in node["properties"].get("models", ())}
+        named = {value for value in node.get("widgets_values") or () if str(value).endswith(WEIGHTS)}
+        for file in named - linked - BUNDLED:
+            assert f"`{file}`" in notes and "no direct link" in notes or file.startswith("your_"), file
 
 
 def test_nodes_do_not_overlap(template):

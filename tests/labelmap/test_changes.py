@@ -122,3 +122,20 @@ def test_bad_label_maps_name_their_input(name, image, said):
 def test_nan_is_refused():
     with pytest.raises(ValueError, match="feather: nan is no finite number"):
         run(face(), face(), feather=float("nan"))
+
+
+@pytest.mark.parametrize("pixels, feather", [(0, 0), (3, 200), (300, 5)])
+def test_bands_leave_no_trace(pixels, feather):
+    region = torch.zeros(1, 1000, 40, dtype=torch.bool)
+    region[0, [250, 255, 700], [3, 30, 20]] = True
+    mask = widen_and_soften(region, pixels, feather)
+    turned = widen_and_soften(region.mT, pixels, feather)  # one band
+    assert torch.equal(mask, turned.mT)
+
+
+def test_softening_stops_when_it_is_told():
+    def stop():
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        widen_and_soften(torch.zeros(1, 8, 8, dtype=torch.bool), 1, 1, stop)

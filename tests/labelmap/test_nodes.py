@@ -33,7 +33,7 @@ def run(node, **inputs):
 @pytest.mark.parametrize("node", NODES, ids=lambda node: node.__name__)
 def test_schemas_are_complete(node):
     schema = node.GET_SCHEMA()
-    assert schema.node_id == f"MDiT_{node.__name__}" and schema.category == "MDiTFace/label map"
+    assert schema.node_id == f"MDiT_{node.__name__}" and schema.category == "MDiTFace/Label maps"
     assert schema.description and schema.search_aliases and schema.display_name.isascii()
     for slot in [part for slot in schema.inputs for part in slot.get_all()] + schema.outputs:
         assert slot.tooltip, slot.id
@@ -172,6 +172,18 @@ def test_remove_and_replace():
                     **{"operation.by": "hat"})
     assert torch.equal(to_indices(replaced) == CLASSES.index("hat"), to_indices(face()) == HAIR)
     assert (to_indices(replaced) != HAIR).all()
+
+
+@pytest.mark.parametrize("name", ["left eye", "l_eye", "Left-Eye", "\u5de6\u773c", "4", None])
+def test_every_name_of_a_part_passes_the_hosts_check(name):
+    assert EditLabelMap.validate_inputs(class_name=name) is True
+    assert PaintLabelMap.validate_inputs(drawing=None, class_name=name) is True
+
+
+def test_a_part_that_is_none_is_told_with_the_names_in_the_list():
+    said = PaintLabelMap.validate_inputs(drawing=None, class_name="moustache")
+    assert said == EditLabelMap.validate_inputs(class_name="moustache")
+    assert said.startswith("class_name: 'moustache' is no class") and "left eye" in said and "l_eye" not in said
 
 
 # Paint

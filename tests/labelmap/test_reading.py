@@ -137,7 +137,7 @@ def test_a_black_and_white_mask_is_no_label_map(palette, white):
     image = torch.zeros(1, 64, 64, 3)
     image[:, 16:48, 16:48] = white
     image[:, 15, 16:48] = 0.5  # a smooth edge
-    with pytest.raises(ValueError, match="black and white only, .*'Build Label Map from Masks'"):
+    with pytest.raises(ValueError, match="black and white only, .*'Masks to Label Map'"):
         to_indices(image, palette)
 
 

@@ -1,4 +1,4 @@
-"""Apply MDiT Exemplar: what it puts on a conditioning, and what it refuses."""
+"""Apply Exemplar (MDiT): what it puts on a conditioning, and what it refuses."""
 import pytest
 import torch
 

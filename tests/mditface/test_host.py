@@ -382,7 +382,7 @@ def test_a_mask_needs_a_model_that_reads_it(loaded, texts):
     class Other(torch.nn.Module):
         pass
     other = comfy.model_patcher.ModelPatcher(Other(), torch.device("cpu"), torch.device("cpu"))
-    with pytest.raises(ValueError, match="Other.*Load MDiT Model"):
+    with pytest.raises(ValueError, match="Other.*Load Face Model (MDiT)"):
         our_sampler(loaded, texts, {"samples": torch.zeros(1, 3, SIDE, SIDE)}, model=other)
 
 

@@ -124,7 +124,7 @@ def test_a_segformers_own_class_order_is_kept(tmp_path):
 def test_the_bundled_parser_is_the_judge():
     image = nn.functional.interpolate(torch.rand(1, 3, 9, 9), (96, 96), mode="bicubic").clamp(0, 1)
     image = (image[0].movedim(0, -1) * 255).round()
-    labels, _ = host.load_patched_parser().parse(image[None] / 255)
+    labels, _ = host.load_patched_parser(WEIGHTS).parse(image[None] / 255)
     judged = torch.from_numpy(load_parser().parse(image.byte().numpy()))
     assert judged.unique().numel() > 1
     assert (labels[0] == judged).float().mean() > 0.99
@@ -280,3 +280,9 @@ def test_a_long_batch_can_be_cancelled():
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         parser.parse(torch.rand(10, 8, 8, 3))
     assert len(seen) == 3
+
+
+def test_cancel_stops_within_a_large_image():
+    comfy.model_management.interrupt_current_processing()
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        host.predict_classes(torch.zeros(19, 8, 8), 16)

@@ -28,8 +28,8 @@ CASES = {
     "Preview Interactions": lambda to: interactdiffusion.PreviewInteractions.execute([tiny.FEEDING], to(PICTURE)),
     "Preview Label Map": lambda to: preview.PreviewLabelMap.execute(to(MAP), picture=to(PICTURE)),
     "Edit Label Map": lambda to: labelmap.EditLabelMap.execute(to(MAP), "hair", REMOVE),
-    "Split Label Map into Masks": lambda to: labelmap.LabelMapToMasks.execute(to(MAP), "all"),
-    "Build Label Map from Masks": lambda to: labelmap.LabelMapFromMasks.execute(
+    "Masks of Face Parts": lambda to: labelmap.LabelMapToMasks.execute(to(MAP), "all"),
+    "Masks to Label Map": lambda to: labelmap.LabelMapFromMasks.execute(
         {"mask0": to(MASK)}, "hat", 0, 0, to(MAP)),
 }
 

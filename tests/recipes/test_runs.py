@@ -103,7 +103,7 @@ def test_command_line_changes_the_configuration(paths, tmp_path):
 
 
 CONFIGURATIONS = ("demo", "demo-fine", "demo-latent", "demo-latent-large", "judge", "judge-large",
-                  "autoencoder", "polish", "relief", "adapter-sd35", "adapter-flux")
+                  "autoencoder", "polish", "relief", "adapter-sd35", "adapter-flux", "adapter-klein")
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)

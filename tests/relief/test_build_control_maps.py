@@ -6,6 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import comfy.model_management
+
 from mditface.mdit.labelmap import find_class, resize_nearest, swap_sides, to_image, to_indices
 from mditface.mdit.relief.host import WEIGHTS, load_relief
 from mditface.mdit.relief.network import ReliefConfig
@@ -78,6 +80,23 @@ def test_any_size_and_batch(woman, height, width, batch, style):
         assert values.isfinite().all() and 0 <= values.min() and values.max() <= 1
 
 
+@pytest.mark.parametrize("height, width", [(16, 16), (16, 4096), (4096, 16)])
+@pytest.mark.parametrize("style", ["soft", "thick"])
+def test_extreme_sizes(woman, height, width, style):
+    labels = resize_nearest(to_indices(woman), height, width)
+    depth, normals, lines, head = run(to_image(labels), style=style)
+    assert torch.equal(depth[..., 0] > 0, labels > 0) and normals.isfinite().all()
+    assert lines.shape == depth.shape and head.shape == labels.shape
+
+
+def test_cancel_stops_within_a_large_map(woman):
+    large = to_image(resize_nearest(to_indices(woman), 2048, 2048))
+    comfy.model_management.interrupt_current_processing()
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        run(large)
+    assert not comfy.model_management.processing_interrupted()
+
+
 def test_the_gap_moves_the_figure_before_the_background(woman):
     depth, *_ = run(woman, gap=1.0)
     assert depth[depth > 0].min() >= 0.5 and depth.max() == 1
@@ -138,7 +157,7 @@ def test_values_past_the_inputs_are_refused(woman, name, value):
 
 def test_the_bundled_file_is_small():
     assert WEIGHTS.stat().st_size < 4e6
-    assert load_relief().size == ReliefConfig().size
+    assert load_relief(WEIGHTS).size == ReliefConfig().size
 
 
 def test_a_file_of_another_layout_is_refused(tmp_path):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from mditface.mdit.labelmap import resize_nearest
 from mditface.mdit.relief.enlarge import enlarge, reduce_map
-from mditface.mdit.relief.faces import Square
+from mditface.mdit.relief.squares import Square
 from mditface.mdit.relief.network import OUTSIDE
 
 SIZE = 16

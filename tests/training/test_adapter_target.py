@@ -9,9 +9,13 @@ from mditface.tests.training.tiny_targets import FAMILIES, adapter, encoded_face
 pytestmark = pytest.mark.usefixtures("in_training")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("form", [{}, {"reduction": "half"}, {"reduction": "half, merged"},
-                                  {"window": 1, "text_reads_mask": False}], ids=["exact", "half", "merged", "window"])
+FORMS = {"exact": {}, "half": {"reduction": "half"}, "merged": {"reduction": "half, merged"},
+         "window": {"window": 1, "text_reads_mask": False}}
+LEARNING = [(family, form) for family in FAMILIES for form in FORMS if form == "exact" or family in FAMILIES[:3]]
+
+
+@pytest.mark.parametrize("family, form", [(family, FORMS[form]) for family, form in LEARNING],
+                         ids=map("-".join, LEARNING))
 def test_adapter_learns_and_its_file_changes_the_output(family, form, paths):
     target = adapter(paths, family, **form, steps=12)
     before, plain = target.measure()["heldout_loss"], target.measure()["heldout_loss_without_mask"]
@@ -61,7 +65,7 @@ def test_adapter_gradient_is_the_slope_of_its_loss(family, checkpointing, paths)
             ends.append(loss().double().item())
             for w, way in zip(weights, ways):
                 w.sub_(way, alpha=sign * step)
-    assert slope == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=0.03)
+    assert slope == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=0.03, abs=1e-3)
 
 
 def test_adapter_samples_by_euler_steps_along_its_predictions(paths):

@@ -48,7 +48,7 @@ def opened(family, folder):
     """A MODEL from a file, loaded the way that the host runs its nodes."""
     path = folder / f"tiny-{family}.safetensors"
     save_file(bases.published(family), path)
-    with torch.inference_mode():
+    with torch.inference_mode(), bases.detecting(family):
         return comfy.sd.load_diffusion_model(str(path))
 
 
@@ -76,7 +76,8 @@ def files(folder):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_adapter_learns_and_serves(family, tmp_path):
     model = opened(family, tmp_path)
-    adapter, curve, steps = run(model, steps=12)
+    with bases.detecting(family):  # the node loads a copy
+        adapter, curve, steps = run(model, steps=12)
     assert steps == 12 and curve.shape == (1, 448, 768, 3)
     assert files("mdit_adapters") == ["faces_00001_.safetensors"] and files("mdit_training") == []
     with torch.inference_mode():

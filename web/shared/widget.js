@@ -72,6 +72,7 @@ export function editorWidget(node, name, type, text, { Panel, wordsFor, codec })
         setValue: (given) => value.load(given),
         getMinHeight: () => MIN_HEIGHT,
         hideOnZoom: false,
+        hideInPanel: true, // the panel cannot show it, and would set its width
         socketless: true,
     });
     widget.serializeValue = async () => {

@@ -47,7 +47,7 @@ def apply_adapter(patcher, adapter: Adapter, weight: float = 1.0, condition: int
     make_reader = JointReader if adapter.config.joint else AdapterReader
     reader = make_reader(adapter, weight, adapter.config.condition if condition is None else condition)
     if any(reader.key in keys for keys in patcher.wrappers.values()):
-        raise ValueError("adapter: the model already has this adapter: remove one 'Apply MDiT Adapter', set 'weight'")
+        raise ValueError("adapter: the model already has this adapter: remove one 'Apply Adapter (MDiT)', set 'weight'")
     patcher = patcher.clone()
     reader.install(patcher)
     return patcher
@@ -59,7 +59,7 @@ def check_model(patcher) -> Family:
     family = find_family(network)
     if family is None:
         raise ValueError(f"model: a {type(patcher.model).__name__} cannot read masks with an adapter. Load a model of "
-                         f"{list_family_titles()}, or a stand-alone model with 'Load MDiT Model'")
+                         f"{list_family_titles()}, or a stand-alone model with 'Load Face Model (MDiT)'")
     family.check(network)
     return family
 

@@ -21,7 +21,7 @@ from ...parsing import WEIGHTS as PARSER_WEIGHTS
 from ...parsing import load_parser
 from ...training.data import make_step_rng
 from ...training.settings import Fraction, Settings, Weight
-from ...training.targets.base import Batches, make_optimizers
+from ...training.targets.base import Batches, Target, make_optimizers
 
 PREFIX = "autoencoder."
 FILE_PREFIX = "vae."  # of the weights in a stand-alone MDiT file
@@ -190,7 +190,7 @@ class AutoencoderLoss(nn.Module):
         return terms
 
 
-class AutoencoderTarget:
+class AutoencoderTarget(Target):
     """See base.Target."""
 
     def __init__(self, settings: AutoencoderSettings):
@@ -200,9 +200,6 @@ class AutoencoderTarget:
         self.heldout = MappedRenders(settings.heldout)
         self.module = AutoencoderLoss(AutoencoderConfig(), settings)
         self.batches = Batches([0] * len(self.faces), settings.batch, settings.seed)
-
-    def start(self) -> None:
-        pass
 
     def build_optimizers(self) -> list[torch.optim.Optimizer]:
         weights = [w for w in self.module.parameters() if w.requires_grad]

@@ -36,7 +36,7 @@ from ..latents import Coder, EncodedRenders, carry_over
 from ...training.sampling import make_mask_inputs, make_sheet, sample, sample_latents
 from ...training.settings import Positive, Section, Settings, Fraction
 from ..words import CaptionWriter, pretrain, make_text_config
-from ...training.targets.base import Batches, make_optimizers
+from ...training.targets.base import Batches, Target, make_optimizers
 
 MEAN_LOGIT_T = -0.5  # t = 1 - sigma is the sigmoid of a normal with this mean and deviation 1; see DemoSettings.noise
 LOSS_SIGMA = 0.15    # below it the velocity error would weigh the last details too much
@@ -204,7 +204,7 @@ def select_trained(weights: Iterable[nn.Parameter]) -> list[nn.Parameter]:
     return [w for w in weights if w.requires_grad]
 
 
-class DemoTarget:
+class DemoTarget(Target):
     """See base.Target."""
 
     def __init__(self, settings: DemoSettings):

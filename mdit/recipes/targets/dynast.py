@@ -21,7 +21,7 @@ from ..dynast.pairs import Exemplars, Pairs, read_people
 from ..dynast.vgg import VGG
 from ...training.sampling import make_sheet
 from ...training.settings import Count, Positive, Section, Settings, Fraction
-from ...training.targets.base import Batches
+from ...training.targets.base import Batches, Target
 
 LABEL_CHANNELS = 15  # of a face's label
 SHEET_COUNT = 12
@@ -75,7 +75,7 @@ class DynaSTSettings(Settings):
     ema: Literal[0] = 0
 
 
-class DynaSTTarget:
+class DynaSTTarget(Target):
     """See base.Target."""
 
     def __init__(self, settings: DynaSTSettings):
@@ -96,9 +96,6 @@ class DynaSTTarget:
             logging.info("no vgg: training without the losses reconstruction and perceptual")
         self.module = Adversaries(config, settings.discriminator, vgg, settings.losses)
         self.batches = Batches([0] * len(faces), settings.batch, settings.seed)
-
-    def start(self) -> None:
-        pass
 
     def build_optimizers(self) -> list[torch.optim.Optimizer]:
         rates = self.settings.optimiser

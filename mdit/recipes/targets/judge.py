@@ -20,7 +20,7 @@ from ...evaluation.metrics.agreement import average_scores
 from ...training.data import make_step_rng, make_torch_rng
 from ...training.sampling import make_sheet
 from ...training.settings import Count, Fraction, Settings
-from ...training.targets.base import Batches, make_optimizers
+from ...training.targets.base import Batches, Target, make_optimizers
 
 WEIGHED_COUNT = 2000  # samples in which the classes' pixels are counted
 SHEET_COUNT = 12
@@ -84,7 +84,7 @@ class Judge(nn.Module):
         return F.cross_entropy(logits.float(), labels.long(), self.weights)
 
 
-class JudgeTarget:
+class JudgeTarget(Target):
     """See base.Target."""
 
     def __init__(self, settings: JudgeSettings):
@@ -97,9 +97,6 @@ class JudgeTarget:
         distortion = Distortion(settings.distorted) if settings.distorted else None
         self.module = Judge(settings.make_config(), weights, distortion)
         self.batches = Batches([0] * len(self.faces), settings.batch, settings.seed)
-
-    def start(self) -> None:
-        pass
 
     def build_optimizers(self) -> list[torch.optim.Optimizer]:
         return make_optimizers(self.settings.optimiser, [], [{"params": list(self.module.parameters())}])

@@ -21,7 +21,7 @@ from ...training.data import make_step_rng
 from ...training.flow import integrate
 from ...training.sampling import make_guided_velocity
 from ...training.settings import Count
-from ...training.targets.base import Batches, make_optimizers
+from ...training.targets.base import Batches, Target, make_optimizers
 from ..latents import PREFIX as FILE_PREFIX
 from ..latents import Coder, EncodedRenders
 from ..words import CaptionWriter
@@ -71,7 +71,7 @@ class DecoderLoss(nn.Module):
         return terms
 
 
-class PolishTarget:
+class PolishTarget(Target):
     """See base.Target."""
 
     def __init__(self, settings: PolishSettings):
@@ -113,9 +113,6 @@ class PolishTarget:
                 file.with_suffix(".part").replace(file)
             parts.append(read_state_dict(str(file), "output")["latents"])
         return torch.cat(parts)
-
-    def start(self) -> None:
-        pass
 
     def build_optimizers(self) -> list[torch.optim.Optimizer]:
         weights = list(self.module.autoencoder.decoder.parameters())

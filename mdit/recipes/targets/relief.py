@@ -19,7 +19,7 @@ from ...relief.network import OUTSIDE, ReliefConfig, ReliefNetwork
 from ...training.data import make_step_rng, make_torch_rng
 from ...training.sampling import make_sheet
 from ...training.settings import Count, Settings, Weight
-from ...training.targets.base import Batches, make_optimizers
+from ...training.targets.base import Batches, Target, make_optimizers
 
 SHEET_COUNT = 12
 PREFIX = "network."
@@ -94,7 +94,7 @@ def find_slopes(away: Tensor, counted: Tensor, step: int) -> tuple[Tensor, Tenso
     return torch.cat(slopes), torch.cat(pairs)
 
 
-class ReliefTarget:
+class ReliefTarget(Target):
     """See base.Target."""
 
     def __init__(self, settings: ReliefSettings):
@@ -110,9 +110,6 @@ class ReliefTarget:
         self.batches = Batches([0] * len(self.samples), settings.batch, settings.seed)
         self.place = Placing()
         self.habits = Habits()
-
-    def start(self) -> None:
-        pass
 
     def build_optimizers(self) -> list[torch.optim.Optimizer]:
         return make_optimizers(self.settings.optimiser, [], [{"params": list(self.module.parameters())}])

@@ -24,7 +24,7 @@ from ...training.data import fit_length, stack_text, make_step_rng, make_torch_r
 from ...training.flow import compute_flow_loss, follow_flow
 from ...training.sampling import make_sheet
 from ...training.settings import Count, EncodedSettings, Positive, Fraction
-from ...training.targets.base import Batches, make_optimizers
+from ...training.targets.base import Batches, Target, make_optimizers
 
 CELL = 8  # pixels along a latent cell's side
 PATCH = 2  # cells along a token's side
@@ -103,7 +103,7 @@ class SD3Base(nn.Module):
         return model.process_latent_out(follow_flow(velocity, latent, sigmas, seed))
 
 
-class SD3Target:
+class SD3Target(Target):
     """See base.Target.
 
     samples: as for AdapterTarget, without masks and all of one size.
@@ -126,9 +126,6 @@ class SD3Target:
         comfy.model_management.load_models_gpu([base], force_full_load=True)
         self.module = SD3Base(base, settings.shift)
         self.batches = Batches([0] * len(samples), settings.batch, settings.seed)
-
-    def start(self) -> None:
-        pass
 
     def build_optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for the matrices inside the blocks, AdamW for the rest."""

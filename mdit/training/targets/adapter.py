@@ -25,7 +25,7 @@ from ...mditface.reductions import REDUCTIONS, check_window
 from ..data import fit_length, stack_tensors, stack_text, make_step_rng, make_torch_rng
 from ..sampling import make_sheet
 from ..settings import EncodedSettings, Positive, Section, Fraction
-from .base import Batches, make_optimizers
+from .base import Batches, Target, make_optimizers
 from .lowrank import find_base_family, make_new_terms
 from .masked import MaskedBase
 
@@ -54,7 +54,7 @@ class AdapterSettings(EncodedSettings):
     layers: which layers of the blocks have terms.
     window, mask_vec, text_reads_mask: as in AdapterConfig.
     reduction: as in MaskInput.
-    guidance: value for families that embed a guidance value.
+    guidance: value for families that embed a guidance value; by default the family's own.
     """
     base: Path
     rank: Annotated[int, Field(gt=0)] = 16
@@ -64,11 +64,11 @@ class AdapterSettings(EncodedSettings):
     reduction: Literal[tuple(REDUCTIONS)] = "off"
     mask_vec: Literal[MASK_VECS] = ZERO_POOLED
     text_reads_mask: bool = True
-    guidance: float = 1.0
+    guidance: float | None = None
     drop: Drop = Drop()
 
 
-class AdapterTarget:
+class AdapterTarget(Target):
     """See base.Target.
 
     samples, heldout: dicts of tensors: `latent` (C, h, w) as the host's VAE makes it, `context` (L, D), `pooled` (P,)
@@ -113,9 +113,6 @@ class AdapterTarget:
             raise ValueError("workers: label maps with hidden classes are encoded in the main process; set workers: 0")
         if REDUCTIONS[self.settings.reduction].merge and "labels" not in sample:
             raise ValueError("reduction: merging needs the samples' labels")
-
-    def start(self) -> None:
-        pass
 
     def build_optimizers(self) -> list[torch.optim.Optimizer]:
         return make_optimizers(self.settings.optimiser, list(self.module.terms.parameters()), [])

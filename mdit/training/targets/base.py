@@ -26,7 +26,7 @@ class Target(Protocol):
     module: nn.Module
 
     def start(self) -> None:
-        """Called before the first step of a new run."""
+        """Called before the first step of a new run; does nothing unless a target overrides it."""
 
     def build_optimizers(self) -> list[torch.optim.Optimizer]:
         """The optimizers of all trained weights."""

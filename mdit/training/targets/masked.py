@@ -5,6 +5,7 @@ from functools import partial
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -28,16 +29,16 @@ VISIBLE = torch.ones(0)  # an encoded label map has no channel for each class
 class MaskedBase(nn.Module):
     """The flow matching loss (docs/design/mditface.md, section 3.7); only `terms`, the adapter's, require gradients."""
 
-    def __init__(self, base: ModelPatcher, adapter: Adapter, reduction: str, guidance: float, checkpointing: bool,
-                 shift: float):
+    def __init__(self, base: ModelPatcher, adapter: Adapter, reduction: str, guidance: float | None,
+                 checkpointing: bool, shift: float):
         super().__init__()
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction: '{reduction}' must be one of {', '.join(REDUCTIONS)}")
         self.base = base
         self.reduction = REDUCTIONS[reduction]
-        self.guidance = guidance
         self.shift = shift
         self.reader = TrainingReader(adapter, checkpointing)
+        self.guidance = self.reader.family.guidance if guidance is None else guidance
         self.terms = adapter.terms.requires_grad_(True)
         self.network = base.model.diffusion_model.requires_grad_(False)
         for name, layer in self.network.named_modules():
@@ -65,6 +66,8 @@ class MaskedBase(nn.Module):
         """The network's prediction; with no rows, without a mask."""
         model = self.base.model
         dtype = model.get_dtype_inference()
+        missing = max(0, self.reader.family.text_tokens - context.shape[1])
+        context = F.pad(context, (0, 0, missing, 0))  # (B, L, D)
         inputs = self.make_prompt(len(noisy), None if pooled is None else pooled.to(dtype))
 
         def read(executor, *args, **kwargs) -> Tensor:

@@ -49,6 +49,8 @@ class Family:
     text_layers: the layers that read a sample's text, by the sample's tensors: `context` (L, D), `pooled` (P,).
     list_prompt_inputs: those of `y` and `guidance` that a network takes in addition to the text tokens.
     clip_type: of its text encoders, a name of the host's CLIPType.
+    text_tokens: least number of text tokens: the host adds zeros before a shorter text.
+    guidance: what a network that embeds guidance gets while it trains, unless the settings say otherwise.
     conditioned: whether a mask may have a size of its own and the prompt may modulate it (EasyControl).
     copied_norms: modules whose input the blocks later change in place, which training copies.
     check: raises ValueError for a network of the family that masks do not fit.
@@ -62,6 +64,8 @@ class Family:
     text_layers: dict[str, str]
     list_prompt_inputs: Callable[[nn.Module], tuple[str, ...]]
     clip_type: str
+    text_tokens: int = 0
+    guidance: float = 1.0
     conditioned: bool = False
     copied_norms: tuple[str, ...] = ()
     check: Callable[[nn.Module], None] = lambda network: None

@@ -20,6 +20,10 @@ from ..streams import Inputs, MaskStream
 from .base import EMBEDDING, MODULATION, Blocks, Family, Layer
 
 
+# modules whose input the blocks of the host's class change in place
+COPIED_NORMS = ("img_norm1", "img_norm2", "txt_norm1", "txt_norm2", "pre_norm")
+
+
 class FluxStream(MaskStream):
     """On the host's class Flux."""
     lists = {"double": ("double_blocks", "img_attn"), "single": ("single_blocks", "linear1")}
@@ -157,6 +161,6 @@ FAMILY = Family(
     list_prompt_inputs=list_flux_inputs,
     clip_type="FLUX",
     conditioned=True,
-    copied_norms=("img_norm1", "img_norm2", "txt_norm1", "txt_norm2", "pre_norm"),
+    copied_norms=COPIED_NORMS,
     check=check,
 )

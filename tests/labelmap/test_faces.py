@@ -1,15 +1,18 @@
-"""Which pixels belong to which face, and what the network sees of it."""
+"""Which pixels belong to which face."""
 import numpy as np
 import pytest
 
 from mditface.mdit.labelmap import find_class
-from mditface.mdit.relief.faces import Square, choose_square, split_faces
+from mditface.mdit.labelmap.faces import split_faces
 
-SKIN, NOSE, GLASSES, CLOTH, HAIR = map(find_class, ("skin", "nose", "eye_g", "cloth", "hair"))
+SKIN, NOSE, EYE, LIP, GLASSES, CLOTH, HAIR = map(
+    find_class, ("skin", "nose", "l_eye", "u_lip", "eye_g", "cloth", "hair"))
 
 
 def put_face(labels, left, top=20, nose=True):
     labels[top:top + 40, left:left + 30] = SKIN
+    labels[top + 10, left + 4:left + 8] = EYE
+    labels[top + 32, left + 10:left + 20] = LIP
     if nose:
         labels[top + 15:top + 25, left + 12:left + 18] = NOSE
 
@@ -55,21 +58,26 @@ def test_a_part_that_lies_apart_belongs_to_the_nearest_face(labels):
     assert owners[72, 127] == owners[40, 130]
 
 
-def test_a_figure_that_fills_the_map_is_seen_with_the_whole_map():
-    figure = np.zeros((100, 60), bool)
-    figure[20:, 5:55] = True
-    assert choose_square(figure) == Square(0, -20, 100)
-
-
-def test_a_small_figure_is_seen_closer(labels):
-    square = choose_square(labels > 0)
-    assert square.side == 44
-    assert abs(square.top + 22 - 40) <= 1 and abs(square.left + 22 - 25) <= 1
-
-
 def test_hair_that_reaches_below_another_face_stays_its_owners(labels):
     put_face(labels, 110)
     labels[60:70, 20:24] = HAIR
     labels[66:70, 20:150] = HAIR
     owners = split_faces(labels)
     assert owners[68, 140] == owners[40, 20] != owners[40, 120]
+
+
+def test_faces_are_numbered_from_the_left(labels):
+    for left in (120, 64):
+        put_face(labels, left, nose=left > 100)
+    assert split_faces(labels)[22, [12, 66, 122]].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("lost", [EYE, LIP])
+def test_skin_without_eyes_or_mouth_is_no_face(labels, lost):
+    put_face(labels, 100, nose=False)
+    labels[labels == lost] = SKIN
+    assert np.array_equal(split_faces(labels), labels > 0)
+
+
+def test_background_alone_has_no_face():
+    assert not split_faces(np.zeros((16, 16), np.uint8)).any()

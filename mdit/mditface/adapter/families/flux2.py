@@ -1,0 +1,75 @@
+"""FLUX.2 dev, Klein 4B and Klein 9B (docs/design/adapters.md, sections 3 to 5.1)."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from comfy.ldm.flux.layers import timestep_embedding
+from comfy.ldm.flux.model import Flux
+
+from ...math import TIME_FEATURES, rescale_positions
+from ...prompt import Prompt
+from .base import Blocks, Family, Layer
+from .flux import COPIED_NORMS, FluxStream, measure_flux
+
+
+class Flux2Stream(FluxStream):
+    """On the host's class Flux, where all blocks of a kind share one modulation and no text is pooled."""
+
+    def compute_rotation(self, positions: Tensor, transformer_options: dict) -> Tensor:
+        index = (transformer_options.get("rope_options") or {}).get("shift_t", 0.0)
+        place = F.pad(rescale_positions(positions, transformer_options), (1, 0), value=index)  # (M, 3)
+        return self.network.pe_embedder(F.pad(place, (0, 1))[None])  # the fourth coordinate counts text tokens
+
+    def make_vector(self, t: Tensor, prompt: Prompt | None, dtype: torch.dtype) -> Tensor:
+        network = self.network
+        embed = partial(timestep_embedding, dim=TIME_FEATURES)
+        vec = network.time_in(embed(t).to(dtype))
+        if network.params.guidance_embed:
+            vec = vec + network.guidance_in(embed(torch.ones_like(t)).to(dtype))
+        return vec
+
+    def modulate(self, i: int, vec: Tensor) -> Sequence[Tensor]:
+        network = self.network
+        kind, _ = self.kinds[i]
+        shared = network.double_stream_modulation_img if kind == "double" else network.single_stream_modulation
+        return shared.lin(F.silu(vec)).unsqueeze(1).chunk(shared.multiplier, dim=-1)
+
+
+def is_flux2(network: nn.Module) -> bool:
+    return type(network) is Flux and network.params.global_modulation and network.params.vec_in_dim is None
+
+
+def list_flux2_inputs(network: nn.Module) -> tuple[str, ...]:
+    return ("guidance",) if network.params.guidance_embed else ()
+
+
+FAMILY = Family(
+    key="flux2",
+    title="FLUX.2",
+    matches=is_flux2,
+    measure=measure_flux,
+    blocks={
+        "double": Blocks("double_blocks.{}", {
+            "qkv": Layer("img_attn.qkv", 1, (3,)),
+            "proj": Layer("img_attn.proj", 1, (1,), after_keys=True),
+            "fc1": Layer("img_mlp.0", 1, (6,), after_keys=True),
+            "fc2": Layer("img_mlp.2", 3, (1,), after_keys=True),
+        }),
+        "single": Blocks("single_blocks.{}", {
+            "linear1": Layer("linear1", 1, (9,)),
+            "linear2": Layer("linear2", 4, (1,), after_keys=True),
+        }),
+    },
+    stream=Flux2Stream,
+    text_layers={"context": "txt_in"},
+    list_prompt_inputs=list_flux2_inputs,
+    clip_type="FLUX2",
+    text_tokens=512,
+    copied_norms=COPIED_NORMS,
+)

@@ -1,0 +1,70 @@
+"""FLUX.2 and Chroma in their published layouts, whose sizes the host takes for granted."""
+from functools import partial
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import comfy.latent_formats
+import comfy.ldm.chroma.model
+import comfy.ldm.flux.model
+import comfy.ops
+import comfy.sd
+from mditface.mdit.labelmap import CLASSES
+from mditface.mdit.mditface.adapter.config import AdapterConfig
+from mditface.mdit.mditface.adapter.families import chroma, find_family, flux2
+from mditface.mdit.mditface.adapter.reader import apply_adapter
+from mditface.mdit.mditface.mask import MaskInput
+from mditface.tests.adapter import bases
+from mditface.tests.mditface import runs, tiny
+from mditface.tests.mditface.runs import OFF, TOLERANCE, masked
+
+run = partial(runs.run, latent=(1, 128, 4, 6))
+PUBLISHED = bases.FLUX2 | dict(in_channels=128, out_channels=128, patch_size=1)
+
+
+class VAE:
+    """Encodes pictures (b, H, W, 3) to (b, 128, H / 16, W / 16) without weights: averages, projected."""
+
+    def encode(self, pictures: torch.Tensor) -> torch.Tensor:
+        cells = torch.nn.functional.avg_pool2d(pictures[..., :3].movedim(-1, 1), 16)  # (b, 3, h, w)
+        projection = torch.randn(128, 3, generator=torch.Generator().manual_seed(0))
+        return torch.einsum("oc,bchw->bohw", projection, cells * 2 - 1)
+
+    def spacial_compression_encode(self) -> int:
+        return 16
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["klein", "dev"])
+def model(request, tmp_path_factory):
+    """FLUX.2 from a file in the published layout, without and with guidance."""
+    options = PUBLISHED | dict(guidance_embed=request.param)
+    network = comfy.ldm.flux.model.Flux(**options, device="meta", dtype=torch.float32,
+                                        operations=comfy.ops.disable_weight_init)
+    path = tmp_path_factory.mktemp("published") / "flux2.safetensors"
+    weights = bases.random_weights(network)
+    save_file({name.replace("_norm.weight", "_norm.scale"): weight for name, weight in weights.items()}, path)
+    return comfy.sd.load_diffusion_model(str(path))
+
+
+def test_flux2_as_published(model, texts, tmp_path):
+    assert find_family(model.model.diffusion_model) is flux2.FAMILY
+    assert isinstance(model.model.latent_format, comfy.latent_formats.Flux2)
+    config = AdapterConfig("flux2", 256, (2, 3), rank=2, alpha=3.0)
+    adapter = bases.write(tmp_path / "own.safetensors", bases.terms("flux2", config), config)
+    reading = apply_adapter(model, adapter)
+    positive = masked(texts[0], MaskInput(tiny.labels(), torch.ones(len(CLASSES)), vae=VAE()))
+    out, report = run(reading, positive, texts[1])
+    assert report.bytes == 2 * 5 * 24 * 256 * 4  # keys and values of 5 blocks, a token for each cell of 16 pixels
+    torch.testing.assert_close(out, run(reading, positive, texts[1], OFF)[0], **TOLERANCE)
+    assert not torch.allclose(out, run(model, *texts)[0], atol=1e-3)
+
+
+def test_chroma_as_published():
+    """Its modulation counts 344 parts: those of 38 single blocks, 19 double ones for image and text, and the end."""
+    published = dict(hidden_size=3072, num_heads=24, depth=19, depth_single_blocks=38, out_dim=3072, hidden_dim=5120)
+    network = comfy.ldm.chroma.model.Chroma(**bases.CHROMA | published, device="meta",
+                                            operations=comfy.ops.disable_weight_init)
+    assert find_family(network) is chroma.FAMILY
+    assert chroma.FAMILY.measure(network) == (3072, (19, 38))
+    assert 38 * 3 + 19 * 6 * 2 + 2 == chroma.MODULATIONS
