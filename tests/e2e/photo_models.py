@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import re
 
+import torch
 from torch import Tensor
 
 import comfy.ops
@@ -22,6 +23,7 @@ QWEN = 2560  # width of Z-Image's text
 PUBLISHED = {".attention.out.": ".attention.to_out.0.", ".attention.q_norm.": ".attention.norm_q.",
              ".attention.k_norm.": ".attention.norm_k."}
 HINT = range(0, 16, 2)  # the convolutions for a ControlNet's picture
+HINT_GAIN = 2.0
 
 
 def write(server: Server) -> None:
@@ -60,7 +62,11 @@ def publish_z_image(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 def make_controlnet(config: dict, **options) -> dict[str, Tensor]:
     """The weights of a ControlNet for a UNet, under the keys of the authors' first files."""
     config = {name: value for name, value in config.items() if name != "out_channels"}
-    return random_weights(ControlNet(**config, hint_channels=3, **options, **MAKE))
+    weights = random_weights(ControlNet(**config, hint_channels=3, **options, **MAKE))
+    for name, weight in weights.items():
+        if name.startswith("input_hint_block."):  # what a picture shows outlasts its eight convolutions
+            weights[name] = weight * HINT_GAIN if weight.ndim > 1 else torch.zeros_like(weight)
+    return weights
 
 
 def publish_union(weights: dict[str, Tensor]) -> dict[str, Tensor]:
