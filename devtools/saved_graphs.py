@@ -16,6 +16,8 @@ from devtools.node_info import ROOT, inputs
 
 FOLDERS = ("example_workflows", "subgraphs")
 BOUNDARY = -10  # the front end's id of what feeds a subgraph's inputs
+MATCHING = "COMFY_MATCHTYPE_V3"  # the host's name for slots that take the type of what is connected to them
+ANY = "*"  # such a slot in saved graphs
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
 
@@ -48,10 +50,15 @@ def correct_boundary(subgraph: dict) -> None:
     links = {link["id"]: link for link in subgraph["links"]}
     for slot in filter(itemgetter("linkIds"), subgraph["inputs"]):
         link = links[slot["linkIds"][0]]
-        slot["type"] = nodes[link["target_id"]]["inputs"][link["target_slot"]]["type"]
+        slot["type"] = carried_type(nodes[link["target_id"]]["inputs"][link["target_slot"]], link["type"])
     for slot in filter(itemgetter("linkIds"), subgraph["outputs"]):
         link = links[slot["linkIds"][0]]
-        slot["type"] = nodes[link["origin_id"]]["outputs"][link["origin_slot"]]["type"]
+        slot["type"] = carried_type(nodes[link["origin_id"]]["outputs"][link["origin_slot"]], link["type"])
+
+
+def carried_type(slot: dict, saved: str) -> str:
+    """The type of what passes through a slot, whose link has the type `saved`."""
+    return saved if slot["type"] == ANY else slot["type"]
 
 
 def correct_links(graph: dict, subgraphs: Sequence[dict]) -> None:
@@ -63,7 +70,7 @@ def correct_links(graph: dict, subgraphs: Sequence[dict]) -> None:
     outputs = {node["id"]: node["outputs"] for node in graph["nodes"]} | {BOUNDARY: graph.get("inputs")}
     for link in graph["links"]:
         origin, slot, kind = ("origin_id", "origin_slot", "type") if isinstance(link, dict) else (1, 2, 5)
-        link[kind] = outputs[link[origin]][link[slot]]["type"]
+        link[kind] = carried_type(outputs[link[origin]][link[slot]], link[kind])
 
 
 def copy_types(node: dict, subgraph: dict) -> None:
@@ -84,7 +91,7 @@ def complete_node(node: dict, described: dict) -> None:
         node["inputs"].append(make_input(name, kind, group))
         if kind in WIDGETS:
             node["widgets_values"].append(options["default"])
-    outputs = list(zip(described["output_name"], described["output"]))[len(node["outputs"]):]
+    outputs = list(zip(described["output_name"], output_types(described)))[len(node["outputs"]):]
     node["outputs"] += [{"name": name, "type": kind, "links": None} for name, kind in outputs]
 
 
@@ -92,9 +99,13 @@ def correct_types(node: dict, described: dict) -> None:
     """Give each slot the type that it has now. Slots that grow by use have a type of their own."""
     kinds = {name: kind for name, kind, _, _ in inputs(described["input"]) if not kind.startswith("COMFY_")}
     pairs = [(slot, kinds[slot["name"]]) for slot in node["inputs"] if slot["name"] in kinds]
-    pairs += zip(node["outputs"], described["output"])
+    pairs += zip(node["outputs"], output_types(described))
     for slot, kind in pairs:
         slot["type"] = kind
+
+
+def output_types(described: dict) -> list[str]:
+    return [ANY if kind == MATCHING else kind for kind in described["output"]]
 
 
 def make_input(name: str, kind: str, group: str) -> dict:

@@ -51,11 +51,17 @@ def save_thumbnail(image: Image.Image, graph: dict, path: Path) -> None:
 
 
 def draw_thumbnail(server: Server, graph: dict) -> Image.Image:
-    """The first image that a graph in API form saves, on tiny models where it names full-size ones."""
+    """The first image that a graph in API form saves or shows, on tiny models where it names full-size ones."""
     from mditface.tests.e2e import stand_ins
     graph = stand_ins.runnable(graph)
-    saving = next(key for key, node in graph.items() if node["class_type"] == "SaveImage")
-    return server.picture(server.run(graph)["outputs"][saving]["images"][0])
+    return server.picture(server.run(graph)["outputs"][find_shown(graph)[0]]["images"][0])
+
+
+def find_shown(graph: dict) -> list[str]:
+    """The nodes of a graph in API form that save images, or those that show them where none saves."""
+    by_kind = [[key for key, node in graph.items() if node["class_type"] == kind]
+               for kind in ("SaveImage", "PreviewImage")]
+    return next(filter(None, by_kind))
 
 
 def renew(base: Path, folder: Path = GRAPHS) -> list[str]:

@@ -99,6 +99,8 @@ class ChangedRegion(io.ComfyNode):
                                        "behind glasses, grown and feathered."),
                 io.String.Output(display_name="report", tooltip="Share of the picture that changed, and what became of "
                                                                 "each class."),
+                io.Boolean.Output(display_name="changed", tooltip="Whether any pixel changed. 'If/Else Switch' then "
+                                                                  "leaves out what has nothing to draw."),
             ],
         )
 
@@ -115,7 +117,7 @@ class ChangedRegion(io.ComfyNode):
         lines = [describe_edit(number, *edit) for number, edit in enumerate(edits, 1)]
         stop = comfy.model_management.throw_exception_if_processing_interrupted
         masks = [widen_and_soften(region, grow, feather, stop) for region in (changed, uncovered)]
-        return io.NodeOutput(*masks, "\n".join([*lines, *resized, *notes, *more]))
+        return io.NodeOutput(*masks, "\n".join([*lines, *resized, *notes, *more]), bool(changed.any()))
 
 
 def match_forms(before: torch.Tensor, after: torch.Tensor) -> tuple[torch.Tensor, list[str]]:

@@ -47,9 +47,9 @@ class PaintLabelMap(io.ComfyNode):
                 background_input("The label map does not contain the image."),
                 io.Image.Input(
                     "start", optional=True,
-                    tooltip="Label map to start from, such as that of 'Parse Face', in any palette. It changes nothing "
-                            "by itself: a button of the painter takes it over as the drawing. A label map from other "
-                            "nodes is offered after the first run."),
+                    tooltip="Label map to start from, such as that of 'Parse Face', in any palette. A button of the "
+                            "painter takes it over as the drawing; a label map from other nodes is offered after the "
+                            "first run. It stands for a drawing of background alone and changes no other drawing."),
             ],
             outputs=[
                 label_map_output(),
@@ -72,10 +72,13 @@ class PaintLabelMap(io.ComfyNode):
     def execute(cls, drawing: str, class_name: str, background: torch.Tensor | None = None,
                 start: torch.Tensor | None = None) -> io.NodeOutput:
         indices = labelmap.decode_drawing(drawing)[None]  # (1, H, W)
+        if start is not None:
+            first = read_named(start[:1], "start", labelmap.AUTO)[0]
+            start = labelmap.to_image(first)
+            if not indices.any():  # nothing is painted yet
+                indices = first
         mask = labelmap.to_masks(indices, [labelmap.find_class(class_name, "class_name")])[:, 0]  # (1, H, W)
         height, width = indices.shape[1:]
-        if start is not None:
-            start = labelmap.to_image(read_named(start[:1], "start", labelmap.AUTO)[0])
         shown = show_images(background=background, start=start)
         return io.NodeOutput(labelmap.to_image(indices), mask, width, height, ui=shown)
 

@@ -272,9 +272,8 @@ class PasteFace(io.ComfyNode):
                 io.Boolean.Input("label_map", default=False, advanced=True,
                                  tooltip="Label-map mode: hard borders and no mixed colours."),
                 io.Mask.Input("mask", optional=True, lazy=True,
-                              tooltip="Shape to paste in each square, such as the hair and skin from 'Split Label Map "
-                                      "into Masks': one mask for each face or one for all. Unconnected: the whole "
-                                      "square."),
+                              tooltip="Shape to paste in each square, such as the hair and skin from 'Masks of Face "
+                                      "Parts': one mask for each face or one for all. Unconnected: the whole square."),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="Images with the pasted faces. Their alpha "
                                                                    "channel stays.")],

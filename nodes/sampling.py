@@ -54,8 +54,8 @@ class Sampler(io.ComfyNode):
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="Sampled latent."),
-                io.String.Output(display_name="report", tooltip="Static passes, cache hits, cache bytes and static "
-                                                                "seconds."),
+                io.String.Output(display_name="report", tooltip="Time of the run, and whether the mask was reused; "
+                                                                "then static passes, cache hits, bytes and seconds."),
             ],
         )
 

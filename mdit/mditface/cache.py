@@ -28,6 +28,7 @@ class RunReport:
     passes, hits: entries computed, and entries found.
     bytes: size of the store that was used last.
     seconds: time of the passes.
+    total: time of the whole run.
     reads: for each reader the block calls that read a mask, and those that should have.
     replacements: what other nodes had put in place of the model's own code when blocks did not read.
     notes: further lines.
@@ -36,6 +37,7 @@ class RunReport:
     hits: int = 0
     bytes: int = 0
     seconds: float = 0.0
+    total: float = 0.0
     reads: dict[str, list[int]] = field(default_factory=dict)
     replacements: dict[str, None] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -44,7 +46,12 @@ class RunReport:
     def __str__(self) -> str:
         line = (f"static passes {self.passes}, cache hits {self.hits}, cache bytes {self.bytes}, "
                 f"static seconds {self.seconds:.3f}")
-        return "\n".join([line, *self.notes])
+        return "\n".join([f"Drawn in {self.total:.1f} s, {self.describe_mask()}", line, *self.notes])
+
+    def describe_mask(self) -> str:
+        if self.passes:
+            return "mask computed"
+        return "mask reused" if self.hits else "no mask read"
 
 
 def quantize(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -84,7 +84,8 @@ def sample(model, *, seed: int, steps: int, guidance: Guidance, sampler_name: st
         callback=latent_preview.prepare_callback(model, steps), disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed)
     made = max(0, len(schedule.sigmas) - 1)  # no noise levels where nothing is denoised
-    report.notes.append(f"sampling seconds {time.perf_counter() - start:.3f}, steps {made}")
+    report.total = time.perf_counter() - start
+    report.notes.append(f"sampling seconds {report.total:.3f}, steps {made}")
     report.notes += guider.describe_skipped()
     rest = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
     out = out.to(comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype())

@@ -181,5 +181,5 @@ def test_a_mixer_of_class_pictures_refuses_pictures(spatial, texts):
     several = SimpleNamespace(id="gate", pictures=20, list_additional_models=lambda patcher: [])
     model = apply_adapter(spatial.base, spatial.adapter.with_mixer(several))
     for placement in (ON_IMAGE, RIGHT):
-        with pytest.raises(ValueError, match="'Picture to Mask (MDiT)' is a picture without classes"):
+        with pytest.raises(ValueError, match=r"'Picture to Mask \(MDiT\)' is a picture without classes"):
             run(model, masked(texts[0], picture(placement)), texts[1])

@@ -171,7 +171,7 @@ def test_alpha_is_left_out():
 def test_a_stand_alone_model_reads_label_maps_alone(tmp_path, tokenizer):
     loaded = host.load_mdit(tiny.write(tmp_path / "tiny.safetensors", tiny.config(mask_tokenizer=tokenizer)))
     positive, negative = (tiny.conditioning(loaded.clip, text) for text in ("woman", ""))
-    with pytest.raises(ValueError, match="'Picture to Mask (MDiT)' is a picture without classes: connect 'Encode"):
+    with pytest.raises(ValueError, match=r"'Picture to Mask \(MDiT\)' is a picture without classes: connect 'Label"):
         runs.run(loaded.model, masked(positive, picture()), negative)
 
 
@@ -194,7 +194,7 @@ def test_a_picture_of_another_vae(easycontrol, texts):
             return super().encode(pictures)[:, :4]
 
     read = EncodePicture.execute(draw(), Other())[0]
-    with pytest.raises(ValueError, match="vae: the one at 'Picture to Mask (MDiT)' makes latents"):
+    with pytest.raises(ValueError, match=r"vae: the one at 'Picture to Mask \(MDiT\)' makes latents"):
         run(easycontrol.model, masked(texts[0], read), texts[1])
 
 

@@ -79,6 +79,21 @@ def test_links_and_sockets_of_subgraphs_take_the_types_of_their_slots(tmp_path):
     assert [link["type"] for link in inside["links"]] == ["IMAGE", "IMAGE"] and graph["links"][0][5] == "IMAGE"
 
 
+def test_slots_that_match_what_is_connected_stay_of_any_type(tmp_path):
+    """The link keeps the type of what it carries."""
+    (tmp_path / "example_workflows").mkdir()
+    file = tmp_path / "example_workflows" / "one.json"
+    switch = {"id": 1, "type": "Switch", "inputs": [{"name": "on_true", "type": "*", "link": 1}], "widgets_values": [],
+              "outputs": [{"name": "output", "type": "*", "links": [2]}]}
+    links = [[1, 2, 0, 1, 0, "IMAGE"], [2, 1, 0, 3, 0, "IMAGE"]]
+    nodes = [switch, {"id": 2, "type": "Note", "inputs": [], "outputs": [{"type": "IMAGE"}]}]
+    file.write_text(json.dumps({"nodes": nodes, "links": links}))
+    matching = saved_graphs.MATCHING
+    saved_graphs.update_slots({"Switch": {"input": {"required": {"on_true": (matching, {})}}, "output": [matching],
+                                          "output_name": ["output"]}}, tmp_path)
+    assert json.loads(file.read_text()) == {"nodes": nodes, "links": links}
+
+
 def test_templates_and_blueprints_lack_nothing(root, tmp_path):
     for folder in saved_graphs.FOLDERS:
         shutil.copytree(root / folder, tmp_path / folder)

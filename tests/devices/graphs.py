@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import json
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ import execution
 import nodes
 from comfy.model_patcher import ModelPatcher
 from mditface.nodes import NODES
+from mditface.nodes.painter import first_drawing
 from mditface.tests.e2e import stand_ins
 from mditface.tests.e2e.graphs import node
 from mditface.tests.face_diffuser import test_subject
@@ -28,8 +30,8 @@ from mditface.tests.interactdiffusion import tiny as interactdiffusion
 
 ROOT = Path(__file__).absolute().parents[2]
 TEMPLATES = ROOT / "example_workflows" / "api"
-EXTRAS = ("canny", "custom_sampler", "dataset", "flux", "images", "mask", "mediapipe", "model_advanced",
-          "preview_any", "sam3", "sd3")
+EXTRAS = ("canny", "custom_sampler", "dataset", "differential_diffusion", "flux", "images", "logic",
+          "mask", "mediapipe", "model_advanced", "preview_any", "sam3", "sd3")
 WIDTH = 64  # of the tiny subject encoder
 SMALL = {"width": 64, "height": 64, "steps": 4, "size": 64}
 
@@ -109,6 +111,7 @@ def register_nodes():
     path = ROOT / "tests" / "e2e" / "probe_nodes" / "__init__.py"
     spec = importlib.util.spec_from_file_location("mditface_probes", path)
     probes = importlib.util.module_from_spec(spec)
+    sys.modules["mditface_probes"] = probes  # its own modules find it there
     spec.loader.exec_module(probes)
     nodes.NODE_CLASS_MAPPINGS.update(probes.NODE_CLASS_MAPPINGS, Given=Given, Move=Move)
 
@@ -123,6 +126,14 @@ def read_template(name: str) -> dict:
             shrink(one["inputs"])
         if one["inputs"].get("model_name") == "mditface-demo.safetensors":
             one["inputs"]["model_name"] = "tiny.safetensors"
+    return graph
+
+
+def repaint_photo() -> dict:
+    """The template that edits a photograph, with another face in the painter."""
+    graph = read_template("edit_photo")
+    (paint,) = (one for one in graph.values() if one["class_type"] == "MDiT_PaintLabelMap")
+    paint["inputs"]["drawing"] = first_drawing()
     return graph
 
 

@@ -5,16 +5,17 @@ import pytest
 import torch
 
 from mditface.nodes import NODES
-from mditface.tests.devices.graphs import Run, move_links, read_template, train_adapter
+from mditface.tests.devices.graphs import Run, move_links, read_template, repaint_photo, train_adapter
 from mditface.tests.devices.host import pretend_cards
 
 pytestmark = pytest.mark.usefixtures("files")
 
-TEMPLATES = ("dynast_face", "dynast_person", "face_diffuser", "face_mogle", "mditface", "mditface_exemplar",
-             "mditface_flux_easycontrol", "mditface_flux_ominicontrol", "mditface_flux_picture", "mditface_guider",
-             "mditface_interaction", "mditface_interaction_regions", "mditface_label_maps", "mditface_photo",
-             "mditface_sam3", "mditface_sd35", "mmface", "mmface_sketch", "pt_dit")
-GRAPHS = {name: functools.partial(read_template, name) for name in TEMPLATES} | {"train": train_adapter}
+TEMPLATES = ("dynast_face", "dynast_person", "edit_photo", "face_diffuser", "face_mogle", "mditface",
+             "mditface_exemplar", "mditface_flux_easycontrol", "mditface_flux_ominicontrol", "mditface_flux_picture",
+             "mditface_guider", "mditface_interaction", "mditface_interaction_regions", "mditface_label_maps",
+             "mditface_photo", "mditface_sam3", "mditface_sd35", "mmface", "mmface_sketch", "pt_dit")
+GRAPHS = {name: functools.partial(read_template, name) for name in TEMPLATES}
+GRAPHS |= {"train": train_adapter, "edit_photo": repaint_photo}
 FLAGS = {
     "gpu-only": dict(gpu_only=True),
     "novram async-offload 1 fp16-intermediates": dict(novram=True, streams=1, fp16_intermediates=True),
@@ -26,7 +27,7 @@ ONCE = {"mditface_flux_easycontrol": "async", "mditface_flux_picture": "gpu-only
 PAIRS = [pytest.param(name, flags, id=f"{name}-{key}") for name in TEMPLATES for key, flags in FLAGS.items()
          if ONCE.get(name, "") in key]
 MOVED = ([(name, "cuda:0", "float16") for name in ("dynast_person", "face_diffuser", "mditface_label_maps",
-                                                     "mditface_photo", "mditface_sam3", "train")]
+                                                     "mditface_photo", "mditface_sam3", "edit_photo", "train")]
          + [(name, "cpu", "float64") for name in ("mditface_exemplar", "mditface_photo")])
 ELSEWHERE = {"MDiT_LoadFaceDiffuser", "MDiT_PTDiTText"}  # files of full size only
 

@@ -12,7 +12,7 @@ import { fromText, toText } from "/interactions/model.js";
 import { LayoutPanel } from "/interactions/panel.js";
 import { wordsFor } from "/interactions/words.js";
 window.forwarded = 0;
-const services = { forward: () => { window.forwarded++; } };
+const services = { forward: () => { window.forwarded++; }, pansByWheel: () => false };
 window.panel = new LayoutPanel(document.querySelector("#host"), wordsFor("en"), services);
 window.load = text => window.panel.editor.reset(fromText(text));
 window.text = () => toText(window.panel.editor.content.interactions);

@@ -30,7 +30,12 @@ import { decode, encode } from "/painter/codec.js";
 import { PainterPanel } from "/painter/panel.js";
 import { wordsFor } from "/painter/words.js";
 window.forwarded = 0;
-window.services = { forward: () => { window.forwarded++; }, fetchApi: (...request) => fetch(...request) };
+const runs = Object.assign(new EventTarget(), { follow: () => {} });
+window.services = {
+    forward: () => { window.forwarded++; },
+    fetchApi: (...request) => fetch(...request), pansByWheel: () => window.pans, runs,
+    settings: new Map(),
+};
 window.panel = new PainterPanel(document.querySelector("#host"), wordsFor("en"), window.services);
 window.load = async text => window.panel.editor.reset(await decode(text));
 window.text = () => encode(window.panel.editor.map);
@@ -177,7 +182,10 @@ class Surface:
             self.page.keyboard.press(key)
 
     def command(self, name: str) -> None:
-        self.root.locator(f"button[data-command='{name}']").click()
+        button = self.root.locator(f"button[data-command='{name}']")
+        if not button.is_visible() and self.root.locator(f".popup.more [data-command='{name}']").count():
+            self.root.locator("button[data-command='more']").click()
+        button.click()
 
 
 class Pointers:

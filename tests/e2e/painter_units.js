@@ -5,6 +5,7 @@ import { combination, combinations } from "/shared/keys.js";
 import { COMMANDS, digitClass } from "/painter/commands.js";
 import { CLASSES, MIRRORED, PALETTE } from "/painter/classes.js";
 import { decode, encode } from "/painter/codec.js";
+import { liftClasses } from "/painter/gaps.js";
 import { LabelMap, MAX_STEPS } from "/painter/model.js";
 import { PainterPanel } from "/painter/panel.js";
 import { ImageError, partClass, readFiles, toPng } from "/painter/images.js";
@@ -144,33 +145,74 @@ export function a_polygon_paints_its_inside() {
     }
 }
 
-export function a_lifted_class_leaves_the_nearest_other() {
-    for (let seed = 0; seed < 20; seed++) {
-        const map = new LabelMap(30, 20, raster.resample(randomMap(seed, 7, 5, 4), 30, 20));
-        const before = map.labels.slice();
-        const lifted = raster.liftClass(map, 2);
-        const others = [];
-        forEachPixel(map, (x, y, i) => before[i] !== 2 && others.push([x, y, before[i]]));
-        forEachPixel(map, (x, y, i) => {
-            const least = Math.min(...others.map(([u, v]) => (u - x) ** 2 + (v - y) ** 2));
-            const nearest = others.filter(([u, v]) => Math.hypot(u - x, v - y) < Math.sqrt(least) + 0.5);
-            check(nearest.some(([, , value]) => value === map.labels[i]), `pixel ${x}, ${y}, seed ${seed}`);
+/** The connected pixels of some classes around one pixel, and the pixels that touch them. */
+function gapAround(map, labels, start, values) {
+    const gap = new Set([start]), border = new Set();
+    for (const i of gap) {
+        forEachPixel(map, (x, y, k) => {
+            if (Math.abs(x - i % map.width) > 1 || Math.abs(y - Math.floor(i / map.width)) > 1) return;
+            (values.includes(labels[k]) ? gap : border).add(k);
         });
-        if (lifted) {
-            raster.placeClass(map, lifted, lifted.box);
-            same(map.labels, before, "laid back");
-        }
+    }
+    return border;
+}
+
+export function a_lifted_part_leaves_the_nearest_surface_that_touches_it() {
+    const surfaces = ["background", "skin", "neck", "cloth", "hair"].map((name) => CLASSES.indexOf(name));
+    for (let seed = 0; seed < 20; seed++) {
+        const map = new LabelMap(30, 20, raster.resample(randomMap(seed, 7, 5, 5), 30, 20));
+        const before = map.labels.slice(), values = seed % 2 ? [2] : [2, 4];
+        const parts = liftClasses(map, values);
+        forEachPixel(map, (x, y, i) => {
+            if (!values.includes(before[i])) {
+                return check(map.labels[i] === before[i], `kept ${x}, ${y}, seed ${seed}`);
+            }
+            const border = [...gapAround(map, before, i, values)];
+            const found = border.filter((k) => surfaces.includes(before[k]));
+            const sources = found.length ? found : border;
+            const distance = (k) => Math.hypot(k % 30 - x, Math.floor(k / 30) - y);
+            const least = Math.min(...sources.map(distance));
+            const nearest = sources.filter((k) => distance(k) < least + 0.5).map((k) => before[k]);
+            check(nearest.includes(map.labels[i]), `pixel ${x}, ${y}, seed ${seed}`);
+        });
+        parts.forEach((part) => raster.placeClass(map, part, part.box));
+        same(map.labels, before, "laid back");
     }
     const only = new LabelMap(4, 4, new Uint8Array(16).fill(3));
-    raster.liftClass(only, 3);
+    liftClasses(only, [3]);
     check(only.labels.every((value) => value === 0), "nothing else: background");
-    check(raster.liftClass(only, 3) === null, "absent class");
+    check(liftClasses(only, [3]).length === 0, "absent class");
+}
+
+export function a_nose_under_glasses_leaves_skin() {
+    const [skin, nose, glasses] = ["skin", "nose", "eye_g"].map((name) => CLASSES.indexOf(name));
+    const map = new LabelMap(20, 20, new Uint8Array(400).fill(skin));
+    raster.paintSegment(map, { x: 10, y: 5 }, { x: 10, y: 15 }, 3, nose);
+    raster.paintSegment(map, { x: 0, y: 4 }, { x: 20, y: 4 }, 2, glasses);
+    const before = map.labels.slice();
+    liftClasses(map, [nose]);
+    forEachPixel(map, (x, y, i) => check(map.labels[i] === (before[i] === nose ? skin : before[i]), `${x}, ${y}`));
+}
+
+export function strokes_cover_only_what_they_may() {
+    const over = CLASSES.map((_, value) => value % 2 === 0);
+    const draw = {
+        stroke: (map) => raster.paintSegment(map, { x: 2, y: 2 }, { x: 30, y: 20 }, 6, 18, over),
+        polygon: (map) => raster.paintPolygon(map, [{ x: 1, y: 1 }, { x: 36, y: 3 }, { x: 9, y: 22 }], 18, over),
+        fill: (map) => forEachPixel(map, (x, y) => raster.fillRegion(map, { x, y }, 18, over)),
+    };
+    for (const [name, act] of Object.entries(draw)) {
+        const map = randomMap(3), before = map.labels.slice();
+        act(map);
+        check(before.some((value, i) => value !== map.labels[i]), `${name} paints`);
+        check(before.every((value, i) => over[value] || map.labels[i] === value), `${name} keeps the others`);
+    }
 }
 
 export function a_placed_class_moves_and_scales() {
     const map = new LabelMap(20, 20);
     map.labels.fill(6, 42, 44);
-    const part = raster.liftClass(map, 6);
+    const [part] = liftClasses(map, [6]);
     raster.placeClass(map, part, { left: 10, top: 5, right: 14, bottom: 8 });
     const box = raster.boxOf(map, 6);
     check(JSON.stringify(box) === '{"left":10,"top":5,"right":14,"bottom":8}', JSON.stringify(box));
@@ -339,5 +381,6 @@ export function both_languages_have_all_words() {
 }
 
 export function a_panel_is_dressed_at_once() {
-    dressedAtOnce(PainterPanel, wordsFor("en"));
+    const runs = Object.assign(new EventTarget(), { follow: () => {} });
+    dressedAtOnce(PainterPanel, wordsFor("en"), { runs, settings: new Map() });
 }

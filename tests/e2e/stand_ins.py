@@ -11,14 +11,14 @@ from safetensors.torch import load_file
 
 import comfy.ops
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from comfy.taesd.taesd import Decoder, Encoder
+from comfy.taesd.taesd import Decoder, DecoderFlux2, Encoder, EncoderFlux2
 from devtools.server import Server
 from mditface.mdit.labelmap import resize_nearest
 from mditface.mdit.labelmap.drawing import decode_drawing, encode_drawing
 from mditface.tests.adapter import bases
 from mditface.tests.dynast import tiny as dynast
 from mditface.tests.dynast.test_labels import frame
-from mditface.tests.e2e import photo_models
+from mditface.tests.e2e import flux_models, photo_models
 from mditface.tests.e2e.graphs import node
 from mditface.tests.e2e.test_face_diffuser import UNET
 from mditface.tests.face_diffuser import tiny as face_diffuser
@@ -29,7 +29,7 @@ from mditface.tests.mmface import tiny as mmface
 from mditface.tests.parsing import weights as parsing
 from mditface.tests.pt_dit import tiny as pt_dit
 
-SMALL = {"width": 64, "height": 64, "steps": 4, "rows": 4, "columns": 4, "num_faces": 1}
+SMALL = {"width": 64, "height": 64, "size": 256, "steps": 4, "rows": 4, "columns": 4, "num_faces": 1}
 INPUTS = ("photo", "person_1", "person_2", "pose", "exemplar", "sketch")  # images that the templates load
 Stand = dict | tuple[dict, int] | str | None  # a node, one of its outputs, the input that passes through, nothing
 
@@ -47,6 +47,7 @@ def write_small_files(server: Server, golden: Path) -> None:
     write_previews(server)
     write_pt_dit(server, golden)
     write_mmface(server)
+    flux_models.write_files(server)
     photo_models.write(server)
     exemplar_model = mditface.config(exemplar_blocks=(0, 2), exemplar_candidates=2)
     mditface.write(folder(server, "mdit") / "your_exemplar_model.safetensors", exemplar_model)
@@ -67,7 +68,7 @@ def folder(server: Server, name: str) -> Path:
 def write_adapters(server: Server) -> None:
     for family in ("flux", "sd3"):
         server.save_weights("diffusion_models", f"stand-in-{family}", bases.published(family))
-    for name in ("seg", "canny"):
+    for name in ("seg", "canny", "depth"):
         server.save_weights("mdit_adapters", name, bases.easycontrol())
     server.save_weights("mdit_adapters", "coloring", bases.ominicontrol())
     config = bases.config("sd3")
@@ -83,14 +84,16 @@ def write_face_diffuser(server: Server) -> None:
 
 def write_previews(server: Server) -> None:
     """Tiny VAEs of the host's preview kind, with biases that keep their images from being black."""
-    for name, channels in (("taesd", 4), ("taef1", 16)):
-        for half in (Encoder, Decoder):
+    for name, channels, halves in (("taesd", 4, (Encoder, Decoder)), ("taef1", 16, (Encoder, Decoder)),
+                                   ("taef2", 128, (EncoderFlux2, DecoderFlux2))):
+        for half in halves:
             weights = bases.random_weights(half(channels))
             for key, weight in weights.items():
                 if weight.ndim == 1:
                     weights[key] = torch.zeros_like(weight)
             weights[list(weights)[-1]] += 0.6
-            server.save_weights("vae_approx", f"{name}_{half.__name__.lower()}", weights)
+            part = half.__name__.lower().removesuffix("flux2")
+            server.save_weights("vae_approx", f"{name}_{part}", weights)
 
 
 def write_pt_dit(server: Server, golden: Path) -> None:
@@ -140,7 +143,12 @@ ADAPTER = {"CLIPTextEncode": [text(bases.CONTEXT, bases.POOLED)], "T5TokenizerOp
            "ControlNetApplyAdvanced": ["positive", "negative"], "ACN_ControlNetLoaderAdvanced": [None],
            "ACN_AdvancedControlNetApply_v2": ["positive", "negative"]}
 SUBJECT, SCENE = ([unet(name), None, vae("taesd"), None] for name in ("subject", "scene"))
-SWAPS = {  # by a sign in the names of the model files: what stands in for each output of a node
+SWAPS = {  # by a sign in the names of the model files, the first that fits: what stands for each output of a node
+    "flux1-fill": {"UNETLoader": [unet("flux-fill")], "DualCLIPLoader": [None], "VAELoader": [vae("taef1")],
+                   "CLIPTextEncode": [text(bases.CONTEXT, bases.POOLED)],
+                   "ControlNetLoader": [node("ControlNetLoader", control_net_name="stand-in-flux.safetensors")]},
+    "flux-2-klein": {"UNETLoader": [unet("klein")], "CLIPLoader": [None], "VAELoader": [vae("taef2")],
+                     "CLIPTextEncode": [text(bases.CONTEXT, bases.POOLED)]},
     "flux1": ADAPTER | {"UNETLoader": [unet("flux")], "UnetLoaderGGUF": [unet("flux")], "DualCLIPLoader": [None],
                         "VAELoader": [vae("taef1")]},
     "sd3": ADAPTER | {"CheckpointLoaderSimple": [unet("sd3"), None, vae("taef1")]},

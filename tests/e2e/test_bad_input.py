@@ -145,7 +145,7 @@ def test_cancel_in_the_middle_of_the_static_pass(server, model_file, label_map_f
     assert (found["caches"], found["entries"], found["planned"]) == (1, 0, 0)
     entry = server.run(face(name, label_map))
     assert server.image(entry).size == (64, 64)
-    assert text_of(entry, "report").startswith("static passes 1,")
+    assert text_of(entry, "report").partition("\n")[2].startswith("static passes 1,")
 
 
 def test_out_of_memory_in_the_static_pass(server, model_file, label_map_file):
@@ -160,4 +160,4 @@ def test_out_of_memory_in_the_static_pass(server, model_file, label_map_file):
     for good in (graph, face(name, label_map)):
         entry = server.run(good)
         assert server.image(entry).size == (64, 64)
-        assert text_of(entry, "report").startswith("static passes 1,")
+        assert text_of(entry, "report").partition("\n")[2].startswith("static passes 1,")

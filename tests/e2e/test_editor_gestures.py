@@ -60,7 +60,8 @@ def turn_wheel(made, pointers, held):
 
 
 TOUCHES = (put_palm, put_palm_on_the_graph, open_menu, press_keys)
-BESIDE = {"pen": (*TOUCHES, turn_wheel_on_the_graph), "finger": TOUCHES, "mouse": (*TOUCHES, turn_wheel)}
+# the finger first: after a pen it would be a palm
+BESIDE = {"finger": TOUCHES, "mouse": (*TOUCHES, turn_wheel), "pen": (*TOUCHES, turn_wheel_on_the_graph)}
 
 
 def content(made):

@@ -79,6 +79,7 @@ def test_undo_and_redo_stay_in_the_painter(renderer, page, painter):
 
 def test_the_host_has_its_own_step_for_a_stroke(page, painter):
     before = painter.text()
+    page.evaluate("() => app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()")
     painter.stroke((60, 100), (450, 100))
     painter.text()
     page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.undo()")
@@ -208,6 +209,7 @@ def test_a_connected_label_map_is_taken_over_by_the_button_alone(renderer, page,
     picture(server, page, painter.node_id)
     assert torch.equal(painter.drawing(), before)
     page.screenshot(path=artefacts / f"painter with a start, {renderer}.png")
+    assert painter.root.locator(".bar").bounding_box()["height"] < 40, "the bar takes two lines"
     button.click()
     painter.await_drawing(lambda drawing: np.array_equal(drawing, maps[0]))
     painter.stroke((5, 80), (60, 80))
@@ -252,6 +254,33 @@ def test_the_wheel_is_the_graphs_until_the_painter_has_the_focus(renderer, page,
     page.mouse.wheel(0, 100)
     page.wait_for_timeout(300)
     assert page.evaluate("() => app.canvas.ds.scale") == 1
+
+
+def test_parts_move_together_and_the_view_moves_with_space(renderer, page, painter):
+    """The host has uses of its own for Shift, Space and the wheel; the painter with the focus keeps them."""
+    drawing = painter.drawing()
+    graph = page.evaluate("() => [app.canvas.ds.scale, [...app.canvas.ds.offset]]")
+    painter.choose("hat")
+    painter.stroke((100, 60), (400, 60))
+    painter.choose("nose")
+    painter.choose("move")
+    page.keyboard.down("Shift")
+    painter.click(250, 60)
+    page.keyboard.up("Shift")
+    painter.stroke((250, 60), (250, 80))
+    moved = painter.drawing()
+    assert (moved[70:90, 100:400] == HAT).all() and (moved[40:60] == HAT).sum() == 0
+    noses = [torch.nonzero(found == find_class("nose"))[:, 0].float().mean() for found in (drawing, moved)]
+    assert abs(noses[1] - noses[0] - 20) < 1
+    zoom = painter.root.locator(".status .number")
+    shown = zoom.text_content()
+    page.keyboard.down("Space")
+    painter.stroke((250, 250), (300, 250))
+    page.keyboard.up("Space")
+    page.mouse.wheel(0, -300)
+    page.wait_for_timeout(300)
+    assert torch.equal(painter.drawing(), moved) and zoom.text_content() != shown
+    assert page.evaluate("() => [app.canvas.ds.scale, [...app.canvas.ds.offset]]") == graph
 
 
 def test_headless_values(server):

@@ -172,11 +172,12 @@ def test_wheel_zoom_and_pan(page, painter):
     page.mouse.move(*painter.at(256, 256))
     size, zoom = painter.root.locator(".bar output"), painter.root.locator(".status .number")
     before = (size.text_content(), zoom.text_content())
+    page.keyboard.down("Shift")
     page.mouse.wheel(0, -100)
+    page.keyboard.up("Shift")
     expect(size).not_to_have_text(before[0])
-    page.keyboard.down("Alt")
+    expect(zoom).to_have_text(before[1])
     page.mouse.wheel(0, -300)
-    page.keyboard.up("Alt")
     expect(zoom).not_to_have_text(before[1])
     centre = painter.at(256, 256)
     text = painter.text()
@@ -189,6 +190,57 @@ def test_wheel_zoom_and_pan(page, painter):
     painter.press("Escape")
     page.mouse.wheel(0, 100)
     page.wait_for_function("() => window.forwarded === 1")
+
+
+VIEW = "() => { const { left, top, scale } = window.panel.editor.view; return [left, top, scale]; }"
+
+
+def test_the_wheel_pans_where_the_hosts_wheel_does(page, painter):
+    painter.canvas.focus()
+    page.mouse.move(*painter.at(256, 256))
+    page.evaluate("() => { window.pans = true; }")
+    left, top, scale = page.evaluate(VIEW)
+    page.mouse.wheel(30, 50)
+    page.wait_for_timeout(200)
+    assert page.evaluate(VIEW) == [left - 30, top - 50, scale]
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -300)
+    page.keyboard.up("Control")
+    page.wait_for_function("scale => window.panel.editor.view.scale > scale", arg=scale)
+
+
+def test_space_and_a_drag_move_the_view(page, painter):
+    before = painter.text()
+    painter.canvas.focus()
+    x, y = painter.at(256, 256)
+    page.mouse.move(x, y)
+    left, top, scale = page.evaluate(VIEW)
+    page.keyboard.down("Space")
+    painter.stroke((256, 256), (276, 256))
+    page.keyboard.up("Space")
+    moved = page.evaluate(VIEW)
+    assert moved[0] > left + 10 and moved[1:] == [top, scale]
+    assert painter.text() == before
+    painter.stroke((256, 256), (300, 300))
+    assert painter.text() != before
+
+
+def test_a_finger_beside_a_pen_is_a_palm(page, painter):
+    """Also between two strokes of the pen. Two fingers still move the view."""
+    pointers = Pointers(page)
+    painter.choose("hat")
+    path = [painter.at(*point) for point in LINE]
+    pointers.drag("pen", path)
+    drawn = painter.drawing()
+    assert HAT in drawn
+    pointers.drag("finger", [(x, y + 100) for x, y in path])
+    assert torch.equal(painter.drawing(), drawn)
+    before = page.evaluate(VIEW)
+    pointers.touch("Start", path[0])
+    pointers.touch("Start", path[0], path[3])
+    pointers.touch("Move", path[0], (path[3][0] + 80, path[3][1]))
+    pointers.touch("End")
+    assert page.evaluate(VIEW) != before and torch.equal(painter.drawing(), drawn)
 
 
 def test_fingers(page, painter):

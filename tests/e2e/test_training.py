@@ -92,7 +92,7 @@ def test_train_apply_and_sample(server, graph):
     entry = server.watch(graph(), lambda kind, data: previews.append(kind) if kind == "preview" else None)
     assert text_of(entry, "count") == str(STEPS)
     assert shown(server, entry, "curve").shape == shown(server, entry, "train").shape == (448, 768, 3)
-    assert text_of(entry, "report").startswith("static passes 1, cache hits 2,")
+    assert text_of(entry, "report").partition("\n")[2].startswith("static passes 1, cache hits 2,")
     assert len(previews) > 2  # two sheets, and what the sampler shows
     assert [path.name for path in (server.base / "output" / "mdit_adapters").iterdir()] == [TRAINED]
     assert (shown(server, server.run(loaded(graph())), "picture") == shown(server, entry, "picture")).all()

@@ -36,8 +36,8 @@ export function bothLanguages({ en, zh }) {
 }
 
 /** A panel of this kind has both of its style sheets when it is laid out first, not some time later. */
-export function dressedAtOnce(Panel, words) {
-    const panel = new Panel(document.body.appendChild(document.createElement("div")), words, {});
+export function dressedAtOnce(Panel, words, services = {}) {
+    const panel = new Panel(document.body.appendChild(document.createElement("div")), words, services);
     const { display, gridTemplateAreas } = getComputedStyle(panel.body);
     panel.close();
     panel.host.remove();

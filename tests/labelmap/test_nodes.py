@@ -7,7 +7,8 @@ from PIL import Image
 
 import folder_paths
 from comfy_api.latest import _io
-from mditface.mdit.labelmap import CLASSES, PALETTES, PARSER_ORDER, from_masks, to_image, to_indices
+from mditface.mdit.labelmap import (
+    CLASSES, PALETTES, PARSER_ORDER, encode_drawing, from_masks, to_image, to_indices)
 from mditface.nodes.labelmap import NODES, EditLabelMap, LabelMapFromMasks, LabelMapToMasks
 from mditface.nodes.painter import PaintLabelMap, first_drawing
 
@@ -188,7 +189,7 @@ def test_a_part_that_is_none_is_told_with_the_names_in_the_list():
 
 # Paint
 
-def test_a_start_is_shown_in_the_packs_colours_and_changes_no_output():
+def test_a_start_is_shown_in_the_packs_colours_and_changes_no_other_drawing():
     plain = PaintLabelMap.execute(first_drawing(), "hair")
     start = torch.tensor(PALETTES["index picture"].colors)[to_indices(face()).long()] / 255
     given = PaintLabelMap.execute(first_drawing(), "hair", start=start)
@@ -196,6 +197,14 @@ def test_a_start_is_shown_in_the_packs_colours_and_changes_no_output():
     (saved,) = given.ui["start"]
     shown = Image.open(Path(folder_paths.get_temp_directory(), saved["subfolder"], saved["filename"]))
     assert torch.equal(torch.from_numpy(np.array(shown.convert("RGB"))) / 255, face()[0])
+
+
+def test_a_start_stands_for_a_drawing_of_background_alone():
+    blank = encode_drawing(torch.zeros(8, 8, dtype=torch.uint8))
+    image, mask, width, height = PaintLabelMap.execute(blank, "hair", start=face()).args
+    assert torch.equal(image, face()[:1]) and torch.equal(mask[0] == 1, to_indices(face())[0] == HAIR)
+    assert (width, height) == (16, 12)
+    assert not PaintLabelMap.execute(blank, "hair").args[0].any()
 
 
 def test_a_photograph_as_a_start_is_refused():

@@ -215,7 +215,7 @@ def test_exemplars_follow_the_latents_number(tmp_path, texts):
 
 def test_the_stock_sampler_cannot_know_and_says_so(loaded, texts):
     (part,) = nodes.LatentFromBatch().frombatch({"samples": images()}, 2, 1)
-    with pytest.raises(ValueError, match="latent_image: 1 latents, but the mask has 4 .* only 'Face Sampler (MDiT)'"):
+    with pytest.raises(ValueError, match=r"latent_image: 1 latents, but the mask .* only 'Face Sampler \(MDiT\)'"):
         nodes.common_ksampler(loaded.model, 0, 2, 2.0, "euler", "simple", masked(texts[0], tiny.mask(MAPS)), texts[1],
                               part)
 

@@ -295,11 +295,11 @@ def test_text_of_another_encoder_is_refused(flow, texts, message):
      r"vae: the one at 'Condition MMFace-DiT' makes latents \(4, 8, 8\) of 64 x 64 pixels"),
     (lambda: condition(mask=mask(3)), "latent_image: 1 latents, but 3 pictures"),
     (lambda: (ApplyMask.execute(prompt(), mask(), strength=1.0).args[0], prompt(1)),
-     "vae: .*'vae' input of 'Label Map to Mask (MDiT)'"),
+     r"vae: .*'vae' input of 'Label Map to Mask \(MDiT\)'"),
     (lambda: (ApplyMask.execute(prompt(), mask(), strength=0.5).args[0], prompt(1)),
      "strength: MMFace-DiT reads a mask whole, not with 0.5"),
     (lambda: condition(mask=PictureInput(sketch(), "OminiControl subject, 32 columns left", None)),
-     "placement: .*choose 'on the image' at 'Picture to Mask (MDiT)'"),
+     r"placement: .*choose 'on the image' at 'Picture to Mask \(MDiT\)'"),
 ])
 def test_conditions_that_do_not_fit_are_refused(flow, make, message):
     with pytest.raises(ValueError, match=message):

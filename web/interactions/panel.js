@@ -19,7 +19,7 @@ export class LayoutPanel extends Panel {
         const { editor, signal } = this;
         this.popups = {
             size: sizePopup(this, SIDE, (width, height) => this.onResize(width, height)),
-            help: helpPopup(this, [], helpRows(words, "moveKeys", "spaceKey", "enterKey", "wheel", "touch", "others", "files",
+            help: helpPopup(this, [], helpRows(words, "moveKeys", "spaceKey", "enterKey", "pan", "wheel", "touch", "others", "files",
                 "layouts")),
         };
         this.list = new List(this);

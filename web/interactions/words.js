@@ -37,7 +37,7 @@ const en = {
     spaceKeyHelp: "begin and end a box",
     enterKey: "Enter",
     enterKeyHelp: "go to the words, then from word to word",
-    wheelHelp: "zoom",
+    wheelHelp: "as on the graph: zooms, or moves the view; Ctrl: zooms",
 };
 
 const zh = {
@@ -75,7 +75,7 @@ const zh = {
     spaceKeyHelp: "开始和结束一个框",
     enterKey: "回车键",
     enterKeyHelp: "编辑词语，并逐个前进",
-    wheelHelp: "缩放",
+    wheelHelp: "与工作流画布一致：缩放或移动视图；Ctrl：缩放",
 };
 
 export const WORDS = withShared({ en, zh });

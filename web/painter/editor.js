@@ -1,19 +1,29 @@
 /** State and operations of one painter. */
 
 import { Editor } from "../shared/editor.js";
-import { MIRRORED } from "./classes.js";
+import { CLASSES, MIRRORED, NATURAL, PALETTE } from "./classes.js";
+import { liftClasses } from "./gaps.js";
 import { LabelMap } from "./model.js";
-import { liftClass, resample } from "./raster.js";
+import { resample } from "./raster.js";
+import { copySide, smoothClass } from "./shapes.js";
 import { makeTools } from "./tools.js";
 
 export const RADIUS = { min: 0.5, max: 256 };
 
-const START = { value: 13, tool: "brush", radius: 14, mirror: false, axis: 0.5, opacity: 0.7 };
+const START = { value: 13, selected: [13], tool: "brush", radius: 14, mirror: false, axis: 0.5, opacity: 0.7 };
+const BACKGROUND = 0;
+const SMOOTHED = 170; // edges are smoothed over the drawing's longer side divided by this
+
+/** What a stroke covers: every class, the selected ones, or only background: it then passes behind the others. */
+export const COVERS = ["everything", "selection", "background"];
 
 const between = (low, number, high) => Math.min(high, Math.max(low, number));
 
 export class LabelEditor extends Editor {
     map = new LabelMap(512, 512);
+    locked = new Set(); // classes whose pixels no tool changes
+    cover = COVERS[0];
+    natural = false; // the drawing is shown in colors of faces
 
     constructor() {
         super();
@@ -33,10 +43,50 @@ export class LabelEditor extends Editor {
         return { x: 2 * this.mirrorX - x, y };
     }
 
+    /** 8-bit RGB of each class on the screen. */
+    get colors() {
+        return this.natural ? NATURAL : PALETTE;
+    }
+
+    /** For each class, whether moved parts may cover it. */
+    get unlocked() {
+        return CLASSES.map((_, value) => !this.locked.has(value));
+    }
+
+    /** For each class, whether a stroke may cover it. */
+    get over() {
+        const { unlocked, cover, selected } = this;
+        const covered = { everything: () => true, selection: (value) => selected.includes(value),
+                          background: (value) => value === BACKGROUND }[cover];
+        return unlocked.map((isOpen, value) => isOpen && covered(value));
+    }
+
     // Settings
 
     setValue(value) {
-        this.set({ value });
+        this.set({ value, selected: [value] });
+    }
+
+    /** Adds a class to the selection or removes it; one stays. */
+    toggleSelected(value) {
+        const others = this.selected.filter((found) => found !== value);
+        const selected = others.length < this.selected.length ? others : [...others, value];
+        if (selected.length) {
+            this.set({ selected, value: selected.includes(this.value) ? this.value : selected[0] });
+        }
+    }
+
+    toggleLock(value) {
+        const locked = new Set(this.locked);
+        if (!locked.delete(value)) {
+            locked.add(value);
+        }
+        this.set({ locked });
+    }
+
+    /** The next of `COVERS`. */
+    turnCover() {
+        this.set({ cover: COVERS[(COVERS.indexOf(this.cover) + 1) % COVERS.length] });
     }
 
     setRadius(radius) {
@@ -76,20 +126,38 @@ export class LabelEditor extends Editor {
         this.changed("state");
     }
 
+    /** Empties the drawing; locked parts stay. */
     clear() {
-        const { width, height } = this.map;
-        this.replace({ width, height, labels: new Uint8Array(width * height) });
+        const { map: { width, height, labels }, locked } = this;
+        this.replace({ width, height, labels: labels.map((value) => locked.has(value) ? value : BACKGROUND) });
     }
 
-    /** Removes the chosen class; its pixels take the nearest other class. */
-    removeClass() {
+    /** Removes the selected classes; their pixels take what lies around. */
+    removeSelected() {
+        const { selected, mirror, unlocked } = this;
+        const values = [...selected, ...(mirror ? selected.map((value) => MIRRORED[value]) : [])];
+        this.#edit((map) => liftClasses(map, [...new Set(values)].filter((value) => unlocked[value])));
+    }
+
+    /** Smooths the edges of the selected parts. */
+    smooth() {
+        const { selected, unlocked } = this;
+        const radius = Math.max(1, Math.round(Math.max(this.map.width, this.map.height) / SMOOTHED));
+        this.#edit((map) => selected.filter((value) => unlocked[value]).forEach(
+            (value) => smoothClass(map, value, radius, unlocked)));
+    }
+
+    /** Copies one side of the mirror's axis to the other. */
+    copySide(toRight) {
+        this.#edit((map) => copySide(map, this.axis * map.width, toRight, this.unlocked));
+    }
+
+    /** A step of the history: change(map) writes the labels. */
+    #edit(change) {
         this.settle();
         this.cancel();
         this.map.begin();
-        liftClass(this.map, this.value);
-        if (this.mirror) {
-            liftClass(this.map, MIRRORED[this.value]);
-        }
+        change(this.map);
         this.commit();
     }
 

@@ -39,6 +39,8 @@ export class LabelMap {
     #before = null;
     #undo = [];
     #redo = [];
+    #states = 0;
+    state = 0; // number of the present content: undo and redo bring it back
 
     /** labels: one class a pixel, row by row. */
     constructor(width, height, labels = new Uint8Array(width * height)) {
@@ -95,7 +97,9 @@ export class LabelMap {
         if (!box) {
             return false;
         }
-        this.#remember({ width: this.width, height: this.height, box, runs: pack(cut(before, this.width, box)) });
+        this.#remember({
+            width: this.width, height: this.height, state: this.state, box, runs: pack(cut(before, this.width, box)),
+        });
         return true;
     }
 
@@ -128,10 +132,12 @@ export class LabelMap {
     }
 
     #step(box) {
-        return { width: this.width, height: this.height, box, runs: pack(cut(this.labels, this.width, box)) };
+        const { width, height, state, labels } = this;
+        return { width, height, state, box, runs: pack(cut(labels, width, box)) };
     }
 
     #remember(step) {
+        this.state = ++this.#states;
         this.#undo.push(step);
         this.#redo.length = 0;
         if (this.#undo.length > MAX_STEPS) {
@@ -145,13 +151,14 @@ export class LabelMap {
         if (!step) {
             return false;
         }
-        const { width, height, box, runs } = step;
+        const { width, height, state, box, runs } = step;
         const same = width === this.width && height === this.height;
         to.push(this.#step(same ? box : this.all));
         if (!same) {
             this.#assign(width, height, new Uint8Array(width * height));
         }
         paste(this.labels, width, box, unpack(runs, (box.right - box.left) * (box.bottom - box.top)));
+        this.state = state;
         this.touch(box);
         return true;
     }

@@ -2,6 +2,7 @@
 
 import { element } from "../shared/elements.js";
 import { helpPopup, helpRows, popup, sizePopup } from "../shared/popups.js";
+import { morePopup } from "./more.js";
 import { LONGEST_SIDE } from "./model.js";
 import { TEMPLATES, loadTemplate, templateUrl } from "./templates.js";
 
@@ -31,6 +32,8 @@ export function painterPopups(panel) {
     return {
         faces: facesPopup(panel),
         size: sizePopup(panel, { min: SMALLEST_SIDE, max: LONGEST_SIDE }, (...size) => editor.resize(...size)),
-        help: helpPopup(panel, [digits], helpRows(words, "moveKeys", "spaceKey", "wheel", "touch", "others", "files", "layouts")),
+        more: morePopup(panel, "import", "export", "smooth", "copyRight", "copyLeft", "natural", "clear"),
+        help: helpPopup(panel, [digits], helpRows(words, "shiftClick", "shiftStroke", "moveKeys", "spaceKey", "pan", "wheel",
+            "touch", "others", "files", "layouts")),
     };
 }

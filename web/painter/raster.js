@@ -1,7 +1,14 @@
-/** Pixel operations of the tools on a LabelMap. Points are in pixels, a pixel's center is at + 0.5. No DOM. */
+/**
+ * Pixel operations of the tools on a LabelMap. Points are in pixels, a pixel's center is at + 0.5. `over` tells for each
+ * class whether its pixels may change. No DOM.
+ */
+
+import { CLASSES } from "./classes.js";
+
+const EVERY = CLASSES.map(() => true);
 
 /** Paints every pixel whose center lies within `radius` of the segment between two points. */
-export function paintSegment(map, from, to, radius, value) {
+export function paintSegment(map, from, to, radius, value, over = EVERY) {
     const dx = to.x - from.x, dy = to.y - from.y;
     const length2 = dx * dx + dy * dy || 1;
     const reach = Math.max(radius, 0.71); // the thinnest brush still hits the pixel under it
@@ -14,8 +21,9 @@ export function paintSegment(map, from, to, radius, value) {
             const px = x + 0.5 - from.x, py = y + 0.5 - from.y;
             const along = Math.min(1, Math.max(0, (px * dx + py * dy) / length2));
             const ex = px - along * dx, ey = py - along * dy;
-            if (ex * ex + ey * ey <= reach * reach) {
-                map.labels[y * map.width + x] = value;
+            const i = y * map.width + x;
+            if (ex * ex + ey * ey <= reach * reach && over[map.labels[i]]) {
+                map.labels[i] = value;
             }
         }
     }
@@ -23,9 +31,9 @@ export function paintSegment(map, from, to, radius, value) {
 }
 
 /** Fills the region of one class around a point, neighbours being those above, below, left and right. */
-export function fillRegion(map, point, value) {
+export function fillRegion(map, point, value, over = EVERY) {
     const old = map.at(point);
-    if (old === null || old === value) {
+    if (old === null || old === value || !over[old]) {
         return;
     }
     const { width, height, labels } = map;
@@ -51,7 +59,7 @@ export function fillRegion(map, point, value) {
 }
 
 /** Paints the pixels whose centers lie inside a polygon (even-odd rule). */
-export function paintPolygon(map, points, value) {
+export function paintPolygon(map, points, value, over = EVERY) {
     const box = map.clip({
         left: Math.min(...points.map(({ x }) => x)), top: Math.min(...points.map(({ y }) => y)),
         right: Math.max(...points.map(({ x }) => x)), bottom: Math.max(...points.map(({ y }) => y)),
@@ -61,8 +69,8 @@ export function paintPolygon(map, points, value) {
         for (let k = 0; k + 1 < crossings.length; k += 2) {
             const from = Math.max(box.left, Math.ceil(crossings[k] - 0.5));
             const to = Math.min(box.right, Math.ceil(crossings[k + 1] - 0.5));
-            if (from < to) {
-                map.labels.fill(value, y * map.width + from, y * map.width + to);
+            for (let i = y * map.width + from, end = y * map.width + to; i < end; i++) {
+                map.labels[i] = over[map.labels[i]] ? value : map.labels[i];
             }
         }
     }
@@ -97,26 +105,8 @@ export function boxOf({ width, height, labels }, value) {
     return right < 0 ? null : { left, top, right: right + 1, bottom: bottom + 1 };
 }
 
-/** Removes a class from the map; its pixels take the class of the nearest other pixel. */
-export function liftClass(map, value) {
-    const box = boxOf(map, value);
-    if (!box) {
-        return null;
-    }
-    const width = box.right - box.left;
-    const pixels = new Uint8Array(width * (box.bottom - box.top));
-    for (let y = box.top; y < box.bottom; y++) {
-        for (let x = box.left; x < box.right; x++) {
-            pixels[(y - box.top) * width + x - box.left] = map.labels[y * map.width + x] === value;
-        }
-    }
-    fillFromOthers(map, value, box);
-    map.touch(box);
-    return { value, box, pixels };
-}
-
 /** Paints a lifted class into a box of any size, by the pixel under each center. */
-export function placeClass(map, { value, box, pixels }, target) {
+export function placeClass(map, { value, box, pixels }, target, over = EVERY) {
     const width = box.right - box.left, height = box.bottom - box.top;
     const scaleX = width / (target.right - target.left), scaleY = height / (target.bottom - target.top);
     const cut = map.clip(target);
@@ -125,59 +115,13 @@ export function placeClass(map, { value, box, pixels }, target) {
         for (let x = cut.left; x < cut.right; x++) {
             const sourceX = Math.floor((x + 0.5 - target.left) * scaleX);
             const inside = sourceX >= 0 && sourceY >= 0 && sourceX < width && sourceY < height;
-            if (inside && pixels[sourceY * width + sourceX]) {
-                map.labels[y * map.width + x] = value;
+            const i = y * map.width + x;
+            if (inside && pixels[sourceY * width + sourceX] && over[map.labels[i]]) {
+                map.labels[i] = value;
             }
         }
     }
     map.touch(cut);
-}
-
-/** Sequential distance transform (Danielsson 1980): two sweeps give each pixel the nearest source of its neighbours. */
-function fillFromOthers(map, value, box) {
-    const { left, top, right, bottom } = map.clip(
-        { left: box.left - 1, top: box.top - 1, right: box.right + 1, bottom: box.bottom + 1 });
-    const columns = right - left, rows = bottom - top;
-    const far = 1e9;
-    const sourceX = new Float32Array(columns * rows).fill(far);
-    const sourceY = new Float32Array(columns * rows).fill(far);
-    const offer = (x, y, dx, dy) => {
-        if (x + dx < 0 || x + dx >= columns || y + dy < 0 || y + dy >= rows) {
-            return;
-        }
-        const to = y * columns + x, from = to + dy * columns + dx;
-        const now = (x - sourceX[to]) ** 2 + (y - sourceY[to]) ** 2;
-        if ((x - sourceX[from]) ** 2 + (y - sourceY[from]) ** 2 < now) {
-            sourceX[to] = sourceX[from];
-            sourceY[to] = sourceY[from];
-        }
-    };
-    for (let y = 0, i = 0; y < rows; y++) {
-        for (let x = 0; x < columns; x++, i++) {
-            if (map.labels[(top + y) * map.width + left + x] !== value) {
-                sourceX[i] = x;
-                sourceY[i] = y;
-            }
-        }
-    }
-    const sweepRow = (y, step) => {
-        for (let x = 0; x < columns; x++) {
-            for (const dx of [-1, 0, 1]) offer(x, y, dx, -step);
-            offer(x, y, -1, 0);
-        }
-        for (let x = columns - 1; x >= 0; x--) offer(x, y, 1, 0);
-    };
-    for (let y = 0; y < rows; y++) sweepRow(y, 1);
-    for (let y = rows - 1; y >= 0; y--) sweepRow(y, -1);
-    for (let y = 0, i = 0; y < rows; y++) {
-        for (let x = 0; x < columns; x++, i++) {
-            const at = (top + y) * map.width + left + x;
-            if (map.labels[at] === value) {
-                const from = (top + sourceY[i]) * map.width + left + sourceX[i];
-                map.labels[at] = sourceX[i] === far ? 0 : map.labels[from];
-            }
-        }
-    }
 }
 
 /** A label map resampled to another size, by the pixel under each center. */

@@ -1,74 +1,12 @@
 /** The tools. Each edits `editor.map` between `begin` and `commit`. With the mirror on, the other side follows. */
 
-import { CLOSE, Drag, Hand, corner, moveSides } from "../shared/tools.js";
+import { CLOSE, Hand } from "../shared/tools.js";
+import { Brush, Healer, Lasso, paintPolygons } from "./brushes.js";
 import { MIRRORED } from "./classes.js";
-import { boxOf, fillRegion, liftClass, paintPolygon, paintSegment, placeClass } from "./raster.js";
+import { fillRegion } from "./raster.js";
+import { Select } from "./selection.js";
 
 const BACKGROUND = 0;
-const SMALLEST = 2; // pixels a side of a scaled class
-
-class Brush {
-    #last = null;
-
-    constructor(editor, value = () => editor.value) {
-        Object.assign(this, { editor, value });
-    }
-
-    get busy() {
-        return this.#last !== null;
-    }
-
-    get held() {
-        return this.busy;
-    }
-
-    down(point, { pressure = 1, eraser = false } = {}) {
-        this.editor.map.begin();
-        this.#last = point;
-        this.now = eraser ? BACKGROUND : this.value();
-        this.move(point, { pressure });
-    }
-
-    move(point, { pressure = 1 } = {}) {
-        if (!this.busy) {
-            return;
-        }
-        const { editor, now } = this, radius = editor.radius * pressure;
-        paintSegment(editor.map, this.#last, point, radius, now);
-        if (editor.mirror) {
-            paintSegment(editor.map, editor.mirrored(this.#last), editor.mirrored(point), radius, MIRRORED[now]);
-        }
-        this.#last = point;
-    }
-
-    up() {
-        if (this.busy) {
-            this.#last = null;
-            this.editor.commit();
-        }
-    }
-
-    drop() {
-        this.#last = null;
-        this.editor.map.cancel();
-    }
-
-    cancel() {
-        this.drop();
-    }
-
-    wheel(direction) {
-        this.editor.stepRadius(direction);
-    }
-
-    draw(overlay, pointer) {
-        const { editor } = this;
-        overlay.circle(pointer, editor.radius);
-        if (editor.mirror && pointer) {
-            overlay.circle(editor.mirrored(pointer), editor.radius);
-        }
-    }
-}
 
 class Fill {
     constructor(editor) {
@@ -78,9 +16,9 @@ class Fill {
     down(point) {
         const { editor } = this;
         editor.map.begin();
-        fillRegion(editor.map, point, editor.value);
+        fillRegion(editor.map, point, editor.value, editor.over);
         if (editor.mirror) {
-            fillRegion(editor.map, editor.mirrored(point), MIRRORED[editor.value]);
+            fillRegion(editor.map, editor.mirrored(point), MIRRORED[editor.value], editor.over);
         }
         editor.commit();
     }
@@ -113,10 +51,7 @@ class Polygon {
             return;
         }
         editor.map.begin();
-        paintPolygon(editor.map, points, editor.value);
-        if (editor.mirror) {
-            paintPolygon(editor.map, points.map((point) => editor.mirrored(point)), MIRRORED[editor.value]);
-        }
+        paintPolygons(editor, points);
         editor.commit();
     }
 
@@ -140,56 +75,16 @@ class Polygon {
     }
 }
 
-/** Moves and scales every pixel of one class; pixels that the class leaves take the nearest other class. */
-class Move extends Drag {
-    #lifted = null; // { parts, bare, box }: the lifted classes, the map without them, and the first class's box
-
-    get box() {
-        return this.busy ? this.#lifted.box : boxOf(this.editor.map, this.editor.value);
-    }
-
-    snap(distance) {
-        return Math.round(distance);
-    }
-
-    grab() {
-        const { map, value, mirror } = this.editor;
-        map.begin();
-        const values = mirror ? [...new Set([value, MIRRORED[value]])] : [value];
-        const parts = values.map((part) => liftClass(map, part)).filter(Boolean);
-        this.#lifted = { parts, bare: map.labels.slice(), box: parts[0].box };
-    }
-
-    place({ left, top, right, bottom }) {
-        const { parts, bare } = this.#lifted;
-        const { map } = this.editor;
-        map.labels.set(bare);
-        map.touch(map.all);
-        parts.forEach((part, k) => {
-            const sides = k === 0 ? { left, right } : { left: -right, right: -left };
-            const target = moveSides(part.box, { ...sides, top, bottom }, SMALLEST);
-            placeClass(map, part, target);
-            this.#lifted.box = k === 0 ? target : this.#lifted.box;
-        });
-    }
-
-    draw(overlay) {
-        const { box } = this;
-        if (box) {
-            overlay.path([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]].map(([u, v]) => corner(box, u, v)));
-        }
-        super.draw(overlay);
-    }
-}
-
 /** Makes the tools of one editor, in the order of the tool bar. */
 export function makeTools(editor) {
     return {
         brush: new Brush(editor),
         eraser: new Brush(editor, () => BACKGROUND),
+        healer: new Healer(editor),
         fill: new Fill(editor),
         polygon: new Polygon(editor),
-        move: new Move(editor),
+        lasso: new Lasso(editor),
+        move: new Select(editor),
         hand: new Hand(editor),
     };
 }

@@ -1,7 +1,6 @@
 /** Shows a label map over an image, with the mirror's axis. */
 
 import { View } from "../shared/view.js";
-import { PALETTE } from "./classes.js";
 
 export class LabelView extends View {
     #shown = document.createElement("canvas"); // the map in colors, one pixel each
@@ -26,7 +25,7 @@ export class LabelView extends View {
     /** Brings the colored copy up to date; over an image the background class is clear. */
     #color(map, overImage) {
         const fresh = !this.#pixels || this.#pixels.width !== map.width || this.#pixels.height !== map.height
-            || this.overImage !== overImage;
+            || this.overImage !== overImage || this.shownColors !== this.editor.colors;
         const dirty = map.takeDirty();
         const box = fresh ? map.all : dirty;
         if (!box) {
@@ -35,13 +34,14 @@ export class LabelView extends View {
         if (fresh) {
             Object.assign(this.#shown, { width: map.width, height: map.height });
             this.#pixels = new ImageData(map.width, map.height);
-            this.colors = packedPalette(overImage);
+            this.shownColors = this.editor.colors;
+            this.packed = pack(this.shownColors, overImage);
             this.overImage = overImage;
         }
         const packed = new Uint32Array(this.#pixels.data.buffer);
         for (let y = box.top; y < box.bottom; y++) {
             for (let i = y * map.width + box.left, end = y * map.width + box.right; i < end; i++) {
-                packed[i] = this.colors[map.labels[i]];
+                packed[i] = this.packed[map.labels[i]];
             }
         }
         this.#shown.getContext("2d").putImageData(
@@ -49,7 +49,7 @@ export class LabelView extends View {
     }
 }
 
-function packedPalette(clearBackground) {
-    const bytes = PALETTE.flatMap((rgb, k) => [...rgb, clearBackground && k === 0 ? 0 : 255]);
+function pack(colors, clearBackground) {
+    const bytes = colors.flatMap((rgb, k) => [...rgb, clearBackground && k === 0 ? 0 : 255]);
     return new Uint32Array(Uint8ClampedArray.from(bytes).buffer);
 }

@@ -35,7 +35,7 @@ export function commandKey(event, panel) {
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-/** Keys of the canvas: arrows move the cursor or the box, Space presses, Enter ends, Escape cancels. */
+/** Keys of the canvas: arrows move the cursor or the box, Space presses or moves the view, Enter ends, Escape cancels. */
 export function canvasKey(event, panel) {
     const { editor } = panel, { activeTool } = editor;
     const key = keyOf(event), arrow = ARROWS[key];
@@ -45,7 +45,7 @@ export function canvasKey(event, panel) {
     if (arrow) {
         steer(editor, arrow, event);
     } else if (key === " ") {
-        if (!event.repeat) press(editor);
+        if (!event.repeat) holdSpace(editor);
     } else if (key === "Enter") {
         (activeTool.finish ?? activeTool.up)?.call(activeTool);
     } else if (key === "Backspace") {
@@ -78,6 +78,15 @@ function steer(editor, [dx, dy], { shiftKey, altKey }) {
     editor.keyboardCursor = true;
     if (editor.activeTool.held) {
         editor.activeTool.move(editor.pointer);
+    }
+}
+
+/** Space moves the view while a pointer is over the canvas; with the cursor of the keyboard it presses. */
+function holdSpace(editor) {
+    if (editor.pointer && !editor.keyboardCursor) {
+        editor.pointers.setPanning(true);
+    } else {
+        press(editor);
     }
 }
 

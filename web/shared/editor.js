@@ -10,7 +10,7 @@
  * A tool gets the pointer's positions in pixels of the content: down, and optionally move, up and cancel. `held` is
  * true between down and up, `busy` while the tool can be cancelled, `dragged` for a tool that needs a pointer. Also
  * optional: drop() takes back what the tool has done since down, draw(overlay, pointer), finish() for Enter or a double
- * click, back() for one step back, and nudge(edges) for arrow keys.
+ * click, back() for one step back, nudge(edges) for arrow keys, and leave() when another tool is chosen.
  */
 export class Editor extends EventTarget {
     image = null; // shown under the content
@@ -36,6 +36,7 @@ export class Editor extends EventTarget {
     setTool(tool) {
         this.settle();
         this.cancel();
+        this.activeTool.leave?.();
         this.set({ tool });
     }
 

@@ -20,10 +20,10 @@ export class Panel {
 
     /**
      * host: an empty element; words: see `translator`. Of the page around it: forward(event) gets the wheel while the
-     * focus is elsewhere, fetchApi(path, options) asks the server.
+     * focus is elsewhere, fetchApi(path, options) asks the server, pansByWheel() tells what the wheel does.
      */
-    constructor(host, words, { forward, fetchApi }, editor, commands) {
-        Object.assign(this, { host, words, forward, fetchApi, editor, commands });
+    constructor(host, words, { forward, fetchApi, pansByWheel }, editor, commands) {
+        Object.assign(this, { host, words, forward, fetchApi, pansByWheel, editor, commands });
         this.root = host.attachShadow({ mode: "open" });
         this.canvas = element("canvas", { tabIndex: 0, role: "application", "aria-describedby": "keys" });
         this.message = element("p", { className: "message", role: "alert" });
@@ -153,9 +153,12 @@ export class Panel {
         this.showZoom();
     }
 
+    /** A step is in the widget's text. */
+    onSaved() {}
+
     #connect() {
         const { signal, editor, host, root } = this;
-        const pointers = editor.pointers = new Pointers(this.canvas, editor, signal);
+        const pointers = editor.pointers = new Pointers(this.canvas, editor, signal, this.pansByWheel);
         const listen = (target, type, handler, options = {}) => {
             target.addEventListener(type, handler, { signal, ...options });
         };
@@ -167,6 +170,8 @@ export class Panel {
             this.#update();
         });
         listen(root, "keydown", (event) => this.#key(event));
+        listen(window, "keyup", ({ code }) => code === "Space" && pointers.setPanning(false));
+        listen(window, "blur", () => pointers.setPanning(false));
         for (const type of ["click", "input"]) {
             listen(this.body, type, (event) => pointers.busy && this.#ignore(event), { capture: true });
         }

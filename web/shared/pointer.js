@@ -5,6 +5,7 @@ const LIGHTEST = 0.25; // of the brush's size, for the lightest touch of a pen
 const PEN_ERASER = 32; // PointerEvent.buttons
 const BUTTONS = [1, 4, 2, 8, 16, PEN_ERASER]; // the bit of PointerEvent.buttons for each PointerEvent.button
 const HOSTS = ["touchmove", "contextmenu"]; // events that only the host handles
+const PEN_REST = 10_000; // milliseconds after a pen in which a finger alone is a palm
 const STILL = 10; // CSS pixels; a finger that moves farther uses the tool, and a second finger is ignored
 
 /**
@@ -61,6 +62,7 @@ class Stroke extends OnePointer {
         const { view } = this.editor, screen = view.toScreen(event), isPen = event.pointerType === "pen";
         this.tool[action]?.(view.toContent(screen), {
             screen,
+            shift: event.shiftKey,
             pressure: isPen ? LIGHTEST + (1 - LIGHTEST) * event.pressure : 1,
             eraser: isPen && Boolean(event.buttons & PEN_ERASER),
         });
@@ -87,8 +89,10 @@ class Fingers {
     #pinched = false;
     #fingers = new Map(); // the last event of each finger
 
-    constructor(editor, event) {
+    /** isPalm: a pen is in use; a finger alone then does nothing. */
+    constructor(editor, event, isPalm) {
         this.editor = editor;
+        this.isPalm = isPalm;
         this.first = event;
         this.#fingers.set(event.pointerId, event);
     }
@@ -126,7 +130,7 @@ class Fingers {
     move(event) {
         if (this.#fingers.size > 1) {
             this.#pinch(event);
-        } else if (!this.#pinched && (this.#stroke || distance(this.first, event) > STILL)) {
+        } else if (!this.isPalm && !this.#pinched && (this.#stroke || distance(this.first, event) > STILL)) {
             this.#stroke ??= new Stroke(this.editor, this.first);
             this.#stroke.move(event);
         }
@@ -134,7 +138,7 @@ class Fingers {
     }
 
     finish() {
-        if (!this.#pinched) {
+        if (!this.isPalm && !this.#pinched) {
             (this.#stroke ?? new Stroke(this.editor, this.first)).finish();
         }
     }
@@ -157,9 +161,12 @@ class Fingers {
 /** Follows the pointers on a canvas. */
 export class Pointers {
     #gesture = null;
+    #penAt = -Infinity; // when a pen was seen last
+    isPanning = false; // the next gesture moves the view, whatever the tool
 
-    constructor(canvas, editor, signal) {
-        Object.assign(this, { canvas, editor });
+    /** pansByWheel(): the wheel moves the view, as the host's wheel may move its graph; else it zooms. */
+    constructor(canvas, editor, signal, pansByWheel) {
+        Object.assign(this, { canvas, editor, pansByWheel });
         const listen = (target, type, handler) => target.addEventListener(type, handler, { signal });
         listen(canvas, "pointerdown", (event) => this.#down(event));
         listen(canvas, "pointermove", (event) => this.#move(event));
@@ -185,6 +192,11 @@ export class Pointers {
         return this.#gesture !== null;
     }
 
+    setPanning(isPanning) {
+        this.isPanning = isPanning;
+        this.canvas.classList.toggle("panning", isPanning);
+    }
+
     /** Ends the gesture as if its pointer had left the canvas. */
     finish() {
         this.#end("finish");
@@ -200,10 +212,12 @@ export class Pointers {
         if (this.busy) {
             return;
         }
-        if (event.altKey || event.ctrlKey || !activeTool.wheel) {
+        if (event.shiftKey && activeTool.wheel) {
+            activeTool.wheel(-Math.sign(event.deltaY || event.deltaX)); // with Shift some systems turn it sideways
+        } else if (event.altKey || event.ctrlKey || event.metaKey || !this.pansByWheel()) {
             view.zoom(WHEEL_ZOOM ** -event.deltaY, view.toScreen(event));
         } else {
-            activeTool.wheel(-Math.sign(event.deltaY));
+            view.pan(-event.deltaX, -event.deltaY);
         }
     }
 
@@ -235,6 +249,7 @@ export class Pointers {
     }
 
     #down(event) {
+        this.#notePen(event);
         if (this.#owns(event)) {
             this.finish(); // the browser has not told the end of the last gesture
         }
@@ -259,21 +274,26 @@ export class Pointers {
     #begin(event) {
         const { editor, canvas } = this;
         canvas.setPointerCapture(event.pointerId);
-        if (event.button === 1) {
+        if (event.button === 1 || this.isPanning) {
             event.preventDefault();
             this.#gesture = new Pan(editor, event);
         } else if (event.altKey) {
             this.#gesture = new OnePointer(editor, event);
             editor.pick();
         } else if (event.pointerType === "touch") {
-            this.#gesture = new Fingers(editor, event);
+            this.#gesture = new Fingers(editor, event, event.timeStamp - this.#penAt < PEN_REST);
         } else if (event.button === 0 || event.buttons & PEN_ERASER) {
             this.#gesture = new Stroke(editor, event);
         }
     }
 
+    #notePen({ pointerType, timeStamp }) {
+        this.#penAt = pointerType === "pen" ? timeStamp : this.#penAt;
+    }
+
     #move(event) {
         const { editor } = this;
+        this.#notePen(event);
         if (this.busy && !this.#owns(event)) {
             return;
         }

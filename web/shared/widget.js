@@ -17,7 +17,7 @@ class Value {
     constructor(panel, codec, onSaved) {
         Object.assign(this, { panel, codec, text: "" });
         const { editor, signal } = panel;
-        editor.addEventListener("edit", () => { this.settled = this.#save(onSaved); }, { signal });
+        editor.addEventListener("edit", () => { this.settled = holdHistory(this.#save(onSaved)); }, { signal });
         editor.addEventListener("typed", () => { this.settled = this.#save(() => {}); }, { signal });
     }
 
@@ -49,10 +49,24 @@ class Value {
 }
 
 /**
- * A widget of a node, by name and type, that starts with a text. Panel is the class of its panel, wordsFor(locale) gives
- * the panel's words, codec reads and writes the text.
+ * Makes one entry in the host's own history when a step is saved. Until then the host takes none: the end of the pointer's
+ * gesture would be a change of its own, with the drawing before the step.
  */
-export function editorWidget(node, name, type, text, { Panel, wordsFor, codec }) {
+async function holdHistory(saving) {
+    const { changeTracker } = app.extensionManager.workflow.activeWorkflow;
+    changeTracker.beforeChange();
+    try {
+        await saving;
+    } finally {
+        changeTracker.afterChange();
+    }
+}
+
+/**
+ * A widget of a node, by name and type, that starts with a text. Panel is the class of its panel, wordsFor(locale) gives
+ * the panel's words, codec reads and writes the text, servicesFor(node) gives what only this panel needs.
+ */
+export function editorWidget(node, name, type, text, { Panel, wordsFor, codec, servicesFor = () => ({}) }) {
     const host = document.createElement("div");
     // The host's undo ignores keys while an element with this type has the focus.
     host.type = "textarea";
@@ -60,12 +74,13 @@ export function editorWidget(node, name, type, text, { Panel, wordsFor, codec })
     const words = wordsFor(app.extensionManager.setting.get("Comfy.Locale"));
     const panel = new Panel(host, words, {
         forward: (event) => app.canvas.processMouseWheel(event),
+        pansByWheel: () => app.extensionManager.setting.get("Comfy.Canvas.NavigationMode") === "standard",
         fetchApi: (path, options) => api.fetchApi(path, options),
+        ...servicesFor(node),
     });
     const value = new Value(panel, codec, (saved) => {
         widget.callback?.(saved);
-        app.canvas.emitBeforeChange(); // together: an entry in the host's own history
-        app.canvas.emitAfterChange();
+        panel.onSaved();
     });
     const widget = node.addDOMWidget(name, type, host, {
         getValue: () => value.text,

@@ -9,6 +9,7 @@ import torch
 
 import comfy.model_management
 import comfy.model_patcher
+import comfy.utils
 
 from .small_models import LOADERS
 
@@ -111,6 +112,22 @@ class EmptyBatch:
         return torch.zeros(0, 64, 64, 3), {"samples": torch.zeros(0, 3, 64, 64)}
 
 
+class Wait:
+    """Hands on an IMAGE some seconds later, with progress, or fails."""
+    INPUT_TYPES = classmethod(lambda cls: {"required": {
+        "image": ("IMAGE",), "seconds": ("FLOAT", {"default": 0.0, "step": 0.001}), "fails": ("BOOLEAN", {})}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "wait", "probe"
+
+    def wait(self, image, seconds, fails):
+        progress = comfy.utils.ProgressBar(10)
+        for _ in range(10):
+            time.sleep(seconds / 10)
+            progress.update(1)
+        if fails:
+            raise ValueError("simulated: the node fails")
+        return (image,)
+
+
 class Inspect:
     """What the host has loaded, and what all living caches of masks hold together, as JSON."""
     INPUT_TYPES = classmethod(lambda cls: {"required": {}})
@@ -189,4 +206,4 @@ FOREIGN = json.loads((Path(__file__).parent / "foreign.json").read_text())
 NODE_CLASS_MAPPINGS = {name: declare(described) for name, described in FOREIGN.items()}
 NODE_CLASS_MAPPINGS |= {f"Probe_{node.__name__}": node
                        for node in (SlowStatic, FailOnce, OtherModel, OtherVAE, RandomText, Keypoints, Anything,
-                                    EmptyBatch, Inspect, Interactions, SubjectParts, Conditioning, *LOADERS)}
+                                    EmptyBatch, Wait, Inspect, Interactions, SubjectParts, Conditioning, *LOADERS)}

@@ -26,19 +26,20 @@ class Flux2Stream(FluxStream):
         place = F.pad(rescale_positions(positions, transformer_options), (1, 0), value=index)  # (M, 3)
         return self.network.pe_embedder(F.pad(place, (0, 1))[None])  # the fourth coordinate counts text tokens
 
-    def make_vector(self, t: Tensor, prompt: Prompt | None, dtype: torch.dtype) -> Tensor:
+    def make_vector(self, t: Tensor, prompt: Prompt | None, dtype: torch.dtype) -> dict[str, Sequence[Tensor]]:
+        """Shift, scale and gate of each kind of blocks, each (b, 1, d)."""
         network = self.network
         embed = partial(timestep_embedding, dim=TIME_FEATURES)
         vec = network.time_in(embed(t).to(dtype))
         if network.params.guidance_embed:
             vec = vec + network.guidance_in(embed(torch.ones_like(t)).to(dtype))
-        return vec
+        shared = {"double": network.double_stream_modulation_img, "single": network.single_stream_modulation}
+        return {kind: layer.lin(F.silu(vec)).unsqueeze(1).chunk(layer.multiplier, dim=-1)
+                for kind, layer in shared.items()}
 
-    def modulate(self, i: int, vec: Tensor) -> Sequence[Tensor]:
-        network = self.network
+    def modulate(self, i: int, vec: dict[str, Sequence[Tensor]]) -> Sequence[Tensor]:
         kind, _ = self.kinds[i]
-        shared = network.double_stream_modulation_img if kind == "double" else network.single_stream_modulation
-        return shared.lin(F.silu(vec)).unsqueeze(1).chunk(shared.multiplier, dim=-1)
+        return vec[kind]
 
 
 def is_flux2(network: nn.Module) -> bool:

@@ -1,0 +1,56 @@
+"""The starter opens as an app: paint, press Run, see the face. Behind it lie three nodes."""
+import numpy as np
+import pytest
+
+from mditface.tests.e2e.test_browser import LISTEN, SET, VUE, open_template
+
+STARTER = "Paint a face.app"
+CANVAS = ".painter canvas"
+FITS = """() => app.graph.nodes.every(node => {
+    const [x, y, width, height] = node.getBounding(), { scale, offset } = app.canvas.ds;
+    return (x + offset[0]) * scale >= 0 && (x + width + offset[0]) * scale <= app.canvas.canvas.clientWidth;
+})"""
+
+
+@pytest.fixture(params=["canvas", "nodes 2.0"])
+def renderer(request, page):
+    page.evaluate(SET, [VUE, request.param == "nodes 2.0"])
+    yield request.param
+    page.evaluate(SET, [VUE, False])
+
+
+def run(page, server) -> np.ndarray:
+    page.evaluate(LISTEN)
+    page.get_by_role("button", name="Run", exact=True).last.click()
+    (shown,) = server.wait(page.evaluate("() => window.ran"))["outputs"].values()
+    return np.asarray(server.picture(shown["images"][0])).astype(float)
+
+
+def test_a_stroke_in_the_app_changes_the_face(renderer, page, server, artefacts):
+    open_template(page, STARTER)
+    page.get_by_text("App Mode", exact=True).wait_for()
+    before = run(page, server)
+    box = page.locator(CANVAS).first.bounding_box()
+    page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.75 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.7 * box["width"], box["y"] + 0.75 * box["height"], steps=8)
+    page.mouse.up()
+    page.wait_for_timeout(1500)  # a tooltip would have come
+    assert page.locator(".p-tooltip").count() == 0
+    after = run(page, server)
+    page.wait_for_timeout(1000)
+    page.screenshot(path=artefacts / f"app, {renderer}.png")
+    assert abs(after - before).mean() > 1
+    assert page.our_errors == []
+
+
+def test_three_nodes_lie_behind_the_app(renderer, page, artefacts):
+    open_template(page, STARTER)
+    page.get_by_text("App Mode", exact=True).wait_for()
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.ToggleLinear')")
+    page.wait_for_timeout(1000)  # the canvas comes back
+    page.screenshot(path=artefacts / f"starter, {renderer}.png")
+    assert page.evaluate("() => app.graph.nodes.length") == 3
+    assert page.evaluate("() => app.canvas.ds.scale") >= 0.8
+    assert page.evaluate(FITS)
+    assert page.our_errors == []
