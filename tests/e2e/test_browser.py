@@ -129,7 +129,8 @@ def test_every_template_opens_in_the_template_browser(page, server, artefacts, n
     assert page.our_errors == []
 
 
-@pytest.mark.parametrize("name", ["face_mogle", "mmface", "mmface_sketch", "mditface_flux_ominicontrol", *PHOTOS])
+@pytest.mark.parametrize("name", ["face_mogle", "mmface", "mmface_sketch", "mditface_flux_ominicontrol", "edit_photo",
+                                  "photo_flux_easycontrol", "photo_klein", *PHOTOS])
 def test_templates_of_photographs_are_drawn_by_both_renderers(renderer, page, artefacts, name):
     open_template(page, name)
     count = len(json.loads(TEMPLATES[name].read_text())["nodes"])
