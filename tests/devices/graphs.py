@@ -86,9 +86,10 @@ def given(name: str) -> dict:
 
 
 SWAPS = {
-    "v1-5": {"CheckpointLoaderSimple": [given("interaction model"), given("interaction text"), stand_ins.vae("taesd")],
-             "CLIPTextEncode": [stand_ins.text(interactdiffusion.CONTEXT, 8)],
-             "MDiT_LoadInteractDiffusion": [node("MDiT_LoadInteractDiffusion", weights_name="plugin.safetensors")]},
+    "ext_interactdiff": {
+        "CheckpointLoaderSimple": [given("interaction model"), given("interaction text"), stand_ins.vae("taesd")],
+        "CLIPTextEncode": [stand_ins.text(interactdiffusion.CONTEXT, 8)],
+        "MDiT_LoadInteractDiffusion": [node("MDiT_LoadInteractDiffusion", weights_name="plugin.safetensors")]},
     "SDM/": {"MDiT_LoadFaceDiffuser": lambda inputs: [given("subject model" if "SDM" in inputs["weights_name"]
                                                             else "scene"),
                                                       given("subject text"), stand_ins.vae("taesd"), given("subject")],

@@ -124,6 +124,11 @@ def unet(name: str) -> dict:
     return node("UNETLoader", unet_name=f"stand-in-{name}.safetensors", weight_dtype="default")
 
 
+def small(loader: str, **inputs) -> dict:
+    """A loader of the host that reads small variants; see probe_nodes/small_models.py."""
+    return node(f"Probe_Small{loader}", **inputs)
+
+
 def vae(name: str) -> dict:
     return node("VAELoader", vae_name=name)
 
@@ -147,8 +152,8 @@ SWAPS = {  # by a sign in the names of the model files, the first that fits: wha
     "flux1": ADAPTER | {"UNETLoader": [unet("flux")], "UnetLoaderGGUF": [unet("flux")], "DualCLIPLoader": [None],
                         "VAELoader": [vae("taef1")]},
     "sd3": ADAPTER | {"CheckpointLoaderSimple": [unet("sd3"), None, vae("taef1")]},
-    "v1-5": {"CheckpointLoaderSimple": [(INTERACTION, 1), (INTERACTION, 2), (INTERACTION, 3)],
-             "MDiT_LoadInteractDiffusion": [(INTERACTION, 0)]},
+    "ext_interactdiff": {"CheckpointLoaderSimple": [(INTERACTION, 1), (INTERACTION, 2), (INTERACTION, 3)],
+                         "MDiT_LoadInteractDiffusion": [(INTERACTION, 0)]},
     "SDM/": {"MDiT_LoadFaceDiffuser": lambda inputs: SUBJECT if "SDM" in inputs["weights_name"] else SCENE,
              "MDiT_SubjectConditioning": [text(768, 20, 1), text(768, 20, 2)], "CLIPTextEncode": [text(768, 20)]},
     "qihoo": {"MDiT_LoadPTDiT": [node("MDiT_LoadPTDiT", model_name="stand-in-pt-dit.safetensors",
@@ -165,9 +170,18 @@ SWAPS = {  # by a sign in the names of the model files, the first that fits: wha
                      "SDPoseKeypointExtractor": [node("Probe_Keypoints", frames=json.dumps([frame()]))],
                      "CheckpointLoaderSimple": [None, None, None]},
     "z_image_turbo": {
-        "UNETLoader": [node("Probe_SmallUNETLoader", unet_name="stand-in-z-image.safetensors", weight_dtype="default")],
-        "ModelPatchLoader": [node("Probe_SmallModelPatchLoader", name="stand-in-z-image-control.safetensors")],
+        "UNETLoader": [small("UNETLoader", unet_name="stand-in-z-image.safetensors", weight_dtype="default")],
+        "ModelPatchLoader": [small("ModelPatchLoader", name="stand-in-z-image-control.safetensors")],
         "CLIPLoader": [None], "CLIPTextEncode": [text(photo_models.QWEN, 8)], "VAELoader": [vae("taef1")]},
+    "sd_xl": {
+        "CheckpointLoaderSimple": [small("UNETLoader", unet_name="stand-in-sdxl.safetensors", weight_dtype="default"),
+                                   None, vae("taesd")],
+        "ControlNetLoader": [small("ControlNetLoader", control_net_name="stand-in-sdxl-union.safetensors")],
+        "CLIPTextEncode": [text(2048, 1280)]},
+    "sd15_depth": {
+        "CheckpointLoaderSimple": [unet("sd15"), None, vae("taesd")],
+        "ControlNetLoader": [node("ControlNetLoader", control_net_name="stand-in-sd15-depth.safetensors")],
+        "CLIPTextEncode": [text(768, 20)]},
     "sam3": {"SAM3_Detect": [node("SolidMask", value=1.0, width=512, height=512)], "CLIPTextEncode": [None],
              "CheckpointLoaderSimple": [None, None, None]},
 }

@@ -13,7 +13,7 @@ from mditface.mdit.labelmap.drawing import decode_drawing, encode_drawing
 from mditface.tests.e2e import stand_ins
 from mditface.tests.e2e.test_templates import TEMPLATES
 
-PHOTOS = ("photo_zimage",)
+PHOTOS = ("photo_zimage", "photo_sdxl", "photo_img2img")
 
 
 @pytest.fixture(params=PHOTOS)

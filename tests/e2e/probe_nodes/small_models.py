@@ -1,15 +1,21 @@
 """Loaders of the host that read small variants of models whose sizes the host takes from a table, not from the file."""
 import contextlib
+import copy
 import functools
 from collections.abc import Iterator
 from unittest import mock
 
 import comfy.ldm.lumina.controlnet
+import comfy.model_detection
 import comfy.supported_models
 import nodes
 from comfy_extras.nodes_model_patch import ModelPatchLoader
 
 Z_IMAGE = {"dim": 256, "n_heads": 2, "n_kv_heads": 2}  # its modulation takes 256 channels at least
+SDXL = {**comfy.supported_models.SDXL.unet_config, **comfy.supported_models.SDXL.unet_extra_config, "image_size": 32,
+        "in_channels": 4, "out_channels": 4, "num_classes": "sequential", "num_res_blocks": [1], "channel_mult": [1],
+        "use_spatial_transformer": True, "transformer_depth": [1], "transformer_depth_middle": 1,
+        "transformer_depth_output": [0, 0], "legacy": False}  # one level of SDXL's three
 
 
 class SmallZImage(comfy.supported_models.ZImage):
@@ -19,12 +25,19 @@ class SmallZImage(comfy.supported_models.ZImage):
                          "pad_tokens_multiple": 32}
 
 
+class SmallSDXL(comfy.supported_models.SDXL):
+    unet_config = {name: SDXL[name] for name in comfy.supported_models.SDXL.unet_config}
+
+
 @contextlib.contextmanager
 def small_variants() -> Iterator[None]:
     """Inside, the host knows the small variants."""
-    small = functools.partial(comfy.ldm.lumina.controlnet.ZImage_Control, **Z_IMAGE)
-    with (mock.patch.object(comfy.supported_models, "models", [SmallZImage, *comfy.supported_models.models]),
-          mock.patch.object(comfy.ldm.lumina.controlnet, "ZImage_Control", small)):
+    control = functools.partial(comfy.ldm.lumina.controlnet.ZImage_Control, **Z_IMAGE)
+    models = [SmallZImage, SmallSDXL, *comfy.supported_models.models]
+    with (mock.patch.object(comfy.supported_models, "models", models),
+          mock.patch.object(comfy.ldm.lumina.controlnet, "ZImage_Control", control),
+          mock.patch.object(comfy.model_detection, "unet_config_from_diffusers_unet",
+                            lambda state_dict: copy.deepcopy(SDXL))):
         yield
 
 
@@ -40,4 +53,10 @@ class SmallModelPatchLoader(ModelPatchLoader):
             return super().load_model_patch(**inputs)
 
 
-LOADERS = (SmallUNETLoader, SmallModelPatchLoader)
+class SmallControlNetLoader(nodes.ControlNetLoader):
+    def load_controlnet(self, **inputs):
+        with small_variants():
+            return super().load_controlnet(**inputs)
+
+
+LOADERS = (SmallUNETLoader, SmallModelPatchLoader, SmallControlNetLoader)
