@@ -13,7 +13,8 @@ class MDiTFaceExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         from .nodes import NODES
-        return list(NODES)
+        from .nodes.values import check_values
+        return list(map(check_values, NODES))
 
 
 async def comfy_entrypoint() -> MDiTFaceExtension:

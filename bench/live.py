@@ -1,4 +1,4 @@
-"""From a stroke to its picture: the starter in the real front end, with Live on and the bundled model.
+"""From a stroke to its picture: the template `mditface` in the real front end, with Live on and the bundled model.
 
     python dev.py bench live [--strokes 12] [--steps 6]
 
@@ -21,7 +21,7 @@ from devtools.server import Server
 
 from .bundled import LIVE_STEPS
 
-STARTER = Path(__file__).parents[1] / "example_workflows" / "mditface.json"
+TEMPLATE = Path(__file__).parents[1] / "example_workflows" / "mditface.json"
 GATE_S = 1.5
 WAIT_MS = 300_000
 OPEN = """async ([graph, steps]) => {
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def measure(page, strokes: int, steps: int) -> tuple[int, list[float]]:
     """The picture's side in pixels, and the seconds of each stroke; the first two strokes warm up."""
-    page.evaluate(OPEN, [json.loads(STARTER.read_text()), steps])
+    page.evaluate(OPEN, [json.loads(TEMPLATE.read_text()), steps])
     painter = page.locator(".painter")
     painter.locator("button[data-command='live']").click()
     shown = await_picture(page, None)

@@ -1,7 +1,7 @@
 """Checks of values that links bring past the ranges and lists of inputs."""
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable
 from numbers import Real
 
@@ -13,8 +13,13 @@ from ..mdit.shared.text_files import shorten
 def check_numbers(**values: float) -> None:
     """Raises ValueError, which names the input, for NaN, infinity and what is no number."""
     for name, value in values.items():
-        if not isinstance(value, Real) or not math.isfinite(value):
+        if not is_finite(value):
             raise ValueError(f"{name}: {shorten(value)} is no finite number: enter a number, or connect another node")
+
+
+def is_finite(value: object) -> bool:
+    """Whether a value is a number that a float can hold."""
+    return isinstance(value, Real) and -sys.float_info.max <= value <= sys.float_info.max
 
 
 def check_choices(choices: Iterable[str], **values: str) -> None:

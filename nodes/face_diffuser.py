@@ -241,6 +241,8 @@ class SubjectConditioning(io.ComfyNode):
     def execute(cls, clip, subject, text, images: io.Autogrow.Type, object_resolution=512) -> io.NodeOutput:
         if subject is None:
             raise ValueError("subject: the scene model's file (TDM) has no image encoder: load SDM/pytorch_model.bin")
+        if clip is None:
+            raise ValueError("clip: the loaded file has no text encoder: connect the CLIP of 'Load Face-diffuser'")
         tokens, positions = tokenize(clip, text)
         batches = [images[name] for name in sorted(images) if images[name] is not None]
         given = [image for batch in batches for image in batch]

@@ -137,7 +137,7 @@ class LabelMapFromMasks(io.ComfyNode):
     @classmethod
     def execute(cls, masks: io.Autogrow.Type, classes: str, width: int = 0, height: int = 0,
                 label_map: torch.Tensor | None = None) -> io.NodeOutput:
-        layers = list(masks.values())
+        layers = [mask for mask in masks.values() if mask is not None]
         indices = labelmap.find_classes(classes)
         if len(indices) != len(layers):
             raise ValueError(f"classes: the list has {len(indices)} names, but {len(layers)} masks are connected. "

@@ -1,4 +1,4 @@
-"""The commands `python dev.py attack files --seconds N [--reader NAME ...]` and `python dev.py attack training`."""
+"""The commands `python dev.py attack files --seconds N [--reader NAME ...]`, `attack training` and `attack values`."""
 from __future__ import annotations
 
 import argparse
@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from devtools.host import load_pack
+from devtools.host import ROOT, load_pack
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -23,6 +23,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     training = commands.add_parser("training", help="break training runs, and compare how they end")
     training.add_argument("--runs", type=int, default=20, help="how many runs to break (default: 20)")
     training.add_argument("--start", type=int, default=0, help="number of the first run (default: 0)")
+    values = commands.add_parser("values", help="feed every node input other values, in a real server")
+    values.add_argument("--count", type=int, help="how many values to try (default: all)")
+    values.add_argument("--seed", type=int, default=0, help="draws them (default: 0)")
     return parser.parse_args(arguments)
 
 
@@ -32,7 +35,7 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as base:
         load_pack(Path(base))
         logging.disable(logging.WARNING)
-        found = run_files(options) if options.command == "files" else run_training(options)
+        found = RUNS[options.command](options)
     print(json.dumps(found))
     return 1 if found.get("escapes") or found.get("lost") else 0
 
@@ -52,6 +55,18 @@ def run_training(options: argparse.Namespace) -> dict:
     for name, count in found["mishaps"].items():
         print(f"{name}: {count} times")
     return found
+
+
+def run_values(options: argparse.Namespace) -> dict:
+    from .inputs import attack_inputs
+    with tempfile.TemporaryDirectory() as base:
+        found = attack_inputs(options.count, options.seed, Path(base), ROOT / "tests" / "golden")
+    for name, count in found["ends"].items():
+        print(f"{name}: {count} values")
+    return found
+
+
+RUNS = {"files": run_files, "training": run_training, "values": run_values}
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def read_landmarks(value: Any, source: str) -> tuple[tuple[int, int], list[list[
         frames = []
         for faces in value["frames"]:
             frames.append([np.asarray(face["landmarks_xy"], float) for face in faces])
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"{source}: it has another form than image_size and frames with landmarks_xy: connect 'Detect "
                          "Face Landmarks (MediaPipe)'") from error
     if not (frames and 0 < height <= LONGEST_SIDE and 0 < width <= LONGEST_SIDE):

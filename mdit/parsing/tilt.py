@@ -40,7 +40,7 @@ def find_tilts(source: Any, boxes: Sequence[Sequence[dict]], size: Size) -> list
     Raises ValueError, naming the node's input, for a source of another number of images.
     """
     if isinstance(source, Tensor):
-        images = resize_nearest(to_indices(source), *size).cpu().numpy()
+        images = resize_nearest(read_classes(source), *size).cpu().numpy()
         find_eyes = find_labelled_eyes
     else:
         images = list_eyes(source, size)
@@ -53,6 +53,14 @@ def find_tilts(source: Any, boxes: Sequence[Sequence[dict]], size: Size) -> list
         eyes = [find_eyes(images[number % len(images)], box) for box in found]
         tilts.append([pair.tilt if pair else None for pair in eyes])
     return tilts
+
+
+def read_classes(label_maps: Tensor) -> Tensor:
+    """Class indices (B, h, w) of label maps (B, h, w, 3). Errors name the node's input."""
+    try:
+        return to_indices(label_maps)
+    except ValueError as error:
+        raise ValueError(str(error).replace("label_map:", f"{SOURCE}:", 1)) from error
 
 
 def find_labelled_eyes(labels: np.ndarray, box: dict) -> Eyes | None:

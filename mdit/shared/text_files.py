@@ -29,8 +29,8 @@ class Refused(ValueError):
 
 
 def shorten(text: object, most: int = QUOTED) -> str:
-    """What an error repeats of a text: `most` letters."""
-    text = str(text)
+    """What an error repeats of a text: `most` letters. Half a letter becomes "?": the host cannot send it."""
+    text = str(text)[:most + 1].encode("utf-8", "replace").decode()
     return text if len(text) <= most else f"{text[:most - 3]}..."
 
 

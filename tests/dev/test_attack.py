@@ -11,6 +11,7 @@ from devtools.attack.trial import attempt
 MOST_SECONDS = 600
 MUTANTS = 4  # of each reader: a number, not a time, so that every machine tries the same
 RUNS = 3
+VALUES = 25
 
 
 def test_no_file_escapes():
@@ -23,6 +24,26 @@ def test_no_training_is_lost():
     from devtools.attack.training import attack_training
     found = attack_training(RUNS)
     assert found["tried"] == RUNS and found["lost"] == [] and found["mishaps"]["killed"] >= RUNS
+
+
+def test_no_value_escapes(tmp_path, own_golden):
+    from devtools.attack.inputs import attack_inputs
+    found = attack_inputs(VALUES, 0, tmp_path, own_golden)
+    assert found["tried"] == VALUES and found["escapes"] == []
+
+
+@pytest.mark.parametrize("failure, end", [
+    ({}, "accepted"), ({"exception_type": "ValueError", "exception_message": "gap: no"}, "refused"),
+    ({"exception_type": "json.decoder.JSONDecodeError", "exception_message": "gap: no"}, "refused"),
+    ({"exception_type": "ValueError", "exception_message": "no"}, "does not name the input"),
+    ({"exception_type": "ValueError", "exception_message": "gap" * 1000}, "says too much"),
+    ({"exception_type": "KeyError", "exception_message": "gap"}, "raised KeyError")])
+def test_an_escaped_value_is_found(failure, end):
+    from devtools.attack.inputs import TARGET, Case, judge
+    case = Case("MDiT_ControlMaps", "gap", "link", "x")
+    assert judge(case, failure and failure | {"node_id": TARGET}, cancelled=False)[0] == end
+    assert judge(case, {"exception_type": "ValueError", "exception_message": "gap", "node_id": "other"}, False)[0] == (
+        "node other raised ValueError")
 
 
 def test_a_lost_run_is_found(monkeypatch):

@@ -212,6 +212,11 @@ def test_brushes_and_colors_are_kept_with_the_node(page, painter):
     page.get_by_role("button", name=f"hat, {2 * radius:g} px", exact=True).click()
     assert page.evaluate("() => { const { tool, value, radius } = window.panel.editor; return [tool, value, radius]; }"
                          ) == ["brush", HAT, radius]
+    page.evaluate("""() => {
+        window.services.settings.set("brushes", [{ radius: 3, value: "length" }, null, { radius: "x", value: 1 }]);
+        window.panel.editor.changed("state");
+    }""")  # what a damaged graph may hold
+    assert painter.root.locator(".brushes button").count() == 0
     before = painter.text()
     swatch = painter.root.locator(".swatch").nth(SKIN)
     own = swatch.evaluate("element => element.style.background")

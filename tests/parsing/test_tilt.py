@@ -85,6 +85,8 @@ def test_a_source_of_other_images_is_refused():
         tilt.find_tilts([key_points(0)] * 2, [[BOX]] * 3, (SIZE, SIZE))
     with pytest.raises(ValueError, match="tilt: the frames have another form"):
         tilt.find_tilts(["person"], [[BOX]], (SIZE, SIZE))
+    with pytest.raises(ValueError, match="^tilt: expected images of shape"):
+        tilt.find_tilts(torch.zeros(8, 8, 3), [[BOX]], (SIZE, SIZE))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])

@@ -65,6 +65,7 @@ REFUSED = {
     "landmarks far away": (landmarks(frames=[[{"landmarks_xy": [[1e9, 2]] * 468}]]), "face_landmarks: .* far away"),
     "landmarks of no image": (landmarks(frames=[]), "face_landmarks: .* 0 images"),
     "landmarks of a huge image": (landmarks(image_size=[10 ** 6, 10 ** 6]), "face_landmarks: .* 1000000 x 1000000"),
+    "landmarks of an image": (lambda: parsing.LabelMapFromLandmarks.execute(IMAGE), "face_landmarks: .* another form"),
     "landmarks of text": (landmarks(image_size="ab"), "face_landmarks: .* another form"),
     "a tilt without faces": (lambda: find_tilts({"frames": 5}, [[]], (64, 64)), "tilt: .* another form"),
     "a wide window": (lambda: PTDiTSettings((1, 10 ** 9, 8)), "window: .* each side has 1 to 1024"),

@@ -51,8 +51,8 @@ function brushes(panel) {
 /** The brushes of a node; a graph may hold anything in their place. */
 function brushesOf(settings) {
     const kept = settings.get("brushes");
-    const isBrush = (brush) => Number.isFinite(brush?.radius) && brush.value in CLASSES;
-    return Array.isArray(kept) ? kept.filter(isBrush).slice(-MOST_BRUSHES) : [];
+    const isBrush = ({ radius, value }) => Number.isFinite(radius) && Number.isInteger(value) && value in CLASSES;
+    return Array.isArray(kept) ? kept.filter((brush) => brush && isBrush(brush)).slice(-MOST_BRUSHES) : [];
 }
 
 function brushRow(panel, { radius, value }, remove) {

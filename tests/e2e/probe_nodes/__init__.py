@@ -103,6 +103,49 @@ class Anything:
         return (json.loads(value),)
 
 
+def list_odd_objects() -> dict:
+    """What other nodes may give in place of an image, a mask, a latent or a conditioning, by name."""
+    image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    latent = torch.zeros(1, 4, 8, 8)
+    return {
+        "image": image, "image of one channel": image[..., :1], "image of four channels": image[..., [0, 1, 2, 0]],
+        "image of two channels": image[..., :2], "image without a batch": image[0], "video": image[None],
+        "image of bytes": (image * 255).byte(), "image of bools": image > 0.5, "image of halves": image.half(),
+        "image of doubles": image.double(), "image of NaN": image * float("nan"), "image of 1e9": image * 1e9,
+        "three images": image.repeat(3, 1, 1, 1), "empty batch": image[:0], "image without pixels": image[:, :0],
+        "pixel": image[:, :1, :1], "line": image[:, :1], "wide image": image[:, :16].repeat(1, 1, 64, 1),
+        "black": torch.zeros_like(image), "white": torch.ones_like(image), "complex image": image + 1j * image,
+        "sparse image": image.to_sparse(), "meta image": image.to("meta"), "mask": image[..., 0],
+        "flat mask": image[0, ..., 0], "mask of two images": image[..., 0].repeat(2, 1, 1), "number": torch.tensor(3.0),
+        "latent": {"samples": latent}, "latent of 16 channels": {"samples": latent.repeat(1, 4, 1, 1)},
+        "latent of a video": {"samples": latent[:, :, None]}, "latent of text": {"samples": "x"}, "latent of none": {},
+        "latent of NaN": {"samples": latent * float("nan")}, "empty latent": {"samples": latent[:0]},
+        "tiny latent": {"samples": latent[..., :1, :1]}, "latents in a list": [{"samples": latent}],
+        "conditioning": [[torch.zeros(1, 6, 24), {}]], "conditioning of text": [["x", {}]],
+        "conditioning of two parts": [[torch.zeros(1, 6, 24)]], "flat conditioning": [[torch.zeros(24), {}]],
+        "conditioning of None": [[None, None]], "bytes": b"x", "set": {1}, "object": object(), "class": torch.nn.Linear,
+        "module": torch.nn.Linear(1, 1), "array": image.numpy(), "tuple": (1, 2), "function": len,
+    }
+
+
+class Odd:
+    """An object for an input of any type."""
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"kind": (list(list_odd_objects()),)}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("*",), "make", "probe"
+
+    def make(self, kind):
+        return (list_odd_objects()[kind],)
+
+
+class Seen:
+    """An output that takes any value and shows nothing."""
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"value": ("*",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "probe", True
+
+    def look(self, value):
+        return {}
+
+
 class EmptyBatch:
     """An IMAGE and a LATENT of no pictures."""
     INPUT_TYPES = classmethod(lambda cls: {"required": {}})
@@ -206,4 +249,5 @@ FOREIGN = json.loads((Path(__file__).parent / "foreign.json").read_text())
 NODE_CLASS_MAPPINGS = {name: declare(described) for name, described in FOREIGN.items()}
 NODE_CLASS_MAPPINGS |= {f"Probe_{node.__name__}": node
                        for node in (SlowStatic, FailOnce, OtherModel, OtherVAE, RandomText, Keypoints, Anything,
-                                    EmptyBatch, Wait, Inspect, Interactions, SubjectParts, Conditioning, *LOADERS)}
+                                    EmptyBatch, Odd, Seen, Wait, Inspect, Interactions, SubjectParts, Conditioning,
+                                    *LOADERS)}
