@@ -30,8 +30,8 @@ from mditface.tests.interactdiffusion import tiny as interactdiffusion
 
 ROOT = Path(__file__).absolute().parents[2]
 TEMPLATES = ROOT / "example_workflows" / "api"
-EXTRAS = ("canny", "custom_sampler", "dataset", "differential_diffusion", "flux", "images", "logic",
-          "mask", "mediapipe", "model_advanced", "preview_any", "sam3", "sd3")
+EXTRAS = ("canny", "controlnet", "custom_sampler", "dataset", "differential_diffusion", "flux", "images", "logic",
+          "mask", "mediapipe", "model_advanced", "model_patch", "preview_any", "sam3", "sd3")
 WIDTH = 64  # of the tiny subject encoder
 SMALL = {"width": 64, "height": 64, "steps": 4, "size": 64}
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -94,7 +95,9 @@ def pretend_cards(capability: tuple[int, int] = (9, 0), cards: int = 1, streams:
         torch.__future__.set_overwrite_module_params_on_conversion(True)  # a layer's `to` makes new parameters
         stack.callback(torch._C._set_only_lift_cpu_tensors, False)
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) copies from the CPU
-        yield stack.enter_context(Card(capability))
+        card = stack.enter_context(Card(capability))
+        stack.callback(gc.collect)  # a patcher that dies moves its tensors, which the card alone can read
+        yield card
 
 
 def stay_pageable(tensor: torch.Tensor, device=None) -> torch.Tensor:

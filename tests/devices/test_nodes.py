@@ -13,7 +13,8 @@ pytestmark = pytest.mark.usefixtures("files")
 TEMPLATES = ("dynast_face", "dynast_person", "edit_photo", "face_diffuser", "face_mogle", "mditface",
              "mditface_exemplar", "mditface_flux_easycontrol", "mditface_flux_ominicontrol", "mditface_flux_picture",
              "mditface_guider", "mditface_interaction", "mditface_interaction_regions", "mditface_label_maps",
-             "mditface_photo", "mditface_sam3", "mditface_sd35", "mmface", "mmface_sketch", "pt_dit")
+             "mditface_photo", "mditface_sam3", "mditface_sd35", "mmface", "mmface_sketch", "photo_img2img",
+             "photo_sdxl", "photo_zimage", "pt_dit")
 GRAPHS = {name: functools.partial(read_template, name) for name in TEMPLATES}
 GRAPHS |= {"train": train_adapter, "edit_photo": repaint_photo}
 FLAGS = {
