@@ -31,6 +31,7 @@ UNWANTED = re.compile(r"(tests|bench|devtools|docs|\.ci)/|dev\.py|.*\.(pyc|ipynb
 LEVELS = ("syntax", "warnings", "hazards", "registration", "javascript", "instantiation", "validation")
 JUDGED = ("weights",)  # findings of comfy-test that are right and stay: the bundled weights
 IMAGE_ENDINGS = (".png", ".jpg")
+MATCHED = "COMFY_MATCHTYPE_V3"  # the type of sockets that take the type of their link
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN")
 NOWHERE = "http://127.0.0.1:9"
 IMPORT_ALL = f"""
@@ -164,7 +165,8 @@ class Check:
         schema = self.scratch / "object_info.json"
         own = {name: convert_for_comfy_lint(node) for name, node in node_info.own(info).items()}
         foreign = json.loads(FOREIGN.read_text())
-        schema.write_text(json.dumps(info | own | foreign))
+        nodes = json.dumps(info | own | foreign)
+        schema.write_text(nodes.replace(MATCHED, "*"))
         self.tool("comfy-lint", "--strict", "--schema-cache", str(schema), *map(str, self.graphs()), cwd=self.scratch)
 
     def levels(self, server: Server, info: dict) -> None:
@@ -175,8 +177,9 @@ class Check:
         for file in self.graphs():
             graph = json.loads((self.pack / TEMPLATES / file.name).read_text())
             twin = json.loads(file.read_text())
-            if any(node["class_type"] in foreign for node in twin.values()):
-                continue  # the server has no nodes of other packs
+            types = {node["type"] for node in graph["nodes"]}
+            if types & set(foreign) or graph.get("definitions") or any(MATCHED in str(info.get(x)) for x in types):
+                continue  # comfy-test knows no nodes of other packs, no sub-graphs and no sockets of any one type
             (folder / file.name).write_text(json.dumps(convert_for_comfy_test(graph, twin, info)))
         (self.pack / "comfy-test.toml").write_text(f"[test]\nlevels = {json.dumps(LEVELS)}\n")
         said = self.tool(sys.executable, "-m", "comfy_test", "run", "--server-url", server.url, cwd=self.pack)
