@@ -1,7 +1,7 @@
 """Cost of the mask, and the fraction that the static cache removes (docs/design/mditface.md, section 7).
 
     python dev.py bench overhead [--sizes Ti,S,B] [--pixels 256] [--steps 28] [--repeats 5]
-    python dev.py bench overhead --backbone sd3|sd35m|sd35l|flux [--size 512|1024] [--steps 28]
+    python dev.py bench overhead --backbone sd3|sd35m|sd35l|flux|flux2-klein-4b|... [--size 512|1024] [--steps 28]
 
     base    text and image alone
     naive   three streams in one joint attention: every call recomputes the mask tokens, in both guidance halves
@@ -38,7 +38,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     host.add_argument("--size", type=int, choices=list(backbones.ROUNDS_S), default=512,
                       help="side of the image (default: 512)")
     host.add_argument("--rows", type=int, default=2, help="rows of a step, 2 with guidance (default: 2)")
-    host.add_argument("--text-tokens", type=int, help="default: 154 for sd3, sd35m and sd35l, 512 for flux")
+    host.add_argument("--text-tokens", type=int, help="default: 154 for sd3, sd35m and sd35l, 512 for others")
     host.add_argument("--seconds", type=float, help="time for rounds of measurement; at least one is made")
     options = parser.parse_args(argv)
     options.sizes = options.sizes.split(",")

@@ -47,7 +47,8 @@ def predict_flops(case: Case, rows: int) -> dict[str, int]:
     """FLOPs by the formulas of a step in exact mode, and of its static pass, without the adapter's terms."""
     sizes = case.sizes
     N = count_image_tokens(case.size)
-    return run_costs(sizes.width, sizes.blocks, N, case.text_tokens, N, rows, sizes.second, sizes.text_ends)
+    return run_costs(sizes.width, sizes.blocks, N, case.text_tokens, N, rows, sizes.second, sizes.text_ends,
+                     sizes.linear)
 
 
 def list_calls(case: Case, outputs: dict[str, Tensor]) -> dict[str, Callable]:
@@ -64,7 +65,7 @@ def list_calls(case: Case, outputs: dict[str, Tensor]) -> dict[str, Callable]:
     return calls
 
 
-def measure_calls(case: Case, control: Control, budget: float) -> tuple[dict, dict, dict, int]:
+def measure_calls(case: Case, control: Control | None, budget: float) -> tuple[dict, dict, dict, int]:
     """Seconds and FLOPs of each call, the outputs, and the number of rounds behind the seconds.
 
     The first round counts FLOPs, too. On CUDA it only warms up.
@@ -73,11 +74,12 @@ def measure_calls(case: Case, control: Control, budget: float) -> tuple[dict, di
     start = time.perf_counter()
     calls = list_calls(case, outputs)
     meters = dict.fromkeys(calls, case.meter)
-    calls["control"] = partial(case.run_controlled, control)
-    meters["control"] = Meter(control.counts)
-    tokens = torch.zeros(case.rows, count_image_tokens(case.size), case.sizes.width).to(case.x)
-    calls["add"] = partial(tokens.add_, tokens.clone())
-    meters["add"] = Meter({})
+    if control is not None:
+        calls["control"] = partial(case.run_controlled, control)
+        meters["control"] = Meter(control.counts)
+        tokens = torch.zeros(case.rows, count_image_tokens(case.size), case.sizes.width).to(case.x)
+        calls["add"] = partial(tokens.add_, tokens.clone())
+        meters["add"] = Meter({})
 
     first = {}
     flops = {}
@@ -149,11 +151,12 @@ def make_result(case: Case, rows: int, steps: int, budget: float, exactness: Cas
         "cache_bytes": case.count_cache_bytes(mode), "error": error[mode], "error_relative": relative[mode],
         "extra_s": cost[mode] + cost["static " + mode] / steps - cost["base"]} for mode in MODES}
     reference = cost.get("reference", cost["naive"]) - cost["base"]
+    rival = {} if control is None else {"controlnet_extra_s": cost["control"] + control.adds * cost["add"],
+                                        "controlnet_bytes": count_weight_bytes(control)}
     formula = predict_flops(case, rows)
     ratio = partial(compute_removed, formula["base"], formula["naive"])
     return {"size": case.size, "steps": steps, "rows": rows, "text_tokens": case.text_tokens, "rounds": rounds,
-            "modes": modes, "controlnet_extra_s": cost["control"] + control.adds * cost["add"],
-            "controlnet_bytes": count_weight_bytes(control), "reference_extra_s": reference,
+            "modes": modes, **rival, "reference_extra_s": reference,
             "mask_extra_s": modes[MASK_EXTRA_MODE]["extra_s"], "mask_extra_mode": MASK_EXTRA_MODE,
             "adapter_bytes": case.count_adapter_bytes(), "flops": flops,
             "R_cold_formula": ratio(formula["cached"] + formula["static"] / steps),
@@ -161,9 +164,8 @@ def make_result(case: Case, rows: int, steps: int, budget: float, exactness: Cas
 
 
 def format_table(result: dict) -> str:
-    """R in per cent by mode, then the extra costs next to those of ControlNet and of reference latents."""
+    """R in per cent by mode, then the extra costs next to those of ControlNet, if any, and of reference latents."""
     modes = result["modes"]
-    control = result["controlnet_extra_s"]
     lines = [f"{'':12}{'R cold':^14}{'R warm':^14}",
              f"{'mode':12}" + f"{'time':>7}{'FLOPs':>7}" * 2
              + "  ms/step  static ms  cache MiB    error  of the mask's effect"]
@@ -176,13 +178,15 @@ def format_table(result: dict) -> str:
     formula = [100 * result[key] for key in ("R_cold_formula", "R_warm_formula")]
     lines.append(f"base {1000 * first['base_s']:.0f} ms/step, naive {1000 * first['naive_s']:.0f} ms/step; "
                  "exact mode by the formulas: {:.1f} cold, {:.1f} warm".format(*formula))
-    lines += ["", f"{'instead of ControlNet':24}extra ms/step  of ControlNet's  extra MiB"]
-    extra = {"ControlNet": (control, result["controlnet_bytes"]),
-             "reference latents": (result["reference_extra_s"], 0)}
+    extra = {"reference latents": (result["reference_extra_s"], 0)}
+    if "controlnet_extra_s" in result:
+        extra = {"ControlNet": (result["controlnet_extra_s"], result["controlnet_bytes"])} | extra
+    rival, (most, _) = next(iter(extra.items()))
+    lines += ["", f"{f'instead of {rival}':30}extra ms/step  of its time  extra MiB"]
     for mode, r in modes.items():
         extra["mask, " + mode] = r["extra_s"], r["cache_bytes"] + result["adapter_bytes"]
     for name, (cost, held) in extra.items():
-        lines.append(f"{name:24}{1000 * cost:13.0f}{100 * cost / control:14.1f} %{held / MIB:11.0f}")
+        lines.append(f"{name:30}{1000 * cost:13.0f}{100 * cost / most:11.1f} %{held / MIB:11.0f}")
     return "\n".join(lines)
 
 

@@ -19,7 +19,7 @@ from mditface.mdit.mditface.reader import OPTIONS_KEY, CacheOptions
 from mditface.mdit.mditface.reductions import REDUCTIONS
 from mditface.mdit.mditface.tokens import MaskTokens, find_flat_regions
 
-from .hosts import BACKBONES, CELL, CHANNELS, TEXT_WIDTH, Control, FluxSizes, SD3Sizes
+from .hosts import BACKBONES, TEXT_WIDTH, Control, FluxSizes, SD3Sizes
 from .joint import Joint
 from .measure import Meter
 
@@ -60,12 +60,16 @@ class Model:
 
 
 class ImageVAE:
-    """Replaces a VAE: equal pixels become equal cells."""
+    """Replaces the VAE of a latent format: equal pixels become equal cells."""
+
+    def __init__(self, latent_format):
+        self.channels = latent_format.latent_channels
+        self.cell = latent_format.spacial_downscale_ratio
 
     def encode(self, image: Tensor) -> Tensor:
         """(b, H, W, 3) -> (b, C, h, w)."""
-        mix = torch.randn(3, CHANNELS, generator=torch.Generator().manual_seed(1))
-        return F.avg_pool2d((2 * image - 1).matmul(mix).movedim(-1, 1), CELL)
+        mix = torch.randn(3, self.channels, generator=torch.Generator().manual_seed(1))
+        return F.avg_pool2d((2 * image - 1).matmul(mix).movedim(-1, 1), self.cell)
 
 
 class MeteredReader(AdapterReader):
@@ -127,13 +131,15 @@ class Case:
         self.counts, self.doubles = self.sizes.count_blocks(whole)
         network = self.sizes.make_network(size, whole, dtype, device)
         self.meter = Meter(dict(zip(self.sizes.list_modules(network), self.counts)))
-        self.x = self.draw_normal(CHANNELS, size // CELL, size // CELL)  # (B, C, h, w)
+        latent_format = self.sizes.latent_format()
+        side = size // latent_format.spacial_downscale_ratio
+        self.x = self.draw_normal(latent_format.latent_channels, side, side)  # (B, C, h, w)
         self.t = self.draw_normal().sigmoid()
         self.context = self.draw_normal(self.text_tokens, TEXT_WIDTH)
         values = {"y": self.draw_normal(self.sizes.pooled),
                   "guidance": torch.full((rows,), 3.5, dtype=dtype, device=device)}
         conds = {name: values[name] for name in FAMILIES[self.sizes.family].list_prompt_inputs(network)}
-        self.model = Model(network, self.sizes.latent_format(), conds)
+        self.model = Model(network, latent_format, conds)
         self.terms = make_terms(self.sizes, self.doubles, len(self.counts) - self.doubles)
         self.readers = {mode: self.make_reader(mode) for mode in MODES}
         self.masks = {mode: self.bind_mask(mode) for mode in MODES}
@@ -151,7 +157,8 @@ class Case:
         return MeteredReader(adapter, self.meter, self.counts)
 
     def bind_mask(self, mode: str) -> BoundMask:
-        mask = MaskInput(read_labels(self.size), torch.ones(len(labelmap.CLASSES)), MODES[mode], ImageVAE())
+        mask = MaskInput(read_labels(self.size), torch.ones(len(labelmap.CLASSES)), MODES[mode],
+                         ImageVAE(self.model.latent_format))
         return BoundMask(MaskReference(mask), self.x.shape, self.model, self.readers[mode].get_layout(self.model))
 
     def get_tokens(self, mode: str) -> MaskTokens:

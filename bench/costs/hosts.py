@@ -14,9 +14,12 @@ import comfy.latent_formats
 import comfy.ops
 from comfy.cldm.dit_embedder import ControlNetEmbedder
 from comfy.cldm.mmdit import ControlNet
+from comfy.ldm.chroma.model import Chroma
 from comfy.ldm.flux.controlnet import ControlNetFlux
 from comfy.ldm.flux.model import Flux
 from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper, get_2d_sincos_pos_embed_torch
+
+from .formulas import LINEAR
 
 CHANNELS = 16  # of a latent
 PATCH = 2  # latent cells of a token's side
@@ -77,6 +80,7 @@ class SD3Sizes:
     text_tokens = 154
     pooled = 2048
     text_ends = True
+    linear = LINEAR
     latent_format = comfy.latent_formats.SD3
 
     @property
@@ -134,12 +138,14 @@ class FluxSizes:
     control: tuple[int, int]
     control_note: str = "double and single, as the Union models of InstantX and Shakker"
     family = "flux"
+    network = Flux
     head = 128  # its width
     reference_latents = True  # whether the host has a path for them
     text_tokens = 512
     pooled = 768
     second = 0
     text_ends = False
+    linear = LINEAR
     latent_format = comfy.latent_formats.Flux
 
     @property
@@ -163,7 +169,7 @@ class FluxSizes:
 
     def make_network(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> nn.Module:
         kinds, doubles = self.count_blocks(whole)
-        return fill_weights(Flux(**self.make_arguments(doubles, len(kinds) - doubles), **make_factory(dtype, device)))
+        return fill_weights(self.network(**self.make_arguments(doubles, len(kinds) - doubles), **make_factory(dtype, device)))
 
     def list_modules(self, network: nn.Module) -> list[nn.Module]:
         return [*network.double_blocks, *network.single_blocks]
@@ -178,6 +184,48 @@ class FluxSizes:
         return Control(fill_weights(module), doubles | singles, self.blocks, {"control_type": [0]})
 
 
+@dataclass(frozen=True)
+class Flux2Sizes(FluxSizes):
+    """A model of FLUX.2, for which the host has no ControlNet; `guidance` tells dev from Klein."""
+    control: tuple[int, int] = (0, 0)
+    control_note: str = "the host has none for this model"
+    guidance: bool = False
+    family = "flux2"
+    linear = 26  # its MLP is gated, with three widths inside
+    latent_format = comfy.latent_formats.Flux2
+
+    def make_arguments(self, doubles: int, singles: int) -> dict:
+        return super().make_arguments(doubles, singles) | {
+            "in_channels": 128, "out_channels": 128, "vec_in_dim": None, "mlp_ratio": 3.0,
+            "axes_dim": [32, 32, 32, 32], "theta": 2000, "patch_size": 1, "qkv_bias": False, "txt_ids_dims": [3],
+            "guidance_embed": self.guidance, "global_modulation": True, "mlp_silu_act": True, "ops_bias": False,
+            "default_ref_method": "index", "ref_index_scale": 10.0}
+
+    def make_controlnet(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class ChromaSizes(FluxSizes):
+    """A model of Chroma's class, for which the host has no ControlNet; `inner`: width of what makes its modulation."""
+    control: tuple[int, int] = (0, 0)
+    control_note: str = "the host has none for this model"
+    inner: int = 5120
+    family = "chroma"
+    network = Chroma
+    reference_latents = False
+
+    def make_arguments(self, doubles: int, singles: int) -> dict:
+        arguments = super().make_arguments(doubles, singles)
+        del arguments["guidance_embed"]
+        features = CHANNELS * PATCH ** 2
+        return arguments | {"in_channels": features, "out_channels": features, "in_dim": 64, "out_dim": self.width,
+                            "hidden_dim": self.inner, "n_layers": 5}
+
+    def make_controlnet(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> None:
+        return None
+
+
 BACKBONES: dict[str, SD3Sizes | FluxSizes] = {
     "sd3": SD3Sizes(heads=24, depth=24, control=6),
     "sd35m": SD3Sizes(heads=24, depth=24, control=12, second=13, qk_norm="rms",
@@ -185,4 +233,8 @@ BACKBONES: dict[str, SD3Sizes | FluxSizes] = {
     "sd35l": SD3Sizes(heads=38, depth=38, control=19, qk_norm="rms", image_only=True,
                       control_note="as Stability's, which read no text"),
     "flux": FluxSizes(heads=24, doubles=19, singles=38, control=(5, 10)),
+    "flux2-klein-4b": Flux2Sizes(heads=24, doubles=5, singles=20),
+    "flux2-klein-9b": Flux2Sizes(heads=32, doubles=8, singles=24),
+    "flux2-dev": Flux2Sizes(heads=48, doubles=8, singles=48, guidance=True),
+    "chroma": ChromaSizes(heads=24, doubles=19, singles=38),
 }

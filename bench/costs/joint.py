@@ -8,7 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mditface.mdit.mditface.adapter.streams import MaskStream
+from comfy.ldm.flux.layers import ModulationOut
+from mditface.mdit.mditface.adapter.streams import Inputs, MaskStream
 from mditface.mdit.mditface.tokens import MaskTokens
 
 
@@ -30,25 +31,33 @@ class Joint:
 
     def run_block(self, i: int, args: dict, extra: dict) -> dict:
         if i == 0:
-            self.start(args["img"], args["vec"])
-        vec = self.vec if self.decoupled else args["vec"]
+            self.start(args["img"])
         self.length = args["img"].shape[1] + (args["txt"].shape[1] if "txt" in args else 0)
-        options = {**args["transformer_options"], "optimized_attention_override": partial(self.attend, i, vec)}
+        options = {**args["transformer_options"], "optimized_attention_override": partial(self.attend, i, args["vec"])}
         call = self.stream.choose_block_call(i, extra["original_block"])
         return call({**args, "transformer_options": options})
 
-    def start(self, img: Tensor, vec: Tensor):
+    def start(self, img: Tensor):
         msk, self.pe = self.stream.start(self.tokens, self.tokens.tokens.to(img), {})
         self.msk = msk.expand(img.shape[0], -1, -1)  # (B, M, d)
-        self.vec = self.stream.make_vector(vec.new_zeros(1), None, vec.dtype)
+        if self.decoupled:
+            self.vec = self.stream.make_vector(img.new_zeros(1), None, img.dtype)
 
-    def attend(self, i: int, vec: Tensor, function: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int,
+    def make_inputs(self, i: int, vec) -> Inputs:
+        """vec: what the host hands the block, a vector or, where blocks have no modulation of their own, its result."""
+        if self.decoupled or torch.is_tensor(vec):
+            return self.stream.make_inputs(i, self.msk, self.vec if self.decoupled else vec, self.pe)
+        parts = [vec] if isinstance(vec, ModulationOut) else vec[0]  # of the image, before those of the text
+        modulation = [x for part in parts for x in (part.shift, part.scale, part.gate)]
+        return self.stream.make_modulated_inputs(i, self.msk, modulation, self.pe)
+
+    def attend(self, i: int, vec, function: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int,
                mask: Tensor | None = None, skip_reshape: bool = False, **kwargs) -> Tensor:
         if q.shape[-2 if skip_reshape else 1] != self.length:  # SD3.5's second attention, of the image alone
             return function(q, k, v, heads, mask=mask, skip_reshape=skip_reshape, **kwargs)
         if not skip_reshape:
             q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))  # (B, H, T, D)
-        own = self.stream.make_inputs(i, self.msk, vec, self.pe)
+        own = self.make_inputs(i, vec)
         last = i + 1 == self.stream.blocks
         if not last:
             q = torch.cat((q, own.q), dim=2)

@@ -14,7 +14,7 @@ import comfy.model_management
 from bench import overhead
 from bench.costs import backbones, formulas, measure
 from bench.costs.case import MODES, RANK, Case
-from bench.costs.hosts import BACKBONES, FluxSizes, SD3Sizes
+from bench.costs.hosts import BACKBONES, ChromaSizes, Flux2Sizes, FluxSizes, SD3Sizes
 from mditface.mdit.mditface.adapter import streams
 from mditface.mdit.mditface.adapter.families import sd3
 
@@ -24,11 +24,18 @@ TINY = {
     "sd35m": SD3Sizes(heads=1, depth=5, control=2, second=2, qk_norm="rms"),
     "sd35l": SD3Sizes(heads=1, depth=5, control=2, qk_norm="rms", image_only=True),
     "flux": FluxSizes(heads=1, doubles=2, singles=4, control=(1, 2)),
+    "flux2-klein-4b": Flux2Sizes(heads=1, doubles=2, singles=4),
+    "flux2-dev": Flux2Sizes(heads=1, doubles=2, singles=4, guidance=True),
+    "chroma": ChromaSizes(heads=1, doubles=2, singles=4, inner=64),
 }
+SHARED = ("flux2", "chroma")  # their blocks have no modulation of their own, and the host has no ControlNet for them
 EXPECTED = {  # docs/design/adapters.md, section 7.2, in per cent: cold after 28 steps, and warm
     ("sd3", 512): (88.9, 90.3), ("sd3", 1024): (78.8, 79.9), ("sd35m", 512): (90.3, 91.8),
     ("sd35m", 1024): (81.8, 83.0), ("sd35l", 512): (91.8, 93.3), ("sd35l", 1024): (82.8, 84.1),
-    ("flux", 512): (91.5, 93.1), ("flux", 1024): (84.0, 85.3),
+    ("flux", 512): (91.5, 93.1), ("flux", 1024): (84.0, 85.3), ("chroma", 512): (91.5, 93.1),
+    ("chroma", 1024): (84.0, 85.3), ("flux2-klein-4b", 512): (91.8, 93.4), ("flux2-klein-4b", 1024): (84.4, 85.7),
+    ("flux2-klein-9b", 512): (93.3, 94.9), ("flux2-klein-9b", 1024): (86.8, 88.2), ("flux2-dev", 512): (94.8, 96.5),
+    ("flux2-dev", 1024): (89.7, 91.2),
 }
 KEYS = {"R_cold", "R_warm", "R_cold_flops", "R_warm_flops", "base_s", "naive_s", "cached_s", "cache_bytes", "error"}
 
@@ -60,7 +67,8 @@ def case(request) -> Case:
 def test_formulas_give_the_table_of_the_design(name, size, monkeypatch):
     monkeypatch.undo()
     sizes, M = BACKBONES[name], (size // 16) ** 2
-    cost = formulas.run_costs(sizes.width, sizes.blocks, M, sizes.text_tokens, M, 2, sizes.second, sizes.text_ends)
+    cost = formulas.run_costs(sizes.width, sizes.blocks, M, sizes.text_tokens, M, 2, sizes.second, sizes.text_ends,
+                              sizes.linear)
     found = [measure.compute_removed(cost["base"], cost["naive"], cost["cached"] + static / 28)
              for static in (cost["static"], 0)]
     assert [round(100 * share, 1) for share in found] == list(EXPECTED[name, size])
@@ -71,20 +79,29 @@ def count(case: Case, call) -> int:
 
 
 def embedding(case: Case) -> int:
-    """FLOPs of the mask tokens' embedding and vector, which the formulas leave out."""
+    """FLOPs of the mask tokens' embedding, which the formulas leave out."""
     stream, tokens = case.readers["exact"].make_stream(case.model), case.get_tokens("exact")
-    return measure.count_flops(lambda: (stream.start(tokens, tokens.tokens, {}),
-                                  stream.make_vector(torch.zeros(1), None, torch.float32)))
+    return measure.count_flops(lambda: stream.start(tokens, tokens.tokens, {}))
+
+
+def vector(case: Case) -> int:
+    """FLOPs of what modulates the mask stream, which the formulas leave out."""
+    stream = case.readers["exact"].make_stream(case.model)
+    return measure.count_flops(lambda: stream.make_vector(torch.zeros(1), None, torch.float32))
 
 
 def modulation(case: Case) -> int:
     """FLOPs of a row's modulation in all blocks, which the formulas leave out."""
+    if case.sizes.family in SHARED:
+        return 0
     singles = case.sizes.blocks - case.sizes.doubles if case.sizes.family == "flux" else 0
     parts = 6 * (case.sizes.blocks - singles) + 3 * (case.sizes.second + singles)
     return parts * 2 * case.sizes.width ** 2
 
 
 def text_modulation(case: Case) -> int:
+    if case.sizes.family in SHARED:
+        return 0
     parts = 6 * case.sizes.doubles if case.sizes.family == "flux" else 6 * (case.sizes.depth - 1) + 2
     return parts * 2 * case.sizes.width ** 2
 
@@ -100,15 +117,17 @@ def outside_blocks(sizes) -> int:
 
 def last_layers(case: Case) -> int:
     """FLOPs of the last block's mask queries (and, in a single block, MLP), made by the same layer as its keys."""
-    return (10 if case.sizes.family == "flux" else 2) * case.sizes.width ** 2 * N
+    return {"sd3": 2, "flux2": 14}.get(case.sizes.family, 10) * case.sizes.width ** 2 * N
 
 
 def terms(case: Case) -> int:
-    """FLOPs of the low-rank terms on all mask tokens: 16 widths in and out a double block, 14 a single one."""
-    if case.sizes.family == "flux":
-        widths = 16 * case.sizes.doubles + 14 * (case.sizes.singles - 1) + 8
-    else:
+    """FLOPs of the low-rank terms on all mask tokens: 16 widths in and out a double block, 14 a single one; on FLUX.2 one
+    more."""
+    if case.sizes.family == "sd3":
         widths = 16 * (case.sizes.depth - 1) + 4
+    else:
+        more = case.sizes.family == "flux2"
+        widths = (16 + more) * case.sizes.doubles + (14 + more) * (case.sizes.singles - 1) + 8 + 2 * more
     return 2 * RANK * case.sizes.width * N * widths
 
 
@@ -117,7 +136,8 @@ def test_reading_and_static_pass_cost_what_the_formulas_say(case):
     expected, static = backbones.predict_flops(case, ROWS), count(case, lambda: case.run_static("exact"))
     extra = count(case, lambda: case.run_cached("exact")) - count(case, case.run_base)
     assert extra == expected["cached"] - expected["base"]
-    assert static == expected["static"] + last_layers(case) + terms(case) + modulation(case) + embedding(case)
+    outside = modulation(case) + embedding(case) + vector(case)
+    assert static == expected["static"] + last_layers(case) + terms(case) + outside
 
 
 @torch.inference_mode()
@@ -154,10 +174,11 @@ def test_few_blocks_stand_for_all():
             case = Case(name, SIZE, ROWS, L, whole, torch.float32, torch.device("cpu"))
             control = case.sizes.make_controlnet(SIZE, whole, torch.float32, case.device)
             flops = {call: count(case, run) for call, run in backbones.list_calls(case, {}).items()}
-            meter = measure.Meter(control.counts)
-            flops["control"] = meter.measure_seconds_and_flops(lambda: case.run_controlled(control))[1]
-            weights = [case.count_adapter_bytes(), backbones.count_weight_bytes(control),
-                       *map(case.count_cache_bytes, MODES)]
+            weights = [case.count_adapter_bytes(), *map(case.count_cache_bytes, MODES)]
+            if control is not None:
+                meter = measure.Meter(control.counts)
+                flops["control"] = meter.measure_seconds_and_flops(lambda: case.run_controlled(control))[1]
+                weights.append(backbones.count_weight_bytes(control))
             counted.append((flops, weights))
         assert counted[0] == counted[1]
 
@@ -168,7 +189,10 @@ def test_bench_ends_with_one_json_object(name, capsys):
     text = capsys.readouterr().out
     result = json.loads(text.splitlines()[-1])
     assert (result["backbone"], result["size"], result["steps"]) == (name, SIZE, STEPS)
-    assert result["controlnet_extra_s"] > 0
+    if TINY[name].family in SHARED:
+        assert "controlnet_extra_s" not in result and "instead of reference latents" in text
+    else:
+        assert result["controlnet_extra_s"] > 0
     assert list(result["modes"]) == list(MODES)
     for mode, found in result["modes"].items():
         assert KEYS <= found.keys() and f"\n{mode} " in text
