@@ -215,7 +215,8 @@ class EditLabelMap(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, class_name: str | None) -> bool | str:
+    def validate_inputs(cls, class_name: str | None, operation: io.DynamicCombo.Type | None = None) -> bool | str:
+        """Checks the class alone; the host also hands over every choice that brings inputs."""
         return check_class(class_name)
 
     @classmethod

@@ -76,6 +76,7 @@ def pretend_cards(capability: tuple[int, int] = (9, 0), cards: int = 1, streams:
     state = "HIGH_VRAM" if gpu_only else "NO_VRAM" if novram else "NORMAL_VRAM"
     state = getattr(management.VRAMState, state)
     with contextlib.ExitStack() as stack:
+        stack.callback(management.cleanup_models)  # those that died inside and were listed before
         for name, function in driver.functions().items():
             stack.enter_context(mock.patch.object(torch.cuda, name, function))
         for name, function in kernels.make_questions(capability).items():
