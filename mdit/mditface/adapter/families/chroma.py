@@ -12,8 +12,8 @@ from comfy.ldm.chroma.model import Chroma
 from comfy.ldm.flux.layers import timestep_embedding
 
 from ...prompt import Prompt
-from .base import Blocks, Family, Layer
-from .flux import COPIED_NORMS, FluxStream, measure_flux
+from .base import Family
+from .flux import COPIED_NORMS, FluxStream, make_blocks, measure_flux
 
 MODULATIONS = 344  # as the host's class counts the shifts, scales and gates, for Chroma's 19 + 38 blocks
 TIME_FEATURES = 16  # of time and of guidance
@@ -60,18 +60,7 @@ FAMILY = Family(
     title="Chroma",
     matches=is_chroma,
     measure=measure_flux,
-    blocks={
-        "double": Blocks("double_blocks.{}", {
-            "qkv": Layer("img_attn.qkv", 1, (3,)),
-            "proj": Layer("img_attn.proj", 1, (1,), after_keys=True),
-            "fc1": Layer("img_mlp.0", 1, (4,), after_keys=True),
-            "fc2": Layer("img_mlp.2", 4, (1,), after_keys=True),
-        }),
-        "single": Blocks("single_blocks.{}", {
-            "linear1": Layer("linear1", 1, (7,)),
-            "linear2": Layer("linear2", 5, (1,), after_keys=True),
-        }),
-    },
+    blocks=make_blocks(4, 4),
     stream=ChromaStream,
     text_layers={"context": "txt_in"},
     list_prompt_inputs=list_chroma_inputs,

@@ -137,25 +137,34 @@ def check(network: nn.Module) -> None:
                          "FLUX.1-schnell")
 
 
+def make_blocks(before: int, after: int) -> dict[str, Blocks]:
+    """The layers of the host's classes for FLUX, whose MLP has these widths before and after its activation."""
+    double = {
+        "qkv": Layer("img_attn.qkv", 1, (3,)),
+        "proj": Layer("img_attn.proj", 1, (1,), after_keys=True),
+        "fc1": Layer("img_mlp.0", 1, (before,), after_keys=True),
+        "fc2": Layer("img_mlp.2", after, (1,), after_keys=True),
+    }
+    single = {
+        "linear1": Layer("linear1", 1, (3 + before,)),
+        "linear2": Layer("linear2", 1 + after, (1,), after_keys=True),
+    }
+    return {"double": Blocks("double_blocks.{}", double), "single": Blocks("single_blocks.{}", single)}
+
+
+def add_modulation(blocks: dict[str, Blocks]) -> dict[str, Blocks]:
+    """With the layer that makes a block's own modulation."""
+    double, single = blocks["double"], blocks["single"]
+    return {"double": Blocks(double.path, double.layers | {MODULATION: Layer("img_mod.lin", 1, (6, 9, 3))}),
+            "single": Blocks(single.path, single.layers | {MODULATION: Layer("modulation.lin", 1, (3, 6, 9))})}
+
+
 FAMILY = Family(
     key="flux",
     title="FLUX.1",
     matches=is_flux,
     measure=measure_flux,
-    blocks={
-        "double": Blocks("double_blocks.{}", {
-            "qkv": Layer("img_attn.qkv", 1, (3,)),
-            "proj": Layer("img_attn.proj", 1, (1,), after_keys=True),
-            "fc1": Layer("img_mlp.0", 1, (4,), after_keys=True),
-            "fc2": Layer("img_mlp.2", 4, (1,), after_keys=True),
-            MODULATION: Layer("img_mod.lin", 1, (6, 9, 3)),
-        }),
-        "single": Blocks("single_blocks.{}", {
-            "linear1": Layer("linear1", 1, (7,)),
-            "linear2": Layer("linear2", 5, (1,), after_keys=True),
-            MODULATION: Layer("modulation.lin", 1, (3, 6, 9)),
-        }),
-    },
+    blocks=add_modulation(make_blocks(4, 4)),
     stream=FluxStream,
     text_layers={"context": "txt_in", "pooled": "vector_in.in_layer"},
     list_prompt_inputs=list_flux_inputs,

@@ -14,8 +14,8 @@ from comfy.ldm.flux.model import Flux
 
 from ...math import TIME_FEATURES, rescale_positions
 from ...prompt import Prompt
-from .base import Blocks, Family, Layer
-from .flux import COPIED_NORMS, FluxStream, measure_flux
+from .base import Family
+from .flux import COPIED_NORMS, FluxStream, make_blocks, measure_flux
 
 
 class Flux2Stream(FluxStream):
@@ -55,18 +55,7 @@ FAMILY = Family(
     title="FLUX.2",
     matches=is_flux2,
     measure=measure_flux,
-    blocks={
-        "double": Blocks("double_blocks.{}", {
-            "qkv": Layer("img_attn.qkv", 1, (3,)),
-            "proj": Layer("img_attn.proj", 1, (1,), after_keys=True),
-            "fc1": Layer("img_mlp.0", 1, (6,), after_keys=True),
-            "fc2": Layer("img_mlp.2", 3, (1,), after_keys=True),
-        }),
-        "single": Blocks("single_blocks.{}", {
-            "linear1": Layer("linear1", 1, (9,)),
-            "linear2": Layer("linear2", 4, (1,), after_keys=True),
-        }),
-    },
+    blocks=make_blocks(6, 3),
     stream=Flux2Stream,
     text_layers={"context": "txt_in"},
     list_prompt_inputs=list_flux2_inputs,
