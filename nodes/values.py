@@ -48,7 +48,8 @@ def check_missing(inputs: Iterable[io.Input], values: dict[str, Any]) -> None:
 def check_value(own: io.Input, name: str, value: Any) -> None:
     """Raises ValueError, which names the input, for a value that is none of its types, or out of its range."""
     kind = own.get_io_type()
-    if value is None and (own.optional and not isinstance(own, io.WidgetInput) or kind in MAY_LACK):
+    may_lack = own.lazy or kind in MAY_LACK or own.optional and not isinstance(own, io.WidgetInput)
+    if value is None and may_lack:  # lazy: the node did not ask for it
         return
     if value is None and kind in LOADERS:
         raise ValueError(f"{name}: the loaded file has no {KINDS[kind][1].split(' ', 1)[1]}: connect {LOADERS[kind]}")

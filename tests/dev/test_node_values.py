@@ -5,6 +5,7 @@ import torch
 from mditface.nodes import NODES
 from mditface.nodes.interactdiffusion import ApplyInteractDiffusion
 from mditface.nodes.labelmap import EditLabelMap, LabelMapFromMasks
+from mditface.nodes.parsing import PasteFace
 from mditface.nodes.relief import BuildControlMaps
 from mditface.nodes.sampling import Sampler
 from mditface.nodes.values import KINDS, check_value, check_values
@@ -48,6 +49,10 @@ def test_errors_name_the_input(kind, name, value):
 
 def test_an_optional_input_may_be_empty():
     check_value(find_input(LabelMapFromMasks, "label_map"), "label_map", None)
+
+
+def test_an_input_that_the_node_did_not_ask_for_may_be_empty():
+    check_value(find_input(PasteFace, "faces"), "faces", None)
 
 
 def test_a_part_may_have_its_short_name():
