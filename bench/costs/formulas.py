@@ -1,7 +1,7 @@
 """FLOPs by formulas (docs/design/mditface.md, section 7.2): two a multiply-add; embeddings and modulation are left out.
 
-d width; N, L and M image, text and mask tokens. All are those of one row, or of one pass over one mask. linear: FLOPs of
-a block's linear layers on a token, in d^2.
+d width; N, L and M image, text and mask tokens. All are those of one row, or of one pass over one mask.
+linear: FLOPs of a block's linear layers on a token, in d^2.
 """
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def run_costs(d: int, depth: int, N: int, L: int, M: int, rows: int, second: int
 
     `second` blocks have a second attention; with `text_ends` the last block makes text keys and values only.
     """
-    base = depth * count_base_flops(d, N, L, linear) + second * count_second_attention(d, N) - text_ends * 18 * d * d * L
+    base = depth * count_base_flops(d, N, L, linear) + second * count_second_attention(d, N)
+    base -= text_ends * 18 * d * d * L
     naive = ((depth - 1) * count_naive_extra(d, N, L, M, linear=linear)
              + count_naive_extra(d, N, L, M, last=True, linear=linear))
     static = (depth - 1) * count_static_flops(d, M, linear=linear) + count_static_flops(d, M, last=True)

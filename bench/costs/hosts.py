@@ -169,7 +169,8 @@ class FluxSizes:
 
     def make_network(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> nn.Module:
         kinds, doubles = self.count_blocks(whole)
-        return fill_weights(self.network(**self.make_arguments(doubles, len(kinds) - doubles), **make_factory(dtype, device)))
+        arguments = self.make_arguments(doubles, len(kinds) - doubles)
+        return fill_weights(self.network(**arguments, **make_factory(dtype, device)))
 
     def list_modules(self, network: nn.Module) -> list[nn.Module]:
         return [*network.double_blocks, *network.single_blocks]

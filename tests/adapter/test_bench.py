@@ -121,8 +121,10 @@ def last_layers(case: Case) -> int:
 
 
 def terms(case: Case) -> int:
-    """FLOPs of the low-rank terms on all mask tokens: 16 widths in and out a double block, 14 a single one; on FLUX.2 one
-    more."""
+    """FLOPs of the low-rank terms on all mask tokens: 16 widths in and out a double block, 14 a single one.
+
+    On FLUX.2 one more.
+    """
     if case.sizes.family == "sd3":
         widths = 16 * (case.sizes.depth - 1) + 4
     else:
