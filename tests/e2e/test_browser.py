@@ -41,6 +41,7 @@ def open_template(page, name: str) -> None:
     dialog = page.get_by_role("dialog")  # the panel of errors may have a search field, too
     title = name.removesuffix(".app")
     dialog.get_by_placeholder("Search ...").fill(title)  # the browser lists only the first 24 before it is scrolled
+    page.wait_for_timeout(500)  # the list is drawn anew a little later, and a click in between opens nothing
     page.get_by_test_id(f"template-workflow-{name}").click()
     page.wait_for_function("title => app.extensionManager.workflow.activeWorkflow?.filename === title", arg=title)
 
