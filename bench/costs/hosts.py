@@ -131,7 +131,10 @@ class SD3Sizes:
 
 @dataclass(frozen=True)
 class FluxSizes:
-    """A model of FLUX's class; `control` counts the ControlNet's double and single blocks, as in the Union models."""
+    """A model of FLUX's class.
+
+    control: the ControlNet's double and single blocks, as in the Union models; none where the host has no ControlNet.
+    """
     heads: int
     doubles: int
     singles: int
@@ -175,7 +178,9 @@ class FluxSizes:
     def list_modules(self, network: nn.Module) -> list[nn.Module]:
         return [*network.double_blocks, *network.single_blocks]
 
-    def make_controlnet(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> Control:
+    def make_controlnet(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> Control | None:
+        if not any(self.control):
+            return None
         built = self.control if whole else (1, 1)
         each = (1, 1) if whole else self.control
         module = ControlNetFlux(latent_input=True, num_union_modes=UNION_MODES, **self.make_arguments(*built),
@@ -202,9 +207,6 @@ class Flux2Sizes(FluxSizes):
             "guidance_embed": self.guidance, "global_modulation": True, "mlp_silu_act": True, "ops_bias": False,
             "default_ref_method": "index", "ref_index_scale": 10.0}
 
-    def make_controlnet(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> None:
-        return None
-
 
 @dataclass(frozen=True)
 class ChromaSizes(FluxSizes):
@@ -222,9 +224,6 @@ class ChromaSizes(FluxSizes):
         features = CHANNELS * PATCH ** 2
         return arguments | {"in_channels": features, "out_channels": features, "in_dim": 64, "out_dim": self.width,
                             "hidden_dim": self.inner, "n_layers": 5}
-
-    def make_controlnet(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> None:
-        return None
 
 
 BACKBONES: dict[str, SD3Sizes | FluxSizes] = {

@@ -31,7 +31,7 @@ def middle(drawing, value: int) -> tuple[float, float]:
     return x + 0.5, y + 0.5
 
 
-def drag(painter, start, by, held: str | None = None) -> None:
+def drag(painter, start, by) -> None:
     painter.stroke(start, (start[0] + by[0], start[1] + by[1]))
 
 

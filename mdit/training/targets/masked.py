@@ -66,8 +66,9 @@ class MaskedBase(nn.Module):
         """The network's prediction; with no rows, without a mask."""
         model = self.base.model
         dtype = model.get_dtype_inference()
-        missing = max(0, self.reader.family.text_tokens - context.shape[1])
-        context = F.pad(context, (0, 0, missing, 0))  # (B, L, D)
+        missing = self.reader.family.text_tokens - context.shape[1]
+        if missing > 0:
+            context = F.pad(context, (0, 0, missing, 0))  # (B, L, D)
         inputs = self.make_prompt(len(noisy), None if pooled is None else pooled.to(dtype))
 
         def read(executor, *args, **kwargs) -> Tensor:

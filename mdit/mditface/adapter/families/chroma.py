@@ -24,8 +24,8 @@ GUIDANCE = 0.0  # what the host sends unless a node says otherwise
 class ChromaStream(FluxStream):
     """On the host's class Chroma: one small network computes the modulation of all blocks."""
 
-    def compute_rotation(self, positions: Tensor, transformer_options: dict) -> Tensor:
-        return self.network.pe_embedder(F.pad(positions, (1, 0))[None])  # the class knows no options for positions
+    def make_ids(self, positions: Tensor, transformer_options: dict) -> Tensor:
+        return F.pad(positions, (1, 0))  # the class knows no options for positions
 
     def make_vector(self, t: Tensor, prompt: Prompt | None, dtype: torch.dtype) -> Tensor:
         """All shifts, scales and gates of the network, (1, MODULATIONS, d)."""

@@ -19,9 +19,7 @@ from ...tokens import MaskTokens
 from ..streams import Inputs, MaskStream
 from .base import EMBEDDING, MODULATION, Blocks, Family, Layer
 
-
-# modules whose input the blocks of the host's class change in place
-COPIED_NORMS = ("img_norm1", "img_norm2", "txt_norm1", "txt_norm2", "pre_norm")
+COPIED_NORMS = ("img_norm1", "img_norm2", "txt_norm1", "txt_norm2", "pre_norm")  # blocks change their input in place
 
 
 class FluxStream(MaskStream):
@@ -46,21 +44,30 @@ class FluxStream(MaskStream):
         return msk, self.compute_rotation(positions, transformer_options)
 
     def compute_rotation(self, positions: Tensor, transformer_options: dict) -> Tensor:
+        return self.network.pe_embedder(self.make_ids(positions, transformer_options)[None])
+
+    def make_ids(self, positions: Tensor, transformer_options: dict) -> Tensor:
+        """What the network rotates mask tokens at positions (M, 2) by, (M, axes)."""
         index = (transformer_options.get("rope_options") or {}).get("shift_t", 0.0)
-        ids = F.pad(rescale_positions(positions, transformer_options), (1, 0), value=index)  # (M, 3)
-        return self.network.pe_embedder(ids[None])
+        return F.pad(rescale_positions(positions, transformer_options), (1, 0), value=index)  # (M, 3)
 
     def make_vector(self, t: Tensor, prompt: Prompt | None, dtype: torch.dtype) -> Tensor:
+        network = self.network
+        vec = self.embed_time(t, prompt, dtype)
+        pooled = None if prompt is None else prompt.get("y")
+        if pooled is None:
+            pooled = vec.new_zeros(1, network.params.vec_in_dim)
+        return vec + network.vector_in(pooled.to(vec)[:, :network.params.vec_in_dim])
+
+    def embed_time(self, t: Tensor, prompt: Prompt | None, dtype: torch.dtype) -> Tensor:
+        """Time and, where the network reads it, guidance: 1 without a prompt. (b, d)"""
         network = self.network
         embed = partial(timestep_embedding, dim=TIME_FEATURES)
         vec = network.time_in(embed(t).to(dtype))
         guidance = torch.ones_like(t) if prompt is None else prompt.get("guidance")
-        pooled = None if prompt is None else prompt.get("y")
         if network.params.guidance_embed and guidance is not None:
             vec = vec + network.guidance_in(embed(guidance.to(t)).to(dtype))
-        if pooled is None:
-            pooled = vec.new_zeros(1, network.params.vec_in_dim)
-        return vec + network.vector_in(pooled.to(vec)[:, :network.params.vec_in_dim])
+        return vec
 
     def make_inputs(self, i: int, msk: Tensor, vec: Tensor, pe: Tensor) -> Inputs:
         return self.make_modulated_inputs(i, msk, self.modulate(i, vec), pe)

@@ -2,17 +2,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from comfy.ldm.flux.layers import timestep_embedding
 from comfy.ldm.flux.model import Flux
 
-from ...math import TIME_FEATURES, rescale_positions
 from ...prompt import Prompt
 from .base import Family
 from .flux import COPIED_NORMS, FluxStream, make_blocks, measure_flux
@@ -21,18 +18,13 @@ from .flux import COPIED_NORMS, FluxStream, make_blocks, measure_flux
 class Flux2Stream(FluxStream):
     """On the host's class Flux, where all blocks of a kind share one modulation and no text is pooled."""
 
-    def compute_rotation(self, positions: Tensor, transformer_options: dict) -> Tensor:
-        index = (transformer_options.get("rope_options") or {}).get("shift_t", 0.0)
-        place = F.pad(rescale_positions(positions, transformer_options), (1, 0), value=index)  # (M, 3)
-        return self.network.pe_embedder(F.pad(place, (0, 1))[None])  # the fourth coordinate counts text tokens
+    def make_ids(self, positions: Tensor, transformer_options: dict) -> Tensor:
+        return F.pad(super().make_ids(positions, transformer_options), (0, 1))  # the fourth counts text tokens
 
     def make_vector(self, t: Tensor, prompt: Prompt | None, dtype: torch.dtype) -> dict[str, Sequence[Tensor]]:
         """Shift, scale and gate of each kind of blocks, each (b, 1, d)."""
         network = self.network
-        embed = partial(timestep_embedding, dim=TIME_FEATURES)
-        vec = network.time_in(embed(t).to(dtype))
-        if network.params.guidance_embed:
-            vec = vec + network.guidance_in(embed(torch.ones_like(t)).to(dtype))
+        vec = self.embed_time(t, prompt, dtype)
         shared = {"double": network.double_stream_modulation_img, "single": network.single_stream_modulation}
         return {kind: layer.lin(F.silu(vec)).unsqueeze(1).chunk(layer.multiplier, dim=-1)
                 for kind, layer in shared.items()}
