@@ -76,7 +76,8 @@ def count_term_bytes(case: Case, terms: Terms) -> int:
 
 
 def make_mask(case: Case, reduction: str) -> MaskInput:
-    return MaskInput(read_labels(case.size), torch.ones(len(labelmap.CLASSES)), reduction, ImageVAE())
+    return MaskInput(read_labels(case.size), torch.ones(len(labelmap.CLASSES)), reduction,
+                     ImageVAE(case.model.latent_format))
 
 
 class FaceMoGLE(JointReader):

@@ -97,6 +97,15 @@ def place(page, node_type: str, x: int = 0, y: int = 0) -> int:
     return page.evaluate(PLACE, [node_type, [x, y]])
 
 
+def choose(page, loader: int, name: str) -> None:
+    """Choose a file in a Load Image node, which then shows it: it shows the first file of the list before."""
+    page.evaluate("""([id, name]) => {
+        const [widget] = app.graph.getNodeById(id).widgets;
+        widget.value = name;
+        widget.callback?.(name);
+    }""", [loader, name])
+
+
 def connect(page, source: int, slot: int, target: int, name: str) -> None:
     page.evaluate("""([source, slot, target, name]) => {
         const to = app.graph.getNodeById(target);

@@ -8,7 +8,9 @@ from mditface.mdit.interactdiffusion.text import parse_interactions
 from mditface.nodes.interactdiffusion import FIRST_LAYOUT
 from mditface.tests.e2e.graphs import node, text_of
 from mditface.tests.e2e.draw_interactions_page import NodeEditor
-from mditface.tests.e2e.painter_page import RUN, connect, copied, errors_when_queued, inside_subgraph, place, show
+from mditface.tests.e2e.painter_page import (
+    RUN, choose, connect, copied, errors_when_queued, inside_subgraph, place, show,
+)
 
 MAN = (0.5, 0.1, 0.95, 0.9), (0.55, 0.2, 0.7, 0.35)
 SIZE = "id => app.graph.getNodeById(id).widgets.filter(({name}) => name !== 'text').map(({value}) => value)"
@@ -165,8 +167,7 @@ def test_the_size_is_the_nodes(renderer, page, editor, server, tmp_path, artefac
     """By the pop-up, by the picture underneath, and by another node after a run."""
     Image.linear_gradient("L").convert("RGB").resize((304, 400)).save(tmp_path / "under.png")
     loaded = place(page, "LoadImage", 900, 300)
-    page.evaluate("([id, name]) => { app.graph.getNodeById(id).widgets[0].value = name; }",
-                  [loaded, server.upload(tmp_path / "under.png")])
+    choose(page, loaded, server.upload(tmp_path / "under.png"))
     connect(page, loaded, 0, editor.node_id, "background")
     page.evaluate("""id => app.graph.getNodeById(id).widgets.slice(0, 2).forEach(widget => {
         widget.value = 512;

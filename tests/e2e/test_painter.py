@@ -8,19 +8,10 @@ from mditface.mdit.labelmap import CLASSES, PALETTE, find_class, encode_drawing
 from mditface.nodes.painter import first_drawing
 from mditface.tests.e2e.graphs import node
 from mditface.tests.e2e.painter_page import (
-    RUN, NodePainter, connect, copied, errors_when_queued, inside_subgraph, place, show,
+    RUN, NodePainter, choose, connect, copied, errors_when_queued, inside_subgraph, place, show,
 )
 
 HAT, HAIR = map(find_class, ("hat", "hair"))
-
-
-def choose(page, loader: int, name: str) -> None:
-    """Choose a file in a Load Image node."""
-    page.evaluate("""([id, name]) => {
-        const [widget] = app.graph.getNodeById(id).widgets;
-        widget.value = name;
-        widget.callback?.(name);
-    }""", [loader, name])
 
 
 @pytest.fixture
@@ -172,8 +163,7 @@ def test_a_bad_value_is_an_error_on_the_node(renderer, page, painter):
 def test_the_picture_underneath_does_not_enter_the_drawing(renderer, page, painter, server, tmp_path, artefacts):
     Image.linear_gradient("L").convert("RGB").resize((300, 400)).save(tmp_path / "under.png")
     loaded = place(page, "LoadImage", 900, 300)
-    page.evaluate("([id, name]) => { app.graph.getNodeById(id).widgets[0].value = name; }",
-                  [loaded, server.upload(tmp_path / "under.png")])
+    choose(page, loaded, server.upload(tmp_path / "under.png"))
     before, slider = painter.text(), painter.root.locator(".status input[type=range]")
     assert not slider.is_visible()
     connect(page, loaded, 0, painter.node_id, "background")
