@@ -12,7 +12,7 @@ from mditface.tests.mditface.runs import OFF, TOLERANCE, masked
 from node_helpers import conditioning_set_values
 
 ROUNDING = dict(rtol=2e-6, atol=1e-5)
-EDITED = pytest.mark.parametrize("family", ["flux", "flux2", "klein"])
+EDITED = pytest.mark.parametrize("family", ["flux", "flux2", "klein", "qwen-image"])
 REFERENCE = noisy(1, 8, 12) * 0.5
 
 

@@ -21,6 +21,7 @@ from ...mditface.entries import reduce_entry
 from ...mditface.prompt import Prompt
 from ...mditface.reductions import REDUCTIONS
 from ...mditface.tokens import MaskTokens, make_mask_tokens
+from ...shared.frames import has_frames, scale_in
 from ..flow import compute_flow_loss, follow_flow
 
 VISIBLE = torch.ones(0)  # an encoded label map has no channel for each class
@@ -56,7 +57,7 @@ class MaskedBase(nn.Module):
         latent, mask_latent: (B, C, h, w) as the VAE makes them; context: (B, L, D); pooled: (B, P), for families that
         read it; labels: (B, H, W).
         """
-        clean = self.base.model.process_latent_in(latent).float()
+        clean = scale_in(self.base.model, latent).float()
         rows = self.make_rows(mask_latent, labels, pooled) if masked else ()
         velocity = partial(self.predict_velocity, context=context, pooled=pooled, rows=rows)
         return compute_flow_loss(velocity, clean, self.shift, rng)
@@ -85,7 +86,10 @@ class MaskedBase(nn.Module):
         return Prompt({name: values[name] for name in self.reader.list_prompt_inputs(self.base.model)})
 
     def call_network(self, x, t, c_concat, context, control, transformer_options, **kwargs) -> Tensor:
-        return self.network(x, t, context=context, control=control, transformer_options=transformer_options, **kwargs)
+        frames = has_frames(self.base.model.latent_format)
+        x = x[:, :, None] if frames else x  # (B, C, 1, h, w)
+        out = self.network(x, t, context=context, control=control, transformer_options=transformer_options, **kwargs)
+        return out[:, :, 0] if frames else out
 
     def make_rows(self, mask_latent: Tensor, labels: Tensor | None, pooled: Tensor | None) -> tuple[MaskRows, ...]:
         """The masks' keys and values, in the form that the adapter reads."""
@@ -114,7 +118,7 @@ class MaskedBase(nn.Module):
         if labels is None:
             labels = torch.zeros(len(mask_latent), height, width, dtype=torch.uint8, device=mask_latent.device)
         labels = resize_nearest(labels, height, width)
-        latent = model.process_latent_in(mask_latent).float()
+        latent = scale_in(model, mask_latent).float()
         return make_mask_tokens(labels, latent, VISIBLE, self.reader.get_layout(model), pixels, self.reduction)
 
     @torch.no_grad()

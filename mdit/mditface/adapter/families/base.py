@@ -18,7 +18,7 @@ class Layer(NamedTuple):
 
     path: of the module in its block.
     n_in, n_out: widths of input and output, in widths of the model; the first output width is the usual one.
-    after_keys: whether the layer comes after the block's keys and values. The last block needs no such layer.
+    after_keys: whether the block's keys and values do without the layer. The last block needs no such layer.
     """
     path: str
     n_in: int
