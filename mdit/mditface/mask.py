@@ -304,9 +304,9 @@ class BoundMask:
             return make_mask_tokens(self.labels, self.latent, visible, self.layout, self.pixels, reduction,
                                     offset=(-rows, -columns))
         if self.condition:
-            extent = tuple(-(-side // patch) for side in self.latents[-2:])
+            extent, region = (tuple(-(-side // patch) for side in sides) for sides in (self.latents[-2:], (h, w)))
             return make_mask_tokens(self.labels, self.latent, visible, self.layout, self.pixels, reduction, extent,
-                                    offset=(y / patch, x / patch))
+                                    offset=(y / patch, x / patch), region=region)
         p = self.pixels
         labels = self.labels[:, y * p:(y + h) * p, x * p:(x + w) * p]
         latent = None if self.latent is None else self.latent[:, :, y:y + h, x:x + w]

@@ -42,24 +42,28 @@ def shifted(h: Tensor, mod: tuple[Tensor, ...]) -> Tensor:
 def qwen(plain, masks, x, t, context, values, attend, after) -> Tensor:
     img, ids = cut(x)
     count = img.shape[1]
+    method = values.get("reference_latents_method", "index")
     for number, latent in enumerate(values.get("reference_latents", ()), 1):
         patches, places = cut(latent)
-        places[:, 0] = number
+        places[:, 0] = -number if method == "negative_index" else number
         img, ids = torch.cat((img, patches.expand(len(img), -1, -1)), dim=1), torch.cat((ids, places))
     first = max(-(-side // 2) // 2 for side in x.shape[-2:])
     texts = (first + torch.arange(context.shape[1], dtype=torch.float32))[:, None].expand(-1, 3)
     states = [plain.txt_in(plain.txt_norm(context)), plain.img_in(img)]
-    vecs, places = [embed_time(plain, t)] * 2, [texts, ids]
+    vec, start = (embed_time(plain, time)[:, None] for time in (t, torch.zeros_like(t)))  # (B, 1, d)
+    own, others = vec.expand(-1, count, -1), start if method == "index_timestep_zero" else vec
+    others = others.expand(-1, img.shape[1] - count, -1)
+    vecs, places = [vec, torch.cat((own, others), dim=1)], [texts, ids]
     for _, net, latent, _ in masks:
         patches, mask_places = cut(latent)
         states.append(net.img_in(patches))
-        vecs.append(embed_time(plain, torch.zeros_like(t)))
+        vecs.append(start)
         places.append(mask_places)
     rotations = [plain.pe_embedder(part[None]) for part in places]
     for i in range(len(plain.transformer_blocks)):
         states = run_block(i, [plain, plain, *(stream.net for stream in masks)], states, vecs, rotations, attend)
         states[1] = torch.cat((after("double", i, states[1][:, :count]), states[1][:, count:]), dim=1)
-    out = plain.proj_out(plain.norm_out(states[1][:, :count], vecs[0]))  # (B, N, 2 * 2 * C)
+    out = plain.proj_out(plain.norm_out(states[1][:, :count], vec[:, 0]))  # (B, N, 2 * 2 * C)
     out = out.unflatten(1, [-(-side // 2) for side in x.shape[-2:]]).unflatten(3, (-1, 2, 2))
     return out.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
@@ -68,7 +72,7 @@ def run_block(i: int, nets: list, states: list[Tensor], vecs: list[Tensor], rota
               ) -> list[Tensor]:
     blocks = [net.transformer_blocks[i] for net in nets]
     kinds = ["txt", *["img"] * (len(nets) - 1)]
-    mods = [getattr(block, f"{kind}_mod")(vec).unsqueeze(1).chunk(6, dim=-1)
+    mods = [getattr(block, f"{kind}_mod")(vec).chunk(6, dim=-1)
             for block, kind, vec in zip(blocks, kinds, vecs)]
     parts = [(getattr(block, f"{kind}_norm1"), getattr(block, f"{kind}_norm2"), getattr(block, f"{kind}_mlp"))
              for block, kind in zip(blocks, kinds)]

@@ -92,7 +92,7 @@ def predict(x: Tensor, cond: list, *readers: tuple[Case, MaskSource], sigma: flo
     text = pad_text(case.family, text).expand(len(x), -1, -1)
     if "reference_latents" in values:
         values = {**values, "reference_latents": [
-            still(model, model.process_latent_in, latent) for latent in values["reference_latents"]]}
+            still(model, model.process_latent_in, latent.squeeze(2)) for latent in values["reference_latents"]]}
     define = partial(flux, FLUX_KINDS[case.family]) if case.of_flux_kind else DEFINITIONS[find_key(case.family)]
     out = define(plain, masks, x, t, text, values, partial(attend, reads, len(masks)), after)
     return still(model, model.process_latent_out, x - sigma * out[..., :x.shape[-2], :x.shape[-1]])

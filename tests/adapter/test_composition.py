@@ -68,8 +68,8 @@ def test_controlnet(case, texts):
     t = model.model_sampling.timestep(torch.tensor([SIGMA]))
     frames = (lambda latent: latent.unsqueeze(2)) if case.family == "qwen-image" else lambda latent: latent
     hint = frames(still(model, model.process_latent_in, VAE.encode(picture)))
-    residuals = net(x=frames(x), hint=hint, context=pad_text(case.family, context), timesteps=t, y=values["pooled_output"],
-                    **extra)
+    context = pad_text(case.family, context)
+    residuals = net(x=frames(x), hint=hint, context=context, timesteps=t, y=values["pooled_output"], **extra)
 
     def after(kind, i, img):
         added = residuals["input" if find_key(case.family) != "sd3" and kind == "double" else "output"]
@@ -113,7 +113,8 @@ def test_model_merge_merges_the_mask_stream_too(case, texts):
         torch.testing.assert_close(prediction(model, positive), expected, **ROUNDING)
 
 
-BLOCKS = dict.fromkeys(("sd3", "sd35", "qwen-image"), [("double", 1)]) | dict.fromkeys(FLUX_KIND, [("double", 1), ("single", 2)])
+BLOCKS = {"sd3": [("double", 1)], "sd35": [("double", 1)], "qwen-image": [("double", 1)]}
+BLOCKS |= dict.fromkeys(FLUX_KIND, [("double", 1), ("single", 2)])
 
 
 def rescaling(args: dict, extra: dict) -> dict:
@@ -163,7 +164,7 @@ def with_override(case, override):
     return case.apply(model)
 
 
-@pytest.mark.parametrize("family", ["sd3", "flux", "easycontrol"])
+@pytest.mark.parametrize("family", ["sd3", "flux", "easycontrol", "qwen-image"])
 def test_a_foreign_attention_sees_all_keys(cases, texts, family):
     case, labels, x, keys = cases[family], mask(), noisy(), []
 
@@ -192,7 +193,7 @@ def test_a_foreign_attention_with_rows_that_do_not_read(case, texts):
     assert {batch for batch, _ in seen} == {2}
 
 
-@pytest.mark.parametrize("family", ["flux", "easycontrol"])
+@pytest.mark.parametrize("family", ["flux", "easycontrol", "qwen-image"])
 def test_an_attn1_patch(cases, texts, family):
     case, labels, x = cases[family], mask(), noisy()
     model = case.base.clone()
@@ -217,6 +218,22 @@ def test_an_attention_mask_of_the_conditioning(cases, texts, family, overridden,
     own[:3, 8:] = -math.inf
     (context, values), = texts[0]
     positive = [[context, {**values, "attention_mask": own[None], "attention_mask_img_shape": (4, 4)}]]
+    torch.testing.assert_close(prediction(model, masked(positive, labels), x=x),
+                               predict(x, texts[0], (case, labels), attend=partial(attend, own=own)), **ROUNDING)
+
+
+@pytest.mark.parametrize("overridden", [False, True])
+@KERNELS
+def test_qwen_images_mask_of_its_text(cases, texts, overridden, kernel):
+    """1 for each text token that the model may read."""
+    case, labels, x = cases["qwen-image"], mask(), noisy()
+    model = case.model
+    if overridden:
+        model = with_override(case, lambda function, *args, **kwargs: function(*args, **kwargs))
+    (context, values), = texts[0]
+    positive = [[context, {**values, "attention_mask": torch.tensor([[1, 1, 1, 0, 0]])}]]
+    own = torch.zeros(21, 21)
+    own[:, 3:5] = -math.inf
     torch.testing.assert_close(prediction(model, masked(positive, labels), x=x),
                                predict(x, texts[0], (case, labels), attend=partial(attend, own=own)), **ROUNDING)
 

@@ -103,7 +103,8 @@ def test_command_line_changes_the_configuration(paths, tmp_path):
 
 
 CONFIGURATIONS = ("demo", "demo-fine", "demo-latent", "demo-latent-large", "judge", "judge-large",
-                  "autoencoder", "polish", "relief", "adapter-sd35", "adapter-flux", "adapter-klein")
+                  "autoencoder", "polish", "relief", "adapter-sd35", "adapter-flux", "adapter-klein",
+                  "adapter-qwen-image")
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)

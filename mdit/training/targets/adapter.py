@@ -72,8 +72,8 @@ class AdapterSettings(EncodedSettings):
 class AdapterTarget(Target):
     """See base.Target.
 
-    samples, heldout: dicts of tensors: `latent` (C, h, w) as `encode_pictures` makes it, `context` (L, D), `pooled` (P,)
-        where the family reads it, and of the mask `labels` (H, W), or `mask_latent` (C, h, w), the encoded label map.
+    samples, heldout: dicts of tensors: `latent` (C, h, w) of `encode_pictures`, `context` (L, D), `pooled` (P,) where
+        the family reads it, and of the mask `labels` (H, W), or `mask_latent` (C, h, w), the encoded label map.
     sizes: of the samples; samples of equal sizes share a batch. Without it all latents must have one size.
     vae: encodes label maps with hidden classes, and those without a mask_latent; decodes the sheets.
     empty: `context` and `pooled` of the empty prompt; zeros without it.
@@ -131,9 +131,16 @@ class AdapterTarget(Target):
         silent = torch.rand(len(samples), generator=rng) < drop.text
         for name in self.family.text_layers:
             batch[name][silent] = self.make_empty_text(name, batch[name])
+        if self.family.text_mask:
+            batch["text_lengths"] = self.count_text(samples, silent)
         if "labels" in batch:
             self.hide(batch, rng, drop)
         return batch
+
+    def count_text(self, samples: list[dict[str, Tensor]], silent: Tensor) -> Tensor:
+        """How many text tokens of each sample count, (B,)."""
+        lengths = torch.tensor([len(sample["context"]) for sample in samples])
+        return lengths if self.empty is None else lengths.masked_fill(silent, len(self.empty["context"]))
 
     def make_empty_text(self, name: str, like: Tensor) -> Tensor:
         if self.empty is None:

@@ -32,7 +32,7 @@ class QwenStream(MaskStream):
         return {"txt": txt, "img": img}
 
     def start(self, tokens: MaskTokens, features: Tensor, transformer_options: dict) -> tuple[Tensor, Tensor]:
-        middle = torch.tensor([side // 2 for side in tokens.extent])  # where the image's positions are 0
+        middle = torch.tensor([side // 2 for side in tokens.region or tokens.extent])  # where an image's positions are 0
         positions = (tokens.list_positions() - middle).to(features.device)
         msk = self.run_layer(self.network.img_in, EMBEDDING, features)
         return msk, self.compute_rotation(positions, transformer_options).to(features.dtype)  # as the host rounds it
@@ -104,4 +104,6 @@ FAMILY = Family(
     text_layers={"context": "txt_in"},
     list_prompt_inputs=list_qwen_inputs,
     clip_type="QWEN_IMAGE",
+    text_mask=True,
+    check=check,
 )
