@@ -32,7 +32,7 @@ class QwenStream(MaskStream):
         return {"txt": txt, "img": img}
 
     def start(self, tokens: MaskTokens, features: Tensor, transformer_options: dict) -> tuple[Tensor, Tensor]:
-        middle = torch.tensor([side // 2 for side in tokens.region or tokens.extent])  # where an image's positions are 0
+        middle = torch.tensor([side // 2 for side in tokens.region or tokens.extent])  # where an image has (0, 0)
         positions = (tokens.list_positions() - middle).to(features.device)
         msk = self.run_layer(self.network.img_in, EMBEDDING, features)
         return msk, self.compute_rotation(positions, transformer_options).to(features.dtype)  # as the host rounds it
