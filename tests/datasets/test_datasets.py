@@ -474,7 +474,8 @@ def test_machines_and_workers_share_the_shards(tars, tmp_path, monkeypatch):
 def test_check_prints_a_summary(run, pairs):
     shown = run("check", pairs)
     assert shown.returncode == 0, shown.stderr
-    for text in ("4 samples, 4 of them read", "sizes: 64x64 (4)", "captions: 8, of 4 of 4 samples, 2.0 words", "\nskin "):
+    for text in ("4 samples, 4 of them read", "sizes: 64x64 (4)", "captions: 8, of 4 of 4 samples, 2.0 words",
+                 "\nskin "):
         assert text in shown.stdout
     (pairs / "mask" / "0.png").unlink()
     failed = run("check", pairs)

@@ -407,8 +407,9 @@ def test_samples_have_numbers_captions_and_appearances(shard):
 def test_samples_of_tars_are_those_of_the_folder(shard, tmp_path):
     pytest.importorskip("webdataset")
     from mditface.mdit.datasets.pack import pack
-    pack(shard, tmp_path / "tars", 25)
-    tars, renders = (evaluate.Samples(evaluate.open_dataset(folder, SIDE), 24, 3) for folder in (tmp_path / "tars", shard))
+    packed_folder = tmp_path / "tars"
+    pack(shard, packed_folder, 25)
+    tars, renders = (evaluate.Samples(evaluate.open_dataset(folder, SIDE), 24, 3) for folder in (packed_folder, shard))
     assert len(tars) == 3
     for (number, packed), (other, plain) in zip(tars, renders, strict=True):
         assert number == other and packed["caption"] == next(iter(plain["captions"]))
