@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import NamedTuple
 
 import torch.nn as nn
@@ -21,8 +22,8 @@ class Layer(NamedTuple):
     after_keys: whether the block's keys and values do without the layer. The last block needs no such layer.
     """
     path: str
-    n_in: int
-    n_out: tuple[int, ...]
+    n_in: int | Fraction
+    n_out: tuple[int | Fraction, ...]
     after_keys: bool = False
 
 
