@@ -89,6 +89,10 @@ def unknown_field(path, weights, own):
     header(path, weights, own, windows=3)
 
 
+def a_newer_version(path, weights, own):
+    header(path, weights, own, version=2, windows=3)
+
+
 def unknown_family(path, weights, own):
     header(path, weights, own, family="sdxl")
 
@@ -151,6 +155,7 @@ FILES = {
     without_header: ("no 'mdit.adapter' in its header", "use the original file"),
     unreadable_header: ("'mdit.adapter' header is damaged", "use the original file"),
     unknown_field: ("windows", "use the original file"),
+    a_newer_version: ("version 2 of the adapter format, this pack reads version 1", "update the pack"),
     unknown_family: ("family is 'sdxl', must be one of sd3, flux, flux2, chroma, qwen-image, z-image",
                      "use the original file"),
     fewer_blocks: ("the layer single.1.", "outside the depth (2, 1)", "use the original file"),
