@@ -102,9 +102,12 @@ def test_a_lora_changes_the_mask_stream_too(case, texts, monkeypatch, patched):
     torch.testing.assert_close(prediction(patched(case), positive), expected, **ROUNDING)
 
 
+UNMERGED = ("pos_embed", "cap_pad_token", "x_pad_token")  # no weights of a layer: the host leaves them as they are
+
+
 def test_model_merge_merges_the_mask_stream_too(case, texts):
     first = published(case.family)
-    second = {**published(case.family, seed=9), **{name: first[name] for name in first if name == "pos_embed"}}
+    second = {**published(case.family, seed=9), **{name: first[name] for name in first if name in UNMERGED}}
     other, positive = case.load(second), masked(texts[0], mask())
     mixed = {name: 0.3 * first[name] + 0.7 * second[name] for name in first}
     expected = prediction(case.apply(case.load(mixed)), positive)
