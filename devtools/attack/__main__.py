@@ -1,4 +1,4 @@
-"""The commands `python dev.py attack NAME`: `cache`, `files`, `training` and `values`."""
+"""The commands `python dev.py attack NAME`: `cache`, `files`, `server`, `training` and `values`."""
 from __future__ import annotations
 
 import argparse
@@ -31,6 +31,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     cache.add_argument("--seed", type=int, default=0, help="draws the runs (default: 0)")
     cache.add_argument("--subject", nargs="*", help="only these models")
     cache.add_argument("--sequence", help="only this sequence, as a failure prints it")
+    server = commands.add_parser("server", help="send mixed graphs of all systems to one server")
+    server.add_argument("--graphs", type=int, default=100, help="how many graphs to send (default: 100)")
+    server.add_argument("--seed", type=int, default=0, help="draws them (default: 0)")
     return parser.parse_args(arguments)
 
 
@@ -82,7 +85,15 @@ def run_cache(options: argparse.Namespace) -> dict:
     return found
 
 
-RUNS = {"cache": run_cache, "files": run_files, "training": run_training, "values": run_values}
+def run_server(options: argparse.Namespace) -> dict:
+    from .server import attack_server
+    found = attack_server(options.graphs, options.seed, ROOT / "tests" / "golden")
+    for name, count in found.pop("counts").items():
+        print(f"{name}: {count}")
+    return found
+
+
+RUNS = {"cache": run_cache, "files": run_files, "server": run_server, "training": run_training, "values": run_values}
 
 
 if __name__ == "__main__":

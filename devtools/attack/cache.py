@@ -36,7 +36,7 @@ from mditface.tests.mditface.test_cache_properties import OPERATIONS
 from node_helpers import conditioning_set_values
 
 from .steps import BREAKS, PLAIN, Step, draw_steps, shrink
-from .subjects import SUBJECTS, Conditioning, Subject, add_control, draw_labels, show_classes
+from .subjects import SUBJECTS, Conditioning, Subject, add_control, show_classes
 
 TOLERANCE = 2e-6  # the contract of the cache, of numbers up to 1
 NEGATIVE = 3  # number of the negative prompt
@@ -81,7 +81,7 @@ class Graph:
         """The mask of a step, or another one that differs in its labels."""
         return self.keep("mask", step["labels"] + other, step["maps"], step["hidden"], step["reduction"],
                          make=lambda labels, maps, hidden, reduction: self.subject.make_mask(
-                             draw_labels(labels, maps), show_classes(hidden), reduction))
+                             tiny.labels(maps, seed=labels), show_classes(hidden), reduction))
 
     def find_model(self, step: Step):
         state = {name: step[name] for name in MODEL_FIELDS}

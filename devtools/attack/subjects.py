@@ -261,10 +261,6 @@ SUBJECTS: dict[str, Callable[[Path], Subject]] = {
 }
 
 
-def draw_labels(seed: int, maps: int) -> Tensor:
-    return tiny.labels(maps, seed=seed)
-
-
 def show_classes(hidden: bool) -> Tensor:
     """(19,), 0 for hidden classes: every third one, or none."""
     visible = torch.ones(len(CLASSES))
