@@ -210,7 +210,7 @@ def end_run(graph: Graph, step: Step, options: CacheOptions) -> Tensor | str:
     """The latents of a run, or its error in words."""
     try:
         return graph.sample(step, options)
-    except Exception as error:
+    except (Exception, *ERRORS.values()) as error:  # an interrupt is no Exception
         return f"{type(error).__name__}: {error}"
 
 
@@ -232,6 +232,7 @@ def compare(found: Tensor | str, expected: Tensor | str) -> None:
         raise Wrong(f"differs by {float((found - expected).abs().max()):.1e}, allowed are {limit:.1e}")
 
 
+@torch.inference_mode()
 def run_sequence(subject: Subject, steps: list[Step], counts: Counter) -> str | None:
     """What is wrong with a sequence, None if nothing is. counts: grows by what its runs did."""
     graph = Graph(subject)
