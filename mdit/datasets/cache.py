@@ -57,6 +57,10 @@ class CachedDataset(Dataset):
         """Encodes a sample into its file. The file appears when it is complete."""
         with torch.no_grad():
             tensors = self.encode(self.dataset[index])
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                raise ValueError(f"data: {self.names[index]}: its {name} is not finite after encoding: look at its "
+                                 "files, or use a VAE and text encoders in fp32")
         # The file format has no strides, and no two names for one memory.
         tensors = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
                    for name, tensor in tensors.items()}

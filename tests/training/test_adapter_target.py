@@ -33,6 +33,11 @@ def test_adapter_learns_and_its_file_changes_the_output(family, form, paths):
     assert (trained - untrained).abs().max() > 1e-3
 
 
+def test_heldout_loss_does_not_depend_on_the_batch(paths):
+    losses = [adapter(paths, batch=batch).measure()["heldout_loss"] for batch in (1, 4)]
+    assert losses[0] == losses[1]
+
+
 def test_new_adapter_is_the_base_with_the_image_streams_weights(paths):
     terms = adapter(paths, "flux").module.terms
     assert all(not w.any() for name, w in terms.named_parameters() if name.endswith("up.weight"))

@@ -31,7 +31,7 @@ from .masked import MaskedBase
 
 SHEET_COUNT = 4
 SHEET_STEPS = 20
-METRIC_BATCHES = 4
+METRIC_COUNT = 16
 PREFIX = "terms."
 
 
@@ -187,13 +187,12 @@ class AdapterTarget(Target):
         return (images * 255).round().to(torch.uint8).cpu()
 
     def measure(self) -> dict[str, float]:
-        """The loss on held-out samples with the same noise each time, with the mask and without."""
-        size = self.settings.batch
+        """The loss on held-out samples, with the mask and without. Each sample always has the same noise."""
         losses = {"heldout_loss": [], "heldout_loss_without_mask": []}
-        for start in range(0, min(len(self.heldout), METRIC_BATCHES * size), size):
+        for number in range(min(len(self.heldout), METRIC_COUNT)):
+            batch = self.make_heldout_batch(number, 1)
             for name, masked in zip(losses, (True, False)):
-                rng = make_torch_rng(make_step_rng(self.settings.seed, start), self.module.device)
-                batch = self.make_heldout_batch(start, size)
+                rng = make_torch_rng(make_step_rng(self.settings.seed, number), self.module.device)
                 losses[name].append(self.module(**batch, rng=rng, masked=masked).item())
         return {name: float(np.mean(values)) for name, values in losses.items() if values}
 
