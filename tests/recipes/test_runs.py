@@ -196,7 +196,8 @@ def test_full_precision_has_two_names(name, paths, tmp_path):
 
 
 CONFIGURATIONS = ("demo", "demo-fine", "demo-latent", "demo-latent-large", "judge", "judge-large",
-                  "autoencoder", "polish", "relief", "adapter-sd35", "adapter-flux", "adapter-klein")
+                  "autoencoder", "polish", "relief", "adapter-sd35", "adapter-flux", "adapter-klein",
+                  "adapter-qwen-image")
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
