@@ -17,7 +17,7 @@ Count = Annotated[int, Field(gt=0)]
 Precision = Annotated[Literal["no", "bf16", "fp16"],
                       BeforeValidator(lambda x: "no" if x is False or x == "fp32" else x)]  # a bare no is False in YAML
 CONTENT = "content of "  # before the name of a file's key, in what a run depends on
-ELSEWHERE = ("data", "heldout", "output", "weights", "cache", "steps", "workers", "every")  # the weights are the same
+ELSEWHERE = ("data", "heldout", "output", "weights", "cache", "sheet", "steps", "workers", "every")
 MESSAGES = {"extra_forbidden": "unknown key", "missing": "missing key"}
 
 
