@@ -14,7 +14,6 @@ from ..labelmap import to_image
 from ..mditface.host import load_mdit
 from ..mditface.text import TEXT_KEY
 from ..datasets import CachedDataset, find_bucket_sizes, open_faces
-from ..datasets.decoding import describe_missing
 from ..datasets.images import fit_to_size, read_labels
 from ..datasets.layouts import read_order
 from ..shared.digests import compute_file_digest
@@ -111,7 +110,7 @@ def encode_sheet(folder: Path, size: int, encoder: Encoder) -> list[dict[str, Te
     for file in sorted(folder.glob("*.png")):
         prompt = file.with_suffix(".txt")
         if not prompt.is_file():
-            raise ValueError(f"sheet: {describe_missing(prompt)}: write the prompt of {file.name} into it")
+            raise ValueError(f"sheet: {prompt} is missing: write the prompt of {file.name} into it")
         labels = read_labels(file, order)
         blank, labels = fit_to_size(torch.zeros(3, *labels.shape, dtype=torch.uint8), labels, (side, side))
         samples.append(encoder({"image": blank, "labels": labels, "captions": [read_text(prompt).strip()]}))

@@ -11,7 +11,7 @@ def test_own_label_maps_and_prompts(tmp_path):
         encode_sheet(tmp_path, 40, dict)
     labels = np.arange(12, dtype=np.uint8).reshape(3, 4).repeat(16, 0).repeat(16, 1)  # (48, 64)
     Image.fromarray(labels).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="sheet: .*a.txt is missing.*: write the prompt of a.png into it"):
+    with pytest.raises(ValueError, match="sheet: .*a.txt is missing: write the prompt of a.png into it"):
         encode_sheet(tmp_path, 40, dict)
     (tmp_path / "a.txt").write_text("an old man\n")
     sample, = encode_sheet(tmp_path, 40, dict)
