@@ -69,8 +69,9 @@ class CachedDataset(Dataset):
         save_file(tensors, scratch, {"name": self.names[index], "key": self.key})
         os.replace(scratch, path)
 
-    def fill(self) -> None:
-        """Encodes every missing sample. The models can be unloaded after it."""
-        missing = [index for index in range(len(self)) if not self.get_path(index).exists()]
+    def fill(self, process: int = 0, processes: int = 1) -> None:
+        """Encodes every missing sample, or a process's part of all. The models can be unloaded after it."""
+        part = range(process, len(self), processes)
+        missing = [index for index in part if not self.get_path(index).exists()]
         for index in tqdm(missing, "encoding", unit="sample", disable=None):
             self.store(index)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from torch import Tensor
 
 import comfy.sd
@@ -90,12 +91,14 @@ def load_clip(paths: tuple[Path, ...], kind: comfy.sd.CLIPType) -> comfy.sd.CLIP
 
 
 def encode_folder(folder: Path, settings: EncodedSettings, encoder: Encoder, key: dict) -> CachedDataset:
-    """The samples of a folder, encoded into the cache before training starts."""
+    """The samples of a folder, encoded into the cache before training starts, each process its part."""
     faces = open_faces(folder)
     sizes = find_bucket_sizes(faces.sizes, settings.size ** 2, MULTIPLE)
     dataset = CachedDataset(faces.resize(sizes), encoder, settings.cache or settings.output / "cache",
                             {**key, "source": str(folder.resolve())})
-    dataset.fill()
+    state = PartialState()
+    dataset.fill(state.process_index, state.num_processes)
+    state.wait_for_everyone()
     return dataset
 
 

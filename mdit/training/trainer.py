@@ -37,6 +37,7 @@ LOG = "log.jsonl"
 LOCK = "run.lock"
 AVERAGE = "average.safetensors"
 COPIES = 4 * (CHECKPOINTS + 1) + 1  # of the trained weights: those, their average and two moments; and the file
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 NOISE = 1  # tells the random numbers of the loss from those of the step's batch
 
 
@@ -77,8 +78,9 @@ class Trainer:
         self.step = 0
         self.saved = 0  # step of the last whole checkpoint
         self.average = None
-        if accelerator.distributed_type == DistributedType.FSDP and self.settings.ema:
-            raise ValueError("ema: no average can be made when FSDP shards the weights; set ema: 0")
+        if accelerator.distributed_type in SHARDED:
+            raise ValueError(f"accelerate: {accelerator.distributed_type.value} is not supported, each process needs "
+                             "all weights: answer no to FSDP, DeepSpeed and Megatron in accelerate config")
 
     @property
     def checkpoints(self) -> list[Path]:
@@ -122,9 +124,9 @@ class Trainer:
         return self.settings.describe_recipe() | {CONTENT + "data": digest.hexdigest()}
 
     def check_weights(self) -> None:
-        """Raises ValueError where a new run would overwrite a file."""
+        """Raises ValueError where a new run would overwrite the file of another."""
         file = self.settings.weights
-        if file.exists():
+        if file.exists() and not (self.settings.output / LOG).exists():
             raise ValueError(f"weights: {file} exists, and no run in {self.settings.output} made it: name another "
                              "file, or move that one")
 
