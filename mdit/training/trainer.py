@@ -341,13 +341,13 @@ class Trainer:
         """Raises ValueError where a checkpoint belongs to a run of another recipe, other data or other processes."""
         recipe = self.recipe
         known = state["recipe"]
-        if changed := [key for key in recipe if recipe[key] != known.get(key) and (key in known or CONTENT not in key)]:
-            raise ValueError(f"output: {self.settings.output} holds a run with other values of {', '.join(changed)}: "
-                             "use another folder, or the old values to resume that run")
         processes = self.accelerator.num_processes
         if state.get("processes", processes) != processes:
             raise ValueError(f"output: {self.settings.output} holds a run of {state['processes']} process(es), not "
                              f"{processes}: launch as many as before, or use another folder")
+        if changed := [key for key in recipe if recipe[key] != known.get(key) and (key in known or CONTENT not in key)]:
+            raise ValueError(f"output: {self.settings.output} holds a run with other values of {', '.join(changed)}: "
+                             "use another folder, or the old values to resume that run")
 
     def load_checkpoint(self, folder: Path, state: dict) -> None:
         self.accelerator.load_state(folder, strict=False)  # without the frozen weights

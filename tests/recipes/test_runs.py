@@ -69,7 +69,9 @@ def test_other_data_and_another_number_of_processes_are_no_resumed_run(paths, de
     fitted(demo, stop=2)
     state = paths["output"] / "checkpoints" / "step-000002" / "state.json"
     text = state.read_text()
-    state.write_text(text.replace('"processes": 1', '"processes": 2'))
+    other = json.loads(text) | {"processes": 2}
+    other["recipe"]["content of data"] = "the first batch is another one, too"
+    state.write_text(json.dumps(other))
     with pytest.raises(ValueError, match="a run of 2 process.*, not 1: launch as many"):
         fitted(target_of("demo", paths))
     state.write_text(text)
