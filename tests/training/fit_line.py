@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 
 from mdit.training.host import prepare_host
@@ -63,8 +62,9 @@ def main(out: Path, batch: int) -> None:
         settings = Settings(target="line", data=out, output=out / "run", weights=out / "line.safetensors", steps=steps,
                             batch=batch, optimiser={"adamw": 0.1}, schedule={"warmup": 1}, ema=0.5, precision="no",
                             every={"log": 1, "checkpoint": 3})
-        Trainer(LineTarget(settings), make_accelerator(settings)).fit()
-        AcceleratorState._reset_state(reset_partial_state=True)
+        accelerator = make_accelerator(settings)
+        accelerator.end_training = accelerator.wait_for_everyone  # the next run needs the processes' group
+        Trainer(LineTarget(settings), accelerator).fit()
 
 
 if __name__ == "__main__":
