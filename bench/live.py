@@ -21,7 +21,7 @@ from devtools.server import Server
 
 from .bundled import LIVE_STEPS
 
-TEMPLATE = Path(__file__).parents[1] / "example_workflows" / "1 Paint a face, all nodes.json"
+TEMPLATE = Path(__file__).parents[1] / "example_workflows" / "2 Paint a face, all nodes.json"
 GATE_S = 1.5
 WAIT_MS = 300_000
 OPEN = """async ([graph, steps]) => {

@@ -11,10 +11,10 @@ from mditface.tests.devices.host import pretend_cards
 pytestmark = pytest.mark.usefixtures("files")
 
 TEMPLATES = ("8 Own weights, face after an exemplar (DynaST)", "5 Person after a pose", "3 Photo, change the hair",
-             "5 Scene with a known person", "4 Painted face to photo (Face-MoGLE)", "1 Paint a face, all nodes",
+             "5 Scene with a known person", "4 Painted face to photo (Face-MoGLE)", "2 Paint a face, all nodes",
              "8 Own weights, face after an exemplar", "6 FLUX, label map (EasyControl)",
              "6 FLUX, colours for a photo (OminiControl)", "6 FLUX, edges (EasyControl)",
-             "1 Paint a face, guidance apart", "5 Scene, who does what", "5 Scene, two prompts", "2 Edit a label map",
+             "2 Paint a face, guidance apart", "5 Scene, who does what", "5 Scene, two prompts", "2 Edit a label map",
              "3 Photo, draw the face anew", "2 Label map from SAM3 and MediaPipe", "8 Own weights, SD35",
              "4 Painted face to photo (MMFace-DiT)", "4 Sketch to photo (MMFace-DiT)",
              "4 Painted face to photo (any checkpoint)", "4 Painted face to photo (SDXL)",

@@ -67,7 +67,7 @@ def test_every_node_can_be_placed(renderer, page, server, artefacts):
 
 def test_hair_painted_in_the_template_changes_the_face(renderer, page, server, artefacts):
     """What a person does who sees the pack for the first time."""
-    open_template(page, "1 Paint a face, all nodes")
+    open_template(page, "2 Paint a face, all nodes")
     (saved,) = page.evaluate(IDS, "SaveImage")
 
     def face() -> np.ndarray:
@@ -101,7 +101,7 @@ def test_hair_painted_in_the_template_changes_the_face(renderer, page, server, a
 
 def test_a_bad_input_is_told_with_its_node(renderer, page, artefacts):
     """A label map read in another palette: the node is outlined, the message stands beside its title."""
-    workflow = json.loads(TEMPLATES["1 Paint a face, all nodes"].read_text())
+    workflow = json.loads(TEMPLATES["2 Paint a face, all nodes"].read_text())
     (wrong,) = (node for node in workflow["nodes"] if node["type"] == "MDiT_MaskTokenizer")
     wrong["widgets_values"][0] = "index picture"
     page.evaluate("workflow => app.loadGraphData(workflow)", workflow)

@@ -9,7 +9,7 @@ from mditface.tests.e2e import stand_ins
 from mditface.tests.e2e.graphs import cancelled, inspect, system_loaders
 from mditface.tests.e2e.test_templates import TEMPLATES
 
-TEMPLATES_OF_SYSTEMS = ("1 Paint a face, all nodes", "8 Own weights, SD35", "6 FLUX, label map (EasyControl)",
+TEMPLATES_OF_SYSTEMS = ("2 Paint a face, all nodes", "8 Own weights, SD35", "6 FLUX, label map (EasyControl)",
                         "4 Painted face to photo (Face-MoGLE)", "5 Scene, who does what",
                         "5 Scene with a known person", "5 Text to image (PT-DiT)",
                         "8 Own weights, face after an exemplar (DynaST)", "4 Painted face to photo (MMFace-DiT)")
