@@ -4,7 +4,7 @@ import pytest
 
 from mditface.tests.e2e.test_browser import LISTEN, SET, VUE, open_template
 
-STARTER = "Paint a face.app"
+STARTER = "1 Paint a face.app"
 CANVAS = ".painter canvas"
 FITS = """() => app.graph.nodes.every(node => {
     const [x, y, width, height] = node.getBounding(), { scale, offset } = app.canvas.ds;
