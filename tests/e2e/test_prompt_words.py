@@ -10,7 +10,7 @@ def test_unknown_words_are_told_and_known_ones_added(renderer, shared_page):
     page = shared_page
     page.our_errors.clear()
     page.evaluate("() => app.graph.clear()")
-    node = place(page, "MDiT_TextConditioning")
+    node = place(page, "MDiT_TextConditioning", 300)
     show(page)
     values = "id => app.graph.getNodeById(id).serialize().widgets_values"
     before = page.evaluate(values, node)
