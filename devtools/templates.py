@@ -14,11 +14,12 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from mdit.labelmap import PALETTE
-from mdit.render.head import build_head
+from mdit.render.head import Head, build_head
 from mdit.render.appearance import sample_appearance
 from mdit.render.paint import Label, paint_surface
 from mdit.render.raster import rasterize
 from mdit.render.scene import Camera, build_scene, gather, make_rotation_matrix
+from mdit.render.soup import LENS, Mesh
 
 FOLDER = Path(__file__).parents[1] / "web" / "painter" / "templates"
 SIZE = 512
@@ -51,17 +52,24 @@ def label_map(seed: int, changes: dict[str, str]) -> np.ndarray:
     mesh, _ = build_scene(head, appearance, AHEAD, rng)
     tall = appearance["hat"] != "none"
     camera = Camera(make_rotation_matrix(0, 0, 0), np.array([0, 0.05 + 0.2 * tall]), 3.3 + 0.3 * tall)
-    _, owner, weights = rasterize(camera.screen(mesh.position, SIZE), mesh.triangles, SIZE, SIZE)
+    return smooth(draw_classes(head, appearance, mesh, camera))
+
+
+def draw_classes(head: Head, appearance: dict[str, str], mesh: Mesh, camera: Camera, *, size: int = SIZE) -> np.ndarray:
+    """Classes (size, size) uint8 of what the camera sees."""
+    _, owner, weights = rasterize(camera.screen(mesh.position, size), mesh.triangles, size, size)
     hit = owner >= 0
     surface = gather(head, mesh, owner[hit], weights[hit])
-    labels = np.zeros((SIZE, SIZE), np.uint8)
-    labels[hit] = paint_surface(head, appearance, surface, AHEAD, rng)[1]
-    return smooth(labels)
+    labels = np.zeros((size, size), np.uint8)
+    labels[hit] = paint_surface(head, appearance, surface, AHEAD, np.random.default_rng(0))[1]
+    labels[hit] = np.where(surface.kind == LENS, Label.eye_g, labels[hit])
+    return labels
 
 
 def smooth(labels: np.ndarray) -> np.ndarray:
     """Each pixel takes the class of most of its neighbours."""
-    fractions = [gaussian_filter((labels == k).astype(np.float32), sigma) for k, sigma in enumerate(SMOOTHING)]
+    scale = len(labels) / SIZE
+    fractions = [gaussian_filter((labels == k).astype(np.float32), sigma * scale) for k, sigma in enumerate(SMOOTHING)]
     return np.argmax(fractions, axis=0).astype(np.uint8)
 
 

@@ -107,10 +107,14 @@ def add_pompom(soup: Soup, top: np.ndarray, radius: float) -> None:
 
 
 def make_lens_outline(rng: np.random.Generator, sun: bool) -> np.ndarray:
-    """Offsets of a lens rim from the eye center, (LENS_POINTS, 2)."""
+    """Offsets of a random lens rim from the eye center, (LENS_POINTS, 2)."""
     power = rng.choice([2.0, 2.0, 3.0, 4.5])
     width = rng.uniform(0.21, 0.27) + 0.02 * sun
-    height = width * rng.uniform(0.65, 1.0)
+    return trace_lens(width, width * rng.uniform(0.65, 1.0), power)
+
+
+def trace_lens(width: float, height: float, power: float) -> np.ndarray:
+    """Offsets of a lens rim from the eye center, (LENS_POINTS, 2): a superellipse of these half axes."""
     angle = np.linspace(0, 2 * np.pi, LENS_POINTS)
     cos = np.cos(angle)
     sin = np.sin(angle)
@@ -123,7 +127,11 @@ def add_glasses(soup: Soup, lenses: Soup, head: Head, appearance: dict[str, str]
     if appearance["glasses"] == "none":
         return
     outline = make_lens_outline(rng, appearance["glasses"] == "sunglasses")
-    thick = rng.uniform(0.025, 0.055)
+    mount_glasses(soup, lenses, head, outline, rng.uniform(0.025, 0.055))
+
+
+def mount_glasses(soup: Soup, lenses: Soup, head: Head, outline: np.ndarray, thick: float) -> None:
+    """Glasses with lenses of this ``outline`` (LENS_POINTS, 2) and rims ``thick`` units wide."""
     x, y, z = head.vertices.T
     front = z[(np.abs(x) > 0.15) & (np.abs(x) < 0.6) & (np.abs(y - 7.25) < 0.3)].max() + 0.06
     fan = np.stack([np.full(LENS_POINTS - 1, LENS_POINTS), np.arange(LENS_POINTS - 1),

@@ -98,6 +98,11 @@ def build_head(appearance: dict[str, str], rng: np.random.Generator) -> Head:
     weights = macro_weights(appearance, oldness, mix, rng) | sample_local_weights(bust, rng)
     for unit, strength in expression_units(appearance, rng).items():
         weights.update({f"{a}/{unit}": strength * part for a, part in zip(ANCESTRIES, mix)})
+    return deform_bust(bust, weights, oldness)
+
+
+def deform_bust(bust: Bust, weights: dict[str, float], oldness: float) -> Head:
+    """The bust moved by the named targets of these ``weights``."""
     vertices = bust.vertices.copy()
     for name, weight in weights.items():
         if weight > 0.004:

@@ -5,6 +5,7 @@ import { combination, combinations } from "/shared/keys.js";
 import { COMMANDS, digitClass } from "/painter/commands.js";
 import { CLASSES, MIRRORED, PALETTE } from "/painter/classes.js";
 import { decode, encode } from "/painter/codec.js";
+import { GROUPS, fitFace, fitPart, loadGallery } from "/painter/gallery.js";
 import { liftClasses } from "/painter/gaps.js";
 import { LabelMap, MAX_STEPS } from "/painter/model.js";
 import { PainterPanel } from "/painter/panel.js";
@@ -383,4 +384,52 @@ export function both_languages_have_all_words() {
 export function a_panel_is_dressed_at_once() {
     const runs = Object.assign(new EventTarget(), { follow: () => {} });
     dressedAtOnce(PainterPanel, wordsFor("en"), { runs, settings: new Map() });
+}
+
+export async function every_part_of_the_gallery_has_its_classes_and_its_name_in_both_languages() {
+    const { parts, head, size } = await loadGallery();
+    check(Object.keys(parts).join() === Object.keys(GROUPS).join(), "groups");
+    check(Object.values(parts).flatMap(Object.keys).length >= 60, "at least 60 parts");
+    for (const [group, found] of Object.entries(parts)) {
+        for (const [name, part] of Object.entries(found)) {
+            const strange = part.labels.filter((value) => value && !GROUPS[group].classes.includes(value));
+            check(strange.length === 0 && part.labels.some(Boolean), `classes of ${group} ${name}`);
+            check(part.left + part.width <= size && part.top + part.height <= size, `place of ${group} ${name}`);
+            for (const words of Object.values(WORDS)) check(words[`${group}_${name}`], `name of ${group} ${name}`);
+        }
+    }
+    check(head.width === size && head.height === size, "head");
+}
+
+export async function parts_follow_the_eyes_else_the_skin_else_the_drawing() {
+    const gallery = await loadGallery(), { size, head } = gallery;
+    const map = new LabelMap(300, 200);
+    const near = (a, b, what) => check(Math.hypot(a.x - b.x, a.y - b.y) < 1, `${what}: ${a.x}, ${a.y}`);
+    near(fitFace(map, gallery).place({ x: size / 2, y: size / 2 }), { x: 150, y: 100 }, "whole");
+    raster.paintSegment(map, { x: 200, y: 80 }, { x: 200, y: 120 }, 30, 1);
+    const skin = raster.boxOf(head, 1), fit = fitFace(map, gallery);
+    near(fit.place({ x: skin.right, y: (skin.top + skin.bottom) / 2 }), { x: 230, y: 100 }, "skin");
+    raster.paintSegment(map, { x: 100, y: 50 }, { x: 100, y: 50 }, 5, 5);
+    raster.paintSegment(map, { x: 130, y: 90 }, { x: 130, y: 90 }, 5, 4);
+    const tilted = fitFace(map, gallery);
+    const [right, left] = [5, 4].map((value) => raster.boxOf(head, value))
+        .map((box) => ({ x: (box.left + box.right) / 2, y: (box.top + box.bottom) / 2 }));
+    near(tilted.place(right), { x: 100, y: 50 }, "right eye");
+    near(tilted.place(left), { x: 130, y: 90 }, "left eye");
+    near(tilted.find(tilted.place({ x: 7, y: 9 })), { x: 7, y: 9 }, "there and back");
+}
+
+export async function a_part_lies_behind_what_is_worn_and_leaves_locked_classes() {
+    const gallery = await loadGallery();
+    const map = new LabelMap(gallery.size, gallery.size, gallery.head.labels.slice());
+    const nose = raster.boxOf(map, 2), glasses = 3;
+    map.labels.fill(glasses, nose.top * map.width, (nose.top + 4) * map.width);
+    const open = CLASSES.map(() => true);
+    const { parts: [part], bare } = fitPart(map, gallery, "noses", "large", open);
+    check(part.value === 2 && !bare.includes(2), "the old nose is lifted");
+    check(part.open[nose.top * map.width + nose.left] === 0, "glasses stay before it");
+    check(part.box.right - part.box.left > nose.right - nose.left, "larger");
+    same(fitPart(map, gallery, "noses", "large", open.map((_, value) => value !== 2)).parts, [], "locked");
+    const worn = fitPart(map, gallery, "heads", "round", open.map((_, value) => value !== 1)).parts;
+    same(worn.map(({ value }) => value), [8, 9], "ears alone, where skin is locked");
 }

@@ -2,12 +2,12 @@
 import pytest
 import torch
 
-from mditface.mdit.labelmap import find_class
+from mditface.mdit.labelmap import encode_drawing, find_class
 from mditface.nodes.painter import first_drawing
-from mditface.tests.e2e.painter_page import Painter, alone
+from mditface.tests.e2e.painter_page import Painter, Pointers, alone
 
-BACKGROUND, HAT, HAIR, SKIN, NOSE, GLASSES, LEFT_EYE, RIGHT_EYE = map(
-    find_class, ("background", "hat", "hair", "skin", "nose", "eye_g", "l_eye", "r_eye"))
+BACKGROUND, HAT, HAIR, SKIN, NOSE, NECK, GLASSES, LEFT_EYE, RIGHT_EYE = map(
+    find_class, ("background", "hat", "hair", "skin", "nose", "neck", "eye_g", "l_eye", "r_eye"))
 
 
 @pytest.fixture
@@ -164,6 +164,107 @@ def test_lasso_straight_line_and_healing_eraser(page, painter):
     painter.click(450, 450)
     page.keyboard.up("Shift")
     assert (painter.drawing()[420:430, 245:255] == SKIN).all()
+
+
+def tilt(drawing: torch.Tensor) -> torch.Tensor:
+    """The drawing at two thirds of its size, turned by 20 degrees clockwise."""
+    size = drawing.shape[0]
+    y, x = torch.meshgrid(torch.arange(size) - size / 2, torch.arange(size) - size / 2, indexing="ij")
+    turn = torch.tensor(20.0).deg2rad()
+    column = (x * turn.cos() + y * turn.sin()) * 1.5 + size / 2
+    row = (y * turn.cos() - x * turn.sin()) * 1.5 + size / 2
+    inside = (column >= 0) & (column < size) & (row >= 0) & (row < size)
+    return torch.where(inside, drawing[row.long().clamp(0, size - 1), column.long().clamp(0, size - 1)], 0).byte()
+
+
+def lay(painter, group: str, name: str) -> None:
+    """A part of the gallery, by mouse."""
+    painter.command("parts")
+    painter.root.locator(f"label:has(input[name='part'][value='{group}'])").click()
+    painter.root.locator(f"[data-part='{group}/{name}']").click()
+
+
+def axis_of(drawing, *values: int) -> float:
+    """Degrees, clockwise, by which the middles of two classes are turned from level."""
+    (y, x), (v, u) = (torch.nonzero(drawing == value).float().mean(0) for value in values)
+    return torch.atan2(v - y, u - x).rad2deg().item()
+
+
+def test_a_part_takes_size_and_tilt_of_the_face_and_floats(page, painter):
+    page.evaluate("text => window.load(text)", encode_drawing(tilt(painter.drawing())))
+    before = painter.drawing()
+    lay(painter, "glasses", "thick")
+    worn = painter.drawing()
+    frame = torch.nonzero(worn == GLASSES).float()
+    u, s, axes = torch.pca_lowrank(frame)
+    turn = torch.atan2(axes[0, 0], axes[1, 0]).rad2deg().item() % 180
+    assert turn == pytest.approx(axis_of(before, RIGHT_EYE, LEFT_EYE), abs=3)
+    eyes = torch.nonzero((before == LEFT_EYE) | (before == RIGHT_EYE)).float()
+    assert (frame.mean(0) - eyes.mean(0)).abs().max() < 6
+    assert frame[:, 1].std() == pytest.approx(eyes[:, 1].std().item(), rel=0.4)
+    assert selected(page) == [GLASSES]
+    painter.press("ArrowRight", "ArrowRight", "ArrowLeft", "ArrowLeft")
+    assert torch.equal(painter.drawing(), worn)  # it floats
+    painter.press(*["Control+z"] * 5)
+    assert torch.equal(painter.drawing(), before)  # one step
+    painter.press("Control+y")
+    assert torch.equal(painter.drawing(), worn)
+
+
+def test_parts_by_keyboard_in_chinese_on_an_empty_drawing(page, painter):
+    page.evaluate("""async () => {
+        const { PainterPanel } = await import("/painter/panel.js");
+        const { wordsFor } = await import("/painter/words.js");
+        window.panel.close();
+        window.panel.host.remove();
+        const host = document.body.appendChild(document.createElement("div"));
+        window.panel = new PainterPanel(host, wordsFor("zh"), window.services);
+        window.panel.canvas.focus();
+    }""")
+    painter.press("d", "ArrowRight")
+    page.get_by_role("button", name="\u957f\u9f3b").wait_for()
+    painter.press("Tab", "Tab", "Enter")
+    drawing = painter.drawing()
+    assert set(drawing.unique().tolist()) == {BACKGROUND, NOSE}
+    assert middle(drawing, NOSE)[0] == pytest.approx(256, abs=3)
+    assert page.evaluate("() => window.panel.root.activeElement === window.panel.canvas")
+
+
+def test_a_nose_by_touch_and_what_locks_say(page, painter):
+    before = painter.drawing()
+    painter.command("parts")
+    touch = Pointers(page)
+    for target in ("label:has(input[value='noses'])", "[data-part='noses/large']"):
+        box = painter.root.locator(target).bounding_box()
+        point = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        touch.touch("Start", point)
+        touch.touch("End")
+        page.wait_for_timeout(100)
+    after = painter.drawing()
+    assert (after == NOSE).sum() > 1.1 * (before == NOSE).sum()
+    assert middle(after, NOSE) == pytest.approx(middle(before, NOSE), abs=8)
+    painter.root.get_by_role("button", name="Lock nose").click()
+    lay(painter, "noses", "narrow")
+    assert torch.equal(painter.drawing(), after)
+    assert "locked" in painter.root.locator(".message").inner_text()
+    lay(painter, "beards", "full")
+    assert "beard" in painter.root.locator(".message").inner_text()
+    grown = painter.drawing()
+    assert ((grown == SKIN) & (before == NECK)).sum() > 1000 and (after[grown != after] != NOSE).all()
+
+
+def test_other_hair_uncovers_a_head(page, painter):
+    """What long hair hid beside the neck becomes background, not neck; and no hair sticks out above a hat."""
+    before = painter.drawing()
+    lay(painter, "hair", "short")
+    after = painter.drawing()
+    assert (after == HAIR).sum() < 0.7 * (before == HAIR).sum()
+    assert (after == NECK).sum() < 1.3 * (before == NECK).sum()
+    lay(painter, "hair", "afro")
+    lay(painter, "hats", "cap")
+    worn = painter.drawing()
+    top = torch.nonzero(worn == HAT)[:, 0].min()
+    assert not (worn[:top] == HAIR).any() and (worn == HAIR).sum() > 1000
 
 
 def count_edges(inside: torch.Tensor) -> int:

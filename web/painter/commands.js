@@ -26,6 +26,7 @@ export const COMMANDS = [
     { id: "stronger", keys: ["Shift+O"], run: ({ editor }) => editor.setOpacity(editor.opacity + 0.1) },
     { id: "start", keys: ["L"], run: (panel) => panel.takeStart() },
     { id: "faces", keys: ["T"], run: (panel) => panel.toggle("faces") },
+    { id: "parts", keys: ["D"], run: (panel) => panel.toggle("parts") },
     SIZE,
     { id: "import", keys: ["I"], run: (panel) => panel.chooseFiles() },
     { id: "export", keys: ["X"], run: (panel) => panel.export() },

@@ -2,6 +2,7 @@
 
 import { Editor } from "../shared/editor.js";
 import { CLASSES, MIRRORED, NATURAL, PALETTE } from "./classes.js";
+import { fitPart } from "./gallery.js";
 import { liftClasses } from "./gaps.js";
 import { LabelMap } from "./model.js";
 import { resample } from "./raster.js";
@@ -130,6 +131,16 @@ export class LabelEditor extends Editor {
     clear() {
         const { map: { width, height, labels }, locked } = this;
         this.replace({ width, height, labels: labels.map((value) => locked.has(value) ? value : BACKGROUND) });
+    }
+
+    /** Lays a part of the gallery on the face; it floats. False if all its classes are locked. */
+    layPart(gallery, group, name) {
+        this.setTool("move");
+        const { parts, bare } = fitPart(this.map, gallery, group, name, this.unlocked);
+        if (parts.length) {
+            this.tools.move.lay(parts, bare);
+        }
+        return parts.length > 0;
     }
 
     /** Removes the selected classes; their pixels take what lies around. */

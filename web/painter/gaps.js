@@ -21,7 +21,8 @@ export function liftClasses(map, values) {
     return parts;
 }
 
-function cutClass(map, value) {
+/** The pixels of a class, null when there are none. */
+export function cutClass(map, value) {
     const box = boxOf(map, value);
     return box && { value, box, pixels: pixelsOf(map, box, (found) => found === value) };
 }

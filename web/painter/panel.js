@@ -121,7 +121,7 @@ export class PainterPanel extends Panel {
             element("div", { className: "group" },
                 commandToggle(this, this.command("mirror"), () => editor.mirror)),
             element("div", { className: "group" }, ...this.historyButtons()),
-            element("div", { className: "group" }, start, ...this.buttons("faces", "more")),
+            element("div", { className: "group" }, start, ...this.buttons("faces", "parts", "more")),
             element("div", { className: "group end" }, ...this.buttons("fullscreen")));
     }
 

@@ -1,9 +1,10 @@
-/** The pop-ups of the painter: template faces, size of the drawing, list of keys. */
+/** The pop-ups of the painter: template faces, parts, size of the drawing, list of keys. */
 
 import { element } from "../shared/elements.js";
 import { helpPopup, helpRows, popup, sizePopup } from "../shared/popups.js";
 import { morePopup } from "./more.js";
 import { LONGEST_SIDE } from "./model.js";
+import { partsPopup } from "./parts.js";
 import { TEMPLATES, loadTemplate, templateUrl } from "./templates.js";
 
 const SMALLEST_SIDE = 64;
@@ -32,6 +33,7 @@ export function painterPopups(panel) {
     return {
         faces: facesPopup(panel),
         size: sizePopup(panel, { min: SMALLEST_SIDE, max: LONGEST_SIDE }, (...size) => editor.resize(...size)),
+        parts: partsPopup(panel),
         more: morePopup(panel, "import", "export", "smooth", "copyRight", "copyLeft", "natural", "clear"),
         help: helpPopup(panel, [digits], helpRows(words, "shiftClick", "shiftStroke", "moveKeys", "spaceKey", "pan", "wheel",
             "touch", "others", "files", "layouts")),

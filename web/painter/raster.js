@@ -105,8 +105,8 @@ export function boxOf({ width, height, labels }, value) {
     return right < 0 ? null : { left, top, right: right + 1, bottom: bottom + 1 };
 }
 
-/** Paints a lifted class into a box of any size, by the pixel under each center. */
-export function placeClass(map, { value, box, pixels }, target, over = EVERY) {
+/** Paints a lifted class into a box of any size, by the pixel under each center; where `open` is given, on its ones only. */
+export function placeClass(map, { value, box, pixels, open = null }, target) {
     const width = box.right - box.left, height = box.bottom - box.top;
     const scaleX = width / (target.right - target.left), scaleY = height / (target.bottom - target.top);
     const cut = map.clip(target);
@@ -116,7 +116,7 @@ export function placeClass(map, { value, box, pixels }, target, over = EVERY) {
             const sourceX = Math.floor((x + 0.5 - target.left) * scaleX);
             const inside = sourceX >= 0 && sourceY >= 0 && sourceX < width && sourceY < height;
             const i = y * map.width + x;
-            if (inside && pixels[sourceY * width + sourceX] && over[map.labels[i]]) {
+            if (inside && pixels[sourceY * width + sourceX] && (!open || open[i])) {
                 map.labels[i] = value;
             }
         }

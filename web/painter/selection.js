@@ -8,6 +8,7 @@ import { boxOf, placeClass } from "./raster.js";
 
 const BACKGROUND = 0;
 const SMALLEST = 2; // pixels a side of a scaled part
+const NOWHERE = { left: 0, right: 0, top: 0, bottom: 0 };
 
 /**
  * A click selects the class under it, with Shift one more. The selected parts float over the drawing until the tool or the
@@ -15,13 +16,15 @@ const SMALLEST = 2; // pixels a side of a scaled part
  */
 export class Select extends Drag {
     #float = null; // { map, key, parts, own, bare, places }: the first `own` parts are selected, the others are on
-    // the other side; bare is the drawing without them, places has their boxes in each state of the drawing
+    // the other side; bare is the drawing without them, places has their boxes in each state of the drawing. A part is
+    // { value, box, pixels, open }; it covers the pixels where open is 1
     #start = null; // boxes of the parts when the drag began
     #boxes = null; // and now
 
     get box() {
         const { map, selected } = this.editor;
-        const boxes = this.busy ? this.#boxes.slice(0, this.#float.own) : selected.map((value) => boxOf(map, value));
+        const boxes = (this.busy ? this.#boxes : this.#places)?.slice(0, this.#float.own)
+            ?? selected.map((value) => boxOf(map, value));
         return boxes.filter(Boolean).reduce(union, null);
     }
 
@@ -55,13 +58,31 @@ export class Select extends Drag {
 
     grab() {
         const { map } = this.editor;
-        const places = this.#float?.map === map && this.#float.key === this.#key() && this.#float.places.get(map.state);
+        const places = this.#places;
         map.begin();
         if (!places) {
             this.#lift();
         }
-        this.#start = places || this.#float.parts.map(({ box }) => box);
-        this.place({ left: 0, right: 0, top: 0, bottom: 0 }); // a click alone changes nothing
+        this.#start = places ?? this.#float.parts.map(({ box }) => box);
+        this.place(NOWHERE); // a click alone changes nothing
+    }
+
+    /** Boxes of what floats in the present state of the drawing, null when nothing does. */
+    get #places() {
+        const { map } = this.editor;
+        return (this.#float?.map === map && this.#float.key === this.#key() && this.#float.places.get(map.state)) || null;
+    }
+
+    /** Lays other parts on the drawing `bare`, as one step; they are selected and float. `parts` are as `#lift` makes them. */
+    lay(parts, bare) {
+        const { editor } = this, { map } = editor;
+        map.begin();
+        editor.set({ value: parts[0].value, selected: parts.map(({ value }) => value) });
+        this.#float = { map, key: this.#key(), parts, own: parts.length, bare, places: new Map() };
+        this.#start = parts.map(({ box }) => box);
+        this.place(NOWHERE);
+        editor.commit();
+        this.#float.places.set(map.state, this.#start);
     }
 
     #key() {
@@ -73,7 +94,8 @@ export class Select extends Drag {
         const { map, selected, mirror, locked } = this.editor;
         const mirrored = mirror ? selected.map((value) => MIRRORED[value]) : [];
         const values = [...new Set([...selected, ...mirrored])].filter((value) => !locked.has(value));
-        const parts = liftClasses(map, values);
+        const open = map.labels.map((value) => !locked.has(value));
+        const parts = liftClasses(map, values).map((part) => ({ ...part, open }));
         const own = parts.filter(({ value }) => selected.includes(value)).length; // these come first
         this.#float = { map, key: this.#key(), parts, own, bare: map.labels.slice(), places: new Map() };
         this.#float.places.set(map.state, parts.map(({ box }) => box));
@@ -86,12 +108,12 @@ export class Select extends Drag {
 
     place(sides) {
         const { parts, own, bare } = this.#float;
-        const { map, unlocked } = this.editor;
+        const { map } = this.editor;
         const mirrored = { ...sides, left: -sides.right, right: -sides.left };
         this.#boxes = [...stretch(this.#start.slice(0, own), sides), ...stretch(this.#start.slice(own), mirrored)];
         map.labels.set(bare);
         map.touch(map.all);
-        parts.forEach((part, k) => placeClass(map, part, this.#boxes[k], unlocked));
+        parts.forEach((part, k) => placeClass(map, part, this.#boxes[k]));
     }
 
     up() {

@@ -1,6 +1,7 @@
 /** The words of the painter, in English and Chinese. */
 
 import { translator, withShared } from "../shared/words.js";
+import * as parts from "./parts_words.js";
 import { zh } from "./words_zh.js";
 
 const en = {
@@ -48,6 +49,9 @@ const en = {
     start: "Take over the connected label map as the drawing",
     startName: "The connected label map",
     faces: "Start from a face",
+    parts: "Parts for the face",
+    partLocked: "The part was not laid on the drawing: its classes are locked.",
+    beardHint: "A label map has no class for beards: this is the outline of one. Write \"beard\" in the text, too.",
     size: "Size of the drawing",
     import: "Import a label map or class files (or drop or paste them)",
     export: "Export as PNG",
@@ -106,6 +110,6 @@ const en = {
     cloth: "clothes",
 };
 
-export const WORDS = withShared({ en, zh });
+export const WORDS = withShared({ en: { ...en, ...parts.en }, zh: { ...zh, ...parts.zh } });
 
 export const wordsFor = (locale) => translator(WORDS, locale);
