@@ -54,3 +54,18 @@ def test_three_nodes_lie_behind_the_app(renderer, page, artefacts):
     assert page.evaluate("() => app.canvas.ds.scale") >= 0.8
     assert page.evaluate(FITS)
     assert page.our_errors == []
+
+
+def test_a_template_brings_its_app(renderer, page, artefacts):
+    """What a user changes and looks at; there, nothing gives an editor its height."""
+    open_template(page, "5 Scene, who does what")
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.ToggleLinear')")
+    canvas = page.locator(".interactions:visible canvas")
+    canvas.wait_for()
+    page.wait_for_timeout(500)
+    page.screenshot(path=artefacts / f"app of a scene, {renderer}.png")
+    box, stage = canvas.bounding_box(), page.locator(".interactions:visible .stage").bounding_box()
+    assert box == pytest.approx(stage, abs=1)
+    assert box["height"] == pytest.approx(box["width"], abs=2) and box["width"] > 100
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.ToggleLinear')")
+    assert page.our_errors == []

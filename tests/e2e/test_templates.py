@@ -11,6 +11,7 @@ TEMPLATES = {path.stem: path for path in sorted((ROOT / "example_workflows").glo
 DYNAMIC = "COMFY_"  # how the types of inputs that bring further slots begin
 WEIGHTS = (".safetensors", ".ckpt", ".pth", ".pt", ".gguf", ".bin")
 BUNDLED = {"mditface-demo.safetensors", "face-parser.safetensors"}
+APPS = ("1 Paint a face.app", "3 Photo, change the hair", "5 Scene, who does what", "5 Person after a pose")
 WINDOW = (1920, 1080)  # pixels
 MARGIN, TITLE = 10, 30  # around all nodes, and above each
 NOTES, UPLOAD = ("MarkdownNote",), "IMAGEUPLOAD"  # known to the front end alone
@@ -115,6 +116,19 @@ def test_all_of_it_can_be_read_when_it_opens(template):
     width = right - left + 2 * MARGIN
     height = bottom - top + TITLE + 2 * MARGIN
     assert 0.75 * min(WINDOW[0] / width, WINDOW[1] / height) >= 0.6
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_apps_ask_for_inputs_and_show_outputs(name, known):
+    graph = json.loads(TEMPLATES[name].read_text())
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    app = graph["extra"]["linearData"]
+    for node_id, widget, *_ in app["inputs"]:
+        node = nodes[node_id]
+        free = {slot["name"] for slot in node["inputs"] if "widget" in slot and slot["link"] is None}
+        declared = known.get(node["type"], {"input": {"required": {}}})["input"]["required"]  # blueprints are not known
+        assert widget in free or widget in declared, (node["type"], widget)
+    assert all(known[nodes[node_id]["type"]]["output_node"] for node_id in app["outputs"])
 
 
 def test_the_starter_is_first():
