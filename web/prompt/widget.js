@@ -39,6 +39,7 @@ function showWords(node, unknown, known) {
                                                                     hideInPanel: true, socketless: true });
     widget.serialize = false;
     node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
+    node.setDirtyCanvas(true, true); // the widget takes its place when the node is drawn
     return widget;
 }
 
