@@ -24,8 +24,9 @@ sys.path.append(str(ROOT))  # here, for a folder's conftest that pytest reads be
 def pytest_configure(config):
     if "COMFYUI_PATH" not in os.environ:
         pytest.exit("run `python dev.py test` or `python dev.py run -- pytest ...`", returncode=2)
-    from devtools.host import load_pack
-    load_pack(BASE)
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        from devtools.host import load_pack  # takes seconds, which a process that only starts workers has no use for
+        load_pack(BASE)
 
 
 def pytest_unconfigure(config):

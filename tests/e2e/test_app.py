@@ -1,8 +1,7 @@
 """The starter opens as an app: paint, press Run, see the face. Behind it lie three nodes."""
 import numpy as np
-import pytest
 
-from mditface.tests.e2e.test_browser import LISTEN, SET, VUE, open_template
+from mditface.tests.e2e.test_browser import LISTEN, open_template
 
 STARTER = "Paint a face.app"
 CANVAS = ".painter canvas"
@@ -10,13 +9,6 @@ FITS = """() => app.graph.nodes.every(node => {
     const [x, y, width, height] = node.getBounding(), { scale, offset } = app.canvas.ds;
     return (x + offset[0]) * scale >= 0 && (x + width + offset[0]) * scale <= app.canvas.canvas.clientWidth;
 })"""
-
-
-@pytest.fixture(params=["canvas", "nodes 2.0"])
-def renderer(request, page):
-    page.evaluate(SET, [VUE, request.param == "nodes 2.0"])
-    yield request.param
-    page.evaluate(SET, [VUE, False])
 
 
 def run(page, server) -> np.ndarray:
