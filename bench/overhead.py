@@ -38,7 +38,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     host.add_argument("--size", type=int, choices=list(backbones.ROUNDS_S), default=512,
                       help="side of the image (default: 512)")
     host.add_argument("--rows", type=int, default=2, help="rows of a step, 2 with guidance (default: 2)")
-    host.add_argument("--text-tokens", type=int, help="default: 154 for sd3, sd35m and sd35l, 512 for others")
+    host.add_argument("--text-tokens", type=int, help="by default as many as the model usually has")
     host.add_argument("--seconds", type=float, help="time for rounds of measurement; at least one is made")
     options = parser.parse_args(argv)
     options.sizes = options.sizes.split(",")

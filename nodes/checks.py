@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable
 from numbers import Real
 
+import torch
 from torch import Tensor
 
 from ..mdit.shared.text_files import shorten
@@ -39,7 +40,9 @@ def check_side(most: int, step: int, **values: int) -> None:
 
 
 def check_batch(**images: Tensor) -> None:
-    """Raises ValueError, which names the input, for images without a pixel."""
+    """Raises ValueError, which names the input, for images without a pixel, or with NaN or infinity."""
     for name, batch in images.items():
         if 0 in batch.shape:
             raise ValueError(f"{name}: the batch is empty, shape {tuple(batch.shape)}: connect at least one image")
+        if not torch.stack(batch.aminmax()).isfinite().all():
+            raise ValueError(f"{name}: it has NaN or infinite values: check the node that made it")

@@ -144,8 +144,13 @@ def describe_edit(number: int, old: torch.Tensor, new: torch.Tensor, changed: to
     if not changed.any():
         return f"label map {number}: nothing changed"
     share, behind = (region.float().mean().item() for region in (changed, uncovered))
-    return "; ".join([f"label map {number}: {share:.1%} of the picture changed, {behind:.1%} uncovered",
+    return "; ".join([f"label map {number}: {tell(share)} of the picture changed, {tell(behind)} uncovered",
                       *describe_changes(old, new)])
+
+
+def tell(share: float) -> str:
+    """A share in words; few pixels are not none."""
+    return "less than 0.1%" if 0 < share < 0.001 else f"{share:.1%}"
 
 
 NODES = (PickByAgreement, ChangedRegion)

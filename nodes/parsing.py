@@ -1,6 +1,7 @@
 """From images to label maps: face parsers, and the host's face detector and landmarks."""
 from __future__ import annotations
 
+import itertools
 import logging
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ..mdit.parsing.region import SORTING, Region
 from ..mdit.parsing.tilt import find_tilts
 from ..mdit.shared.boxes import UNITS, list_boxes, list_corners, match_images, read_boxes
 from ..mdit.shared.segs import make_segs
+from ..mdit.shared.text_files import shorten
 from . import menu
 from .checks import check_numbers
 from .files import add_folder, check_file, find_file, list_files
@@ -26,6 +28,12 @@ from .types import BOXES, FaceLandmarks, MDiTFaceParser, PoseKeypoints, missing_
 FOLDER = "face_parsing"
 ENDINGS = (".safetensors", ".pth")
 LARGEST = 4096  # side of a cropped square in pixels
+REMEDIES = {  # for images without a face, by the input that should show it
+    "bboxes": "Lower the detector's threshold, set missing_frame_fallback in 'Detect Face Landmarks (MediaPipe)', or "
+              "connect a mask",
+    "mask": "Connect a mask with pixels above 0.5",
+}
+FROM_CROP = "Connect 'regions' of 'Crop Face', and the images from which it cropped the faces"
 
 add_folder(FOLDER, Path(folder_paths.models_dir, FOLDER), WEIGHTS.parent, endings=ENDINGS)
 
@@ -158,6 +166,8 @@ class CropFace(io.ComfyNode):
                 order="largest first", missing="error", tilt=None, label_map=None) -> io.NodeOutput:
         check_numbers(context=context)
         boxes = find_faces(image, bboxes, mask, units)
+        if missing == "error":
+            check_faces(boxes, index, "mask" if bboxes is None else "bboxes")
         boxes = region.choose_faces(boxes, index, order, missing != "error")
         notes = []
         if tilt is not None:
@@ -184,8 +194,23 @@ def find_faces(image: torch.Tensor, bboxes, mask: torch.Tensor | None, units: st
                          "the two inputs")
     height, width = image.shape[1:3]
     if bboxes is None:
-        return match_images(region.find_boxes(mask, height, width), len(image), "mask")
+        boxes = region.find_boxes(mask, height, width)
+        if len(boxes) not in (1, len(image)):
+            raise ValueError(f"mask: there are {len(boxes)} masks for {len(image)} images. Connect one for each image, "
+                             "or one for all")
+        return match_images(boxes, len(image), "mask")
     return match_images(read_boxes(bboxes, (width, height), "bboxes", units), len(image), "bboxes")
+
+
+def check_faces(boxes: list[list[dict]], index: int, source: str) -> None:
+    """Raises ValueError, naming the input `source`, if no image has a face, or one has none and a face is asked of it.
+
+    boxes, index: as in `choose_faces`.
+    """
+    lacking = [number for number, found in enumerate(boxes) if not found]
+    if lacking and (index >= 0 or len(lacking) == len(boxes)):
+        raise ValueError(f"{source}: there is no face in image {lacking[0]}. {REMEDIES[source]}, or choose pass "
+                         "through in 'missing'")
 
 
 def set_upright(boxes: list[list[dict]], source, size: tuple[int, int]) -> tuple[list[list[dict]], list[str]]:
@@ -289,13 +314,14 @@ class PasteFace(io.ComfyNode):
     @classmethod
     def execute(cls, image, faces, regions, feather=0.1, label_map=False, mask=None) -> io.NodeOutput:
         check_numbers(feather=feather)
-        boxes = match_images(list_boxes(regions, "regions"), len(image), "regions")
+        boxes = match_images(read_regions(regions, image.shape[1:3]), len(image), "regions")
         count = sum(map(len, boxes))
         if not count:
             return io.NodeOutput(image)
-        if count != len(faces):
-            raise ValueError(f"faces: there are {len(faces)} faces for {count} regions. Connect all faces from 'Crop "
-                             "Face', in the same order")
+        given = 0 if faces is None else len(faces)
+        if count != given:
+            raise ValueError(f"faces: there are {given} faces for {count} regions. Connect all faces from 'Crop Face', "
+                             "in the same order")
         feather = 0 if label_map else feather
         image = image.clone()
         prepared = zip(faces[..., :3], list_masks(mask, count))
@@ -305,6 +331,16 @@ class PasteFace(io.ComfyNode):
             patches = [make_patch(canvas, Region.of_box(box), *next(prepared), feather, label_map) for box in found]
             pasting.paste(canvas, patches, feather)
         return io.NodeOutput(image)
+
+
+def read_regions(regions, size: tuple[int, int]) -> list[list[dict]]:
+    """The squares of each image of a size. Raises ValueError for one without a pixel, or outside of the image."""
+    height, width = size
+    boxes = read_boxes(regions, (width, height), "regions", "pixels", FROM_CROP)
+    for box in itertools.chain(*boxes):
+        if Region.of_box(box).is_empty:
+            raise ValueError(f"regions: the region {shorten(box)} has no pixel. {FROM_CROP}")
+    return boxes
 
 
 def list_masks(mask: torch.Tensor | None, count: int) -> list[torch.Tensor | None]:

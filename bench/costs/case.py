@@ -19,7 +19,7 @@ from mditface.mdit.mditface.reader import OPTIONS_KEY, CacheOptions
 from mditface.mdit.mditface.reductions import REDUCTIONS
 from mditface.mdit.mditface.tokens import MaskTokens, find_flat_regions
 
-from .hosts import BACKBONES, TEXT_WIDTH, Control, FluxSizes, SD3Sizes
+from .hosts import BACKBONES, TEXT_WIDTH, Control, FluxSizes, QwenSizes, SD3Sizes
 from .joint import Joint
 from .measure import Meter
 
@@ -91,7 +91,7 @@ class MeteredReader(AdapterReader):
         return stream
 
 
-def make_terms(sizes: SD3Sizes | FluxSizes, doubles: int, singles: int) -> dict[str, dict[str, Tensor]]:
+def make_terms(sizes: SD3Sizes | FluxSizes | QwenSizes, doubles: int, singles: int) -> dict[str, dict[str, Tensor]]:
     """Low-rank terms of all layers but the modulation."""
     terms = {}
     depth = {"double": doubles, "single": singles}
@@ -133,7 +133,8 @@ class Case:
         self.meter = Meter(dict(zip(self.sizes.list_modules(network), self.counts)))
         latent_format = self.sizes.latent_format()
         side = size // latent_format.spacial_downscale_ratio
-        self.x = self.draw_normal(latent_format.latent_channels, side, side)  # (B, C, h, w)
+        frames = (1,) * (latent_format.latent_dimensions - 2)
+        self.x = self.draw_normal(latent_format.latent_channels, *frames, side, side)  # (B, C, h, w) or (B, C, 1, h, w)
         self.t = self.draw_normal().sigmoid()
         self.context = self.draw_normal(self.text_tokens, TEXT_WIDTH)
         values = {"y": self.draw_normal(self.sizes.pooled),

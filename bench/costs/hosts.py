@@ -18,6 +18,8 @@ from comfy.ldm.chroma.model import Chroma
 from comfy.ldm.flux.controlnet import ControlNetFlux
 from comfy.ldm.flux.model import Flux
 from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper, get_2d_sincos_pos_embed_torch
+from comfy.ldm.qwen_image.controlnet import QwenImageControlNetModel
+from comfy.ldm.qwen_image.model import QwenImageTransformer2DModel
 
 from .formulas import LINEAR
 
@@ -226,7 +228,55 @@ class ChromaSizes(FluxSizes):
                             "hidden_dim": self.inner, "n_layers": 5}
 
 
-BACKBONES: dict[str, SD3Sizes | FluxSizes] = {
+@dataclass(frozen=True)
+class QwenSizes:
+    """A model of Qwen-Image's class; `control`: number of the ControlNet's blocks."""
+    heads: int
+    depth: int
+    control: int
+    control_note: str = "as InstantX's Union model"
+    family = "qwen-image"
+    head = 128  # its width
+    reference_latents = True
+    text_tokens = 256
+    pooled = 1  # it has no pooled text
+    second = 0
+    text_ends = False
+    linear = LINEAR
+    latent_format = comfy.latent_formats.Wan21
+
+    @property
+    def width(self) -> int:
+        return self.head * self.heads
+
+    @property
+    def blocks(self) -> int:
+        return self.depth
+
+    def count_blocks(self, whole: bool) -> tuple[list[int], int]:
+        kinds = [1] * self.depth if whole else [self.depth - 1, 1]
+        return kinds, len(kinds)
+
+    def make_arguments(self, blocks: int) -> dict:
+        return {"patch_size": PATCH, "in_channels": CHANNELS * PATCH ** 2, "out_channels": CHANNELS,
+                "num_layers": blocks, "attention_head_dim": self.head, "num_attention_heads": self.heads,
+                "joint_attention_dim": TEXT_WIDTH}
+
+    def make_network(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> nn.Module:
+        arguments = self.make_arguments(len(self.count_blocks(whole)[0]))
+        return fill_weights(QwenImageTransformer2DModel(**arguments, **make_factory(dtype, device)))
+
+    def list_modules(self, network: nn.Module) -> list[nn.Module]:
+        return list(network.transformer_blocks)
+
+    def make_controlnet(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> Control:
+        module = QwenImageControlNetModel(**self.make_arguments(self.control if whole else 1),
+                                          **make_factory(dtype, device))
+        counts = dict.fromkeys([*module.transformer_blocks, *module.controlnet_blocks], 1 if whole else self.control)
+        return Control(fill_weights(module), counts, self.depth, {})
+
+
+BACKBONES: dict[str, SD3Sizes | FluxSizes | QwenSizes] = {
     "sd3": SD3Sizes(heads=24, depth=24, control=6),
     "sd35m": SD3Sizes(heads=24, depth=24, control=12, second=13, qk_norm="rms",
                       control_note="no published size taken: the first half of the model's own"),
@@ -237,4 +287,5 @@ BACKBONES: dict[str, SD3Sizes | FluxSizes] = {
     "flux2-klein-9b": Flux2Sizes(heads=32, doubles=8, singles=24),
     "flux2-dev": Flux2Sizes(heads=48, doubles=8, singles=48, guidance=True),
     "chroma": ChromaSizes(heads=24, doubles=19, singles=38),
+    "qwen-image": QwenSizes(heads=24, depth=60, control=5),
 }

@@ -40,13 +40,20 @@ def summarize(dataset: Dataset) -> str:
         height, width = sample["labels"].shape
         sizes[f"{width}x{height}"] += 1
         captions.append(sample["captions"])
-    words = [len(caption.split()) for caption in itertools.chain(*captions)]
     lines = [f"{len(dataset.names)} samples, {len(fractions)} of them read",
              "sizes: " + ", ".join(f"{size} ({count})" for size, count in sizes.most_common(5)),
-             f"captions: {len(words)} of {sum(map(bool, captions))} samples, "
-             f"{sum(words) / max(1, len(words)):.1f} words on average",
+             describe_captions(captions),
              *format_class_table(torch.stack(fractions))]
     return "\n".join(lines)
+
+
+def describe_captions(captions: list[list[str]]) -> str:
+    """A line about the captions of each sample."""
+    words = [len(caption.split()) for caption in itertools.chain(*captions)]
+    if not words:
+        return "captions: none"
+    return (f"captions: {len(words)}, of {sum(map(bool, captions))} of {len(captions)} samples, "
+            f"{sum(words) / len(words):.1f} words on average")
 
 
 def format_class_table(fractions: Tensor) -> list[str]:

@@ -25,7 +25,7 @@ import comfy.utils
 
 from ..mditface.reductions import REDUCTIONS
 from ..parsing import WEIGHTS as PARSER_WEIGHTS
-from ..datasets import Renders, open_dataset
+from ..datasets import FaceDataset, Renders, open_dataset
 from ..datasets.decoding import open_rgb
 from .generate import Generator, Options, fill_folder, make_image_folder, make_image_path, load_models
 from .metrics.agreement import LabelAgreement, Parser, open_parser
@@ -64,7 +64,7 @@ class Samples:
             yield number, {**sample, "caption": caption, "appearance": appearance}
 
     def read_samples(self) -> Iterator[dict]:
-        if hasattr(self.dataset, "__getitem__"):
+        if isinstance(self.dataset, FaceDataset):
             return (self.dataset[i] for i in range(self.first, self.first + self.count))
         return itertools.islice(self.dataset, self.first, None)  # a stream of tar shards
 

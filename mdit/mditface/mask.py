@@ -14,6 +14,7 @@ import comfy.ldm.common_dit
 import comfy.model_management
 
 from ..labelmap import CLASSES, PALETTE, resize_nearest, to_image
+from ..shared.frames import encode_pictures, scale_in
 from ..shared.masks import choose_maps
 from .cache import StaticStore
 from .config import MaskLayout
@@ -105,7 +106,7 @@ class MaskSource:
         if (height, width, palette) not in self.latents:
             self.check_vae()
             image = self.draw(height, width, palette)
-            self.latents[height, width, palette] = self.vae.encode(image).to(CPU, torch.float32)
+            self.latents[height, width, palette] = encode_pictures(self.vae, image).to(CPU, torch.float32)
         return self.latents[height, width, palette]
 
     def check_vae(self):
@@ -210,7 +211,7 @@ class MaskReference:
 
 
 class BoundMask:
-    """A reference bound to the latents of one run, (B, C, H, W), and to the layout of the model that reads it.
+    """A reference bound to the latents of one run, (B, C, H, W) or (B, C, 1, H, W), and to its model's layout.
 
     batch_index: of the latents, where it is known; see `choose_maps`. Raises ValueError for maps that do not fit.
     """
@@ -230,6 +231,9 @@ class BoundMask:
                              f"{mask.kind}s: use one {mask.kind}, or one for each latent. For latents out of a larger "
                              "batch (LatentFromBatch), only 'Face Sampler (MDiT)' can tell which "
                              f"{mask.kind}s are theirs")
+        if len(latents) == 5 and latents[2] > 1:
+            raise ValueError(f"latent_image: it holds {latents[2]} frames, but a mask lies on one image: connect an "
+                             "empty latent of one frame, such as from 'EmptySD3LatentImage'")
         self.regions: dict[tuple, tuple[MaskTokens, bytes]] = {}
         self.shift = PLACEMENTS[mask.placement].shift
         self.condition = layout.condition or (SUBJECT_SIDE if self.shift else 0)
@@ -247,7 +251,7 @@ class BoundMask:
     def encode_latent(self, model) -> Tensor:
         """The encoded images as the model sees latents, (b, C, h, w)."""
         height, width = self.size
-        latent = model.process_latent_in(self.encode_maps(height, width))
+        latent = scale_in(model, self.encode_maps(height, width))
         expected = (self.latents[1], height // self.pixels, width // self.pixels)
         if tuple(latent.shape[1:]) != expected:
             raise ValueError(f"vae: the one at '{self.reference.mask.node}' makes latents {tuple(latent.shape[1:])} "
@@ -300,9 +304,9 @@ class BoundMask:
             return make_mask_tokens(self.labels, self.latent, visible, self.layout, self.pixels, reduction,
                                     offset=(-rows, -columns))
         if self.condition:
-            extent = tuple(-(-side // patch) for side in self.latents[-2:])
+            extent, region = (tuple(-(-side // patch) for side in sides) for sides in (self.latents[-2:], (h, w)))
             return make_mask_tokens(self.labels, self.latent, visible, self.layout, self.pixels, reduction, extent,
-                                    offset=(y / patch, x / patch))
+                                    offset=(y / patch, x / patch), region=region)
         p = self.pixels
         labels = self.labels[:, y * p:(y + h) * p, x * p:(x + w) * p]
         latent = None if self.latent is None else self.latent[:, :, y:y + h, x:x + w]

@@ -10,6 +10,7 @@ import comfy.samplers
 import comfy.utils
 import latent_preview
 
+from ..shared.frames import has_frames
 from ..shared.masks import BATCH_KEY, CONDITIONING_KEY, REPORT_KEY, is_mask
 from .cache import RunReport
 from .guidance import DualGuider, Guidance
@@ -38,17 +39,20 @@ def list_unread(model, positive, negative) -> list[str]:
 
 
 def check_latent(model, latent: dict):
-    """The latents of a LATENT, (B, C, H, W), empty ones in the model's channels.
+    """The latents of a LATENT, (B, C, H, W) or (B, C, T, H, W), empty ones in the model's channels.
 
     Raises ValueError for a latent of another model, and for numbers and noise masks that nothing can be made of.
     """
     samples = comfy.sample.fix_empty_latent_channels(
         model, latent["samples"], latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal"))
-    channels = model.model.latent_format.latent_channels
-    if samples.is_nested or samples.ndim != 4 or samples.shape[0] == 0 or samples.shape[1] != channels:
+    form = model.model.latent_format
+    channels = form.latent_channels
+    fits = not samples.is_nested and samples.ndim == 2 + form.latent_dimensions
+    if not fits or samples.shape[0] == 0 or samples.shape[1] != channels:
         found = "several parts" if samples.is_nested else f"shape {tuple(samples.shape)}"
-        raise ValueError(f"latent_image: {found}, but the model needs (batch, {channels}, height, width) with a batch "
-                         "of at least 1: encode images with the model's VAE")
+        frames = "frames, " if has_frames(form) else ""
+        raise ValueError(f"latent_image: {found}, but the model needs (batch, {channels}, {frames}height, width) with "
+                         "a batch of at least 1: encode images with the model's VAE")
     if not samples.isfinite().all():
         raise ValueError("latent_image: it holds NaN or infinite numbers: look at the image and the VAE it comes from")
     mask = latent.get("noise_mask")

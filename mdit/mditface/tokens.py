@@ -28,6 +28,7 @@ class MaskTokens(NamedTuple):
     extent: sides of the image's grid in tokens.
     classes: (b, M), the class that a token shows; -1 where it shows several.
     latent: (b, C, h * patch, w * patch) whose patches the tokens are; None for class tokens.
+    region: sides in tokens of the part of the image that reads them; None for `extent`.
     """
     tokens: Tensor
     grid: tuple[int, int]
@@ -36,6 +37,7 @@ class MaskTokens(NamedTuple):
     extent: tuple[int, int]
     classes: Tensor
     latent: Tensor | None = None
+    region: tuple[int, int] | None = None
 
     def list_positions(self) -> Tensor:
         """Row and column of each token, (M, 2)."""
@@ -44,7 +46,7 @@ class MaskTokens(NamedTuple):
     def digest(self) -> bytes:
         """Content address of everything that enters the static pass. `latent` is left out: the tokens are its patches.
         """
-        h = hashlib.blake2b(repr((self.grid, self.extent, tuple(self.tokens.shape), self.tokens.dtype)).encode())
+        h = hashlib.blake2b(repr((self.grid, self.extent, self.region, self.tokens.shape, self.tokens.dtype)).encode())
         for part in (self.tokens, self.rows, self.cols, self.classes):
             h.update(part.contiguous().view(torch.uint8).numpy())
         return h.digest()
@@ -85,13 +87,14 @@ def pad_labels(labels: Tensor, label_patch: int) -> Tensor:
 
 def make_mask_tokens(labels: Tensor, latent: Tensor | None, visible: Tensor, layout: MaskLayout, pixels: int,
                      reduction: Reduction, extent: tuple[int, int] | None = None,
-                     offset: tuple[float, float] = (0, 0)) -> MaskTokens:
+                     offset: tuple[float, float] = (0, 0), region: tuple[int, int] | None = None) -> MaskTokens:
     """Tokens of one region.
 
     labels: (b, H * pixels, W * pixels) class indices at the condition's size; a latent cell has `pixels` a side.
     latent: (b, C, H, W), the encoded image of the label maps; only `vae_palette` models need it.
     reduction: `half` leaves a quarter of the tokens.
-    extent, offset: the image's grid in tokens where it is not the condition's, and the region's position on it.
+    extent, offset, region: the image's grid in tokens where it is not the condition's, and the region's position and
+        sides on it.
     """
     label_patch = layout.patch * pixels
     extent = extent or tuple(-(-side // label_patch) for side in labels.shape[-2:])
@@ -109,7 +112,7 @@ def make_mask_tokens(labels: Tensor, latent: Tensor | None, visible: Tensor, lay
     h, w = (side // label_patch for side in labels.shape[-2:])
     rows = place_tokens(extent[0], h, offset[0], layout.corner)
     cols = place_tokens(extent[1], w, offset[1], layout.corner)
-    return MaskTokens(tokens, (h, w), rows, cols, extent, classify_patches(labels, label_patch), latent)
+    return MaskTokens(tokens, (h, w), rows, cols, extent, classify_patches(labels, label_patch), latent, region)
 
 
 def find_flat_regions(classes: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 
 import comfy.samplers
 
-from ..shared.conds import CarriedCond
+from ..shared.conds import CarriedCond, cut_frames
 from .cache import StaticMaskCache
 from .keys import EntryKey, identify
 
@@ -52,7 +52,7 @@ class Plan(NamedTuple):
     keys: list[EntryKey]
 
 
-def list_uses(conds: dict[str, list[dict]], key: str, sides: tuple[int, int], device: torch.device) -> list[MaskUse]:
+def list_uses(conds: dict[str, list[dict]], key: str, sides: tuple[int, ...], device: torch.device) -> list[MaskUse]:
     """How the conditions of a run, bound under `key`, read their masks on latents of these sides.
 
     The host resolves regions, and adds conditions for regions that the other half of guidance lacks, after it has
@@ -69,7 +69,7 @@ def list_uses(conds: dict[str, list[dict]], key: str, sides: tuple[int, int], de
     return list(find_uses(itertools.chain.from_iterable(copies.values()), key, sides))
 
 
-def find_uses(conds: Iterable[dict], key: str, sides: tuple[int, int]) -> Iterator[MaskUse]:
+def find_uses(conds: Iterable[dict], key: str, sides: tuple[int, ...]) -> Iterator[MaskUse]:
     """Leaves out masks that are never read, and regions outside of the latent, which the host refuses."""
     for cond in conds:
         carried = cond["model_conds"][key]
@@ -89,15 +89,16 @@ def list_keyed_hooks(cond: dict) -> tuple:
     return tuple((identify(hook.hook_ref), identify(hook.hook_keyframe)) for hook in hooks)
 
 
-def clip_area(area: tuple | None, sides: tuple[int, int]) -> tuple | None:
-    """The part of a region that lies in the latent, as the host cuts it."""
+def clip_area(area: tuple | None, sides: tuple[int, ...]) -> tuple | None:
+    """The part (h, w, y, x) of a region that lies in the latent of these sides, as the host cuts it."""
     if area is None:
         return None
     area = comfy.samplers.add_area_dims(list(area), len(sides))
     half = len(area) // 2
     lengths = area[:len(sides)]
     offsets = area[half:half + len(sides)]
-    return (*(min(side - offset, length) for side, length, offset in zip(sides, lengths, offsets)), *offsets)
+    clipped = (min(side - offset, length) for side, length, offset in zip(sides, lengths, offsets))
+    return cut_frames((*clipped, *offsets))
 
 
 def plan_run(cache: StaticMaskCache, needs: dict[tuple, Need], state: tuple) -> Plan:

@@ -34,6 +34,7 @@ class Head(NamedTuple):
     smile: height of the corners over the middle of the mouth, in heights of the face.
     turn: distance of the nose from the middle of the face, to the right of the picture, in widths of the face.
     tilt: degrees by which the head leans to the right of the picture.
+    shows_crown: whether skin is there and ends below the upper edge of the picture.
     """
     shares: dict[str, float]
     fringe: float
@@ -42,6 +43,7 @@ class Head(NamedTuple):
     smile: float
     turn: float
     tilt: float
+    shows_crown: bool
 
 
 def find_people(labels: np.ndarray) -> list[np.ndarray]:
@@ -68,9 +70,11 @@ def measure_head(labels: np.ndarray) -> Head | None:
     turn = nose[:, 0].mean() - face[:, 0].mean() if len(nose) else 0.0
     counts = np.bincount(labels.ravel(), minlength=len(CLASSES)) / len(face)
     shares = {name: float(share) for name, share in zip(CLASSES[1:], counts[1:]) if share}
+    shows_crown = "skin" in shares and not select(labels[0], ("skin",)).any()
     return Head(
         shares, measure_fringe(frame), hair_beside_mouth=measure_width(frame, BESIDE_MOUTH),
-        hair_below_chin=measure_width(frame, BELOW_CHIN), smile=measure_smile(frame), turn=float(turn), tilt=tilt)
+        hair_below_chin=measure_width(frame, BELOW_CHIN), smile=measure_smile(frame), turn=float(turn), tilt=tilt,
+        shows_crown=shows_crown)
 
 
 class Frame:

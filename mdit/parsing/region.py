@@ -102,11 +102,7 @@ def choose_faces(boxes: list[list[dict]], index: int, order: str = "largest firs
         chosen.append(found if index < 0 else found[index:index + 1])
         if index >= len(found) and not passes:
             raise ValueError(f"index: face {index} does not exist, image {number} has {len(found)} faces (the first is "
-                             "0). Lower 'index', choose pass through in 'missing', or set missing_frame_fallback in "
-                             "'Detect Face Landmarks (MediaPipe)'")
-    if not any(chosen) and not passes:
-        raise ValueError("bboxes: there is no face in any image. Lower the detector's threshold, connect a mask, or "
-                         "choose pass through in 'missing'")
+                             "0). Lower 'index', or choose pass through in 'missing'")
     return chosen
 
 

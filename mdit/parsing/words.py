@@ -58,7 +58,7 @@ def list_parts(labels: np.ndarray) -> list[str]:
 
 def list_hair(head: Head) -> Iterator[str]:
     if head.shares.get("hair", 0) < LEAST_HAIR:
-        if "hat" not in head.shares:  # which may hide it
+        if head.shows_crown and "hat" not in head.shares:  # which may hide it
             yield "no hair"
         return
     if head.hair_below_chin >= LEAST_WIDTH:

@@ -15,6 +15,7 @@ from ..mditface.host import load_mdit
 from ..mditface.text import TEXT_KEY
 from ..datasets import CachedDataset, find_bucket_sizes, open_faces
 from ..shared.digests import compute_file_digest
+from ..shared.frames import encode_pictures
 from ..shared.weight_files import read_tensors, read_weights
 from .patches import PATCHES_KEY, PatchVAE
 from ..training.settings import EncodedSettings
@@ -35,7 +36,8 @@ class Encoder:
     def __call__(self, sample: dict) -> dict[str, Tensor]:
         labels = sample["labels"]
         image = sample["image"].movedim(0, -1)[None] / 255  # (1, H, W, 3)
-        return {"latent": self.vae.encode(image)[0], "mask_latent": self.vae.encode(to_image(labels[None]))[0],
+        return {"latent": encode_pictures(self.vae, image)[0],
+                "mask_latent": encode_pictures(self.vae, to_image(labels[None]))[0],
                 "labels": labels, **self.encode_text((sample["captions"] or [""])[0])}
 
     @torch.no_grad()

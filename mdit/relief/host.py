@@ -14,7 +14,7 @@ import comfy.ops
 import comfy.utils
 
 from ..labelmap import CLASSES, find_class, swap_sides
-from ..labelmap.faces import split_faces
+from ..labelmap.faces import FACE, select, split_faces
 from ..shared import weight_files
 from ..shared.kept import recall_model
 from ..shared.text_files import read_header
@@ -27,7 +27,6 @@ from .squares import Square, choose_square
 WEIGHTS = Path(__file__).with_name("weights") / "relief.safetensors"
 SOURCE = "relief weights"
 FAR, NEAR = 0.005, 0.995  # quantiles of a figure's depth that become 0 and 1
-FACE = tuple(map(find_class, ("skin", "nose", "l_eye", "r_eye", "u_lip", "l_lip")))
 HEAD = tuple(map(find_class, (
     "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear", "mouth", "u_lip", "l_lip", "hair",
     "hat", "ear_r")))
@@ -117,7 +116,7 @@ class PatchedRelief:
 
 def check_figures(labels: Tensor) -> None:
     """Raises ValueError for a label map of a batch that shows background alone."""
-    for number, one in enumerate(labels):
+    for number, one in enumerate(labels, 1):
         if not one.any():
             which = f" {number}" if len(labels) > 1 else ""
             raise ValueError(f"label_map: the label map{which} is background alone, so it has no depth. Paint a face, "
@@ -126,9 +125,8 @@ def check_figures(labels: Tensor) -> None:
 
 def describe_maps(labels: Tensor) -> list[str]:
     """A sentence for each label map of a batch without the skin or features of a face."""
-    face = torch.tensor(FACE, dtype=labels.dtype, device=labels.device)
     return [f"The label map {number} shows no face: its depth is a guess from the other parts."
-            for number, one in enumerate(labels) if not torch.isin(one, face).any()]
+            for number, one in enumerate(labels.cpu().numpy(), 1) if not select(one, FACE).any()]
 
 
 def load_relief(path: Path) -> PatchedRelief:

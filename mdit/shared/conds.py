@@ -1,7 +1,7 @@
 """Conditions of the host: what the pack's carry through its batching, and how guiders evaluate them."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,13 +25,19 @@ class CarriedCond(comfy.conds.CONDConstant):
         self.area = area
 
     def process_cond(self, batch_size, area=None, **kwargs) -> CarriedCond:
-        return type(self)(self.cond, None if area is None else tuple(area))
+        return type(self)(self.cond, None if area is None else cut_frames(area))
 
     def can_concat(self, other) -> bool:
         return isinstance(other, CarriedCond)
 
     def concat(self, others) -> list[CarriedCond]:
         return [self, *others]
+
+
+def cut_frames(area: Sequence[int]) -> tuple[int, int, int, int]:
+    """The area (h, w, y, x) of one that may name frames, too (t, h, w, first, y, x)."""
+    half = len(area) // 2
+    return *area[half - 2:half], *area[-2:]
 
 
 class RowCond(comfy.conds.CONDRegular):

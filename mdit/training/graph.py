@@ -25,6 +25,7 @@ from ..labelmap import resize_nearest, to_image
 from ..mditface.adapter.reader import check_model
 from ..mditface.reader import reads_masks
 from ..shared.digests import add_value
+from ..shared.frames import encode_pictures
 from ..shared.text_files import parse_object
 from .targets.adapter import SHEET_COUNT, AdapterSettings, AdapterTarget
 from .trainer import CHECKPOINTS, LOG, Trainer
@@ -62,12 +63,13 @@ def make_samples(model: ModelPatcher, latents: list[dict], conditioning: list[li
                ) -> list[dict[str, Tensor]]:
     """The samples of an AdapterTarget, on the CPU, still without the encoded masks.
 
-    latents: the host's LATENTs of (b, C, h, w).
+    latents: the host's LATENTs of (b, C, h, w), or of (b, C, 1, h, w) where the model's have frames.
     conditioning: the host's CONDITIONINGs, with one entry for each latent, or one for all.
     label_maps: (b, H, W) class indices, one for each latent.
     Raises ValueError where they do not fit each other or the model.
     """
-    images = [image for latent in latents for image in latent["samples"]]  # each (C, h, w)
+    images = [image.squeeze(-3) if image.ndim == 4 else image
+              for latent in latents for image in latent["samples"]]  # each (C, h, w)
     texts = [read_text(model, entry) for entries in conditioning for entry in entries]
     maps = [labels for batch in label_maps for labels in batch]
     if len(maps) != len(images):
@@ -103,7 +105,7 @@ def fit_labels(model: ModelPatcher, latent: Tensor, labels: Tensor, number: int)
     pixels = model.model.latent_format.spacial_downscale_ratio
     if latent.ndim != 3 or latent.shape[0] != channels:
         raise ValueError(f"latents: number {number} has shape {tuple(latent.shape)}, the model works on ({channels}, "
-                         "height, width): encode the images with the model's VAE")
+                         "height, width): encode the images with the model's VAE, one at a time")
     height, width = labels.shape
     h, w = (side * pixels for side in latent.shape[1:])
     if not math.isclose(height / width, h / w, rel_tol=ASPECT):
@@ -180,7 +182,7 @@ def encode_masks(samples: list[dict[str, Tensor]], vae) -> None:
     progress = comfy.utils.ProgressBar(len(samples))
     for sample in samples:
         throw_exception_if_processing_interrupted()
-        sample["mask_latent"] = vae.encode(to_image(sample["labels"][None]))[0]
+        sample["mask_latent"] = encode_pictures(vae, to_image(sample["labels"][None]))[0]
         shapes = [tuple(sample[name].shape) for name in ("mask_latent", "latent")]
         if shapes[0] != shapes[1]:
             raise ValueError(f"vae: it makes latents {shapes[0]}, but the data set has latents {shapes[1]}: connect "

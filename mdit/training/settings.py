@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ..shared.digests import recall_file_digest
 from ..shared.text_files import read_text, shorten
@@ -14,6 +14,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(gt=0)]
+Precision = Annotated[Literal["no", "bf16", "fp16"],
+                      BeforeValidator(lambda x: "no" if x is False or x == "fp32" else x)]  # a bare no is False in YAML
 CONTENT = "content of "  # before the name of a file's key, in what a run depends on
 MESSAGES = {"extra_forbidden": "unknown key", "missing": "missing key"}
 
@@ -57,6 +59,7 @@ class Settings(Section):
     output: folder of checkpoints, log and sheets.
     weights: the finished file.
     ema: decay of the moving average of the weights; 0 makes no average.
+    precision: of the computation; `fp32` is another name of `no`, the word of accelerate.
     """
     target: str
     data: Path
@@ -69,7 +72,7 @@ class Settings(Section):
     schedule: Schedule = Schedule()
     ema: Fraction = 0.0
     seed: Annotated[int, Field(ge=0)] = 0
-    precision: Literal["no", "bf16", "fp16"] = "bf16"
+    precision: Precision = "bf16"
     gradient_checkpointing: bool = False
     workers: Annotated[int, Field(ge=0)] = 0
     every: Every = Every()

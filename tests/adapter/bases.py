@@ -16,6 +16,7 @@ import comfy.latent_formats
 import comfy.ldm.chroma.model
 import comfy.ldm.flux.model
 import comfy.ldm.modules.diffusionmodules.mmdit
+import comfy.ldm.qwen_image.model
 import comfy.model_detection
 import comfy.ops
 import comfy.samplers
@@ -56,6 +57,8 @@ FLUX2 = FLUX | dict(vec_in_dim=None, mlp_ratio=3.0, axes_dim=[32, 32, 32, 32], t
 CHROMA = FLUX | dict(in_channels=64, out_channels=64, in_dim=64, out_dim=FLUX["hidden_size"], hidden_dim=96, n_layers=2)
 del CHROMA["guidance_embed"]
 KLEIN = FLUX2 | dict(guidance_embed=False)
+QWEN = dict(patch_size=2, in_channels=64, out_channels=16, num_layers=3, attention_head_dim=32, num_attention_heads=2,
+            joint_attention_dim=CONTEXT, axes_dims_rope=(8, 12, 12))
 FLUX_KIND = ("flux", "flux2", "klein", "chroma")  # their blocks are of the host's classes for FLUX
 FLUX2_TEXT = 512  # tokens, to which the host pads FLUX.2's text on the left
 SHALLOW = {"sd3": dict(width=128, depth=2), "flux": dict(depth=(1, 1))}  # of an adapter for a base of fewest blocks
@@ -84,6 +87,8 @@ def network(family: str, shallow: bool = False) -> torch.nn.Module:
     if family in FLUX_KIND:
         kind = comfy.ldm.chroma.model.Chroma if family == "chroma" else comfy.ldm.flux.model.Flux
         return kind(**make_flux_options(family, shallow), **make)
+    if family == "qwen-image":
+        return comfy.ldm.qwen_image.model.QwenImageTransformer2DModel(**QWEN, **make)
     second = dict(qk_norm="rms", x_block_self_attn_layers=[0, 1]) if family == "sd35" else {}
     options = make_mmdit_options(2) if shallow else MMDIT
     return comfy.ldm.modules.diffusionmodules.mmdit.MMDiT(**options, **second, **make)
@@ -94,9 +99,23 @@ def find_key(family: str) -> str:
     return {"sd35": "sd3", "klein": "flux2"}.get(family, family)
 
 
+def list_key_layers(family: str, i: int) -> list[str]:
+    """The layers that make the image's keys in double block i."""
+    path, layers = FAMILIES[find_key(family)].blocks["double"]
+    return [f"{path.format(i)}.{(layers.get('qkv') or layers['k']).path}"]
+
+
+def count_parts(family: str) -> int:
+    """How many widths the output of such a layer has."""
+    return 3 if "qkv" in FAMILIES[find_key(family)].blocks["double"].layers else 1
+
+
 def make_flux_options(family: str, shallow: bool = False) -> dict:
     options = {"flux": FLUX, "flux2": FLUX2, "klein": KLEIN, "chroma": CHROMA}[family]
     return options | dict(depth=1, depth_single_blocks=1) if shallow else options
+
+
+NORMS = ("norm", "ln_q", "ln_k", "norm_q", "norm_k", "norm_added_q", "norm_added_k")
 
 
 def random_weights(module: torch.nn.Module, seed: int = 0) -> dict[str, Tensor]:
@@ -105,7 +124,7 @@ def random_weights(module: torch.nn.Module, seed: int = 0) -> dict[str, Tensor]:
     weights = {}
     for name, weight in module.state_dict().items():
         drawn = torch.randn(weight.shape, generator=generator)
-        norm = name.rsplit(".", 1)[0].endswith(("norm", "ln_q", "ln_k"))
+        norm = name.rsplit(".", 1)[0].endswith(NORMS)
         weights[name] = 1 + 0.2 * drawn if norm else drawn * (0.3 if weight.ndim == 1 else weight[0].numel() ** -0.5)
     return weights
 
@@ -114,16 +133,21 @@ def random_weights(module: torch.nn.Module, seed: int = 0) -> dict[str, Tensor]:
 def published(family: str, seed: int = 0, shallow: bool = False) -> dict[str, Tensor]:
     """Random weights under the keys of the published files; not to be changed."""
     weights = random_weights(network(family, shallow), seed)
+    if family not in FLUX_KIND:
+        return weights
     return {name.replace("_norm.weight", "_norm.scale"): weight for name, weight in weights.items()}
 
 
 @contextmanager
 def detecting(family: str):
-    """Inside, the host knows the sizes of FLUX.2 and Chroma, which it takes for granted."""
+    """Inside, the host knows the sizes of FLUX.2, Chroma and Qwen-Image, which it takes for granted."""
     detect = comfy.model_detection.detect_unet_config
     if family in FLUX_KIND[1:]:
         def detect(state_dict, prefix, metadata=None):
             return {"image_model": find_key(family), **make_flux_options(family)}
+    elif family == "qwen-image":
+        def detect(state_dict, prefix, metadata=None):
+            return {"image_model": "qwen_image", **QWEN}
     with (mock.patch.object(comfy.model_detection, "detect_unet_config", detect),
           mock.patch.object(comfy.supported_models.Flux2, "latent_format", comfy.latent_formats.Flux)):
         yield
@@ -135,7 +159,7 @@ def load(weights: dict[str, Tensor], family: str = "", **model_options) -> Model
 
 
 def config(family: str, **changes) -> AdapterConfig:
-    width, depth = (256, (2, 3)) if family in FLUX_KIND else (192, 3)
+    width, depth = (256, (2, 3)) if family in FLUX_KIND else (64, 3) if family == "qwen-image" else (192, 3)
     made = AdapterConfig(find_key(family), width, depth, rank=2, alpha=3.0)
     return dataclasses.replace(made, **changes)
 
@@ -199,6 +223,16 @@ class AveragingVAE:
 
     def spacial_compression_encode(self) -> int:
         return 8
+
+
+class FrameVAE(AveragingVAE):
+    """The same for videos, as the host's VAE of Qwen-Image: a batch of pictures is one video."""
+    latent_dim = 3
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """(b, T, H, W, 3), or one video (T, H, W, 3), to (b, 16, T, h, w)."""
+        videos = pictures if pictures.ndim == 5 else pictures[None]
+        return torch.stack([super(FrameVAE, self).encode(video).movedim(0, 1) for video in videos])
 
 
 VAE = AveragingVAE()

@@ -1,7 +1,7 @@
 """Fixtures of the adapter's tests: each host family with an adapter of our own format, and FLUX with EasyControl's."""
 import pytest
 
-FAMILIES = ("sd3", "sd35", "flux", "flux2", "chroma")
+FAMILIES = ("sd3", "sd35", "flux", "flux2", "chroma", "qwen-image")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -23,6 +23,7 @@ from mditface.mdit.mditface.mask import MaskSource
 from mditface.mdit.mditface.pictures import PictureInput
 from mditface.tests.adapter.bases import FLUX2_TEXT, SIGMA, VAE, Case, find_key, network, published
 from mditface.tests.adapter.flux_kind import FLUX_KINDS, Flux
+from mditface.tests.adapter.qwen_kind import QWEN_LAYERS, qwen
 
 SD3_LAYERS = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2", "mod": "adaLN_modulation.1"}
 FLUX_LAYERS = {"qkv": "img_attn.qkv", "proj": "img_attn.proj", "fc1": "img_mlp.0", "fc2": "img_mlp.2",
@@ -84,16 +85,23 @@ def predict(x: Tensor, cond: list, *readers: tuple[Case, MaskSource], sigma: flo
         size = [reader.condition] * 2 if reader.condition else [8 * side for side in x.shape[-2:]]
         picture = mask.draw(*size, ()) if isinstance(mask, PictureInput) else to_image(
             resize_nearest(mask.labels, *size), PALETTE)
-        latent = model.process_latent_in(VAE.encode(picture)).expand(len(x), -1, -1, -1)
+        latent = still(model, model.process_latent_in, VAE.encode(picture)).expand(len(x), -1, -1, -1)
         masks.append(Stream(reader, net, latent, SHIFTS.get(mask.placement)))
     t = model.model_sampling.timestep(torch.full((len(x),), sigma))
     text, values = cond[0]
     text = pad_text(case.family, text).expand(len(x), -1, -1)
     if "reference_latents" in values:
-        values = {**values, "reference_latents": [model.process_latent_in(x) for x in values["reference_latents"]]}
-    define = partial(flux, FLUX_KINDS[case.family]) if case.of_flux_kind else sd3
+        values = {**values, "reference_latents": [
+            still(model, model.process_latent_in, latent.squeeze(2)) for latent in values["reference_latents"]]}
+    define = partial(flux, FLUX_KINDS[case.family]) if case.of_flux_kind else DEFINITIONS[find_key(case.family)]
     out = define(plain, masks, x, t, text, values, partial(attend, reads, len(masks)), after)
-    return model.process_latent_out(x - sigma * out[..., :x.shape[-2], :x.shape[-1]])
+    return still(model, model.process_latent_out, x - sigma * out[..., :x.shape[-2], :x.shape[-1]])
+
+
+def still(model, process: Callable, latent: Tensor) -> Tensor:
+    """`process` of a latent (B, C, h, w), for a model whose latents may have frames."""
+    frames = model.latent_format.latent_dimensions == 3
+    return process(latent.unsqueeze(2)).squeeze(2) if frames else process(latent)
 
 
 def pad_text(family: str, text: Tensor) -> Tensor:
@@ -130,6 +138,8 @@ def add_terms(case: Case, net: torch.nn.Module, weight: float):
         if case.of_flux_kind:
             block = getattr(net, f"{kind}_blocks")[int(i)]
             path = "modulation.lin" if (kind, layer) == ("single", "mod") else FLUX_LAYERS[layer]
+        elif case.family == "qwen-image":
+            block, path = net.transformer_blocks[int(i)], QWEN_LAYERS[layer]
         else:
             block, path = net.joint_blocks[int(i)].x_block, SD3_LAYERS[layer]
         comfy.utils.get_attr(block, path).weight.data += delta
@@ -181,6 +191,9 @@ def sd3(plain, masks, x, t, context, values, attend, after) -> Tensor:
         states = [None if block.pre_only else finish(block, *rest) for block, *rest in zip(blocks, outs, pres)]
         states[1] = after("double", i, states[1])
     return plain.unpatchify(plain.final_layer(states[1], vec), x.shape[-2:])
+
+
+DEFINITIONS = {"sd3": sd3, "qwen-image": qwen}
 
 
 def flux(family: Flux, plain, masks, x, t, context, values, attend, after) -> Tensor:

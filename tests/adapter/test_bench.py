@@ -10,11 +10,12 @@ import torch.nn as nn
 import comfy.ldm.flux.math
 import comfy.ldm.modules.attention
 import comfy.ldm.modules.diffusionmodules.mmdit
+import comfy.ldm.qwen_image.model
 import comfy.model_management
 from bench import overhead
 from bench.costs import backbones, formulas, measure
 from bench.costs.case import MODES, RANK, Case
-from bench.costs.hosts import BACKBONES, ChromaSizes, Flux2Sizes, FluxSizes, SD3Sizes
+from bench.costs.hosts import BACKBONES, ChromaSizes, Flux2Sizes, FluxSizes, QwenSizes, SD3Sizes
 from mditface.mdit.mditface.adapter import streams
 from mditface.mdit.mditface.adapter.families import sd3
 
@@ -27,6 +28,7 @@ TINY = {
     "flux2-klein-4b": Flux2Sizes(heads=1, doubles=2, singles=4),
     "flux2-dev": Flux2Sizes(heads=1, doubles=2, singles=4, guidance=True),
     "chroma": ChromaSizes(heads=1, doubles=2, singles=4, inner=64),
+    "qwen-image": QwenSizes(heads=1, depth=5, control=2),
 }
 SHARED = ("flux2", "chroma")  # their blocks have no modulation of their own, and the host has no ControlNet for them
 EXPECTED = {  # docs/design/adapters.md, section 7.2, in per cent: cold after 28 steps, and warm
@@ -35,7 +37,7 @@ EXPECTED = {  # docs/design/adapters.md, section 7.2, in per cent: cold after 28
     ("flux", 512): (91.5, 93.1), ("flux", 1024): (84.0, 85.3), ("chroma", 512): (91.5, 93.1),
     ("chroma", 1024): (84.0, 85.3), ("flux2-klein-4b", 512): (91.8, 93.4), ("flux2-klein-4b", 1024): (84.4, 85.7),
     ("flux2-klein-9b", 512): (93.3, 94.9), ("flux2-klein-9b", 1024): (86.8, 88.2), ("flux2-dev", 512): (94.8, 96.5),
-    ("flux2-dev", 1024): (89.7, 91.2),
+    ("flux2-dev", 1024): (89.7, 91.2), ("qwen-image", 512): (92.5, 94.1), ("qwen-image", 1024): (84.6, 85.9),
 }
 KEYS = {"R_cold", "R_warm", "R_cold_flops", "R_warm_flops", "base_s", "naive_s", "cached_s", "cache_bytes", "error"}
 
@@ -55,6 +57,8 @@ def tiny_host(monkeypatch):
     monkeypatch.setattr(comfy.model_management, "pytorch_attention_enabled", lambda: True)
     for module in (comfy.ldm.flux.math, comfy.ldm.modules.diffusionmodules.mmdit, streams, sd3):
         monkeypatch.setattr(module, "optimized_attention", comfy.ldm.modules.attention.attention_pytorch)
+    monkeypatch.setattr(comfy.ldm.qwen_image.model, "optimized_attention_masked",
+                        comfy.ldm.modules.attention.attention_pytorch)
 
 
 @pytest.fixture(params=TINY)
@@ -102,7 +106,11 @@ def modulation(case: Case) -> int:
 def text_modulation(case: Case) -> int:
     if case.sizes.family in SHARED:
         return 0
-    parts = 6 * case.sizes.doubles if case.sizes.family == "flux" else 6 * (case.sizes.depth - 1) + 2
+    family = case.sizes.family
+    if family == "sd3":
+        parts = 6 * (case.sizes.depth - 1) + 2
+    else:
+        parts = 6 * (case.sizes.doubles if family == "flux" else case.sizes.depth)
     return parts * 2 * case.sizes.width ** 2
 
 
@@ -110,23 +118,25 @@ def outside_blocks(sizes) -> int:
     """FLOPs of a step on a model that has lost its blocks."""
     name = next(name for name in TINY if TINY[name] is sizes)
     case = Case(name, SIZE, ROWS, L, False, torch.float32, torch.device("cpu"))
-    for blocks in ("joint_blocks", "double_blocks", "single_blocks"):
+    for blocks in ("joint_blocks", "double_blocks", "single_blocks", "transformer_blocks"):
         setattr(case.model.diffusion_model, blocks, nn.ModuleList())
     return measure.count_flops(case.run_base)
 
 
 def last_layers(case: Case) -> int:
     """FLOPs of the last block's mask queries (and, in a single block, MLP), made by the same layer as its keys."""
-    return {"sd3": 2, "flux2": 14}.get(case.sizes.family, 10) * case.sizes.width ** 2 * N
+    return {"sd3": 2, "qwen-image": 2, "flux2": 14}.get(case.sizes.family, 10) * case.sizes.width ** 2 * N
 
 
 def terms(case: Case) -> int:
     """FLOPs of the low-rank terms on all mask tokens: 16 widths in and out a double block, 14 a single one.
 
-    On FLUX.2 one more.
+    On FLUX.2 one more, on Qwen-Image two, whose queries, keys and values are layers of their own.
     """
     if case.sizes.family == "sd3":
         widths = 16 * (case.sizes.depth - 1) + 4
+    elif case.sizes.family == "qwen-image":
+        widths = 18 * (case.sizes.depth - 1) + 6
     else:
         more = case.sizes.family == "flux2"
         widths = (16 + more) * case.sizes.doubles + (14 + more) * (case.sizes.singles - 1) + 8 + 2 * more

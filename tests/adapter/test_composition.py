@@ -11,6 +11,7 @@ import comfy.cldm.mmdit
 import comfy.controlnet
 import comfy.latent_formats
 import comfy.ldm.flux.controlnet
+import comfy.ldm.qwen_image.controlnet
 import comfy.model_management
 import comfy.ops
 import comfy.utils
@@ -22,10 +23,10 @@ from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
 from mditface.mdit.mditface.adapter.reader import make_mask_key
 from mditface.mdit.mditface.mask import MaskReference
 from mditface.tests.adapter.bases import (
-    FLUX, FLUX_KIND, KERNELS, MMDIT, SIGMA, VAE, case as make_case, mask, noisy, prediction, published, random_weights,
-    run)
+    FLUX, FLUX_KIND, KERNELS, MMDIT, QWEN, SIGMA, VAE, FrameVAE, case as make_case, count_parts, find_key,
+    list_key_layers, mask, noisy, prediction, published, random_weights, run)
 from mditface.tests.adapter.flux_kind import FLUX_KINDS
-from mditface.tests.adapter.reference import attend, pad_text, predict
+from mditface.tests.adapter.reference import attend, pad_text, predict, still
 from mditface.tests.mditface import runs
 from mditface.tests.mditface.runs import OFF, TOLERANCE, masked
 
@@ -37,6 +38,8 @@ def control_net(family: str) -> torch.nn.Module:
     make = dict(device="cpu", dtype=torch.float32, operations=comfy.ops.disable_weight_init)
     if family in FLUX_KIND:
         net = comfy.ldm.flux.controlnet.ControlNetFlux(latent_input=True, control_latent_channels=16, **FLUX, **make)
+    elif family == "qwen-image":
+        net = comfy.ldm.qwen_image.controlnet.QwenImageControlNetModel(**QWEN, **make)
     else:
         net = comfy.cldm.mmdit.ControlNet(num_blocks=3, control_latent_channels=16, **MMDIT, **make)
     net.load_state_dict(random_weights(net, seed=4))
@@ -45,11 +48,15 @@ def control_net(family: str) -> torch.nn.Module:
 
 def controlled(family: str, net, positive, negative, picture):
     """The conditionings with a ControlNet, as the host's loaders and nodes make them."""
-    latent_format = comfy.latent_formats.Flux() if family in FLUX_KIND else comfy.latent_formats.SD3()
-    control = comfy.controlnet.ControlNet(net, compression_ratio=1, latent_format=latent_format,
+    formats = {"sd3": comfy.latent_formats.SD3, "qwen-image": comfy.latent_formats.Wan21}
+    extra = {"sd3": ["y"], "qwen-image": []}
+    key = find_key(family)
+    control = comfy.controlnet.ControlNet(net, compression_ratio=1,
+                                          latent_format=formats.get(key, comfy.latent_formats.Flux)(),
                                           load_device=comfy.model_management.get_torch_device(),
-                                          extra_conds=["y", "guidance"] if family in FLUX_KIND else ["y"])
-    return nodes.ControlNetApplyAdvanced().apply_controlnet(positive, negative, control, picture, 0.8, 0.0, 1.0, VAE)
+                                          extra_conds=extra.get(key, ["y", "guidance"]))
+    vae = FrameVAE() if key == "qwen-image" else VAE
+    return nodes.ControlNetApplyAdvanced().apply_controlnet(positive, negative, control, picture, 0.8, 0.0, 1.0, vae)
 
 
 def test_controlnet(case, texts):
@@ -59,12 +66,13 @@ def test_controlnet(case, texts):
     model, (context, values) = case.base.model, texts[0][0]
     extra = dict(guidance=torch.tensor([FLUX_KINDS[case.family].guidance])) if case.of_flux_kind else {}
     t = model.model_sampling.timestep(torch.tensor([SIGMA]))
-    hint = model.latent_format.process_in(VAE.encode(picture))
-    residuals = net(x=x, hint=hint, context=pad_text(case.family, context), timesteps=t, y=values["pooled_output"],
-                    **extra)
+    frames = (lambda latent: latent.unsqueeze(2)) if case.family == "qwen-image" else lambda latent: latent
+    hint = frames(still(model, model.process_latent_in, VAE.encode(picture)))
+    context = pad_text(case.family, context)
+    residuals = net(x=frames(x), hint=hint, context=context, timesteps=t, y=values["pooled_output"], **extra)
 
     def after(kind, i, img):
-        added = residuals["input" if case.of_flux_kind and kind == "double" else "output"]
+        added = residuals["input" if find_key(case.family) != "sd3" and kind == "double" else "output"]
         return img + 0.8 * added[i] if i < len(added) else img
     out = prediction(case.model, positive, negative, x)
     torch.testing.assert_close(out, predict(x, texts[0], (case, labels), after=after), **ROUNDING)
@@ -72,8 +80,7 @@ def test_controlnet(case, texts):
 
 
 def lora_layers(case) -> list[str]:
-    name = "double_blocks.{}.img_attn.qkv" if case.of_flux_kind else "joint_blocks.{}.x_block.attn.qkv"
-    return [name.format(i) for i in range(2)]
+    return [layer for i in range(2) for layer in list_key_layers(case.family, i)]
 
 
 LORAS = {"before": lambda case: case.apply(runs.with_lora(case.base, 0.7)),
@@ -84,7 +91,7 @@ LORAS = {"before": lambda case: case.apply(runs.with_lora(case.base, 0.7)),
 
 @pytest.mark.parametrize("patched", LORAS.values(), ids=LORAS.keys())
 def test_a_lora_changes_the_mask_stream_too(case, texts, monkeypatch, patched):
-    lora = runs.lora(*lora_layers(case), width=case.adapter.config.width)
+    lora = runs.lora(*lora_layers(case), width=case.adapter.config.width, parts=count_parts(case.family))
     monkeypatch.setattr(runs, "MASK_LORA", lora)
     weights, positive = dict(published(case.family)), masked(texts[0], mask())
     for layer in lora_layers(case):
@@ -106,7 +113,8 @@ def test_model_merge_merges_the_mask_stream_too(case, texts):
         torch.testing.assert_close(prediction(model, positive), expected, **ROUNDING)
 
 
-BLOCKS = dict.fromkeys(("sd3", "sd35"), [("double", 1)]) | dict.fromkeys(FLUX_KIND, [("double", 1), ("single", 2)])
+BLOCKS = {"sd3": [("double", 1)], "sd35": [("double", 1)], "qwen-image": [("double", 1)]}
+BLOCKS |= dict.fromkeys(FLUX_KIND, [("double", 1), ("single", 2)])
 
 
 def rescaling(args: dict, extra: dict) -> dict:
@@ -156,7 +164,7 @@ def with_override(case, override):
     return case.apply(model)
 
 
-@pytest.mark.parametrize("family", ["sd3", "flux", "easycontrol"])
+@pytest.mark.parametrize("family", ["sd3", "flux", "easycontrol", "qwen-image"])
 def test_a_foreign_attention_sees_all_keys(cases, texts, family):
     case, labels, x, keys = cases[family], mask(), noisy(), []
 
@@ -185,7 +193,7 @@ def test_a_foreign_attention_with_rows_that_do_not_read(case, texts):
     assert {batch for batch, _ in seen} == {2}
 
 
-@pytest.mark.parametrize("family", ["flux", "easycontrol"])
+@pytest.mark.parametrize("family", ["flux", "easycontrol", "qwen-image"])
 def test_an_attn1_patch(cases, texts, family):
     case, labels, x = cases[family], mask(), noisy()
     model = case.base.clone()
@@ -214,12 +222,30 @@ def test_an_attention_mask_of_the_conditioning(cases, texts, family, overridden,
                                predict(x, texts[0], (case, labels), attend=partial(attend, own=own)), **ROUNDING)
 
 
+@pytest.mark.parametrize("overridden", [False, True])
+@KERNELS
+def test_qwen_images_mask_of_its_text(cases, texts, overridden, kernel):
+    """1 for each text token that the model may read."""
+    case, labels, x = cases["qwen-image"], mask(), noisy()
+    model = case.model
+    if overridden:
+        model = with_override(case, lambda function, *args, **kwargs: function(*args, **kwargs))
+    (context, values), = texts[0]
+    positive = [[context, {**values, "attention_mask": torch.tensor([[1, 1, 1, 0, 0]])}]]
+    own = torch.zeros(21, 21)
+    own[:, 3:5] = -math.inf
+    torch.testing.assert_close(prediction(model, masked(positive, labels), x=x),
+                               predict(x, texts[0], (case, labels), attend=partial(attend, own=own)), **ROUNDING)
+
+
 SILENT = {"sd3": ["joint_blocks.1.x_block.attn.proj", "joint_blocks.1.x_block.mlp.fc2",
                   "joint_blocks.1.context_block.attn.proj", "joint_blocks.1.context_block.mlp.fc2"],
           "flux": ["double_blocks.1.img_attn.proj", "double_blocks.1.img_mlp.2", "double_blocks.1.txt_attn.proj",
                    "double_blocks.1.txt_mlp.2", "single_blocks.0.linear2"]}
 SILENT["sd35"] = [*SILENT["sd3"], "joint_blocks.1.x_block.attn2.proj"]
 SILENT["flux2"] = SILENT["chroma"] = SILENT["flux"]
+SILENT["qwen-image"] = [f"transformer_blocks.1.{layer}" for layer in (
+    "attn.to_out.0", "img_mlp.net.2", "attn.to_add_out", "txt_mlp.net.2")]
 
 
 def silence(family: str, net: torch.nn.Module):
@@ -253,7 +279,7 @@ def test_step_caches(case, texts, node):
     exact, _ = run(case.model, positive, texts[1], steps=6)
     out, report = run(cached(case.model), positive, texts[1], steps=6)
     torch.testing.assert_close(out, run(cached(case.model), positive, texts[1], OFF, steps=6)[0], **TOLERANCE)
-    skips = case.of_flux_kind or node is LazyCacheNode  # the host's EasyCache does nothing on SD3
+    skips = find_key(case.family) != "sd3" or node is LazyCacheNode  # the host's EasyCache does nothing on SD3
     assert torch.equal(out, exact) != skips
     assert not any("no block" in note for note in report.notes)
     assert torch.equal(run(cached(case.model), *texts, steps=6)[0], run(cached(case.base), *texts, steps=6)[0])
@@ -286,7 +312,7 @@ def test_a_forward_that_swallows_some_patches_is_noted(case, texts, caplog):
     with caplog.at_level(logging.WARNING):
         _, report = run(model, masked(texts[0], mask()), texts[1])
     total = sum(case.adapter.config.depth)
-    lost = 2 if case.of_flux_kind else 1
+    lost = sum(count > 0 for count in case.adapter.config.depth)  # the first block of each kind
     (note,) = report.notes
     assert note.startswith(f"masks read in {2 * (total - lost)} of {2 * total} block calls")
     assert not caplog.records

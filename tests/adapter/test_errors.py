@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 import comfy.ops
 from comfy.ldm.flux.model import Flux
+from comfy.ldm.qwen_image.model import QwenImageTransformer2DModel
 from mditface.mdit.mditface import host
 from mditface.mdit.mditface.adapter.reader import apply_adapter
 from mditface.mdit.mditface.adapter.config import METADATA_KEY
@@ -149,7 +150,7 @@ FILES = {
     without_header: ("no 'mdit.adapter' in its header", "use the original file"),
     unreadable_header: ("'mdit.adapter' header is damaged", "use the original file"),
     unknown_field: ("windows", "use the original file"),
-    unknown_family: ("family is 'sdxl', must be one of sd3, flux, flux2, chroma", "use the original file"),
+    unknown_family: ("family is 'sdxl', must be one of sd3, flux, flux2, chroma, qwen-image", "use the original file"),
     fewer_blocks: ("the layer single.1.", "outside the depth (2, 1)", "use the original file"),
     another_width: ("(2, 256)", "width 320", "download it again"),
     no_layers: ("holds no weights", "take the original file"),
@@ -199,7 +200,8 @@ def test_an_adapter_for_another_family(sd3, flux, adapter):
 
 def test_a_model_that_no_adapter_serves(adapter, tmp_path):
     standalone = host.load_mdit(tiny.write(tmp_path / "tiny.safetensors")).model
-    families = "SD3, SD3.5 (family sd3), FLUX.1 (family flux), FLUX.2 (family flux2) and Chroma (family chroma)"
+    families = ("SD3, SD3.5 (family sd3), FLUX.1 (family flux), FLUX.2 (family flux2), Chroma (family chroma) and "
+                "Qwen-Image (family qwen-image)")
     refuses(ValueError, ("model: a MDiTBaseModel", f"Load a model of {families}"),
             apply_adapter, standalone, adapter("flux"))
 
@@ -209,6 +211,14 @@ def test_a_flux_whose_input_holds_more_than_the_latent(adapter):
     patcher = SimpleNamespace(model=SimpleNamespace(diffusion_model=fill))
     refuses(ValueError, ("model: ", "384 features", "the output 64", "load FLUX.1-dev"),
             apply_adapter, patcher, adapter("flux"))
+
+
+def test_qwen_image_layered(adapter):
+    layered = QwenImageTransformer2DModel(**bases.QWEN, use_additional_t_cond=True, device="meta",
+                                          operations=comfy.ops.disable_weight_init)
+    patcher = SimpleNamespace(model=SimpleNamespace(diffusion_model=layered))
+    refuses(ValueError, ("model: Qwen-Image-Layered", "load Qwen-Image or Qwen-Image-Edit"),
+            apply_adapter, patcher, adapter("qwen-image"))
 
 
 def test_an_adapter_applied_twice(flux, adapter):

@@ -8,8 +8,9 @@ import torch
 import torch.nn as nn
 
 from comfy.ldm.flux.layers import timestep_embedding
+from mditface.mdit.mditface.adapter.families import FAMILIES
 from mditface.mdit.mditface.reader import CacheOptions
-from mditface.tests.adapter.bases import case as make_case, mask, prediction, run
+from mditface.tests.adapter.bases import case as make_case, find_key, mask, prediction, run
 from mditface.tests.mditface.runs import OFF, TOLERANCE, masked
 
 ROUNDING = dict(rtol=0, atol=2e-5)
@@ -62,6 +63,20 @@ class Streams(nn.Module):
         return x[:, txt.shape[1]:], x[:, :txt.shape[1]]
 
 
+class Pairs(nn.Module):
+    """Stands for all blocks of Qwen-Image."""
+
+    def __init__(self, blocks):
+        super().__init__()
+        self.blocks = blocks
+
+    def forward(self, hidden_states, encoder_hidden_states, **kwargs):
+        for block in self.blocks:
+            encoder_hidden_states, hidden_states = block(
+                hidden_states=hidden_states, encoder_hidden_states=encoder_hidden_states, **kwargs)
+        return encoder_hidden_states, hidden_states
+
+
 class Around(nn.Module):
     """Stands for one block."""
 
@@ -84,13 +99,19 @@ def bundled(case, model=None):
         return inside(model, single_blocks=lambda network: nn.ModuleList(),
                       double_blocks=lambda network: nn.ModuleList([
                           Streams(network.double_blocks, network.single_blocks)]))
+    if case.family == "qwen-image":
+        return inside(model, transformer_blocks=lambda network: nn.ModuleList([Pairs(network.transformer_blocks)]))
     return inside(model, joint_blocks=lambda network: nn.ModuleList([Joint(network.joint_blocks)]))
+
+
+def list_attributes(case) -> list[str]:
+    """Where the network keeps its blocks."""
+    return [attribute for attribute, _ in FAMILIES[find_key(case.family)].stream.lists.values()]
 
 
 def surrounded(case):
     """Each block in a module of its own."""
-    names = ("double_blocks", "single_blocks") if case.of_flux_kind else ("joint_blocks",)
-    return inside(case.model, **{name: surround(name) for name in names})
+    return inside(case.model, **{name: surround(name) for name in list_attributes(case)})
 
 
 @pytest.mark.parametrize("stand_in", [bundled, surrounded])
@@ -105,7 +126,7 @@ def test_blocks_inside_of_other_modules_read_their_own_keys(case, texts, stand_i
         assert report.notes == []
 
 
-@pytest.mark.parametrize("family", ["sd3", "sd35", "flux"])
+@pytest.mark.parametrize("family", ["sd3", "sd35", "flux", "qwen-image"])
 def test_two_adapters_around_one_module(cases, texts, tmp_path, family):
     own = cases[family]
     second, positive = make_case(own.family, own.base, tmp_path, seed=5), masked(texts[0], mask())
@@ -134,7 +155,7 @@ class Opaque(nn.Module):
 
 def test_blocks_that_are_not_there_are_refused_by_name(case, texts, monkeypatch):
     monkeypatch.setattr(Opaque, "__module__", PACK)
-    name = "double_blocks" if case.of_flux_kind else "joint_blocks"
+    name = list_attributes(case)[0]
     model = inside(case.model, **{name: lambda network: nn.ModuleList(map(Opaque, getattr(network, name)))})
     message = r"model: \d blocks should read the mask, but \d were found.*'Opaque' of Some-Pack"
     with pytest.raises(ValueError, match=message):

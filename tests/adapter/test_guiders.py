@@ -8,7 +8,7 @@ from mditface.mdit.mditface.guidance import DualGuider, Guidance
 from mditface.mdit.mditface.sample import sample
 from mditface.mdit.mditface.reader import CacheOptions
 from mditface.tests.adapter.bases import SIGMA, mask, noisy, prediction, text
-from mditface.tests.adapter.reference import predict
+from mditface.tests.adapter.reference import predict, still
 from mditface.tests.mditface.runs import OFF, TOLERANCE, evaluate, masked
 
 ROUNDING = dict(rtol=0, atol=1e-4)  # what guidance makes of another order of summation
@@ -39,9 +39,9 @@ def test_perp_neg(case, three):
     conds, predictions = three
     model = case.base.model
     out = evaluate(PerpNegGuider.execute(case.model, *conds, 2.0, 0.5).result[0], noisy(), SIGMA)
-    positive, negative, empty = (model.process_latent_in(p) for p in predictions)
+    positive, negative, empty = (still(model, model.process_latent_in, p) for p in predictions)
     expected = perp_neg(noisy(), positive, negative, empty, 0.5, 2.0)
-    torch.testing.assert_close(out, model.process_latent_out(expected), **ROUNDING)
+    torch.testing.assert_close(out, still(model, model.process_latent_out, expected), **ROUNDING)
 
 
 def test_the_packs_guider(case, texts):

@@ -1,4 +1,4 @@
-"""FLUX.2 and Chroma in their published layouts, whose sizes the host takes for granted."""
+"""FLUX.2, Chroma and Qwen-Image in their published layouts, whose sizes the host takes for granted."""
 from functools import partial
 
 import pytest
@@ -8,11 +8,14 @@ from safetensors.torch import save_file
 import comfy.latent_formats
 import comfy.ldm.chroma.model
 import comfy.ldm.flux.model
+import comfy.ldm.qwen_image.model
+import comfy.model_detection
 import comfy.ops
 import comfy.sd
+import comfy.supported_models
 from mditface.mdit.labelmap import CLASSES
 from mditface.mdit.mditface.adapter.config import AdapterConfig
-from mditface.mdit.mditface.adapter.families import chroma, find_family, flux2
+from mditface.mdit.mditface.adapter.families import chroma, find_family, flux2, qwen
 from mditface.mdit.mditface.adapter.reader import apply_adapter
 from mditface.mdit.mditface.mask import MaskInput
 from mditface.tests.adapter import bases
@@ -68,3 +71,48 @@ def test_chroma_as_published():
     assert find_family(network) is chroma.FAMILY
     assert chroma.FAMILY.measure(network) == (3072, (19, 38))
     assert 38 * 3 + 19 * 6 * 2 + 2 == chroma.MODULATIONS
+
+
+def detected(network: torch.nn.Module, kind: type):
+    """A network of the sizes that the host reads from the keys of a file, and the class of its model."""
+    config = comfy.model_detection.model_config_from_unet(network.state_dict(), "")
+    assert type(config) is kind
+    options = {name: value for name, value in config.unet_config.items() if name != "image_model"}
+    return type(network)(**options, device="meta", operations=comfy.ops.disable_weight_init)
+
+
+def check_layers(family, network: torch.nn.Module, width: int):
+    """Each layer of block 0 that may have a term has the widths that the family says."""
+    for blocks in family.blocks.values():
+        for name, layer in blocks.layers.items():
+            module = network.get_submodule(f"{blocks.path.format(0)}.{layer.path}")
+            assert (module.in_features, module.out_features) == (layer.n_in * width, layer.n_out[0] * width), name
+
+
+@pytest.mark.parametrize("edit", [False, True])
+def test_qwen_image_as_published(edit):
+    """Of 2511, too, whose references see time 0."""
+    network = comfy.ldm.qwen_image.model.QwenImageTransformer2DModel(
+        num_layers=2, default_ref_method="index_timestep_zero" if edit else "index", device="meta",
+        operations=comfy.ops.disable_weight_init)
+    network = detected(network, comfy.supported_models.QwenImage)
+    assert network.default_ref_method == ("index_timestep_zero" if edit else "index")
+    assert find_family(network) is qwen.FAMILY
+    assert qwen.FAMILY.measure(network) == (3072, (2, 0))
+    qwen.FAMILY.check(network)
+    check_layers(qwen.FAMILY, network, 3072)
+
+
+def test_label_maps_through_a_vae_of_videos(cases, texts):
+    """Each is a video of one frame: a batch would be one video."""
+    case, latent = cases["qwen-image"], (2, 16, 8, 8)
+    labels = MaskInput(tiny.labels(2), torch.ones(len(CLASSES)), vae=bases.FrameVAE())
+    out, _ = runs.run(case.model, masked(texts[0], labels), texts[1], latent=latent)
+    expected, _ = runs.run(case.model, masked(texts[0], bases.mask(batch=2)), texts[1], latent=latent)
+    torch.testing.assert_close(out, expected, **TOLERANCE)
+
+
+def test_a_mask_lies_on_one_image(cases, texts):
+    case = cases["qwen-image"]
+    with pytest.raises(ValueError, match="latent_image: it holds 3 frames, but a mask lies on one image"):
+        runs.run(case.model, masked(texts[0], bases.mask()), texts[1], latent=(1, 16, 3, 8, 8))

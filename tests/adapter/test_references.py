@@ -12,7 +12,7 @@ from mditface.tests.mditface.runs import OFF, TOLERANCE, masked
 from node_helpers import conditioning_set_values
 
 ROUNDING = dict(rtol=2e-6, atol=1e-5)
-EDITED = pytest.mark.parametrize("family", ["flux", "flux2", "klein"])
+EDITED = pytest.mark.parametrize("family", ["flux", "flux2", "klein", "qwen-image"])
 REFERENCE = noisy(1, 8, 12) * 0.5
 
 
@@ -23,15 +23,17 @@ def cases(cases, tmp_path_factory):
     return {**cases, "klein": make_case("klein", klein, tmp_path_factory.mktemp("klein"))}
 
 
-def edited(cond):
-    return conditioning_set_values(cond, {"reference_latents": [REFERENCE]})
+def edited(case, cond, **values):
+    """With a reference latent, which has frames where the model's latents have."""
+    latent = REFERENCE.unsqueeze(2) if case.family == "qwen-image" else REFERENCE
+    return conditioning_set_values(cond, {"reference_latents": [latent], **values})
 
 
 @EDITED
 @KERNELS
 def test_text_image_and_reference_read_the_mask(cases, texts, family, kernel):
     case, labels, x = cases[family], mask(), noisy()
-    positive = edited(texts[0])
+    positive = edited(case, texts[0])
     out = prediction(case.model, masked(positive, labels), x=x)
     torch.testing.assert_close(out, predict(x, positive, (case, labels)), **ROUNDING)
     assert not torch.allclose(out, prediction(case.model, masked(texts[0], labels), x=x), atol=1e-3)
@@ -41,11 +43,20 @@ def test_text_image_and_reference_read_the_mask(cases, texts, family, kernel):
 @KERNELS
 def test_in_windows_the_reference_reads_nothing(cases, texts, tmp_path, family, kernel):
     case = make_case(family, cases[family].base, tmp_path, window=2, text_reads_mask=False)
-    labels, x, positive = mask(), noisy(), edited(texts[0])  # one window is the whole grid of 4 x 4
+    labels, x, positive = mask(), noisy(), edited(case, texts[0])  # one window is the whole grid of 4 x 4
     reads = torch.full((case.text_tokens + 16 + 24, 16), -math.inf)
     reads[case.text_tokens:case.text_tokens + 16] = 0
     torch.testing.assert_close(prediction(case.model, masked(positive, labels), x=x),
                                predict(x, positive, (case, labels), reads=reads), **ROUNDING)
+
+
+@pytest.mark.parametrize("method", ["index_timestep_zero", "negative_index"])
+def test_other_methods_of_qwen_image_edit(cases, texts, method):
+    """References at time 0, as Qwen-Image-Edit 2511 has them, or before the image."""
+    case, labels, x = cases["qwen-image"], mask(), noisy()
+    positive = edited(case, texts[0], reference_latents_method=method)
+    torch.testing.assert_close(prediction(case.model, masked(positive, labels), x=x),
+                               predict(x, positive, (case, labels)), **ROUNDING)
 
 
 @EDITED
@@ -53,9 +64,9 @@ def test_the_static_pass_serves_all_references(cases, texts, family):
     """The mask's keys do not depend on what the reference shows."""
     case, labels = cases[family], mask()
     run(case.model, masked(texts[0], labels), texts[1])
-    out, report = run(case.model, masked(edited(texts[0]), labels), texts[1])
+    out, report = run(case.model, masked(edited(case, texts[0]), labels), texts[1])
     assert report.passes == 0
-    expected, _ = run(case.model, masked(edited(texts[0]), labels), texts[1], OFF)
+    expected, _ = run(case.model, masked(edited(case, texts[0]), labels), texts[1], OFF)
     torch.testing.assert_close(out, expected, **TOLERANCE)
 
 
@@ -68,7 +79,7 @@ def test_the_hosts_cache_of_references(cases, texts):
 
     def sample(model, cond, options=None):
         model = FluxKVCache.execute(model).result[0]
-        return run(model, edited(cond), edited(texts[1]), *([options] if options else []), steps=3)
+        return run(model, edited(case, cond), edited(case, texts[1]), *([options] if options else []), steps=3)
     out, report = sample(case.model, masked(texts[0], labels))
     assert (report.passes, report.hits, report.notes) == (1, 2, [])
     torch.testing.assert_close(out, sample(case.model, masked(texts[0], mask()), OFF)[0], **TOLERANCE)

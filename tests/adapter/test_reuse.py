@@ -12,10 +12,10 @@ import nodes
 from comfy.patcher_extension import WrappersMP
 from comfy_extras.nodes_model_merging import ModelMergeSimple
 from mditface.mdit.mditface import prompt
-from mditface.mdit.mditface.adapter.families import FAMILIES
 from mditface.mdit.mditface.cache import CAPACITY
 from mditface.mdit.mditface.reader import CacheOptions
-from mditface.tests.adapter.bases import SIDE, load, mask, published, run, text, write
+from mditface.tests.adapter.bases import (
+    SIDE, count_parts, list_key_layers, load, mask, published, run, text, write)
 from mditface.tests.mditface import runs
 from mditface.tests.mditface.runs import CPU, OFF, TOLERANCE, check_other_entry, masked, with_bypass_lora, with_lora
 from mditface.tests.shared.reloading import OTHER, check_copies
@@ -24,10 +24,9 @@ from mditface.tests.shared.reloading import OTHER, check_copies
 @pytest.fixture
 def lora(case, monkeypatch):
     """Makes the LoRA helpers' weights ones for the image stream of the case's base."""
-    width = case.adapter.config.width
-    path, layers = FAMILIES[case.adapter.config.family].blocks["double"]
-    names = [f"{path.format(i)}.{layers['qkv'].path}" for i in range(2)]
-    monkeypatch.setattr(runs, "MASK_LORA", runs.lora(*names, width=width))
+    names = [layer for i in range(2) for layer in list_key_layers(case.family, i)]
+    lora = runs.lora(*names, width=case.adapter.config.width, parts=count_parts(case.family))
+    monkeypatch.setattr(runs, "MASK_LORA", lora)
 
 
 def fresh(case, texts, model=None, **changes) -> torch.Tensor:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from mditface.mdit.labelmap import CLASSES, DISPLAY_NAMES, PALETTE, PARSER_ORDER
 from mditface.mdit.datasets import open_dataset
+from mditface.mdit.datasets.__main__ import summarize
 from mditface.mdit.datasets.augment import mirror_sample
 
 RNG = np.random.default_rng(0)
@@ -313,6 +314,7 @@ def test_captions_may_be_left_out_as_a_whole(pairs):
         file.unlink()
     (pairs / "text").rmdir()
     assert open_dataset(pairs)[0]["captions"] == []
+    assert "\ncaptions: none\n" in summarize(open_dataset(pairs))
 
 
 def test_the_first_ten_faults_are_listed(tmp_path):
@@ -472,7 +474,8 @@ def test_machines_and_workers_share_the_shards(tars, tmp_path, monkeypatch):
 def test_check_prints_a_summary(run, pairs):
     shown = run("check", pairs)
     assert shown.returncode == 0, shown.stderr
-    for text in ("4 samples, 4 of them read", "sizes: 64x64 (4)", "captions: 8 of 4 samples, 2.0 words", "\nskin "):
+    for text in ("4 samples, 4 of them read", "sizes: 64x64 (4)", "captions: 8, of 4 of 4 samples, 2.0 words",
+                 "\nskin "):
         assert text in shown.stdout
     (pairs / "mask" / "0.png").unlink()
     failed = run("check", pairs)

@@ -55,6 +55,16 @@ def test_an_input_that_the_node_did_not_ask_for_may_be_empty():
     check_value(find_input(PasteFace, "faces"), "faces", None)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_one_broken_pixel_is_refused(value, dtype):
+    image = IMAGE.to(dtype, copy=True)
+    check_value(find_input(PasteFace, "faces"), "faces", image)
+    image[0, 3, 4, 1] = value
+    with pytest.raises(ValueError, match="^faces: it has NaN or infinite values: check the node that made it"):
+        check_value(find_input(PasteFace, "faces"), "faces", image)
+
+
 def test_a_part_may_have_its_short_name():
     check_value(find_input(EditLabelMap, "class_name"), "class_name", "l_eye")
 

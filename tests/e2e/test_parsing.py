@@ -158,7 +158,7 @@ def test_an_image_without_a_face_passes_through(server, model_file, photo, label
     expected = server.image(server.run({"photo": load(photo), "look": shown("photo")}))
     assert np.array_equal(np.asarray(pasted.convert("RGB")), np.asarray(expected.convert("RGB")))
     refused({**draw_faces(model_file, photo, label_map_file, ["man"], mask=["none", 0]), **nothing}, "crop",
-            "bboxes: there is no face in any image")
+            "mask: there is no face in image 0")
 
 
 def test_landmarks_are_painted_where_the_hosts_face_mask_lies(server, photo, detector_file):

@@ -44,6 +44,12 @@ def saved_type(declared: str | list) -> str:
     return ANY if declared == MATCHING else declared
 
 
+def test_pictures_that_follow_the_drawing_are_not_cropped():
+    cropped = [name for name, path in TEMPLATES.items() for node in json.loads(path.read_text())["nodes"]
+               if node["type"] == "ImageScale" and node["widgets_values"][-1] != "disabled"]
+    assert cropped == []
+
+
 def test_nodes_and_slots_are_the_hosts(template, known):
     for node in list_host_nodes(template):
         info = known[node["type"]]

@@ -404,6 +404,18 @@ def test_samples_have_numbers_captions_and_appearances(shard):
         evaluate.Samples(dataset, 60)
 
 
+def test_samples_of_tars_are_those_of_the_folder(shard, tmp_path):
+    pytest.importorskip("webdataset")
+    from mditface.mdit.datasets.pack import pack
+    packed_folder = tmp_path / "tars"
+    pack(shard, packed_folder, 25)
+    tars, renders = (evaluate.Samples(evaluate.open_dataset(folder, SIDE), 24, 3) for folder in (packed_folder, shard))
+    assert len(tars) == 3
+    for (number, packed), (other, plain) in zip(tars, renders, strict=True):
+        assert number == other and packed["caption"] == next(iter(plain["captions"]))
+        assert torch.equal(packed["image"], plain["image"]) and torch.equal(packed["labels"], plain["labels"])
+
+
 def test_command_writes_the_report_and_goes_on(shard, tmp_path, root, capsys, monkeypatch):
     weights = tmp_path / "weights"
     weights.mkdir()

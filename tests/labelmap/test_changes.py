@@ -58,6 +58,14 @@ def test_equal_maps_have_no_changed_region():
     assert not mask.any() and not uncovered.any() and report == "label map 1: nothing changed"
 
 
+def test_a_few_changed_pixels_are_not_none():
+    before = torch.zeros(1, 64, 64, dtype=torch.uint8)
+    after = before.clone()
+    after[0, 0, :2] = GLASSES
+    *_, report = run(before, after)
+    assert report.startswith("label map 1: less than 0.1% of the picture changed, 0.0% uncovered")
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2 ** 32 - 1), st.integers(0, 6), st.integers(0, 6))
 def test_masks_are_whole_inside_and_fall_outside(seed, pixels, feather):

@@ -45,7 +45,8 @@ def run(model, positive, negative, options: CacheOptions = CacheOptions(), *, la
     model, report = reporting(model, options)
     samples = latent if torch.is_tensor(latent) else torch.zeros(latent)
     (out,) = nodes.common_ksampler(model, seed, steps, cfg, "euler", "simple", positive, negative, {"samples": samples})
-    return out["samples"], report
+    made = out["samples"]  # (B, C, h, w), or (B, C, 1, h, w)
+    return made.squeeze(2) if made.ndim == 5 else made, report
 
 
 def check_other_entry(run, model, changed, positive, negative, expected: torch.Tensor, effect: float):
@@ -68,7 +69,10 @@ def evaluate(guider, x: torch.Tensor, sigma: float = 0.7) -> torch.Tensor:
     """The guider's prediction of the clean latent for the noisy latent x."""
     def once(model, noise, sigmas, extra_args, callback, disable):
         return model(x.to(noise), sigmas[:1].expand(x.shape[0]), **extra_args)
-    return guider.sample(x, torch.zeros_like(x), comfy.samplers.KSAMPLER(once), torch.tensor([sigma, 0.0]))
+    frames = guider.model_patcher.get_model_object("latent_format").latent_dimensions == 3
+    x = x.unsqueeze(2) if frames else x
+    out = guider.sample(x, torch.zeros_like(x), comfy.samplers.KSAMPLER(once), torch.tensor([sigma, 0.0]))
+    return out.squeeze(2) if frames else out
 
 
 def batches(model) -> tuple:
@@ -82,12 +86,12 @@ def batches(model) -> tuple:
     return model, seen
 
 
-def lora(*layers: str, rank: int = 2, width: int = 32, seed: int = 5) -> dict[str, torch.Tensor]:
-    """A LoRA of random weights on fused qkv layers, keyed as trainers for the host key it."""
+def lora(*layers: str, rank: int = 2, width: int = 32, seed: int = 5, parts: int = 3) -> dict[str, torch.Tensor]:
+    """A LoRA of random weights on layers of so many widths, fused qkv ones by default, keyed as for the host."""
     generator = torch.Generator().manual_seed(seed)
     out = {}
     for layer in layers:
-        out[f"diffusion_model.{layer}.lora_up.weight"] = torch.randn(3 * width, rank, generator=generator) * 0.4
+        out[f"diffusion_model.{layer}.lora_up.weight"] = torch.randn(parts * width, rank, generator=generator) * 0.4
         out[f"diffusion_model.{layer}.lora_down.weight"] = torch.randn(rank, width, generator=generator) * 0.4
     return out
 

@@ -95,11 +95,13 @@ def test_a_mask_stands_for_boxes():
 
 @pytest.mark.parametrize("inputs, said", [
     ({}, "either boxes or a mask"), (dict(bboxes=BOXES, mask=torch.ones(2, 4, 4)), "and not both"),
-    (dict(bboxes=[[], []], index=-1), "no face in any image"), (dict(bboxes=[]), "image 0 has 0"),
+    (dict(bboxes=[[], []], index=-1), "bboxes: there is no face in image 0. Lower the detector's threshold"),
+    (dict(bboxes=[]), "bboxes: there is no face in image 0"), (dict(bboxes=[BOXES[0], []]), "bboxes: .* in image 1"),
+    (dict(mask=torch.zeros(1, 48, 64)), "mask: there is no face in image 0. Connect a mask with pixels above 0.5"),
     (dict(bboxes=BOXES * 2), "boxes are of 4 images, but there are 2"),
     (dict(bboxes=box(64, 0, 9)), "bboxes: the box .* lies outside of the image of 64 x 48 pixels"),
     (dict(bboxes=box(0, -10, 9)), "lies outside of the image"), (dict(bboxes={"x": 3}), "bboxes: .* is not a box"),
-    (dict(mask=torch.ones(3, 4, 4)), "mask: the boxes are of 3 images, but there are 2")])
+    (dict(mask=torch.ones(3, 4, 4)), "mask: there are 3 masks for 2 images")])
 def test_a_crop_without_a_face_is_refused(inputs, said):
     with pytest.raises(ValueError, match=said):
         CropFace.execute(torch.rand(2, 48, 64, 3), **inputs)
@@ -128,9 +130,18 @@ def test_soft_masks_that_label_map_mode_cuts_are_said(label_map, caplog):
     assert said == (["mask: mask 2 is soft. Its pixels above 0.5 count, all others do not."] if label_map else [])
 
 
-def test_other_faces_than_were_cut_out_are_refused():
-    with pytest.raises(ValueError, match="faces: there are 2 faces for 3 regions"):
-        PasteFace.execute(torch.rand(2, 48, 64, 3), torch.rand(2, 8, 8, 3), BOXES)
+@pytest.mark.parametrize("faces, count", [(torch.rand(2, 8, 8, 3), 2), (None, 0)])
+def test_other_faces_than_were_cut_out_are_refused(faces, count):
+    with pytest.raises(ValueError, match=f"faces: there are {count} faces for 3 regions"):
+        PasteFace.execute(torch.rand(2, 48, 64, 3), faces, BOXES)
+
+
+@pytest.mark.parametrize("place, said", [
+    (box(80, 8, 16), "lies outside of the image of 64 x 48 pixels"), (box(0, 0, 10 ** 6), "lies outside of the image"),
+    (box(8, 8, 0), "has no pixel"), (box(0.1, 0.1, 0.4), "has no pixel")])
+def test_regions_of_other_images_are_refused(place, said):
+    with pytest.raises(ValueError, match=f"^regions: .* {said}.* Connect 'regions' of 'Crop Face'"):
+        PasteFace.execute(torch.rand(1, 48, 64, 3), torch.rand(1, 8, 8, 3), place)
 
 
 # Landmarks

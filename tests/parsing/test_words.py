@@ -73,6 +73,14 @@ def test_hair_and_pose(labels, said):
     assert words_of(labels) == said
 
 
+@pytest.mark.parametrize("labels", [
+    draw(without=["hair"])[60:], draw(without=["hair", "skin"]),
+    np.concatenate([draw(without=["hair"])[60:], draw(without=["hair"])[60:]], axis=1)],
+    ids=["close-up", "without skin", "two close-ups"])
+def test_hair_that_the_picture_cannot_show_is_not_missed(labels):
+    assert not any("no hair" in words for words in describe_map(labels).words)
+
+
 @pytest.mark.parametrize("word", PARTS)
 def test_each_part_is_said_when_it_is_there(word):
     assert words_of(draw(*PARTS[word])) == ["short hair", word]

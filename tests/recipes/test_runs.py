@@ -102,8 +102,19 @@ def test_command_line_changes_the_configuration(paths, tmp_path):
         read_settings(file, ["steps"], SETTINGS)
 
 
+@pytest.mark.parametrize("name", ["no", "fp32", "'no'"])
+def test_full_precision_has_two_names(name, paths, tmp_path):
+    file = config_file(tmp_path, {**DEMO, **paths})
+    assert read_settings(file, [f"precision={name}"], SETTINGS).precision == "no"
+    with pytest.raises(ValueError, match="precision: "):
+        read_settings(file, ["precision=fp8"], SETTINGS)
+    with pytest.raises(ValueError, match="precision: "):
+        read_settings(file, ["precision=[no]"], SETTINGS)
+
+
 CONFIGURATIONS = ("demo", "demo-fine", "demo-latent", "demo-latent-large", "judge", "judge-large",
-                  "autoencoder", "polish", "relief", "adapter-sd35", "adapter-flux", "adapter-klein")
+                  "autoencoder", "polish", "relief", "adapter-sd35", "adapter-flux", "adapter-klein",
+                  "adapter-qwen-image")
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)

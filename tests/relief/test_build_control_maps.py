@@ -132,13 +132,13 @@ def test_a_map_without_a_face_gives_a_note(caplog):
     with caplog.at_level(logging.INFO):
         depth, *_ = run(to_image(hat))
     assert (depth[..., 0] > 0).sum() > 1000
-    assert "shows no face" in caplog.text
+    assert "The label map 1 shows no face" in caplog.text
 
 
 def test_background_alone_is_refused(woman):
     with pytest.raises(ValueError, match="label_map: the label map is background alone.* Paint a face"):
         run(torch.zeros(1, 32, 32, 3))
-    with pytest.raises(ValueError, match="the label map 1 is background alone"):
+    with pytest.raises(ValueError, match="the label map 2 is background alone"):
         run(torch.cat([woman, torch.zeros_like(woman)]))
 
 

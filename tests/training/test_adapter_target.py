@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from mditface.mdit.mditface.adapter.weights import load_adapter
+from mditface.mdit.training.targets.adapter import Drop
 from mditface.tests.adapter import bases
 from mditface.tests.training.tiny_targets import FAMILIES, adapter, encoded_faces, fitted, tiny_base
 
@@ -107,3 +108,23 @@ def test_adapter_names_what_the_samples_lack(paths):
         adapter(paths, samples=without("labels"))
     with pytest.raises(ValueError, match="merging needs"):
         adapter(paths, samples=without("labels"), drop={"mask": 0}, reduction="merge")
+
+
+def test_tokens_that_fill_a_shorter_text_are_not_read(paths):
+    faces = encoded_faces(8)
+    faces[0]["context"] = faces[0]["context"][:3]
+    target = adapter(paths, "qwen-image", samples=faces)
+    batch = target.prepare(faces[:2], torch.Generator(), Drop(text=0, mask=0))
+    assert batch["text_lengths"].tolist() == [3, 5]
+    noisy, sigma = bases.noisy(2), torch.full((2,), 0.7)
+    with torch.no_grad():
+        out = target.module.predict_velocity(noisy, sigma, batch["context"], None, (), batch["text_lengths"])
+        alone = target.module.predict_velocity(noisy[:1], sigma[:1], batch["context"][:1, :3], None, ())
+    torch.testing.assert_close(out[:1], alone, rtol=0, atol=1e-5)
+
+
+def test_a_hidden_text_is_as_long_as_the_empty_one(paths):
+    target = adapter(paths, "qwen-image")
+    target.empty = {"context": torch.ones(2, bases.CONTEXT)}
+    batch = target.prepare(encoded_faces(2), torch.Generator(), Drop(text=1, mask=0))
+    assert batch["text_lengths"].tolist() == [2, 2] and not batch["context"][:, 2:].any()

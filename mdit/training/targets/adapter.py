@@ -22,6 +22,7 @@ from ...mditface.adapter.families import LAYER_NAMES, TRAINED_LAYERS, Family
 from ...mditface.adapter.terms import Adapter
 from ...mditface.adapter.weights import check_family
 from ...mditface.reductions import REDUCTIONS, check_window
+from ...shared.frames import decode_pictures, encode_pictures, scale_out
 from ..data import fit_length, stack_tensors, stack_text, make_step_rng, make_torch_rng
 from ..sampling import make_sheet
 from ..settings import EncodedSettings, Positive, Section, Fraction
@@ -71,8 +72,8 @@ class AdapterSettings(EncodedSettings):
 class AdapterTarget(Target):
     """See base.Target.
 
-    samples, heldout: dicts of tensors: `latent` (C, h, w) as the host's VAE makes it, `context` (L, D), `pooled` (P,)
-        where the family reads it, and of the mask `labels` (H, W), or `mask_latent` (C, h, w), the encoded label map.
+    samples, heldout: dicts of tensors: `latent` (C, h, w) of `encode_pictures`, `context` (L, D), `pooled` (P,) where
+        the family reads it, and of the mask `labels` (H, W), or `mask_latent` (C, h, w), the encoded label map.
     sizes: of the samples; samples of equal sizes share a batch. Without it all latents must have one size.
     vae: encodes label maps with hidden classes, and those without a mask_latent; decodes the sheets.
     empty: `context` and `pooled` of the empty prompt; zeros without it.
@@ -130,9 +131,16 @@ class AdapterTarget(Target):
         silent = torch.rand(len(samples), generator=rng) < drop.text
         for name in self.family.text_layers:
             batch[name][silent] = self.make_empty_text(name, batch[name])
+        if self.family.text_mask:
+            batch["text_lengths"] = self.count_text(samples, silent)
         if "labels" in batch:
             self.hide(batch, rng, drop)
         return batch
+
+    def count_text(self, samples: list[dict[str, Tensor]], silent: Tensor) -> Tensor:
+        """How many text tokens of each sample count, (B,)."""
+        lengths = torch.tensor([len(sample["context"]) for sample in samples])
+        return lengths if self.empty is None else lengths.masked_fill(silent, len(self.empty["context"]))
 
     def make_empty_text(self, name: str, like: Tensor) -> Tensor:
         if self.empty is None:
@@ -159,10 +167,10 @@ class AdapterTarget(Target):
         size = labels.shape[1:]
         painted = labels.flatten(1).any(1)
         if size not in self.blank:
-            self.blank[size] = self.vae.encode(to_image(torch.zeros_like(labels[:1])))
+            self.blank[size] = encode_pictures(self.vae, to_image(torch.zeros_like(labels[:1])))
         latents = self.blank[size].repeat(len(labels), 1, 1, 1)
         if painted.any():
-            latents[painted] = self.vae.encode(to_image(labels[painted])).to(latents)
+            latents[painted] = encode_pictures(self.vae, to_image(labels[painted])).to(latents)
         return latents
 
     def make_heldout_batch(self, start: int, count: int) -> dict[str, Tensor]:
@@ -178,12 +186,12 @@ class AdapterTarget(Target):
         batch = self.make_heldout_batch(0, SHEET_COUNT)
         model = self.module.base.model
         sigmas = comfy.samplers.calculate_sigmas(model.model_sampling, "simple", SHEET_STEPS)
-        sampled = model.process_latent_out(self.module.sample(**batch, sigmas=sigmas, seed=0))
+        sampled = scale_out(model, self.module.sample(**batch, sigmas=sigmas, seed=0))
         return make_sheet(batch["labels"].cpu(), self.decode(sampled), self.decode(batch["latent"]))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images (B, H, W, 3) uint8."""
-        images = self.vae.decode(latents.cpu()).clamp(0, 1)
+        images = decode_pictures(self.vae, latents.cpu()).clamp(0, 1)
         return (images * 255).round().to(torch.uint8).cpu()
 
     def measure(self) -> dict[str, float]:

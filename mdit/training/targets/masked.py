@@ -21,6 +21,7 @@ from ...mditface.entries import reduce_entry
 from ...mditface.prompt import Prompt
 from ...mditface.reductions import REDUCTIONS
 from ...mditface.tokens import MaskTokens, make_mask_tokens
+from ...shared.frames import has_frames, scale_in
 from ..flow import compute_flow_loss, follow_flow
 
 VISIBLE = torch.ones(0)  # an encoded label map has no channel for each class
@@ -50,19 +51,20 @@ class MaskedBase(nn.Module):
         return next(self.terms.parameters()).device
 
     def forward(self, latent: Tensor, context: Tensor, mask_latent: Tensor, rng: torch.Generator,
-                pooled: Tensor | None = None, labels: Tensor | None = None, masked: bool = True) -> Tensor:
+                pooled: Tensor | None = None, labels: Tensor | None = None, masked: bool = True,
+                text_lengths: Tensor | None = None) -> Tensor:
         """Mean squared error of the velocity noise - latent.
 
         latent, mask_latent: (B, C, h, w) as the VAE makes them; context: (B, L, D); pooled: (B, P), for families that
-        read it; labels: (B, H, W).
+        read it; labels: (B, H, W); text_lengths: (B,), how many text tokens count, for families with a text mask.
         """
-        clean = self.base.model.process_latent_in(latent).float()
+        clean = scale_in(self.base.model, latent).float()
         rows = self.make_rows(mask_latent, labels, pooled) if masked else ()
-        velocity = partial(self.predict_velocity, context=context, pooled=pooled, rows=rows)
+        velocity = partial(self.predict_velocity, context=context, pooled=pooled, rows=rows, text_lengths=text_lengths)
         return compute_flow_loss(velocity, clean, self.shift, rng)
 
     def predict_velocity(self, noisy: Tensor, sigma: Tensor, context: Tensor, pooled: Tensor | None,
-                 rows: tuple[MaskRows, ...]) -> Tensor:
+                         rows: tuple[MaskRows, ...], text_lengths: Tensor | None = None) -> Tensor:
         """The network's prediction; with no rows, without a mask."""
         model = self.base.model
         dtype = model.get_dtype_inference()
@@ -70,6 +72,9 @@ class MaskedBase(nn.Module):
         if missing > 0:
             context = F.pad(context, (0, 0, missing, 0))  # (B, L, D)
         inputs = self.make_prompt(len(noisy), None if pooled is None else pooled.to(dtype))
+        if text_lengths is not None:
+            numbers = torch.arange(context.shape[1], device=self.device)
+            inputs["attention_mask"] = (numbers < text_lengths[:, None]).long()  # (B, L)
 
         def read(executor, *args, **kwargs) -> Tensor:
             return self.reader.call_model(executor, rows, *args, **kwargs)
@@ -85,7 +90,10 @@ class MaskedBase(nn.Module):
         return Prompt({name: values[name] for name in self.reader.list_prompt_inputs(self.base.model)})
 
     def call_network(self, x, t, c_concat, context, control, transformer_options, **kwargs) -> Tensor:
-        return self.network(x, t, context=context, control=control, transformer_options=transformer_options, **kwargs)
+        frames = has_frames(self.base.model.latent_format)
+        x = x[:, :, None] if frames else x  # (B, C, 1, h, w)
+        out = self.network(x, t, context=context, control=control, transformer_options=transformer_options, **kwargs)
+        return out[:, :, 0] if frames else out
 
     def make_rows(self, mask_latent: Tensor, labels: Tensor | None, pooled: Tensor | None) -> tuple[MaskRows, ...]:
         """The masks' keys and values, in the form that the adapter reads."""
@@ -114,15 +122,16 @@ class MaskedBase(nn.Module):
         if labels is None:
             labels = torch.zeros(len(mask_latent), height, width, dtype=torch.uint8, device=mask_latent.device)
         labels = resize_nearest(labels, height, width)
-        latent = model.process_latent_in(mask_latent).float()
+        latent = scale_in(model, mask_latent).float()
         return make_mask_tokens(labels, latent, VISIBLE, self.reader.get_layout(model), pixels, self.reduction)
 
     @torch.no_grad()
     def sample(self, latent: Tensor, context: Tensor, mask_latent: Tensor, sigmas: Tensor, seed: int,
-               pooled: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+               pooled: Tensor | None = None, labels: Tensor | None = None,
+               text_lengths: Tensor | None = None) -> Tensor:
         """Latents like `latent` by Euler steps over sigmas (steps + 1,), as the model works on them."""
         rows = self.make_rows(mask_latent, labels, pooled)
-        velocity = partial(self.predict_velocity, context=context, pooled=pooled, rows=rows)
+        velocity = partial(self.predict_velocity, context=context, pooled=pooled, rows=rows, text_lengths=text_lengths)
         return follow_flow(velocity, latent, sigmas, seed)
 
 

@@ -18,7 +18,7 @@ class Layer(NamedTuple):
 
     path: of the module in its block.
     n_in, n_out: widths of input and output, in widths of the model; the first output width is the usual one.
-    after_keys: whether the layer comes after the block's keys and values. The last block needs no such layer.
+    after_keys: whether the block's keys and values do without the layer. The last block needs no such layer.
     """
     path: str
     n_in: int
@@ -50,6 +50,7 @@ class Family:
     list_prompt_inputs: those of `y` and `guidance` that a network takes in addition to the text tokens.
     clip_type: of its text encoders, a name of the host's CLIPType.
     text_tokens: least number of text tokens: the host adds zeros before a shorter text.
+    text_mask: whether the network can be told which tokens only fill a shorter text of a batch.
     guidance: what a network that embeds guidance gets while it trains, unless the settings say otherwise.
     conditioned: whether a mask may have a size of its own and the prompt may modulate it (EasyControl).
     copied_norms: modules whose input the blocks later change in place, which training copies.
@@ -65,6 +66,7 @@ class Family:
     list_prompt_inputs: Callable[[nn.Module], tuple[str, ...]]
     clip_type: str
     text_tokens: int = 0
+    text_mask: bool = False
     guidance: float = 1.0
     conditioned: bool = False
     copied_norms: tuple[str, ...] = ()
