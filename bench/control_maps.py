@@ -44,6 +44,7 @@ ROUNDS = 5
 SHEET_SIZE = 192
 SHEET_RENDERS = 10
 EXAMPLES = Path(measure.ROOT, "mdit", "labelmap", "examples")
+PARSED = Path(__file__).parent / "quality" / "parsed"  # portraits' label maps as a parser finds them
 MEASURES = ("depth_error", "normal_angle_face", "normal_angle_figure")
 GATES = {  # the value to reach, and the aim; lower is better
     "depth_error": (0.035, 0.02), "normal_angle_face": (8.5, 6.0), "normal_angle_figure": (14.0, 10.0),
@@ -58,7 +59,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--size", type=int, default=256, help="pixels of their sides (default: 256)")
     add("--workers", type=int, default=os.cpu_count(), help="processes that render (default: one a core)")
     add("--weights", type=Path, default=WEIGHTS, help="default: the bundled weights")
-    add("--sheet", type=Path, help="write an image of renders, painted masks and example maps into this file")
+    add("--sheet", type=Path, help="write an image of renders, painted, parsed and example maps into this file")
     add("--maps", type=Path, nargs="*", default=[], help="further label maps for the sheet, in any palette")
     options = parser.parse_args(argv)
     for name in ("count", "size", "workers"):
@@ -148,7 +149,7 @@ def draw_relief_sheet(path: Path, relief: PatchedRelief, renders: Reliefs, files
     """Columns of label map, depth, normals, lines, and the relief lit from the side."""
     found = [renders.labels[:SHEET_RENDERS]]
     found += [torch.from_numpy(mask.labels)[None] for mask in list_painted_masks()]
-    found += [read_map(file) for file in (*sorted(EXAMPLES.glob("*.png")), *files)]
+    found += [read_map(file) for file in (*sorted(PARSED.glob("*.png")), *sorted(EXAMPLES.glob("*.png")), *files)]
     columns = [draw_column(relief, labels[None]) for group in found for labels in group]
     lines = [torch.cat(columns[i:i + SHEET_RENDERS], dim=1) for i in range(0, len(columns), SHEET_RENDERS)]
     width = max(line.shape[1] for line in lines)

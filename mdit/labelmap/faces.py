@@ -14,17 +14,18 @@ FACE = ("skin",) + NOSE + EYES + MOUTH
 NEIGHBORS = np.ones((3, 3), bool)  # that connect: pixels that touch by a corner, too
 SMALLEST_NOSE = 0.2  # of the largest nose's pixels
 NEAREST_NOSES = 1.5  # of the nose's longer side, between the noses of two faces
-SMALLEST_FACE = 0.1  # of the largest face's pixels, of one without a nose
+SMALLEST_FACE = 0.1  # of the largest face's pixels, of one without a nose that counts
 
 
 def split_faces(labels: np.ndarray) -> np.ndarray:
     """The number of the face, from 1 at the left, of each pixel of a label map (H, W); 0 in the background.
 
-    Every nose is a face, and so is every large area of skin with eyes and mouth and no nose. Figures that touch are
-    divided half way between their faces. Parts that lie apart belong to the nearest face. A label map with one face or
-    none is one figure.
+    Every nose that is not small beside the largest is a face, and so is every large area of skin with eyes and mouth
+    and none of these noses. Figures that touch are divided half way between their faces. Parts that lie apart belong to
+    the nearest face. A label map with one face or none is one figure.
     """
-    faces = sorted(find_noses(labels) + find_noseless(labels), key=lambda face: face[1])
+    noses = find_noses(labels)
+    faces = sorted(noses + find_noseless(labels, noses), key=lambda face: face[1])
     if len(faces) < 2:
         return (labels > 0).astype(np.int16)
     figures, _ = ndimage.label(labels > 0, NEIGHBORS)  # (H, W)
@@ -57,14 +58,15 @@ def find_noses(labels: np.ndarray) -> list[tuple[int, int]]:
     return found
 
 
-def find_noseless(labels: np.ndarray) -> list[tuple[int, int]]:
-    """A pixel of each large face with eyes and mouth that has no nose."""
+def find_noseless(labels: np.ndarray, noses: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """A pixel of each large face with eyes and mouth that has none of the noses, given by a pixel of each."""
     parts, _ = ndimage.label(select(labels, FACE), NEIGHBORS)
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
     is_face = sizes >= max(1, SMALLEST_FACE * sizes.max())
-    for names, is_there in ((EYES, True), (MOUTH, True), (NOSE, False)):
-        is_face &= (np.bincount(parts[select(labels, names)], minlength=len(sizes)) > 0) == is_there
+    for names in (EYES, MOUTH):
+        is_face &= np.bincount(parts[select(labels, names)], minlength=len(sizes)) > 0
+    is_face[[parts[nose] for nose in noses]] = False
     boxes = ndimage.find_objects(parts)
     return [find_center(parts, number, boxes[number - 1]) for number in np.flatnonzero(is_face)]
 

@@ -222,7 +222,7 @@ def test_parts_by_keyboard_in_chinese_on_an_empty_drawing(page, painter):
         window.panel.canvas.focus();
     }""")
     painter.press("d", "ArrowRight")
-    page.get_by_role("button", name="长鼻").wait_for()
+    page.get_by_role("button", name="\u957f\u9f3b").wait_for()
     painter.press("Tab", "Tab", "Enter")
     drawing = painter.drawing()
     assert set(drawing.unique().tolist()) == {BACKGROUND, NOSE}

@@ -12,7 +12,7 @@ SKIN, NOSE, EYE, LIP, GLASSES, CLOTH, HAIR = map(
 def put_face(labels, left, top=20, nose=True):
     labels[top:top + 40, left:left + 30] = SKIN
     labels[top + 10, left + 4:left + 8] = EYE
-    labels[top + 32, left + 10:left + 20] = LIP
+    labels[top + 31:top + 34, left + 10:left + 20] = LIP
     if nose:
         labels[top + 15:top + 25, left + 12:left + 18] = NOSE
 
@@ -36,6 +36,13 @@ def test_figures_apart_are_two_faces(labels, nose):
     assert set(np.unique(owners[:, :80])) == {0, owners[40, 20]}
     assert set(np.unique(owners[:, 80:])) == {0, owners[40, 110]}
     assert owners[40, 20] != owners[40, 110]
+
+
+@pytest.mark.parametrize("step, count", [(2, 2), (3, 2), (4, 1)])
+def test_a_smaller_figure_is_a_face_of_its_own(labels, step, count):
+    small = labels[::step, :60:step]
+    labels[:len(small), 100:100 + small.shape[1]] = small
+    assert split_faces(labels).max() == count
 
 
 def test_figures_that_touch_are_divided_between_the_noses(labels):
