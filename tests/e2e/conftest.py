@@ -20,6 +20,7 @@ ONE_WORKFLOW = """async () => {
     await command.execute("Comfy.NewBlankWorkflow");
     const others = workflow.openWorkflows.filter(one => one !== workflow.activeWorkflow);
     for (const one of others) await workflow.closeWorkflow(one);
+    Object.assign(app.canvas.ds, { scale: 1, offset: [400, 100] });
 }"""
 
 
@@ -136,6 +137,7 @@ def shared_page(browser, server):
 @pytest.fixture
 def page(shared_page):
     """The module's page with an empty workflow and no other: each that a test opens keeps its tab."""
+    shared_page.keyboard.press("Escape")  # a test may have left a dialog open
     shared_page.our_errors.clear()
     shared_page.evaluate(ONE_WORKFLOW)
     return shared_page

@@ -20,7 +20,7 @@ def run(page, server) -> np.ndarray:
 
 def test_a_stroke_in_the_app_changes_the_face(renderer, page, server, artefacts):
     open_template(page, STARTER)
-    page.get_by_text("App Mode", exact=True).wait_for()
+    page.get_by_text("Number of runs", exact=True).wait_for()
     before = run(page, server)
     box = page.locator(CANVAS).first.bounding_box()
     page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.75 * box["height"])
@@ -38,7 +38,7 @@ def test_a_stroke_in_the_app_changes_the_face(renderer, page, server, artefacts)
 
 def test_three_nodes_lie_behind_the_app(renderer, page, artefacts):
     open_template(page, STARTER)
-    page.get_by_text("App Mode", exact=True).wait_for()
+    page.get_by_text("Number of runs", exact=True).wait_for()
     page.evaluate("() => app.extensionManager.command.execute('Comfy.ToggleLinear')")
     page.wait_for_timeout(1000)  # the canvas comes back
     page.screenshot(path=artefacts / f"starter, {renderer}.png")

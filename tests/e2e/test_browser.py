@@ -173,7 +173,8 @@ def test_the_picture_of_a_help_page_opens_its_graph(page, artefacts):
     page.get_by_test_id("info-button").click()
     picture = page.locator("img[src$='docs/MDiT_EditLabelMap.png']")
     picture.scroll_into_view_if_needed()
-    page.wait_for_function("() => [...document.images].every(image => image.complete && image.naturalWidth)")
+    page.wait_for_function("""() => [...document.images].filter(({ src }) => src.includes("/docs/"))
+        .every(image => image.complete && image.naturalWidth)""")
     page.wait_for_timeout(500)  # the panel scrolls
     page.screenshot(path=artefacts / "help page.png")
     box, mouse = picture.bounding_box(), page.mouse
