@@ -137,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
         ("check", check, "run the registry's tools on the archive"),
         ("renew", start_module, "write the files that follow from the nodes; name what is missing"),
         ("new-node", start_module, "write help page, translation and test skeletons of a new node"),
-        ("attack", start_module, "attack the pack's readers, inputs or training; the last line is one JSON object"),
+        ("attack", start_module, "attack readers, inputs, cache, server or training; the last line is JSON"),
         ("render", start_module, "render faces with label maps and captions"),
         ("train", start_module, "train a model as a YAML file says"),
         ("evaluate", start_module, "measure a trained model on held-out faces"),

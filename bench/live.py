@@ -1,4 +1,4 @@
-"""From a stroke to its picture: the template `mditface` in the real front end, with Live on and the bundled model.
+"""From a stroke to its picture: a template in the real front end, with Live on and the bundled model.
 
     python dev.py bench live [--strokes 12] [--steps 6]
 
@@ -21,7 +21,7 @@ from devtools.server import Server
 
 from .bundled import LIVE_STEPS
 
-TEMPLATE = Path(__file__).parents[1] / "example_workflows" / "mditface.json"
+TEMPLATE = Path(__file__).parents[1] / "example_workflows" / "2 Paint a face, all nodes.json"
 GATE_S = 1.5
 WAIT_MS = 300_000
 OPEN = """async ([graph, steps]) => {

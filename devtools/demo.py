@@ -18,7 +18,7 @@ from devtools.host import load_pack
 from devtools.server import NodeError, Server
 
 ROOT = Path(__file__).absolute().parents[1]
-GRAPH = ROOT / "example_workflows" / "api" / "mditface.json"
+GRAPH = ROOT / "example_workflows" / "api" / "2 Paint a face, all nodes.json"
 EXAMPLE = ROOT / "mdit" / "labelmap" / "examples" / "woman.png"
 SAMPLER = "MDiT_Sampler"
 

@@ -15,6 +15,7 @@ from ..mdit.mditface.mask import ExemplarInput, MaskInput, MaskReference, MaskSo
 from ..mdit.mditface.pictures import PictureInput
 from ..mdit.mditface.placements import ON_IMAGE, PLACEMENTS, describe_placements
 from ..mdit.mditface.reductions import REDUCTIONS, describe_reductions
+from ..mdit.mditface.text import WordTokenizer
 from ..mdit.shared.conds import check_conditioning
 from ..mdit.shared.masks import CONDITIONING_KEY
 from . import menu
@@ -63,6 +64,14 @@ def attach_exemplar(conditioning, exemplar: ExemplarInput, strength: float):
         raise ValueError("conditioning: it has no mask that an exemplar can follow: connect 'Prompt + Mask "
                          "(MDiT)', or 'Apply Mask (MDiT)' without an adapter")
     return [[text, extend(options)] for text, options in conditioning]
+
+
+def list_words(clip, text: str) -> dict[str, list[str]] | None:
+    """For the front end (`web/prompt`): the words of a text that a closed vocabulary lacks, and the vocabulary."""
+    tokenizer = clip.tokenizer
+    if not isinstance(tokenizer, WordTokenizer):
+        return None
+    return {"unknown_words": tokenizer.find_unknown_words(text), "known_words": list(tokenizer.config.vocabulary)}
 
 
 def describe_mask(mask: MaskInput) -> str:
@@ -176,7 +185,8 @@ class TextConditioning(io.ComfyNode):
         if clip is None:
             raise ValueError("clip: the model file contains no text encoder: connect another CLIP, such as 'Load CLIP'")
         conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(text))
-        return io.NodeOutput(conditioning if mask is None else attach_mask(conditioning, mask, mask_strength))
+        masked = conditioning if mask is None else attach_mask(conditioning, mask, mask_strength)
+        return io.NodeOutput(masked, ui=list_words(clip, text))
 
 
 class ApplyMask(io.ComfyNode):

@@ -1,4 +1,4 @@
-"""The commands `python dev.py attack files --seconds N [--reader NAME ...]`, `attack training` and `attack values`."""
+"""The commands `python dev.py attack NAME`: `cache`, `files`, `server`, `training` and `values`."""
 from __future__ import annotations
 
 import argparse
@@ -26,6 +26,14 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     values = commands.add_parser("values", help="feed every node input other values, in a real server")
     values.add_argument("--count", type=int, help="how many values to try (default: all)")
     values.add_argument("--seed", type=int, default=0, help="draws them (default: 0)")
+    cache = commands.add_parser("cache", help="compare random runs with fresh ones that store nothing")
+    cache.add_argument("--seconds", type=float, default=60.0, help="how long to attack (default: 60)")
+    cache.add_argument("--seed", type=int, default=0, help="draws the runs (default: 0)")
+    cache.add_argument("--subject", nargs="*", help="only these models")
+    cache.add_argument("--sequence", help="only this sequence, as a failure prints it")
+    server = commands.add_parser("server", help="send mixed graphs of all systems to one server")
+    server.add_argument("--graphs", type=int, default=100, help="how many graphs to send (default: 100)")
+    server.add_argument("--seed", type=int, default=0, help="draws them (default: 0)")
     return parser.parse_args(arguments)
 
 
@@ -37,7 +45,7 @@ def main(arguments: list[str]) -> int:
         logging.disable(logging.WARNING)
         found = RUNS[options.command](options)
     print(json.dumps(found))
-    return 1 if found.get("escapes") or found.get("lost") else 0
+    return 1 if any(found.get(name) for name in ("escapes", "lost", "wrong")) else 0
 
 
 def run_files(options: argparse.Namespace) -> dict:
@@ -66,7 +74,26 @@ def run_values(options: argparse.Namespace) -> dict:
     return found
 
 
-RUNS = {"files": run_files, "training": run_training, "values": run_values}
+def run_cache(options: argparse.Namespace) -> dict:
+    from .cache import SUBJECTS, attack_cache, repeat_sequence
+    if options.sequence:
+        found = repeat_sequence(options.sequence)
+    else:
+        found = attack_cache(options.seconds, options.seed, options.subject or tuple(SUBJECTS))
+    for name, count in sorted(found.pop("counts").items()):
+        print(f"{name}: {count}")
+    return found
+
+
+def run_server(options: argparse.Namespace) -> dict:
+    from .server import attack_server
+    found = attack_server(options.graphs, options.seed, ROOT / "tests" / "golden")
+    for name, count in found.pop("counts").items():
+        print(f"{name}: {count}")
+    return found
+
+
+RUNS = {"cache": run_cache, "files": run_files, "server": run_server, "training": run_training, "values": run_values}
 
 
 if __name__ == "__main__":

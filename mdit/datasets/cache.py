@@ -57,6 +57,10 @@ class CachedDataset(Dataset):
         """Encodes a sample into its file. The file appears when it is complete."""
         with torch.no_grad():
             tensors = self.encode(self.dataset[index])
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                raise ValueError(f"data: {self.names[index]}: its {name} is not finite after encoding: look at its "
+                                 "files, or use a VAE and text encoders in fp32")
         # The file format has no strides, and no two names for one memory.
         tensors = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
                    for name, tensor in tensors.items()}
@@ -65,8 +69,9 @@ class CachedDataset(Dataset):
         save_file(tensors, scratch, {"name": self.names[index], "key": self.key})
         os.replace(scratch, path)
 
-    def fill(self) -> None:
-        """Encodes every missing sample. The models can be unloaded after it."""
-        missing = [index for index in range(len(self)) if not self.get_path(index).exists()]
+    def fill(self, process: int = 0, processes: int = 1) -> None:
+        """Encodes every missing sample, or a process's part of all. The models can be unloaded after it."""
+        part = range(process, len(self), processes)
+        missing = [index for index in part if not self.get_path(index).exists()]
         for index in tqdm(missing, "encoding", unit="sample", disable=None):
             self.store(index)

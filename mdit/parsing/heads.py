@@ -16,6 +16,7 @@ from ..labelmap.faces import BROWS, FACE, MOUTH, NOSE, select, split_faces
 from .tilt import find_labelled_eyes
 
 HAIR = ("hair",)
+SKIN = ("skin",)
 LONGEST = 512  # pixels of a side; larger label maps are thinned out, which no measure sees
 BESIDE_MOUTH = 0.85  # y of the line on which hair beside the mouth is measured
 BELOW_CHIN = 1.15  # y of the line on which hair below the chin is measured
@@ -34,7 +35,7 @@ class Head(NamedTuple):
     smile: height of the corners over the middle of the mouth, in heights of the face.
     turn: distance of the nose from the middle of the face, to the right of the picture, in widths of the face.
     tilt: degrees by which the head leans to the right of the picture.
-    shows_crown: whether skin is there and ends below the upper edge of the picture.
+    shows_crown: whether hair would be seen, if there were any.
     """
     shares: dict[str, float]
     fringe: float
@@ -70,11 +71,10 @@ def measure_head(labels: np.ndarray) -> Head | None:
     turn = nose[:, 0].mean() - face[:, 0].mean() if len(nose) else 0.0
     counts = np.bincount(labels.ravel(), minlength=len(CLASSES)) / len(face)
     shares = {name: float(share) for name, share in zip(CLASSES[1:], counts[1:]) if share}
-    shows_crown = "skin" in shares and not select(labels[0], ("skin",)).any()
     return Head(
         shares, measure_fringe(frame), hair_beside_mouth=measure_width(frame, BESIDE_MOUTH),
         hair_below_chin=measure_width(frame, BELOW_CHIN), smile=measure_smile(frame), turn=float(turn), tilt=tilt,
-        shows_crown=shows_crown)
+        shows_crown=shows_crown(frame))
 
 
 class Frame:
@@ -117,14 +117,27 @@ def measure_width(frame: Frame, y: float) -> float:
 def measure_fringe(frame: Frame) -> float:
     """Fraction of the forehead, above the brows or else the nose, that hair covers."""
     nose = frame.locate(NOSE)
-    brows = frame.locate(BROWS)
     if not len(nose):
         return 0.0
-    lower = brows[:, 1].mean() if len(brows) else nose[:, 1].min()
-    upper = lower - ABOVE_BROWS * (1 - lower)
+    upper, lower = find_forehead(frame)
     x, y = frame.places[..., 0], frame.places[..., 1]
     forehead = (np.abs(x - nose[:, 0].mean()) <= FOREHEAD) & (upper <= y) & (y <= lower)
     return float(select(frame.labels, HAIR)[forehead].mean()) if forehead.any() else 0.0
+
+
+def find_forehead(frame: Frame) -> tuple[float, float]:
+    """y of the upper and the lower end of the forehead, above the brows or else the nose, one of which is there."""
+    brows = frame.locate(BROWS)
+    nose = frame.locate(NOSE)
+    lower = brows[:, 1].mean() if len(brows) else nose[:, 1].min()
+    return lower - ABOVE_BROWS * (1 - lower), lower
+
+
+def shows_crown(frame: Frame) -> bool:
+    """Whether there is skin that ends in the picture, or that the picture shows up to the end of the forehead."""
+    skin = select(frame.labels, SKIN)
+    is_cut = skin[0].any() and (not select(frame.labels, BROWS + NOSE).any() or find_forehead(frame)[0] < 0)
+    return bool(skin.any() and not is_cut)
 
 
 def measure_smile(frame: Frame) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from torch import Tensor
 
 import comfy.sd
@@ -14,8 +15,11 @@ from ..labelmap import to_image
 from ..mditface.host import load_mdit
 from ..mditface.text import TEXT_KEY
 from ..datasets import CachedDataset, find_bucket_sizes, open_faces
+from ..datasets.images import fit_to_size, read_labels
+from ..datasets.layouts import read_order
 from ..shared.digests import compute_file_digest
 from ..shared.frames import encode_pictures
+from ..shared.text_files import read_text
 from ..shared.weight_files import read_tensors, read_weights
 from .patches import PATCHES_KEY, PatchVAE
 from ..training.settings import EncodedSettings
@@ -87,13 +91,35 @@ def load_clip(paths: tuple[Path, ...], kind: comfy.sd.CLIPType) -> comfy.sd.CLIP
 
 
 def encode_folder(folder: Path, settings: EncodedSettings, encoder: Encoder, key: dict) -> CachedDataset:
-    """The samples of a folder, encoded into the cache before training starts."""
+    """The samples of a folder, encoded into the cache before training starts, each process its part."""
     faces = open_faces(folder)
     sizes = find_bucket_sizes(faces.sizes, settings.size ** 2, MULTIPLE)
     dataset = CachedDataset(faces.resize(sizes), encoder, settings.cache or settings.output / "cache",
                             {**key, "source": str(folder.resolve())})
-    dataset.fill()
+    state = PartialState()
+    dataset.fill(state.process_index, state.num_processes)
+    state.wait_for_everyone()
     return dataset
+
+
+def encode_sheet(folder: Path, size: int, encoder: Encoder) -> list[dict[str, Tensor]]:
+    """The label maps NAME.png of a folder, cut to squares, with the prompts NAME.txt beside them.
+
+    Raises FileNotFoundError for a folder without label maps, ValueError for one that cannot be read or has no prompt.
+    """
+    side = size // MULTIPLE * MULTIPLE
+    order = read_order(folder, None)
+    samples = []
+    for file in sorted(folder.glob("*.png")):
+        prompt = file.with_suffix(".txt")
+        if not prompt.is_file():
+            raise ValueError(f"sheet: {prompt} is missing: write the prompt of {file.name} into it")
+        labels = read_labels(file, order)
+        blank, labels = fit_to_size(torch.zeros(3, *labels.shape, dtype=torch.uint8), labels, (side, side))
+        samples.append(encoder({"image": blank, "labels": labels, "captions": [read_text(prompt).strip()]}))
+    if not samples:
+        raise FileNotFoundError(f"sheet: no label map NAME.png in {folder}")
+    return samples
 
 
 def encode_samples(settings: EncodedSettings, vae, clip, files: tuple[Path, ...]) -> dict:
@@ -110,8 +136,9 @@ def open_adapter(settings: AdapterSettings) -> AdapterTarget:
     """The target made of the files that the settings name."""
     base, vae, clip = load_base(settings)
     files = (settings.vae or settings.base, *(settings.clip or [settings.base]))
+    shown = encode_sheet(settings.sheet, settings.size, Encoder(vae, clip)) if settings.sheet else ()
     made = encode_samples(settings, vae, clip, files)
-    return AdapterTarget(settings, base, **made, sizes=made["samples"].sizes)
+    return AdapterTarget(settings, base, **made, sizes=made["samples"].sizes, shown=shown)
 
 
 @torch.inference_mode(False)

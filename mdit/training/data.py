@@ -43,11 +43,15 @@ class BatchOrder:
 
     def __call__(self, step: int) -> Tensor:
         """Indices (batch,) of step `step`."""
-        epoch, position = divmod(step, sum(map(self.count, self.groups)))
+        epoch, position = divmod(step, len(self))
         if epoch != self.epoch:
             self.epoch = epoch
             self.batches = self.shuffle(epoch)
         return torch.from_numpy(self.batches[position])
+
+    def __len__(self) -> int:
+        """Number of batches of an epoch."""
+        return sum(map(self.count, self.groups))
 
     def count(self, group: np.ndarray) -> int:
         """Number of batches of a group in an epoch."""

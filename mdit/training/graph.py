@@ -1,7 +1,6 @@
 """Training an adapter inside the host, on the data of a graph, with its progress bar, previews and Cancel button."""
 from __future__ import annotations
 
-import contextlib
 import gc
 import hashlib
 import logging
@@ -21,21 +20,20 @@ import comfy.utils
 from comfy.model_management import InterruptProcessingException, throw_exception_if_processing_interrupted
 from comfy.model_patcher import ModelPatcher
 
-from ..labelmap import resize_nearest, to_image
+from ..labelmap import CLASSES, DISPLAY_NAMES, resize_nearest, to_image
 from ..mditface.adapter.reader import check_model
 from ..mditface.reader import reads_masks
 from ..shared.digests import add_value
 from ..shared.frames import encode_pictures
-from ..shared.text_files import parse_object
 from .targets.adapter import SHEET_COUNT, AdapterSettings, AdapterTarget
-from .trainer import CHECKPOINTS, LOG, Trainer
+from .trainer import LOG, Trainer, check_space, read_log
 
 DTYPES = {"bf16": torch.bfloat16, "no": torch.float32}
 WIDTHS = {"context": "its text is {} wide", "pooled": "its pooled text {}"}
 ASPECT = 0.05  # relative difference of aspects that is allowed: a VAE crops images to whole cells
 ALL_MEMORY = 1e20
 PREVIEW_PIXELS = 1024
-COPIES = 4 * (CHECKPOINTS + 1) + 1  # of the trained weights: those, their average and two moments; and the adapter
+ONE_CLASS = 0.99  # fraction of the pixels from which label maps teach nothing
 WARMUP = 20  # steps, for runs of any length: a run may resume with another number of steps
 
 
@@ -78,6 +76,7 @@ def make_samples(model: ModelPatcher, latents: list[dict], conditioning: list[li
         raise ValueError(f"conditioning: {len(texts)} captions for {len(images)} latents: connect one for each "
                          "latent, or one for all")
     texts = texts * len(images) if len(texts) == 1 else texts
+    check_classes(maps)
     samples = []
     for number, (image, text, labels) in enumerate(zip(images, texts, maps), 1):
         sample = {"latent": image.float(), "labels": fit_labels(model, image, labels, number), **text}
@@ -99,6 +98,15 @@ def read_text(model: ModelPatcher, entry: tuple[Tensor, dict]) -> dict[str, Tens
     return {name: tensors[name][0] for name in layers}
 
 
+def check_classes(maps: list[Tensor]) -> None:
+    """Raises ValueError for label maps (H, W) that are nearly all one class: an adapter learns nothing from them."""
+    pixels = sum(labels.flatten().long().bincount(minlength=len(CLASSES)) for labels in maps)
+    fraction = (pixels.max() / pixels.sum()).item()
+    if fraction > ONE_CLASS:
+        raise ValueError(f"label_maps: {fraction:.1%} of their pixels are one class, {DISPLAY_NAMES[pixels.argmax()]}: "
+                         "connect label maps, not images or masks, and choose their palette and order")
+
+
 def fit_labels(model: ModelPatcher, latent: Tensor, labels: Tensor, number: int) -> Tensor:
     """A label map (H, W) in the size of the image of a latent (C, h, w)."""
     channels = model.model.latent_format.latent_channels
@@ -106,6 +114,9 @@ def fit_labels(model: ModelPatcher, latent: Tensor, labels: Tensor, number: int)
     if latent.ndim != 3 or latent.shape[0] != channels:
         raise ValueError(f"latents: number {number} has shape {tuple(latent.shape)}, the model works on ({channels}, "
                          "height, width): encode the images with the model's VAE, one at a time")
+    if not latent.isfinite().all():
+        raise ValueError(f"latents: number {number} holds values that are not finite: encode its image again, with the "
+                         "VAE in fp32 (option --fp32-vae of ComfyUI)")
     height, width = labels.shape
     h, w = (side * pixels for side in latent.shape[1:])
     if not math.isclose(height / width, h / w, rel_tol=ASPECT):
@@ -221,34 +232,15 @@ def train(model: ModelPatcher, settings: AdapterSettings, samples: list[dict[str
 
 
 def read_losses(log: Path) -> list[float]:
-    """The loss of each step that a log tells. Lines that are damaged, as of a process that was killed, are left out."""
-    losses = {}
-    for line in log.read_bytes().decode(errors="replace").splitlines():
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            values = parse_object(line, LOG)
-            losses[int(values["step"])] = float(values["loss"])
-    return list(losses.values())
-
-
-def check_space(settings: AdapterSettings, target: AdapterTarget) -> None:
-    """Raises ValueError unless the disk holds the checkpoints and the adapter, so that no run fails at its end."""
-    needed = COPIES * sum(w.nbytes for w in target.module.parameters() if w.requires_grad)
-    try:
-        settings.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"filename_prefix: the checkpoints cannot be written to {settings.output} "
-                         f"({error.strerror}): let ComfyUI write to this folder") from error
-    free = shutil.disk_usage(settings.output).free
-    if free < needed:
-        raise ValueError(f"filename_prefix: the checkpoints need {needed / 2 ** 20:.0f} MB in {settings.output}, but "
-                         f"{free / 2 ** 20:.0f} MB are free: make room on the disk")
+    """The loss of each step that a log tells."""
+    return list({line["step"]: line["loss"] for line in read_log(log) if "loss" in line}.values())
 
 
 def run(settings: AdapterSettings, base: ModelPatcher, samples: list[dict[str, Tensor]], vae,
         empty: dict[str, Tensor] | None) -> None:
     """Trains to the end. On Cancel, which the host's layers raise, it writes a checkpoint and raises again."""
     target = GraphTarget(settings, base, samples, vae, empty)
-    check_space(settings, target)
+    check_space(settings.output, target.module, "filename_prefix")
     trainer = Trainer(target, Accelerator(cpu=base.load_device.type == "cpu", project_dir=settings.output))
     try:
         trainer.fit(target.report)

@@ -17,6 +17,7 @@ Count = Annotated[int, Field(gt=0)]
 Precision = Annotated[Literal["no", "bf16", "fp16"],
                       BeforeValidator(lambda x: "no" if x is False or x == "fp32" else x)]  # a bare no is False in YAML
 CONTENT = "content of "  # before the name of a file's key, in what a run depends on
+ELSEWHERE = ("data", "heldout", "output", "weights", "cache", "sheet", "steps", "workers", "every")
 MESSAGES = {"extra_forbidden": "unknown key", "missing": "missing key"}
 
 
@@ -78,11 +79,16 @@ class Settings(Section):
     every: Every = Every()
 
     def describe_recipe(self) -> dict:
-        """What the weights depend on: all but lengths, paths and intervals, and the contents of the files it names."""
-        recipe = self.model_dump(mode="json", exclude={"data", "heldout", "output", "weights", "steps", "workers",
-                                                       "every"})
-        files = {name: getattr(self, name) for name in recipe if isinstance(getattr(self, name), Path)}
-        return recipe | {CONTENT + name: recall_file_digest(file) for name, file in files.items() if file.is_file()}
+        """What the weights depend on: all but lengths, folders and intervals. Files are known by their contents."""
+        recipe = self.model_dump(mode="json", exclude=set(ELSEWHERE))
+        for name in list(recipe):
+            value = getattr(self, name)
+            files = [file for file in (value if isinstance(value, tuple) else [value]) if isinstance(file, Path)]
+            if files and all(file.is_file() for file in files):
+                del recipe[name]
+                digests = [recall_file_digest(file) for file in files]
+                recipe[CONTENT + name] = digests if isinstance(value, tuple) else digests[0]
+        return recipe
 
 
 class EncodedSettings(Settings):

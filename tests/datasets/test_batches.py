@@ -73,6 +73,20 @@ def test_samples_are_encoded_once(cached, tmp_path):
     assert encode.calls == 5  # 0, 1 and 3 are new, 2 was there, and the fresh one above
 
 
+def test_processes_share_the_encoding(cached):
+    cached.fill(1, 2)
+    assert [cached.get_path(k).exists() for k in range(4)] == [False, True, False, True]
+    cached.fill(0, 2)
+    assert encode.calls == 4 and all(cached.get_path(k).exists() for k in range(4))
+
+
+def test_what_is_not_finite_is_not_stored(cached, monkeypatch):
+    monkeypatch.setattr(cached, "encode", lambda sample: {"latent": torch.tensor([0.0, float("nan")])})
+    with pytest.raises(ValueError, match="data: 0: its latent is not finite after encoding"):
+        cached.fill()
+    assert not cached.get_path(0).exists()
+
+
 @pytest.mark.parametrize("key, size", [({"vae": "b", "scale": 1}, 16), ({"vae": "a", "scale": 2}, 16),
                                        ({"vae": "a", "scale": 1}, 24)])
 def test_another_key_or_size_is_another_file(cached, tmp_path, key, size):

@@ -1,4 +1,6 @@
 """The attack in a small size: nothing escapes, and what would escape is found."""
+import functools
+import json
 import os
 import time
 from pathlib import Path
@@ -12,6 +14,7 @@ MOST_SECONDS = 600
 MUTANTS = 4  # of each reader: a number, not a time, so that every machine tries the same
 RUNS = 3
 VALUES = 25
+SEQUENCES = 5
 
 
 def test_no_file_escapes():
@@ -30,6 +33,69 @@ def test_no_value_escapes(tmp_path, own_golden):
     from devtools.attack.inputs import attack_inputs
     found = attack_inputs(VALUES, 0, tmp_path, own_golden)
     assert found["tried"] == VALUES and found["escapes"] == []
+
+
+def test_no_result_is_stale():
+    from devtools.attack.cache import attack_cache
+    found = attack_cache(MOST_SECONDS, names=("mdit", "easycontrol"), most=SEQUENCES)
+    assert found["tried"] >= 2 * SEQUENCES and found["wrong"] == [] and found["counts"]["cache hits"] > 0
+
+
+@pytest.fixture(scope="module")
+def subjects(tmp_path_factory):
+    """The models that the cache is attacked on, each made when it is asked for."""
+    import torch
+    from devtools.attack.cache import SUBJECTS
+    folder = tmp_path_factory.mktemp("subjects")
+
+    def make(name):
+        with torch.inference_mode():
+            return SUBJECTS[name](folder / name)
+    return functools.cache(make)
+
+
+FORGOTTEN = {  # by the key: what is changed. Another computation type renews patches_uuid, too
+    "patches_uuid": {"lora": 0.9}, "hooks": {"hook": [1.0, {"0.0": 0.3, "0.5": 1.0}]}, "injections": {"bypass": 0.9},
+    "objects": {"object": True}, "mode": {"mode": "8-bit"}, "digest": {"size": 1},
+    "rope": {"rope": 2.0}, "prompt": {"prompt": 1}, "identity": {"adapter_weight": 0.4}}
+
+
+@pytest.mark.parametrize("part", FORGOTTEN)
+def test_a_stale_result_is_found_and_shrunk(subjects, monkeypatch, capsys, part):
+    from devtools.attack.cache import Counter, report_wrong, run_sequence
+    from mditface.mdit.mditface import reader
+
+    def forget(*arguments, make_key=reader.make_key):
+        key = make_key(*arguments)
+        if part in key._fields:
+            return key._replace(**{part: None})
+        return key._replace(inputs=key.inputs._replace(**{part: None}))
+    monkeypatch.setattr(reader, "make_key", forget)
+    name = "easycontrol" if part in ("prompt", "identity") else "mdit"
+    steps = [{"seed": 1}, {"cfg": 1.0, "batch": 2}, {"seed": 1, **FORGOTTEN[part]}]
+    subject = subjects(name)
+    found = run_sequence(subject, steps, Counter())
+    assert "differs by" in found
+    smallest = report_wrong(subject, name, steps, found)
+    needed = [FORGOTTEN[part]] if part == "hooks" else [{}, FORGOTTEN[part]]  # keyframes change within a run
+    assert smallest["sequence"] == [name, needed]
+    assert json.dumps(smallest["sequence"]) in capsys.readouterr().out
+    monkeypatch.undo()
+    assert run_sequence(subject, steps, Counter()) is None
+
+
+def test_a_cache_that_keeps_room_or_outlives_its_mask_is_found(subjects, monkeypatch):
+    from devtools.attack.cache import Counter, run_sequence
+    from mditface.mdit.mditface import cache
+    subject = subjects("mdit")
+    kept = []
+    with monkeypatch.context() as patch:
+        patch.setattr(cache.StaticMaskCache, "finish", kept.append)
+        assert "a cache still plans" in run_sequence(subject, [{}], Counter())
+    with monkeypatch.context() as patch:
+        finish = cache.StaticMaskCache.finish
+        patch.setattr(cache.StaticMaskCache, "finish", lambda self: kept.append(self) or finish(self))
+        assert run_sequence(subject, [{}], Counter()) == "1 caches outlive their masks"
 
 
 @pytest.mark.parametrize("failure, end", [

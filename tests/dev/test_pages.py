@@ -98,9 +98,10 @@ def tree(root, tmp_path, nodes):
     ("web/docs/MDiT_Sampler.md", "MDiT_Sampler has no help page: web/docs/MDiT_Sampler.md"),
     ("web/docs/MDiT_Sampler/zh.md", "MDiT_Sampler has no Chinese help page: web/docs/MDiT_Sampler/zh.md"),
     ("web/docs/MDiT_Sampler.png", "MDiT_Sampler has no picture of its minimal graph: web/docs/MDiT_Sampler.png"),
-    ("example_workflows/pt_dit.jpg", "template pt_dit has no thumbnail: example_workflows/pt_dit.jpg"),
-    ("example_workflows/api/pt_dit.json",
-     "template pt_dit has no graph in API form: example_workflows/api/pt_dit.json"),
+    ("example_workflows/7 Train an adapter.jpg",
+     "template 7 Train an adapter has no thumbnail: example_workflows/7 Train an adapter.jpg"),
+    ("example_workflows/api/7 Train an adapter.json",
+     "template 7 Train an adapter has no graph in API form: example_workflows/api/7 Train an adapter.json"),
 ])
 def test_a_missing_file_is_named(tree, nodes, file, line):
     (tree / file).unlink()
@@ -109,7 +110,7 @@ def test_a_missing_file_is_named(tree, nodes, file, line):
 
 def test_a_node_without_a_template_is_named(tree, nodes):
     for suffix in ("json", "jpg"):
-        (tree / "example_workflows" / f"mditface_train_adapter.{suffix}").unlink()
+        (tree / "example_workflows" / f"7 Train an adapter.{suffix}").unlink()
     assert missing.list_everything(tree, nodes) == ["MDiT_TrainAdapter stands in no template: example_workflows/*.json"]
 
 

@@ -131,7 +131,7 @@ def read_template(name: str) -> dict:
 
 def repaint_photo() -> dict:
     """The template that edits a photograph, with another face in the painter."""
-    graph = read_template("edit_photo")
+    graph = read_template("3 Photo, change the hair")
     (paint,) = (one for one in graph.values() if one["class_type"] == "MDiT_PaintLabelMap")
     paint["inputs"]["drawing"] = first_drawing()
     return graph

@@ -10,26 +10,32 @@ from mditface.tests.devices.host import pretend_cards
 
 pytestmark = pytest.mark.usefixtures("files")
 
-TEMPLATES = ("dynast_face", "dynast_person", "edit_photo", "face_diffuser", "face_mogle", "mditface",
-             "mditface_exemplar", "mditface_flux_easycontrol", "mditface_flux_ominicontrol", "mditface_flux_picture",
-             "mditface_guider", "mditface_interaction", "mditface_interaction_regions", "mditface_label_maps",
-             "mditface_photo", "mditface_sam3", "mditface_sd35", "mmface", "mmface_sketch", "photo_img2img",
-             "photo_sdxl", "photo_zimage", "pt_dit")
+TEMPLATES = ("8 Own weights, face after an exemplar (DynaST)", "5 Person after a pose", "3 Photo, change the hair",
+             "5 Scene with a known person", "4 Painted face to photo (Face-MoGLE)", "2 Paint a face, all nodes",
+             "8 Own weights, face after an exemplar", "6 FLUX, label map (EasyControl)",
+             "6 FLUX, colours for a photo (OminiControl)", "6 FLUX, edges (EasyControl)",
+             "2 Paint a face, guidance apart", "5 Scene, who does what", "5 Scene, two prompts", "2 Edit a label map",
+             "3 Photo, draw the face anew", "2 Label map from SAM3 and MediaPipe", "8 Own weights, SD35",
+             "4 Painted face to photo (MMFace-DiT)", "4 Sketch to photo (MMFace-DiT)",
+             "4 Painted face to photo (any checkpoint)", "4 Painted face to photo (SDXL)",
+             "4 Painted face to photo (Z-Image)", "5 Text to image (PT-DiT)")
 GRAPHS = {name: functools.partial(read_template, name) for name in TEMPLATES}
-GRAPHS |= {"train": train_adapter, "edit_photo": repaint_photo}
+GRAPHS |= {"train": train_adapter, "3 Photo, change the hair": repaint_photo}
 FLAGS = {
     "gpu-only": dict(gpu_only=True),
     "novram async-offload 1 fp16-intermediates": dict(novram=True, streams=1, fp16_intermediates=True),
 }
-ONCE = {"mditface_flux_easycontrol": "async", "mditface_flux_picture": "gpu-only",  # slow
-        "mditface_flux_ominicontrol": "async",  # slow
-        "mditface_interaction_regions": "async",  # slow
-        "dynast_face": "gpu-only"}  # keys are chosen by the last digits of the exemplar
+ONCE = {"6 FLUX, label map (EasyControl)": "async", "6 FLUX, edges (EasyControl)": "gpu-only",  # slow
+        "6 FLUX, colours for a photo (OminiControl)": "async",  # slow
+        "5 Scene, two prompts": "async",  # slow
+        "8 Own weights, face after an exemplar (DynaST)": "gpu-only"}  # the exemplar's last digits choose keys
 PAIRS = [pytest.param(name, flags, id=f"{name}-{key}") for name in TEMPLATES for key, flags in FLAGS.items()
          if ONCE.get(name, "") in key]
-MOVED = ([(name, "cuda:0", "float16") for name in ("dynast_person", "face_diffuser", "mditface_label_maps",
-                                                     "mditface_photo", "mditface_sam3", "edit_photo", "train")]
-         + [(name, "cpu", "float64") for name in ("mditface_exemplar", "mditface_photo")])
+MOVED = ([(name, "cuda:0", "float16") for name in (
+    "5 Person after a pose", "5 Scene with a known person", "2 Edit a label map", "3 Photo, draw the face anew",
+    "2 Label map from SAM3 and MediaPipe", "3 Photo, change the hair", "train")]
+         + [(name, "cpu", "float64") for name in (
+             "8 Own weights, face after an exemplar", "3 Photo, draw the face anew")])
 ELSEWHERE = {"MDiT_LoadFaceDiffuser", "MDiT_PTDiTText"}  # files of full size only
 
 

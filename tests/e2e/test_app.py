@@ -3,7 +3,7 @@ import numpy as np
 
 from mditface.tests.e2e.test_browser import LISTEN, open_template
 
-STARTER = "Paint a face.app"
+STARTER = "1 Paint a face.app"
 CANVAS = ".painter canvas"
 FITS = """() => app.graph.nodes.every(node => {
     const [x, y, width, height] = node.getBounding(), { scale, offset } = app.canvas.ds;
@@ -14,8 +14,7 @@ FITS = """() => app.graph.nodes.every(node => {
 def run(page, server) -> np.ndarray:
     page.evaluate(LISTEN)
     page.get_by_role("button", name="Run", exact=True).last.click()
-    (shown,) = server.wait(page.evaluate("() => window.ran"))["outputs"].values()
-    return np.asarray(server.picture(shown["images"][0])).astype(float)
+    return np.asarray(server.image(server.wait(page.evaluate("() => window.ran")))).astype(float)
 
 
 def test_a_stroke_in_the_app_changes_the_face(renderer, page, server, artefacts):
@@ -45,4 +44,19 @@ def test_three_nodes_lie_behind_the_app(renderer, page, artefacts):
     assert page.evaluate("() => app.graph.nodes.length") == 3
     assert page.evaluate("() => app.canvas.ds.scale") >= 0.8
     assert page.evaluate(FITS)
+    assert page.our_errors == []
+
+
+def test_a_template_brings_its_app(renderer, page, artefacts):
+    """What a user changes and looks at; there, nothing gives an editor its height."""
+    open_template(page, "5 Scene, who does what")
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.ToggleLinear')")
+    canvas = page.locator(".interactions:visible canvas")
+    canvas.wait_for()
+    page.wait_for_timeout(500)
+    page.screenshot(path=artefacts / f"app of a scene, {renderer}.png")
+    box, stage = canvas.bounding_box(), page.locator(".interactions:visible .stage").bounding_box()
+    assert box == pytest.approx(stage, abs=1)
+    assert box["height"] == pytest.approx(box["width"], abs=2) and box["width"] > 100
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.ToggleLinear')")
     assert page.our_errors == []

@@ -79,7 +79,7 @@ def test_every_node_can_be_placed(renderer, page, server, artefacts):
 
 def test_hair_painted_in_the_template_changes_the_face(renderer, page, server, artefacts):
     """What a person does who sees the pack for the first time."""
-    open_template(page, "mditface")
+    open_template(page, "2 Paint a face, all nodes")
     (saved,) = page.evaluate(IDS, "SaveImage")
 
     def face() -> np.ndarray:
@@ -113,7 +113,7 @@ def test_hair_painted_in_the_template_changes_the_face(renderer, page, server, a
 
 def test_a_bad_input_is_told_with_its_node(renderer, page, artefacts):
     """A label map read in another palette: the node is outlined, the message stands beside its title."""
-    workflow = json.loads(TEMPLATES["mditface"].read_text())
+    workflow = json.loads(TEMPLATES["2 Paint a face, all nodes"].read_text())
     (wrong,) = (node for node in workflow["nodes"] if node["type"] == "MDiT_MaskTokenizer")
     wrong["widgets_values"][0] = "index picture"
     page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
@@ -151,8 +151,10 @@ def test_every_template_opens(page, server, artefacts, name):
 
 
 @pytest.mark.parametrize("renderer", ["nodes 2.0"], indirect=True)
-@pytest.mark.parametrize("name", ["face_mogle", "mmface", "mmface_sketch", "mditface_flux_ominicontrol", "edit_photo",
-                                  "photo_flux_easycontrol", "photo_klein", *PHOTOS])
+@pytest.mark.parametrize("name", ["4 Painted face to photo (Face-MoGLE)", "4 Painted face to photo (MMFace-DiT)",
+                                  "4 Sketch to photo (MMFace-DiT)", "6 FLUX, colours for a photo (OminiControl)",
+                                  "3 Photo, change the hair", "4 Painted face to photo (FLUX, EasyControl)",
+                                  "4 Painted face to photo (FLUX 2 Klein)", *PHOTOS])
 def test_templates_of_photographs_are_drawn_by_the_other_renderer(renderer, page, artefacts, name):
     load_template(page, name)
     count = len(json.loads(TEMPLATES[name].read_text())["nodes"])

@@ -12,7 +12,7 @@ from mditface.nodes.painter import first_drawing
 from mditface.tests.e2e import stand_ins
 from mditface.tests.e2e.graphs import node, text_of
 
-TWIN = Path(__file__).parents[2] / "example_workflows" / "api" / "edit_photo.json"
+TWIN = Path(__file__).parents[2] / "example_workflows" / "api" / "3 Photo, change the hair.json"
 SIDE = 256  # of the cropped face in pixels
 HAIR = find_class("hair")
 

@@ -9,8 +9,10 @@ from mditface.tests.e2e import stand_ins
 from mditface.tests.e2e.graphs import cancelled, inspect, system_loaders
 from mditface.tests.e2e.test_templates import TEMPLATES
 
-TEMPLATES_OF_SYSTEMS = ("mditface", "mditface_sd35", "mditface_flux_easycontrol", "face_mogle",
-                        "mditface_interaction", "face_diffuser", "pt_dit", "dynast_face", "mmface")
+TEMPLATES_OF_SYSTEMS = ("2 Paint a face, all nodes", "8 Own weights, SD35", "6 FLUX, label map (EasyControl)",
+                        "4 Painted face to photo (Face-MoGLE)", "5 Scene, who does what",
+                        "5 Scene with a known person", "5 Text to image (PT-DiT)",
+                        "8 Own weights, face after an exemplar (DynaST)", "4 Painted face to photo (MMFace-DiT)")
 SIZED = ("EmptyLatentImage", "EmptySD3LatentImage", "ImageScale", "MDiT_DrawInteractions", "MDiT_PTDiTShift")
 LONG = 900  # steps
 

@@ -11,8 +11,8 @@ from mditface.tests.e2e import stand_ins
 from mditface.tests.e2e.graphs import node
 from mditface.tests.e2e.test_templates import TEMPLATES
 
-NAMES = ("photo_flux_easycontrol", "photo_klein")
-SAMPLERS = {"photo_flux_easycontrol": ("MDiT_Sampler", "seed"), "photo_klein": ("RandomNoise", "noise_seed")}
+NAMES = EASYCONTROL, KLEIN = ("4 Painted face to photo (FLUX, EasyControl)", "4 Painted face to photo (FLUX 2 Klein)")
+SAMPLERS = {EASYCONTROL: ("MDiT_Sampler", "seed"), KLEIN: ("RandomNoise", "noise_seed")}
 
 
 class Template:
@@ -57,7 +57,7 @@ def test_painting_and_seed_change_the_photograph(make, name):
 
 
 def test_the_depth_map_is_kept_for_another_seed(make):
-    template = make("photo_flux_easycontrol")
+    template = make(EASYCONTROL)
     (key,) = (key for key, one in template.graph.items() if one["class_type"] == "MDiT_Sampler")
     template.graph["told"] = node("PreviewAny", source=[key, 1])
 
@@ -70,14 +70,14 @@ def test_the_depth_map_is_kept_for_another_seed(make):
 
 
 def test_the_adapter_reads_the_depth_map(make):
-    template = make("photo_flux_easycontrol")
+    template = make(EASYCONTROL)
     before = template.draw()
     template.of("MDiT_ApplyMask")[0]["strength"] = 0.0
     assert np.abs(template.draw() - before).max() > 4
 
 
 def test_klein_reads_the_bundled_models_face_as_its_reference(make):
-    template = make("photo_klein")
+    template = make(KLEIN)
     before = template.draw()
     template.of("MDiT_Sampler")[0]["seed"] = 1  # another face in the same layout
     assert np.abs(template.draw() - before).max() > 0

@@ -13,7 +13,8 @@ from mditface.mdit.labelmap.drawing import decode_drawing, encode_drawing
 from mditface.tests.e2e import stand_ins
 from mditface.tests.e2e.test_templates import TEMPLATES
 
-PHOTOS = ("photo_zimage", "photo_sdxl", "photo_img2img")
+PHOTOS = ("4 Painted face to photo (Z-Image)", "4 Painted face to photo (SDXL)",
+          "4 Painted face to photo (any checkpoint)")
 
 
 @pytest.fixture(params=PHOTOS)

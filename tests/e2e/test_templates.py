@@ -11,6 +11,9 @@ TEMPLATES = {path.stem: path for path in sorted((ROOT / "example_workflows").glo
 DYNAMIC = "COMFY_"  # how the types of inputs that bring further slots begin
 WEIGHTS = (".safetensors", ".ckpt", ".pth", ".pt", ".gguf", ".bin")
 BUNDLED = {"mditface-demo.safetensors", "face-parser.safetensors"}
+APPS = ("1 Paint a face.app", "3 Photo, change the hair", "5 Scene, who does what", "5 Person after a pose")
+WINDOW = (1920, 1080)  # pixels
+MARGIN, TITLE = 10, 30  # around all nodes, and above each
 NOTES, UPLOAD = ("MarkdownNote",), "IMAGEUPLOAD"  # known to the front end alone
 
 
@@ -103,6 +106,33 @@ def test_the_note_names_model_files_without_a_link(template):
         named = {value for value in node.get("widgets_values") or () if str(value).endswith(WEIGHTS)}
         for file in named - linked - BUNDLED:
             assert f"`{file}`" in notes and "no direct link" in notes or file.startswith("your_"), file
+
+
+def test_all_of_it_can_be_read_when_it_opens(template):
+    """The front end fits a new template into three quarters of the window; below 60 % it draws no text."""
+    nodes = template["nodes"]
+    left, top = (min(node["pos"][axis] for node in nodes) for axis in (0, 1))
+    right, bottom = (max(node["pos"][axis] + node["size"][axis] for node in nodes) for axis in (0, 1))
+    width = right - left + 2 * MARGIN
+    height = bottom - top + TITLE + 2 * MARGIN
+    assert 0.75 * min(WINDOW[0] / width, WINDOW[1] / height) >= 0.6
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_apps_ask_for_inputs_and_show_outputs(name, known):
+    graph = json.loads(TEMPLATES[name].read_text())
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    app = graph["extra"]["linearData"]
+    for node_id, widget, *_ in app["inputs"]:
+        node = nodes[node_id]
+        free = {slot["name"] for slot in node["inputs"] if "widget" in slot and slot["link"] is None}
+        declared = known.get(node["type"], {"input": {"required": {}}})["input"]["required"]  # blueprints are not known
+        assert widget in free or widget in declared, (node["type"], widget)
+    assert all(known[nodes[node_id]["type"]]["output_node"] for node_id in app["outputs"])
+
+
+def test_the_starter_is_first():
+    assert next(iter(TEMPLATES)) == "1 Paint a face.app"
 
 
 def test_nodes_do_not_overlap(template):

@@ -107,14 +107,18 @@ def with_bypass_lora(model, strength: float):
     return comfy.sd.load_bypass_lora_for_models(model, None, MASK_LORA, strength, 0)[0]
 
 
-def hooked(conditioning, strength: float = 1.0, keyframes: dict[float, float] = {}):
-    """The conditioning with MASK_LORA as a hook; `keyframes` maps a place in the schedule to a strength."""
+def make_hooks(strength: float = 1.0, keyframes: dict[float, float] = {}):
+    """MASK_LORA as a hook; `keyframes` maps a place in the schedule to a strength."""
     hooks = comfy.hooks.create_hook_lora(MASK_LORA, strength, 0)
     frames = None
     for start, mult in keyframes.items():
         (frames,) = nodes_hooks.CreateHookKeyframe().create_hook_keyframe(mult, start, frames)
-    (hooks,) = nodes_hooks.SetHookKeyframes().set_hook_keyframes(hooks, frames)
-    return nodes_hooks.SetModelHooksOnCond().attach_hook(conditioning, hooks)[0]
+    return nodes_hooks.SetHookKeyframes().set_hook_keyframes(hooks, frames)[0]
+
+
+def hooked(conditioning, strength: float = 1.0, keyframes: dict[float, float] = {}):
+    """The conditioning with the hooks of `make_hooks`."""
+    return nodes_hooks.SetModelHooksOnCond().attach_hook(conditioning, make_hooks(strength, keyframes))[0]
 
 
 @contextlib.contextmanager

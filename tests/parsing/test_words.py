@@ -81,6 +81,10 @@ def test_hair_that_the_picture_cannot_show_is_not_missed(labels):
     assert not any("no hair" in words for words in describe_map(labels).words)
 
 
+def test_a_bald_head_may_touch_the_edge_of_the_picture():
+    assert words_of(draw(without=["hair"])[42:]) == ["no hair"]
+
+
 @pytest.mark.parametrize("word", PARTS)
 def test_each_part_is_said_when_it_is_there(word):
     assert words_of(draw(*PARTS[word])) == ["short hair", word]

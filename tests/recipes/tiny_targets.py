@@ -7,7 +7,7 @@ from mditface.tests.training.tiny_targets import COMMON, adapter
 
 SIDE = 32
 MODEL = {"width": 32, "depth": 2, "heads": 2, "patch": 8, "in_channels": 3, "text_dim": 32, "pooled_dim": 32,
-         "mlp_ratio": (2, 1, 1), "mask_cells": 4, "prediction": "clean", "rope_theta": 100.0}
+         "mlp_ratio": (2, 1, 1), "mask_cells": 4, "prediction": "clean", "rope_theta": 100.0, "resolution": SIDE}
 LATENT = MODEL | {"latent_format": "autoencoder", "patch": 1, "in_channels": 12, "resolution": 32, "mask_cells": 4}
 DEMO = COMMON | {"target": "demo", "text_steps": 2, "text_rate": 0.0005, "model": MODEL,
                  "optimiser": {"muon": 0.01, "adamw": 0.0015}}

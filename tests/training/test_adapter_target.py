@@ -1,7 +1,9 @@
 """Training an adapter on the host's models (docs/design/adapters.md, section 6)."""
+import numpy as np
 import pytest
 import torch
 
+from mditface.mdit.labelmap import to_image
 from mditface.mdit.mditface.adapter.weights import load_adapter
 from mditface.mdit.training.targets.adapter import Drop
 from mditface.tests.adapter import bases
@@ -26,12 +28,18 @@ def test_adapter_learns_and_its_file_changes_the_output(family, form, paths):
     assert after["heldout_loss_without_mask"] == plain  # the base is as it was
     loaded = load_adapter(str(paths["weights"]))
     assert loaded.config.window == form.get("window", 0) and loaded.config.base_hint == "tiny.safetensors"
+    assert loaded.config.trained_on.endswith(": 8 samples, 12 steps of 4") and loaded.config.version == 1
     with torch.inference_mode():
         case = bases.Case(family, tiny_base(family), loaded, {})
         masked = bases.runs.masked(bases.text(0), bases.mask())
         trained = bases.prediction(case.model, masked)
         untrained = bases.prediction(case.apply(case.base, weight=0.0), masked)
     assert (trained - untrained).abs().max() > 1e-3
+
+
+def test_heldout_loss_does_not_depend_on_the_batch(paths):
+    losses = [adapter(paths, batch=batch).measure()["heldout_loss"] for batch in (1, 4)]
+    assert losses[0] == losses[1]
 
 
 def test_new_adapter_is_the_base_with_the_image_streams_weights(paths):
@@ -71,7 +79,7 @@ def test_adapter_gradient_is_the_slope_of_its_loss(family, checkpointing, paths)
 
 def test_adapter_samples_by_euler_steps_along_its_predictions(paths):
     target = adapter(paths)
-    batch, module = target.make_heldout_batch(0, 1), target.module
+    batch, module = target.make_clear_batch(target.heldout[:1]), target.module
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for w in module.terms.parameters():
@@ -84,6 +92,15 @@ def test_adapter_samples_by_euler_steps_along_its_predictions(paths):
         with torch.no_grad():
             x = x + (after - sigma) * module.predict_velocity(x, sigma[None], batch["context"], batch["pooled"], rows)
     torch.testing.assert_close(found, x, rtol=0, atol=1e-5)
+
+
+def test_sheet_shows_own_label_maps_and_prompts(paths):
+    target = adapter(paths)
+    target.shown = encoded_faces(3)
+    labels = (to_image(torch.stack([face["labels"] for face in target.shown])) * 255).round()
+    sheet = target.draw_sheet()
+    assert sheet.shape == (2 * bases.SIDE, 3 * bases.SIDE, 3)  # no true images
+    assert np.array_equal(sheet[:bases.SIDE], np.concatenate(list(labels.numpy()), axis=1))
 
 
 def test_hidden_classes_are_painted_as_background(paths):

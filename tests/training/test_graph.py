@@ -21,6 +21,7 @@ from mditface.mdit.labelmap import PALETTE
 from mditface.mdit.mditface.adapter.weights import load_adapter
 from mditface.mdit.training.curve import compute_running_mean, draw_loss_curve
 from mditface.mdit.training.targets.masked import MaskedBase
+from mditface.mdit.training.trainer import LOCK
 from mditface.nodes import training
 from mditface.nodes.adapter import LoadAdapter
 from mditface.tests.adapter import bases
@@ -159,7 +160,7 @@ def test_cancel_does_not_wait_for_the_step(base, monkeypatch):
     monkeypatch.setattr(MaskedBase, "predict_velocity", velocity)
     with pytest.raises(InterruptProcessingException):
         run(base)
-    assert len(seen) == 1 and files("mdit_training") == [] and files("mdit_adapters") == []
+    assert len(seen) == 1 and files("mdit_training") == [LOCK] and files("mdit_adapters") == []
 
 
 def test_previews_show_maps_samples_and_images(base, monkeypatch):
@@ -240,6 +241,10 @@ WRONG = {
                  "conditioning: 3 captions for 4 latents"),
     "aspect": (lambda base: (base, wide(), {}), "label_maps: number 1 is 128 x 64 pixels, its image 64 x 64"),
     "photo": (lambda base: (base, changed(label_maps=[torch.full((4, 64, 64, 3), 0.4)]), {}), "label_map: 100%"),
+    "one class": (lambda base: (base, changed(label_maps=[torch.zeros(4, 64, 64, 3)]), {}),
+                  "label_maps: 100.0% of their pixels are one class, background"),
+    "not finite": (lambda base: (base, changed(latents=[{"samples": torch.full((4, 16, 8, 8), float("nan"))}]), {}),
+                   "latents: number 1 holds values that are not finite"),
     "channels": (lambda base: (base, changed(latents=[{"samples": torch.zeros(4, 4, 8, 8)}]), {}),
                  r"latents: number 1 has shape \(4, 8, 8\), the model works on \(16"),
     "text": (lambda base: (base, narrow_text(), {}), "7 wide and its pooled text 20, the model needs 24 and 20"),

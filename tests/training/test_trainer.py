@@ -1,12 +1,15 @@
 """Parts of the trainer: average of the weights, order of the batches, learning rates."""
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from accelerate.utils import DistributedType
 
 from mditface.mdit.training.average import Average
 from mditface.mdit.training.data import BatchOrder
 from mditface.mdit.training.settings import Schedule
-from mditface.mdit.training.trainer import scale_rate
+from mditface.mdit.training.trainer import Trainer, scale_rate
 
 
 def test_average_follows_with_the_ramp():
@@ -38,6 +41,14 @@ def test_each_epoch_shows_every_sample_in_batches_of_one_key():
     assert [order(step).tolist() for step in range(6)] != batches
     with pytest.raises(ValueError, match="10 samples, fewer than a batch of 11"):
         BatchOrder(keys, 11, seed=0)
+
+
+def test_sharded_weights_are_refused():
+    target = SimpleNamespace(settings=None)
+    for kind in ("FSDP", "DEEPSPEED"):
+        with pytest.raises(ValueError, match=f"accelerate: {kind} is not supported"):
+            Trainer(target, SimpleNamespace(distributed_type=DistributedType(kind)))
+    Trainer(target, SimpleNamespace(distributed_type=DistributedType.MULTI_GPU))
 
 
 def test_rates_rise_and_fall():

@@ -213,6 +213,7 @@ class DemoTarget(Target):
         self.coder = Coder(settings.autoencoder) if settings.autoencoder else None
         self.faces = self.open_renders(settings.data)
         self.heldout = self.open_renders(settings.heldout)
+        self.check_resolution()
         text = make_text_config(settings.model.text_dim)
         self.module = Demo(dataclasses.replace(settings.model, palette=PALETTE), text, settings.noise)
         if settings.init:
@@ -226,6 +227,14 @@ class DemoTarget(Target):
 
     def open_renders(self, folder: Path) -> Renders | EncodedRenders:
         return EncodedRenders(folder, self.coder) if self.coder else Renders(folder)
+
+    def check_resolution(self) -> None:
+        """Raises ValueError where the images have another side than the file will say."""
+        for name, faces in (("data", self.faces), ("heldout", self.heldout)):
+            side = faces.images.shape[1]
+            if side != self.settings.model.resolution:
+                raise ValueError(f"model.resolution: {self.settings.model.resolution}, but the images in "
+                                 f"{getattr(self.settings, name)} have {side} pixels: set it to their side")
 
     def start_from(self, path: Path) -> None:
         own = self.module.model.config

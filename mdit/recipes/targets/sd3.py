@@ -34,6 +34,7 @@ PREFIX = "network."
 PUBLISHED = "model.diffusion_model."
 SHEET_COUNT = 12
 SHEET_STEPS = 20
+METRIC_COUNT = 16
 
 
 class SD3Settings(EncodedSettings):
@@ -166,13 +167,14 @@ class SD3Target(Target):
         return (self.vae.decode(latents) * 255).round().clamp(0, 255).to(torch.uint8)
 
     def measure(self) -> dict[str, float]:
-        """The loss on the first held-out samples, each time with the same noise."""
-        if not self.heldout:
-            return {}
-        batch = self.stack([self.heldout[i] for i in range(min(self.settings.batch, len(self.heldout)))])
+        """The loss on the first held-out samples. Each sample always has the same noise."""
         device = next(self.module.parameters()).device
-        rng = make_torch_rng(make_step_rng(self.settings.seed), device)
-        return {"heldout_loss": self.module(**{name: x.to(device) for name, x in batch.items()}, rng=rng).item()}
+        losses = []
+        for number in range(min(len(self.heldout), METRIC_COUNT)):
+            batch = self.stack([self.heldout[number]])
+            rng = make_torch_rng(make_step_rng(self.settings.seed, number), device)
+            losses.append(self.module(**{name: x.to(device) for name, x in batch.items()}, rng=rng).item())
+        return {"heldout_loss": float(np.mean(losses))} if losses else {}
 
     def save(self, path: Path, weights: dict[str, Tensor]) -> None:
         """A file that the host's loaders open."""

@@ -32,7 +32,7 @@ from .masked import MaskedBase
 
 SHEET_COUNT = 4
 SHEET_STEPS = 20
-METRIC_BATCHES = 4
+METRIC_COUNT = 16
 PREFIX = "terms."
 
 
@@ -56,6 +56,7 @@ class AdapterSettings(EncodedSettings):
     window, mask_vec, text_reads_mask: as in AdapterConfig.
     reduction: as in MaskInput.
     guidance: value for families that embed a guidance value; by default the family's own.
+    sheet: folder of label maps NAME.png and their prompts NAME.txt, which the sheets show instead of held-out samples.
     """
     base: Path
     rank: Annotated[int, Field(gt=0)] = 16
@@ -67,6 +68,7 @@ class AdapterSettings(EncodedSettings):
     text_reads_mask: bool = True
     guidance: float | None = None
     drop: Drop = Drop()
+    sheet: Path | None = None
 
 
 class AdapterTarget(Target):
@@ -77,21 +79,23 @@ class AdapterTarget(Target):
     sizes: of the samples; samples of equal sizes share a batch. Without it all latents must have one size.
     vae: encodes label maps with hidden classes, and those without a mask_latent; decodes the sheets.
     empty: `context` and `pooled` of the empty prompt; zeros without it.
+    shown: what the sheets show instead of held-out samples, in one size: samples whose `latent` gives the size alone.
     """
 
     def __init__(self, settings: AdapterSettings, base: ModelPatcher, samples: Sequence[dict[str, Tensor]], *,
                  heldout: Sequence[dict[str, Tensor]] = (), sizes: Sequence | None = None, vae=None,
-                 empty: dict[str, Tensor] | None = None):
+                 empty: dict[str, Tensor] | None = None, shown: Sequence[dict[str, Tensor]] = ()):
         check_window(settings.reduction, settings.window)
         self.settings = settings
         self.samples = samples
         self.heldout = heldout
         self.vae = vae
         self.empty = empty
+        self.shown = shown
         comfy.model_management.load_models_gpu([base], force_full_load=True)
         self.family = find_base_family(base)
         network = base.model.diffusion_model
-        config = make_config(settings, self.family, network)
+        config = make_config(settings, self.family, network, len(samples))
         adapter = Adapter(config, make_new_terms(network, config, settings.layers, settings.seed))
         self.module = MaskedBase(base, adapter, settings.reduction, settings.guidance,
                                  settings.gradient_checkpointing, settings.shift)
@@ -173,21 +177,25 @@ class AdapterTarget(Target):
             latents[painted] = encode_pictures(self.vae, to_image(labels[painted])).to(latents)
         return latents
 
-    def make_heldout_batch(self, start: int, count: int) -> dict[str, Tensor]:
-        """Held-out samples on the module's device, with nothing hidden."""
-        samples = [self.heldout[i] for i in range(start, min(start + count, len(self.heldout)))]
+    def make_clear_batch(self, samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Samples on the module's device, with nothing hidden."""
         batch = self.prepare(samples, torch.Generator(), Drop(text=0, mask=0, classes=0))
         return {name: x.to(self.module.device) for name, x in batch.items()}
 
     def draw_sheet(self) -> np.ndarray | None:
-        """Label maps, generated and true images of the first held-out samples; None without samples or VAE."""
-        if not self.heldout or self.vae is None or "labels" not in self.heldout[0]:
+        """Label maps and generated images of `shown`, or those and the true images of the first held-out samples.
+
+        None without samples or VAE.
+        """
+        samples = self.shown or [self.heldout[i] for i in range(min(SHEET_COUNT, len(self.heldout)))]
+        if not samples or self.vae is None or "labels" not in samples[0]:
             return None
-        batch = self.make_heldout_batch(0, SHEET_COUNT)
+        batch = self.make_clear_batch(samples)
         model = self.module.base.model
         sigmas = comfy.samplers.calculate_sigmas(model.model_sampling, "simple", SHEET_STEPS)
         sampled = scale_out(model, self.module.sample(**batch, sigmas=sigmas, seed=0))
-        return make_sheet(batch["labels"].cpu(), self.decode(sampled), self.decode(batch["latent"]))
+        true = () if self.shown else (self.decode(batch["latent"]),)
+        return make_sheet(batch["labels"].cpu(), self.decode(sampled), *true)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images (B, H, W, 3) uint8."""
@@ -195,13 +203,12 @@ class AdapterTarget(Target):
         return (images * 255).round().to(torch.uint8).cpu()
 
     def measure(self) -> dict[str, float]:
-        """The loss on held-out samples with the same noise each time, with the mask and without."""
-        size = self.settings.batch
+        """The loss on held-out samples, with the mask and without. Each sample always has the same noise."""
         losses = {"heldout_loss": [], "heldout_loss_without_mask": []}
-        for start in range(0, min(len(self.heldout), METRIC_BATCHES * size), size):
+        for number in range(min(len(self.heldout), METRIC_COUNT)):
+            batch = self.make_clear_batch([self.heldout[number]])
             for name, masked in zip(losses, (True, False)):
-                rng = make_torch_rng(make_step_rng(self.settings.seed, start), self.module.device)
-                batch = self.make_heldout_batch(start, size)
+                rng = make_torch_rng(make_step_rng(self.settings.seed, number), self.module.device)
                 losses[name].append(self.module(**batch, rng=rng, masked=masked).item())
         return {name: float(np.mean(values)) for name, values in losses.items() if values}
 
@@ -215,12 +222,17 @@ class AdapterTarget(Target):
         part.replace(path)
 
 
-def make_config(settings: AdapterSettings, family: Family, network: nn.Module) -> AdapterConfig:
-    """The header of the adapter to train. Raises ValueError where the family cannot do what the settings ask for."""
+def make_config(settings: AdapterSettings, family: Family, network: nn.Module, count: int) -> AdapterConfig:
+    """The header of the adapter to train on `count` samples.
+
+    Raises ValueError where the family cannot do what the settings ask for.
+    """
     width, depth = family.measure(network)
+    data = settings.data.name or "the data of a graph"
     config = AdapterConfig(family.key, width, depth, settings.rank, settings.alpha, PALETTE,
                            mask_vec=settings.mask_vec, text_reads_mask=settings.text_reads_mask,
-                           base_hint=settings.base.name, window=settings.window)
+                           base_hint=settings.base.name, window=settings.window,
+                           trained_on=f"{data}: {count} samples, {settings.steps} steps of {settings.batch}")
     check_family(config)
     return config
 

@@ -21,9 +21,11 @@ class Target(Protocol):
     module: holds all weights. It is called with a batch's tensors by name and with the step's `rng` on its device. It
         returns the loss, or the terms of the loss by their names in the log. Weights that do not require gradients
         are frozen and left out of checkpoints.
+    batches: which samples make a batch.
     """
     settings: Settings
     module: nn.Module
+    batches: Batches
 
     def start(self) -> None:
         """Called before the first step of a new run; does nothing unless a target overrides it."""
@@ -55,9 +57,12 @@ class Batches:
 
     def __call__(self, step: int, process: int, processes: int) -> Tensor:
         """Indices (batch,)."""
+        return self.get_order(processes)(step)[process::processes]
+
+    def get_order(self, processes: int) -> BatchOrder:
         if processes not in self.orders:
             self.orders[processes] = BatchOrder(self.keys, self.batch * processes, self.seed)
-        return self.orders[processes](step)[process::processes]
+        return self.orders[processes]
 
 
 def make_optimizers(settings: Optimizer, matrices: list[nn.Parameter], groups: list[dict]

@@ -2,6 +2,7 @@
 import functools
 import gc
 import json
+import threading
 import time
 from pathlib import Path
 
@@ -172,7 +173,7 @@ class Wait:
 
 
 class Inspect:
-    """What the host has loaded, and what all living caches of masks hold together, as JSON."""
+    """What the host has loaded, what all living caches of masks hold together, and the names of threads, as JSON."""
     INPUT_TYPES = classmethod(lambda cls: {"required": {}})
     RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "probe", True
     IS_CHANGED = classmethod(lambda cls: float("nan"))
@@ -182,7 +183,8 @@ class Inspect:
         caches = [thing for thing in gc.get_objects() if type(thing).__name__ == "StaticMaskCache"]
         found = {"loaded": [type(m.real_model()).__name__ for m in comfy.model_management.current_loaded_models],
                  "caches": len(caches), "entries": sum(len(cache.entries) for cache in caches),
-                 "bytes": sum(cache.nbytes for cache in caches), "planned": sum(cache.planned for cache in caches)}
+                 "bytes": sum(cache.nbytes for cache in caches), "planned": sum(cache.planned for cache in caches),
+                 "threads": sorted(thread.name for thread in threading.enumerate())}
         return {"ui": {"text": [json.dumps(found)]}}
 
 
