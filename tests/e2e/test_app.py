@@ -1,5 +1,6 @@
 """The starter opens as an app: paint, press Run, see the face. Behind it lie three nodes."""
 import numpy as np
+import pytest
 
 from mditface.tests.e2e.test_browser import LISTEN, open_template
 
