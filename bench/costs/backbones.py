@@ -48,7 +48,7 @@ def predict_flops(case: Case, rows: int) -> dict[str, int]:
     sizes = case.sizes
     N = count_image_tokens(case.size)
     return run_costs(sizes.width, sizes.blocks, N, case.text_tokens, N, rows, sizes.second, sizes.text_ends,
-                     sizes.linear)
+                     sizes.linear, sizes.refiners)
 
 
 def list_calls(case: Case, outputs: dict[str, Tensor]) -> dict[str, Callable]:

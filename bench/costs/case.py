@@ -19,7 +19,7 @@ from mditface.mdit.mditface.reader import OPTIONS_KEY, CacheOptions
 from mditface.mdit.mditface.reductions import REDUCTIONS
 from mditface.mdit.mditface.tokens import MaskTokens, find_flat_regions
 
-from .hosts import BACKBONES, TEXT_WIDTH, Control, FluxSizes, QwenSizes, SD3Sizes
+from .hosts import BACKBONES, TEXT_WIDTH, Control, Sizes
 from .joint import Joint
 from .measure import Meter
 
@@ -91,7 +91,7 @@ class MeteredReader(AdapterReader):
         return stream
 
 
-def make_terms(sizes: SD3Sizes | FluxSizes | QwenSizes, doubles: int, singles: int) -> dict[str, dict[str, Tensor]]:
+def make_terms(sizes: Sizes, doubles: int, singles: int) -> dict[str, dict[str, Tensor]]:
     """Low-rank terms of all layers but the modulation."""
     terms = {}
     depth = {"double": doubles, "single": singles}
@@ -99,8 +99,8 @@ def make_terms(sizes: SD3Sizes | FluxSizes | QwenSizes, doubles: int, singles: i
         for name, layer in blocks.layers.items():
             if name == MODULATION:
                 continue
-            n_in = layer.n_in * sizes.width
-            n_out = layer.n_out[0] * sizes.width
+            n_in = int(layer.n_in * sizes.width)
+            n_out = int(layer.n_out[0] * sizes.width)
             for i in range(depth[kind]):
                 terms[f"{kind}.{i}.{name}"] = {"down": torch.randn(RANK, n_in) * n_in ** -0.5,
                                                "up": torch.randn(n_out, RANK) * RANK ** -0.5}
@@ -127,6 +127,7 @@ class Case:
         self.dtype = dtype
         self.device = device
         self.text_tokens = text_tokens or self.sizes.text_tokens
+        self.text_tokens += -self.text_tokens % self.sizes.text_multiple
         self.whole = whole
         self.counts, self.doubles = self.sizes.count_blocks(whole)
         network = self.sizes.make_network(size, whole, dtype, device)
@@ -138,7 +139,8 @@ class Case:
         self.t = self.draw_normal().sigmoid()
         self.context = self.draw_normal(self.text_tokens, TEXT_WIDTH)
         values = {"y": self.draw_normal(self.sizes.pooled),
-                  "guidance": torch.full((rows,), 3.5, dtype=dtype, device=device)}
+                  "guidance": torch.full((rows,), 3.5, dtype=dtype, device=device),
+                  "num_tokens": torch.full((rows,), self.text_tokens)}  # asked for by Z-Image's class, and not read
         conds = {name: values[name] for name in FAMILIES[self.sizes.family].list_prompt_inputs(network)}
         self.model = Model(network, latent_format, conds)
         self.terms = make_terms(self.sizes, self.doubles, len(self.counts) - self.doubles)

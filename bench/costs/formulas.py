@@ -33,16 +33,20 @@ def count_second_attention(d: int, N: int) -> int:
 
 
 def run_costs(d: int, depth: int, N: int, L: int, M: int, rows: int, second: int = 0, text_ends: bool = False,
-              linear: int = LINEAR) -> dict[str, int]:
+              linear: int = LINEAR, refiners: int = 0) -> dict[str, int]:
     """A step of `rows` rows of a whole model, and its static pass.
 
     `second` blocks have a second attention; with `text_ends` the last block makes text keys and values only.
+    `refiners` blocks before the others work on the image alone, and as many on the text alone. The mask passes the
+    image's, in the naive form once a step.
     """
     base = depth * count_base_flops(d, N, L, linear) + second * count_second_attention(d, N)
     base -= text_ends * 18 * d * d * L
     naive = ((depth - 1) * count_naive_extra(d, N, L, M, linear=linear)
              + count_naive_extra(d, N, L, M, last=True, linear=linear))
     static = (depth - 1) * count_static_flops(d, M, linear=linear) + count_static_flops(d, M, last=True)
+    base += refiners * (count_base_flops(d, N, 0, linear) + count_base_flops(d, L, 0, linear))
     alone = second * count_second_attention(d, M)
-    return {"base": rows * base, "naive": rows * (base + naive + alone),
-            "cached": rows * (base + depth * count_dynamic_extra(d, N, L, M)), "static": static + alone}
+    refined = refiners * count_static_flops(d, M, linear=linear)
+    return {"base": rows * base, "naive": rows * (base + naive + alone) + refined,
+            "cached": rows * (base + depth * count_dynamic_extra(d, N, L, M)), "static": static + alone + refined}

@@ -17,6 +17,7 @@ from comfy.cldm.mmdit import ControlNet
 from comfy.ldm.chroma.model import Chroma
 from comfy.ldm.flux.controlnet import ControlNetFlux
 from comfy.ldm.flux.model import Flux
+from comfy.ldm.lumina.model import NextDiT
 from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper, get_2d_sincos_pos_embed_torch
 from comfy.ldm.qwen_image.controlnet import QwenImageControlNetModel
 from comfy.ldm.qwen_image.model import QwenImageTransformer2DModel
@@ -80,8 +81,10 @@ class SD3Sizes:
     head = 64  # its width
     reference_latents = False  # whether the host has a path for them
     text_tokens = 154
+    text_multiple = 1  # which the host fills the text up to
     pooled = 2048
     text_ends = True
+    refiners = 0
     linear = LINEAR
     latent_format = comfy.latent_formats.SD3
 
@@ -147,9 +150,11 @@ class FluxSizes:
     head = 128  # its width
     reference_latents = True  # whether the host has a path for them
     text_tokens = 512
+    text_multiple = 1
     pooled = 768
     second = 0
     text_ends = False
+    refiners = 0
     linear = LINEAR
     latent_format = comfy.latent_formats.Flux
 
@@ -239,9 +244,11 @@ class QwenSizes:
     head = 128  # its width
     reference_latents = True
     text_tokens = 256
+    text_multiple = 1
     pooled = 1  # it has no pooled text
     second = 0
     text_ends = False
+    refiners = 0
     linear = LINEAR
     latent_format = comfy.latent_formats.Wan21
 
@@ -276,7 +283,52 @@ class QwenSizes:
         return Control(fill_weights(module), counts, self.depth, {})
 
 
-BACKBONES: dict[str, SD3Sizes | FluxSizes | QwenSizes] = {
+@dataclass(frozen=True)
+class ZImageSizes:
+    """A model of Z-Image; `refiners`: number of blocks that each stream passes alone before the others."""
+    heads: int
+    depth: int
+    control: int = 0
+    control_note: str = "the host's for this model is a patch of the model: not measured"
+    refiners: int = 2
+    family = "z-image"
+    head = 128  # its width
+    reference_latents = True
+    text_tokens = 256
+    text_multiple = 32
+    pooled = 1  # it has no pooled text
+    second = 0
+    text_ends = False
+    linear = LINEAR
+    latent_format = comfy.latent_formats.Flux
+
+    @property
+    def width(self) -> int:
+        return self.head * self.heads
+
+    @property
+    def blocks(self) -> int:
+        return self.depth
+
+    def count_blocks(self, whole: bool) -> tuple[list[int], int]:
+        return [1] * self.depth if whole else [self.depth - 1, 1], 0
+
+    def make_network(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> nn.Module:
+        return fill_weights(NextDiT(
+            patch_size=PATCH, in_channels=CHANNELS, dim=self.width, n_layers=len(self.count_blocks(whole)[0]),
+            n_refiner_layers=self.refiners, n_heads=self.heads, n_kv_heads=self.heads, ffn_dim_multiplier=8 / 3,
+            qk_norm=True, cap_feat_dim=TEXT_WIDTH, axes_dims=[32, 48, 48], rope_theta=256.0, z_image_modulation=True,
+            time_scale=1000.0, pad_tokens_multiple=32, **make_factory(dtype, device)))
+
+    def list_modules(self, network: nn.Module) -> list[nn.Module]:
+        return list(network.layers)
+
+    def make_controlnet(self, size: int, whole: bool, dtype: torch.dtype, device: torch.device) -> None:
+        return None
+
+
+Sizes = SD3Sizes | FluxSizes | QwenSizes | ZImageSizes
+BACKBONES: dict[str, Sizes] = {
     "sd3": SD3Sizes(heads=24, depth=24, control=6),
     "sd35m": SD3Sizes(heads=24, depth=24, control=12, second=13, qk_norm="rms",
                       control_note="no published size taken: the first half of the model's own"),
@@ -288,4 +340,5 @@ BACKBONES: dict[str, SD3Sizes | FluxSizes | QwenSizes] = {
     "flux2-dev": Flux2Sizes(heads=48, doubles=8, singles=48, guidance=True),
     "chroma": ChromaSizes(heads=24, doubles=19, singles=38),
     "qwen-image": QwenSizes(heads=24, depth=60, control=5),
+    "z-image": ZImageSizes(heads=30, depth=30),
 }

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from comfy.ldm.flux.layers import ModulationOut
+from mditface.mdit.mditface.adapter.families.zimage import ZImageStream
 from mditface.mdit.mditface.adapter.streams import Inputs, MaskStream
 from mditface.mdit.mditface.tokens import MaskTokens
 
 
 class Joint:
-    """Replaces every block of a host's network, through `patches_replace`.
+    """Replaces every block of a host's network, through `patches_replace`, or on Z-Image the attention of its layers.
 
     All queries read all keys, and the image's vector modulates the mask stream: the naive form. `decoupled` hides text
     and image keys from the mask queries and modulates the mask stream by the constant vector. That is the function
@@ -28,6 +29,8 @@ class Joint:
         self.decoupled = decoupled
         blocks = {name: partial(self.run_block, i) for i, name in enumerate(stream.names)}
         self.options = {"patches_replace": {"dit": blocks}}
+        if isinstance(stream, ZImageStream):
+            self.options = {"patches": {"noise_refiner": [self.begin]}, "optimized_attention_override": self.run_layer}
 
     def run_block(self, i: int, args: dict, extra: dict) -> dict:
         if i == 0:
@@ -36,6 +39,23 @@ class Joint:
         options = {**args["transformer_options"], "optimized_attention_override": partial(self.attend, i, args["vec"])}
         call = self.stream.choose_block_call(i, extra["original_block"])
         return call({**args, "transformer_options": options})
+
+    def begin(self, args: dict) -> dict:
+        """On Z-Image: the image in its refiner, where the mask gets its place along the first coordinate."""
+        if args["block_index"] == 0:
+            self.start(args["img"])
+            self.image_vec = args["vec"]
+            features = self.stream.network.axes_dims[0] // 2
+            self.pe[..., :features, :, :] = args["pe"][0, 0, 0, :features]
+        return {}
+
+    def run_layer(self, function: Callable, q: Tensor, *args, **kwargs) -> Tensor:
+        """On Z-Image: the attention of a layer, or of a refiner."""
+        i = kwargs["transformer_options"].get("block_index")
+        if i is None:
+            return function(q, *args, **kwargs)
+        self.length = q.shape[2]
+        return self.attend(i, self.image_vec, function, q, *args, **kwargs)
 
     def start(self, img: Tensor):
         msk, self.pe = self.stream.start(self.tokens, self.tokens.tokens.to(img), {})

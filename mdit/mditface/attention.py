@@ -48,6 +48,28 @@ class SelectedRows:
         return self.entry.blocks
 
 
+class TurnedKeys:
+    """The keys and values of an entry, with the keys' first features rotated further, in the same way for all tokens.
+
+    turn: (n, 2, 2), the rotation of each pair of the first 2 n features.
+    """
+
+    def __init__(self, entry: Sequence[tuple[Tensor, Tensor]], turn: Tensor):
+        self.entry = entry
+        self.turn = turn
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        k, v = self.entry[i]
+        features = 2 * len(self.turn)
+        pairs = k[..., :features].float().unflatten(-1, (-1, 1, 2))
+        turned = (self.turn * pairs).sum(-1).flatten(-2).to(k.dtype)
+        return torch.cat((turned, k[..., features:]), dim=-1), v
+
+    @property
+    def blocks(self) -> list:
+        return self.entry.blocks
+
+
 def take_rows(x: Tensor, rows: tuple[int, ...]) -> Tensor:
     """These rows of x, without a copy where they are neighbours; x where it has one row for all."""
     first = rows[0]

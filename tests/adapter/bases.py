@@ -15,6 +15,7 @@ from torch import Tensor
 import comfy.latent_formats
 import comfy.ldm.chroma.model
 import comfy.ldm.flux.model
+import comfy.ldm.lumina.model
 import comfy.ldm.modules.diffusionmodules.mmdit
 import comfy.ldm.qwen_image.model
 import comfy.model_detection
@@ -59,6 +60,10 @@ del CHROMA["guidance_embed"]
 KLEIN = FLUX2 | dict(guidance_embed=False)
 QWEN = dict(patch_size=2, in_channels=64, out_channels=16, num_layers=3, attention_head_dim=32, num_attention_heads=2,
             joint_attention_dim=CONTEXT, axes_dims_rope=(8, 12, 12))
+ZIMAGE = dict(patch_size=2, in_channels=16, dim=384, n_layers=3, n_refiner_layers=2, n_heads=12, n_kv_heads=12,
+              ffn_dim_multiplier=8 / 3, qk_norm=True, cap_feat_dim=CONTEXT, axes_dims=[8, 12, 12], rope_theta=256.0,
+              z_image_modulation=True, time_scale=1000.0, pad_tokens_multiple=8)
+SIZES = {"qwen-image": (64, 3), "z-image": (384, (0, 3))}  # width and depth of the tiny networks; others below
 FLUX_KIND = ("flux", "flux2", "klein", "chroma")  # their blocks are of the host's classes for FLUX
 FLUX2_TEXT = 512  # tokens, to which the host pads FLUX.2's text on the left
 SHALLOW = {"sd3": dict(width=128, depth=2), "flux": dict(depth=(1, 1))}  # of an adapter for a base of fewest blocks
@@ -89,6 +94,8 @@ def network(family: str, shallow: bool = False) -> torch.nn.Module:
         return kind(**make_flux_options(family, shallow), **make)
     if family == "qwen-image":
         return comfy.ldm.qwen_image.model.QwenImageTransformer2DModel(**QWEN, **make)
+    if family == "z-image":
+        return comfy.ldm.lumina.model.NextDiT(**ZIMAGE, **make)
     second = dict(qk_norm="rms", x_block_self_attn_layers=[0, 1]) if family == "sd35" else {}
     options = make_mmdit_options(2) if shallow else MMDIT
     return comfy.ldm.modules.diffusionmodules.mmdit.MMDiT(**options, **second, **make)
@@ -100,14 +107,14 @@ def find_key(family: str) -> str:
 
 
 def list_key_layers(family: str, i: int) -> list[str]:
-    """The layers that make the image's keys in double block i."""
-    path, layers = FAMILIES[find_key(family)].blocks["double"]
+    """The layers that make the image's keys in block i of the first kind."""
+    path, layers = next(iter(FAMILIES[find_key(family)].blocks.values()))
     return [f"{path.format(i)}.{(layers.get('qkv') or layers['k']).path}"]
 
 
 def count_parts(family: str) -> int:
     """How many widths the output of such a layer has."""
-    return 3 if "qkv" in FAMILIES[find_key(family)].blocks["double"].layers else 1
+    return 1 if family == "qwen-image" else 3
 
 
 def make_flux_options(family: str, shallow: bool = False) -> dict:
@@ -115,7 +122,7 @@ def make_flux_options(family: str, shallow: bool = False) -> dict:
     return options | dict(depth=1, depth_single_blocks=1) if shallow else options
 
 
-NORMS = ("norm", "ln_q", "ln_k", "norm_q", "norm_k", "norm_added_q", "norm_added_k")
+NORMS = ("norm", "ln_q", "ln_k", "norm_q", "norm_k", "norm_added_q", "norm_added_k", "norm1", "norm2", "cap_embedder.0")
 
 
 def random_weights(module: torch.nn.Module, seed: int = 0) -> dict[str, Tensor]:
@@ -140,7 +147,7 @@ def published(family: str, seed: int = 0, shallow: bool = False) -> dict[str, Te
 
 @contextmanager
 def detecting(family: str):
-    """Inside, the host knows the sizes of FLUX.2, Chroma and Qwen-Image, which it takes for granted."""
+    """Inside, the host knows the sizes of tiny networks where it takes those of published ones for granted."""
     detect = comfy.model_detection.detect_unet_config
     if family in FLUX_KIND[1:]:
         def detect(state_dict, prefix, metadata=None):
@@ -148,6 +155,9 @@ def detecting(family: str):
     elif family == "qwen-image":
         def detect(state_dict, prefix, metadata=None):
             return {"image_model": "qwen_image", **QWEN}
+    elif family == "z-image":
+        def detect(state_dict, prefix, metadata=None):
+            return {"image_model": "lumina2", **ZIMAGE}
     with (mock.patch.object(comfy.model_detection, "detect_unet_config", detect),
           mock.patch.object(comfy.supported_models.Flux2, "latent_format", comfy.latent_formats.Flux)):
         yield
@@ -159,7 +169,7 @@ def load(weights: dict[str, Tensor], family: str = "", **model_options) -> Model
 
 
 def config(family: str, **changes) -> AdapterConfig:
-    width, depth = (256, (2, 3)) if family in FLUX_KIND else (64, 3) if family == "qwen-image" else (192, 3)
+    width, depth = SIZES.get(family) or ((256, (2, 3)) if family in FLUX_KIND else (192, 3))
     made = AdapterConfig(find_key(family), width, depth, rank=2, alpha=3.0)
     return dataclasses.replace(made, **changes)
 
@@ -172,8 +182,9 @@ def terms(family: str, cfg: AdapterConfig, seed: int = 0) -> dict[str, Tensor]:
     for kind, i in cfg.list_blocks():
         for name, layer in layers[kind].layers.items():
             n_out = 9 if (family, name) == ("sd35", "mod") and i < 2 else layer.n_out[0]
-            down = torch.randn(cfg.rank, layer.n_in * cfg.width, generator=generator) * (layer.n_in * cfg.width) ** -0.5
-            up = torch.randn(n_out * cfg.width, cfg.rank, generator=generator) * 0.4
+            inputs = int(layer.n_in * cfg.width)
+            down = torch.randn(cfg.rank, inputs, generator=generator) * inputs ** -0.5
+            up = torch.randn(int(n_out * cfg.width), cfg.rank, generator=generator) * 0.4
             weights |= {f"{kind}.{i}.{name}.down": down, f"{kind}.{i}.{name}.up": up}
     return weights
 
@@ -268,7 +279,12 @@ class Case(NamedTuple):
     @property
     def text_tokens(self) -> int:
         """Tokens of the positive text in the model."""
-        return FLUX2_TEXT if find_key(self.family) == "flux2" else 5
+        return {"flux2": FLUX2_TEXT, "z-image": 8}.get(find_key(self.family), 5)
+
+    @property
+    def has_block_patches(self) -> bool:
+        """Whether the host's loop calls patches of blocks."""
+        return self.family != "z-image"
 
     def load(self, weights: dict[str, Tensor], **model_options) -> ModelPatcher:
         """A base of the same family with other weights."""

@@ -1,7 +1,7 @@
 """Fixtures of the adapter's tests: each host family with an adapter of our own format, and FLUX with EasyControl's."""
 import pytest
 
-FAMILIES = ("sd3", "sd35", "flux", "flux2", "chroma", "qwen-image")
+FAMILIES = ("sd3", "sd35", "flux", "flux2", "chroma", "qwen-image", "z-image")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,6 +39,13 @@ def own(request, cases):
 @pytest.fixture(params=(*FAMILIES, "easycontrol"))
 def case(request, cases):
     return cases[request.param]
+
+
+@pytest.fixture
+def block_patches(case):
+    """For tests of what rides on patches of blocks, and of ControlNets, which the host has for the same models."""
+    if not case.has_block_patches:
+        pytest.skip("the host's loop calls no patches of blocks")
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from mditface.mdit.mditface.pictures import PictureInput
 from mditface.tests.adapter.bases import FLUX2_TEXT, SIGMA, VAE, Case, find_key, network, published
 from mditface.tests.adapter.flux_kind import FLUX_KINDS, Flux
 from mditface.tests.adapter.qwen_kind import QWEN_LAYERS, qwen
+from mditface.tests.adapter.zimage_kind import ZIMAGE_LAYERS, zimage
 
 SD3_LAYERS = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2", "mod": "adaLN_modulation.1"}
 FLUX_LAYERS = {"qkv": "img_attn.qkv", "proj": "img_attn.proj", "fc1": "img_mlp.0", "fc2": "img_mlp.2",
@@ -140,6 +141,8 @@ def add_terms(case: Case, net: torch.nn.Module, weight: float):
             path = "modulation.lin" if (kind, layer) == ("single", "mod") else FLUX_LAYERS[layer]
         elif case.family == "qwen-image":
             block, path = net.transformer_blocks[int(i)], QWEN_LAYERS[layer]
+        elif case.family == "z-image":
+            block, path = net.layers[int(i)], ZIMAGE_LAYERS[layer]
         else:
             block, path = net.joint_blocks[int(i)].x_block, SD3_LAYERS[layer]
         comfy.utils.get_attr(block, path).weight.data += delta
@@ -193,7 +196,7 @@ def sd3(plain, masks, x, t, context, values, attend, after) -> Tensor:
     return plain.unpatchify(plain.final_layer(states[1], vec), x.shape[-2:])
 
 
-DEFINITIONS = {"sd3": sd3, "qwen-image": qwen}
+DEFINITIONS = {"sd3": sd3, "qwen-image": qwen, "z-image": zimage}
 
 
 def flux(family: Flux, plain, masks, x, t, context, values, attend, after) -> Tensor:

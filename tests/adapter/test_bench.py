@@ -8,6 +8,7 @@ import torch
 import torch.nn as nn
 
 import comfy.ldm.flux.math
+import comfy.ldm.lumina.model
 import comfy.ldm.modules.attention
 import comfy.ldm.modules.diffusionmodules.mmdit
 import comfy.ldm.qwen_image.model
@@ -15,9 +16,9 @@ import comfy.model_management
 from bench import overhead
 from bench.costs import backbones, formulas, measure
 from bench.costs.case import MODES, RANK, Case
-from bench.costs.hosts import BACKBONES, ChromaSizes, Flux2Sizes, FluxSizes, QwenSizes, SD3Sizes
+from bench.costs.hosts import BACKBONES, ChromaSizes, Flux2Sizes, FluxSizes, QwenSizes, SD3Sizes, ZImageSizes
 from mditface.mdit.mditface.adapter import streams
-from mditface.mdit.mditface.adapter.families import sd3
+from mditface.mdit.mditface.adapter.families import sd3, zimage
 
 SIZE, N, L, STEPS, ROWS = 128, 64, 12, 4, 2
 TINY = {
@@ -29,8 +30,10 @@ TINY = {
     "flux2-dev": Flux2Sizes(heads=1, doubles=2, singles=4, guidance=True),
     "chroma": ChromaSizes(heads=1, doubles=2, singles=4, inner=64),
     "qwen-image": QwenSizes(heads=1, depth=5, control=2),
+    "z-image": ZImageSizes(heads=6, depth=5),  # the least width of which the MLP's inside is 8 / 3
 }
-SHARED = ("flux2", "chroma")  # their blocks have no modulation of their own, and the host has no ControlNet for them
+SHARED = ("flux2", "chroma")  # their blocks have no modulation of their own
+ALONE = (*SHARED, "z-image")  # the host has no ControlNet for them
 EXPECTED = {  # docs/design/adapters.md, section 7.2, in per cent: cold after 28 steps, and warm
     ("sd3", 512): (88.9, 90.3), ("sd3", 1024): (78.8, 79.9), ("sd35m", 512): (90.3, 91.8),
     ("sd35m", 1024): (81.8, 83.0), ("sd35l", 512): (91.8, 93.3), ("sd35l", 1024): (82.8, 84.1),
@@ -38,6 +41,7 @@ EXPECTED = {  # docs/design/adapters.md, section 7.2, in per cent: cold after 28
     ("chroma", 1024): (84.0, 85.3), ("flux2-klein-4b", 512): (91.8, 93.4), ("flux2-klein-4b", 1024): (84.4, 85.7),
     ("flux2-klein-9b", 512): (93.3, 94.9), ("flux2-klein-9b", 1024): (86.8, 88.2), ("flux2-dev", 512): (94.8, 96.5),
     ("flux2-dev", 1024): (89.7, 91.2), ("qwen-image", 512): (92.5, 94.1), ("qwen-image", 1024): (84.6, 85.9),
+    ("z-image", 512): (93.5, 95.2), ("z-image", 1024): (86.4, 87.9),
 }
 KEYS = {"R_cold", "R_warm", "R_cold_flops", "R_warm_flops", "base_s", "naive_s", "cached_s", "cache_bytes", "error"}
 
@@ -55,10 +59,10 @@ def tiny_host(monkeypatch):
     for name, sizes in TINY.items():
         monkeypatch.setitem(BACKBONES, name, sizes)
     monkeypatch.setattr(comfy.model_management, "pytorch_attention_enabled", lambda: True)
-    for module in (comfy.ldm.flux.math, comfy.ldm.modules.diffusionmodules.mmdit, streams, sd3):
+    for module in (comfy.ldm.flux.math, comfy.ldm.modules.diffusionmodules.mmdit, streams, sd3, zimage):
         monkeypatch.setattr(module, "optimized_attention", comfy.ldm.modules.attention.attention_pytorch)
-    monkeypatch.setattr(comfy.ldm.qwen_image.model, "optimized_attention_masked",
-                        comfy.ldm.modules.attention.attention_pytorch)
+    for module in (comfy.ldm.lumina.model, comfy.ldm.qwen_image.model):
+        monkeypatch.setattr(module, "optimized_attention_masked", comfy.ldm.modules.attention.attention_pytorch)
 
 
 @pytest.fixture(params=TINY)
@@ -72,7 +76,7 @@ def test_formulas_give_the_table_of_the_design(name, size, monkeypatch):
     monkeypatch.undo()
     sizes, M = BACKBONES[name], (size // 16) ** 2
     cost = formulas.run_costs(sizes.width, sizes.blocks, M, sizes.text_tokens, M, 2, sizes.second, sizes.text_ends,
-                              sizes.linear)
+                              sizes.linear, sizes.refiners)
     found = [measure.compute_removed(cost["base"], cost["naive"], cost["cached"] + static / 28)
              for static in (cost["static"], 0)]
     assert [round(100 * share, 1) for share in found] == list(EXPECTED[name, size])
@@ -85,7 +89,8 @@ def count(case: Case, call) -> int:
 def embedding(case: Case) -> int:
     """FLOPs of the mask tokens' embedding, which the formulas leave out."""
     stream, tokens = case.readers["exact"].make_stream(case.model), case.get_tokens("exact")
-    return measure.count_flops(lambda: stream.start(tokens, tokens.tokens, {}))
+    refined = case.sizes.refiners * formulas.count_static_flops(case.sizes.width, N)  # which the formulas know
+    return measure.count_flops(lambda: stream.start(tokens, tokens.tokens, {})) - refined
 
 
 def vector(case: Case) -> int:
@@ -98,14 +103,24 @@ def modulation(case: Case) -> int:
     """FLOPs of a row's modulation in all blocks, which the formulas leave out."""
     if case.sizes.family in SHARED:
         return 0
+    if case.sizes.family == "z-image":
+        return modulate_by_256(case, case.sizes.depth)
     singles = case.sizes.blocks - case.sizes.doubles if case.sizes.family == "flux" else 0
     parts = 6 * (case.sizes.blocks - singles) + 3 * (case.sizes.second + singles)
     return parts * 2 * case.sizes.width ** 2
 
 
-def text_modulation(case: Case) -> int:
+def modulate_by_256(case: Case, blocks: int) -> int:
+    """FLOPs of scales and gates, 4 a block, of a vector of 256 features."""
+    return blocks * 4 * 2 * 256 * case.sizes.width
+
+
+def other_modulation(case: Case) -> int:
+    """FLOPs of a row's modulation of the text, or on Z-Image of the image in its refiner."""
     if case.sizes.family in SHARED:
         return 0
+    if case.sizes.family == "z-image":
+        return modulate_by_256(case, case.sizes.refiners)
     family = case.sizes.family
     if family == "sd3":
         parts = 6 * (case.sizes.depth - 1) + 2
@@ -118,25 +133,29 @@ def outside_blocks(sizes) -> int:
     """FLOPs of a step on a model that has lost its blocks."""
     name = next(name for name in TINY if TINY[name] is sizes)
     case = Case(name, SIZE, ROWS, L, False, torch.float32, torch.device("cpu"))
-    for blocks in ("joint_blocks", "double_blocks", "single_blocks", "transformer_blocks"):
+    for blocks in ("joint_blocks", "double_blocks", "single_blocks", "transformer_blocks", "layers", "noise_refiner",
+                   "context_refiner"):
         setattr(case.model.diffusion_model, blocks, nn.ModuleList())
     return measure.count_flops(case.run_base)
 
 
 def last_layers(case: Case) -> int:
     """FLOPs of the last block's mask queries (and, in a single block, MLP), made by the same layer as its keys."""
-    return {"sd3": 2, "qwen-image": 2, "flux2": 14}.get(case.sizes.family, 10) * case.sizes.width ** 2 * N
+    return {"sd3": 2, "qwen-image": 2, "z-image": 2, "flux2": 14}.get(case.sizes.family, 10) * case.sizes.width ** 2 * N
 
 
 def terms(case: Case) -> int:
     """FLOPs of the low-rank terms on all mask tokens: 16 widths in and out a double block, 14 a single one.
 
-    On FLUX.2 one more, on Qwen-Image two, whose queries, keys and values are layers of their own.
+    On FLUX.2 one more, on Qwen-Image two, whose queries, keys and values are layers of their own. Z-Image's MLP
+    has three layers of 1 + 8 / 3 widths.
     """
     if case.sizes.family == "sd3":
         widths = 16 * (case.sizes.depth - 1) + 4
     elif case.sizes.family == "qwen-image":
         widths = 18 * (case.sizes.depth - 1) + 6
+    elif case.sizes.family == "z-image":
+        widths = 17 * (case.sizes.depth - 1) + 4
     else:
         more = case.sizes.family == "flux2"
         widths = (16 + more) * case.sizes.doubles + (14 + more) * (case.sizes.singles - 1) + 8 + 2 * more
@@ -155,7 +174,7 @@ def test_reading_and_static_pass_cost_what_the_formulas_say(case):
 @torch.inference_mode()
 def test_base_and_naive_cost_what_the_formulas_say(case):
     expected, base = backbones.predict_flops(case, ROWS), count(case, case.run_base)
-    assert base == expected["base"] + ROWS * (modulation(case) + text_modulation(case)) + outside_blocks(case.sizes)
+    assert base == expected["base"] + ROWS * (modulation(case) + other_modulation(case)) + outside_blocks(case.sizes)
     extra = count(case, case.run_joint) - base - embedding(case)
     rows = ROWS * (last_layers(case) + terms(case) + modulation(case))
     assert extra == expected["naive"] - expected["base"] + rows
@@ -201,7 +220,7 @@ def test_bench_ends_with_one_json_object(name, capsys):
     text = capsys.readouterr().out
     result = json.loads(text.splitlines()[-1])
     assert (result["backbone"], result["size"], result["steps"]) == (name, SIZE, STEPS)
-    if TINY[name].family in SHARED:
+    if TINY[name].family in ALONE:
         assert "controlnet_extra_s" not in result and "instead of reference latents" in text
     else:
         assert result["controlnet_extra_s"] > 0

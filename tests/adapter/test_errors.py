@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 import comfy.ops
 from comfy.ldm.flux.model import Flux
+from comfy.ldm.lumina.model import NextDiT, NextDiTPixelSpace
 from comfy.ldm.qwen_image.model import QwenImageTransformer2DModel
 from mditface.mdit.mditface import host
 from mditface.mdit.mditface.adapter.reader import apply_adapter
@@ -88,6 +89,10 @@ def unknown_field(path, weights, own):
     header(path, weights, own, windows=3)
 
 
+def a_newer_version(path, weights, own):
+    header(path, weights, own, version=2, windows=3)
+
+
 def unknown_family(path, weights, own):
     header(path, weights, own, family="sdxl")
 
@@ -150,7 +155,9 @@ FILES = {
     without_header: ("no 'mdit.adapter' in its header", "use the original file"),
     unreadable_header: ("'mdit.adapter' header is damaged", "use the original file"),
     unknown_field: ("windows", "use the original file"),
-    unknown_family: ("family is 'sdxl', must be one of sd3, flux, flux2, chroma, qwen-image", "use the original file"),
+    a_newer_version: ("version 2 of the adapter format, this pack reads version 1", "update the pack"),
+    unknown_family: ("family is 'sdxl', must be one of sd3, flux, flux2, chroma, qwen-image, z-image",
+                     "use the original file"),
     fewer_blocks: ("the layer single.1.", "outside the depth (2, 1)", "use the original file"),
     another_width: ("(2, 256)", "width 320", "download it again"),
     no_layers: ("holds no weights", "take the original file"),
@@ -200,8 +207,8 @@ def test_an_adapter_for_another_family(sd3, flux, adapter):
 
 def test_a_model_that_no_adapter_serves(adapter, tmp_path):
     standalone = host.load_mdit(tiny.write(tmp_path / "tiny.safetensors")).model
-    families = ("SD3, SD3.5 (family sd3), FLUX.1 (family flux), FLUX.2 (family flux2), Chroma (family chroma) and "
-                "Qwen-Image (family qwen-image)")
+    families = ("SD3, SD3.5 (family sd3), FLUX.1 (family flux), FLUX.2 (family flux2), Chroma (family chroma), "
+                "Qwen-Image (family qwen-image) and Z-Image (family z-image)")
     refuses(ValueError, ("model: a MDiTBaseModel", f"Load a model of {families}"),
             apply_adapter, standalone, adapter("flux"))
 
@@ -219,6 +226,16 @@ def test_qwen_image_layered(adapter):
     patcher = SimpleNamespace(model=SimpleNamespace(diffusion_model=layered))
     refuses(ValueError, ("model: Qwen-Image-Layered", "load Qwen-Image or Qwen-Image-Edit"),
             apply_adapter, patcher, adapter("qwen-image"))
+
+
+@pytest.mark.parametrize("kind, changes", [
+    (NextDiT, {"z_image_modulation": False}), (NextDiTPixelSpace, {"decoder_hidden_size": 8})],
+    ids=["Lumina 2", "in pixels"])
+def test_other_models_of_z_images_class(adapter, kind, changes):
+    network = kind(**bases.ZIMAGE | changes, device="meta", operations=comfy.ops.disable_weight_init)
+    patcher = SimpleNamespace(model=SimpleNamespace(diffusion_model=network))
+    refuses(ValueError, ("model: a SimpleNamespace cannot read masks", "Z-Image (family z-image)"),
+            apply_adapter, patcher, adapter("z-image"))
 
 
 def test_an_adapter_applied_twice(flux, adapter):

@@ -77,6 +77,19 @@ class Pairs(nn.Module):
         return encoder_hidden_states, hidden_states
 
 
+class Layers(nn.Module):
+    """Stands for all layers of Z-Image."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.inner = layers
+
+    def forward(self, x, *args, **kwargs):
+        for layer in self.inner:
+            x = layer(x, *args, **kwargs)
+        return x
+
+
 class Around(nn.Module):
     """Stands for one block."""
 
@@ -101,6 +114,8 @@ def bundled(case, model=None):
                           Streams(network.double_blocks, network.single_blocks)]))
     if case.family == "qwen-image":
         return inside(model, transformer_blocks=lambda network: nn.ModuleList([Pairs(network.transformer_blocks)]))
+    if case.family == "z-image":
+        return inside(model, layers=lambda network: nn.ModuleList([Layers(network.layers)]))
     return inside(model, joint_blocks=lambda network: nn.ModuleList([Joint(network.joint_blocks)]))
 
 
@@ -126,7 +141,7 @@ def test_blocks_inside_of_other_modules_read_their_own_keys(case, texts, stand_i
         assert report.notes == []
 
 
-@pytest.mark.parametrize("family", ["sd3", "sd35", "flux", "qwen-image"])
+@pytest.mark.parametrize("family", ["sd3", "sd35", "flux", "qwen-image", "z-image"])
 def test_two_adapters_around_one_module(cases, texts, tmp_path, family):
     own = cases[family]
     second, positive = make_case(own.family, own.base, tmp_path, seed=5), masked(texts[0], mask())

@@ -1,4 +1,4 @@
-"""FLUX.2, Chroma and Qwen-Image in their published layouts, whose sizes the host takes for granted."""
+"""FLUX.2, Chroma, Qwen-Image and Z-Image in their published layouts, whose sizes the host takes for granted."""
 from functools import partial
 
 import pytest
@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 import comfy.latent_formats
 import comfy.ldm.chroma.model
 import comfy.ldm.flux.model
+import comfy.ldm.lumina.model
 import comfy.ldm.qwen_image.model
 import comfy.model_detection
 import comfy.ops
@@ -15,7 +16,7 @@ import comfy.sd
 import comfy.supported_models
 from mditface.mdit.labelmap import CLASSES
 from mditface.mdit.mditface.adapter.config import AdapterConfig
-from mditface.mdit.mditface.adapter.families import chroma, find_family, flux2, qwen
+from mditface.mdit.mditface.adapter.families import chroma, find_family, flux2, qwen, zimage
 from mditface.mdit.mditface.adapter.reader import apply_adapter
 from mditface.mdit.mditface.mask import MaskInput
 from mditface.tests.adapter import bases
@@ -101,6 +102,17 @@ def test_qwen_image_as_published(edit):
     assert qwen.FAMILY.measure(network) == (3072, (2, 0))
     qwen.FAMILY.check(network)
     check_layers(qwen.FAMILY, network, 3072)
+
+
+def test_z_image_as_published():
+    sizes = dict(dim=3840, n_heads=30, n_kv_heads=30, axes_dims=[32, 48, 48], pad_tokens_multiple=32, cap_feat_dim=2560)
+    network = comfy.ldm.lumina.model.NextDiT(**bases.ZIMAGE | sizes, device="meta",
+                                             operations=comfy.ops.disable_weight_init)
+    network = detected(network, comfy.supported_models.ZImage)
+    assert find_family(network) is zimage.FAMILY
+    assert zimage.FAMILY.measure(network) == (3840, (0, 3))
+    assert network.pad_tokens_multiple == 32 and network.rope_embedder.theta == 256
+    check_layers(zimage.FAMILY, network, 3840)
 
 
 def test_label_maps_through_a_vae_of_videos(cases, texts):

@@ -12,7 +12,7 @@ from mditface.tests.mditface.runs import OFF, TOLERANCE, masked
 from node_helpers import conditioning_set_values
 
 ROUNDING = dict(rtol=2e-6, atol=1e-5)
-EDITED = pytest.mark.parametrize("family", ["flux", "flux2", "klein", "qwen-image"])
+EDITED = pytest.mark.parametrize("family", ["flux", "flux2", "klein", "qwen-image", "z-image"])
 REFERENCE = noisy(1, 8, 12) * 0.5
 
 
@@ -44,8 +44,10 @@ def test_text_image_and_reference_read_the_mask(cases, texts, family, kernel):
 def test_in_windows_the_reference_reads_nothing(cases, texts, tmp_path, family, kernel):
     case = make_case(family, cases[family].base, tmp_path, window=2, text_reads_mask=False)
     labels, x, positive = mask(), noisy(), edited(case, texts[0])  # one window is the whole grid of 4 x 4
-    reads = torch.full((case.text_tokens + 16 + 24, 16), -math.inf)
-    reads[case.text_tokens:case.text_tokens + 16] = 0
+    # on Z-Image a text of 8 fillers and the reference stand before the image
+    before, behind = (case.text_tokens + 8 + 24, 0) if family == "z-image" else (case.text_tokens, 24)
+    reads = torch.full((before + 16 + behind, 16), -math.inf)
+    reads[before:before + 16] = 0
     torch.testing.assert_close(prediction(case.model, masked(positive, labels), x=x),
                                predict(x, positive, (case, labels), reads=reads), **ROUNDING)
 

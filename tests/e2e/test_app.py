@@ -22,8 +22,7 @@ def renderer(request, page):
 def run(page, server) -> np.ndarray:
     page.evaluate(LISTEN)
     page.get_by_role("button", name="Run", exact=True).last.click()
-    (shown,) = server.wait(page.evaluate("() => window.ran"))["outputs"].values()
-    return np.asarray(server.picture(shown["images"][0])).astype(float)
+    return np.asarray(server.image(server.wait(page.evaluate("() => window.ran")))).astype(float)
 
 
 def test_a_stroke_in_the_app_changes_the_face(renderer, page, server, artefacts):

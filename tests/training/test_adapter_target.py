@@ -28,6 +28,7 @@ def test_adapter_learns_and_its_file_changes_the_output(family, form, paths):
     assert after["heldout_loss_without_mask"] == plain  # the base is as it was
     loaded = load_adapter(str(paths["weights"]))
     assert loaded.config.window == form.get("window", 0) and loaded.config.base_hint == "tiny.safetensors"
+    assert loaded.config.trained_on.endswith(": 8 samples, 12 steps of 4") and loaded.config.version == 1
     with torch.inference_mode():
         case = bases.Case(family, tiny_base(family), loaded, {})
         masked = bases.runs.masked(bases.text(0), bases.mask())

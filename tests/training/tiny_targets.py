@@ -13,7 +13,7 @@ EVERY = {"log": 1, "checkpoint": 2, "sheet": 100, "metrics": 100}
 COMMON = {"steps": 4, "batch": 4, "schedule": {"warmup": 1}, "ema": 0.9, "every": EVERY}
 ADAPTER = COMMON | {"target": "adapter", "base": "tiny.safetensors", "rank": 2, "alpha": 4, "precision": "no",
                     "optimiser": {"adamw": 0.02}, "schedule": {"warmup": 1, "decay": 0.1}}
-FAMILIES = ("sd3", "sd35", "flux", "flux2", "chroma", "qwen-image")
+FAMILIES = ("sd3", "sd35", "flux", "flux2", "chroma", "qwen-image", "z-image")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
 from ..attention import MaskRows
+from .streams import MaskStream
 
 FORM_NUMBERS = itertools.count(64)  # from more than any ControlNet has residuals on
 COMPILED_FORMS: dict[tuple[str, tuple[int, int]], int] = {}  # number of residuals, by form and their real numbers
@@ -48,6 +49,13 @@ def check_guards(block: nn.Module):
         raise ValueError("model: another node compiles its blocks one by one without guards on the transformer options "
                          "(guard_filter_fn), so compiled code cannot tell masks apart: compile the whole model with "
                          "'TorchCompileModel' instead")
+
+
+def check_compiled(stream: MaskStream):
+    """Raises ValueError for a network whose compiled code would not see that a mask is another or gone."""
+    if not stream.has_block_patches:
+        raise ValueError(f"model: another node compiles it, and the compiled code of this class "
+                         f"({type(stream.network).__name__}) cannot tell masks apart: remove that node")
 
 
 def describe_form(rows: tuple[MaskRows, ...]) -> list:

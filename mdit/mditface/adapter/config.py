@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ...shared.weight_files import MOST_BLOCKS
 
 METADATA_KEY = "mdit.adapter"
+VERSION = 1  # of the format that this pack writes and reads; a file without a version has the first
 KINDS = ("double", "single")  # of blocks, in the order of AdapterConfig.depth
 ZERO_POOLED = "zero_pooled"
 PROMPT_POOLED = "prompt_pooled"
@@ -26,6 +27,8 @@ class AdapterConfig:
     mask_vec: what modulates the mask tokens; with `prompt_pooled` the prompt does, too.
     text_reads_mask: whether text queries read the mask's keys.
     base_hint: the model that the adapter was trained on, for messages.
+    trained_on: data and length of the training, for people.
+    version: of the format.
     window: radius in which image queries read the mask's keys, in tokens; 0 for all keys.
     condition, corner: as in MaskLayout.
     joint: the mask tokens read text and image, too, and pass the blocks in every step (OminiControl, Face-MoGLE).
@@ -45,6 +48,8 @@ class AdapterConfig:
     corner: bool = False
     proj_after: bool = False
     joint: bool = False
+    trained_on: str = ""
+    version: int = VERSION
 
     def __post_init__(self):
         depth = (self.depth, 0) if isinstance(self.depth, int) else tuple(self.depth)

@@ -17,7 +17,7 @@ from ..math import patchify
 from ..placements import ON_IMAGE, PLACEMENTS
 from ..reader import ChunkRun, MaskReader
 from .blocks import BlockPatch, JointPatch, count_reads, follow_blocks
-from .compiled import describe_form, get_plain, is_compiled, mark_form
+from .compiled import check_compiled, describe_form, get_plain, is_compiled, mark_form
 from .condition import BoundCondition, Condition, ConditionEntry
 from .config import KINDS
 from .families import FAMILIES, MODULATION, Family, find_family, list_family_titles
@@ -129,12 +129,12 @@ class AdapterReader(MaskReader):
         grid = tuple(-(-side // patch) for side in x.shape[-2:])
         text = 0 if c_crossattn is None else c_crossattn.shape[1]
         pattern = ReadPattern(text, self.adapter.config.text_reads_mask, self.radius, grid)
-        replace = transformer_options.get("patches_replace", {})
-        inner = replace.get("dit", {})
+        inner = transformer_options.get("patches_replace", {}).get("dit", {})
         patches = {name: self.patch(rows, i, inner.get(name), stream, pattern, transformer_options)
                    for i, name in enumerate(stream.names)}
-        options = {**transformer_options, "patches_replace": {**replace, "dit": {**inner, **patches}}}
+        options = stream.place_patches(patches, grid, transformer_options)
         if is_compiled(executor.class_obj.diffusion_model, transformer_options):
+            check_compiled(stream)
             control = mark_form(control, repr((self.key, describe_form(rows))))
         with follow_blocks(stream, patches):
             out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)

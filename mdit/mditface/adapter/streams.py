@@ -43,9 +43,12 @@ class MaskStream:
     modules: the blocks, in their order.
     places: for each block the name of the entry of the network's lists that holds it: its own, unless another node
         put one module in place of several blocks.
+    has_block_patches: whether the network's forward calls patches of blocks and reads a ControlNet's residuals, by
+        which compiled code tells masks apart (see compiled.py).
     """
     lists: dict[str, tuple[str, str]]
     heads: int
+    has_block_patches = True
 
     def __init__(self, network: nn.Module, config: AdapterConfig, terms: AdapterTerms, weight: float):
         self.network = network
@@ -77,6 +80,11 @@ class MaskStream:
             named = f": {', '.join(sorted(strangers))}" if strangers else ""
             raise ValueError(f"model: {self.blocks} blocks should read the mask, but {len(self.modules)} were found, "
                              f"because another node replaced blocks{named}. Remove that node")
+
+    def place_patches(self, patches: dict[tuple[str, int], Callable], grid: tuple[int, int], options: dict) -> dict:
+        """Transformer options of a call with these patches of the blocks, for an image of `grid` tokens."""
+        replace = options.get("patches_replace", {})
+        return {**options, "patches_replace": {**replace, "dit": {**replace.get("dit", {}), **patches}}}
 
     def get_list_entry(self, i: int) -> nn.Module:
         """The entry of the network's lists under block i's name, as it is now."""

@@ -8,10 +8,10 @@ from functools import partial
 from torch import Tensor
 
 from ...shared.parts import load_parts
-from ...shared.text_files import read_header
+from ...shared.text_files import parse_object, read_header
 from ...shared.weight_files import check_count, check_finite, join_names, name_file, read_weights
 from .condition_lora import KEY, read_condition_lora
-from .config import KINDS, METADATA_KEY, PROMPT_POOLED, AdapterConfig
+from .config import KINDS, METADATA_KEY, PROMPT_POOLED, VERSION, AdapterConfig
 from .families import FAMILIES, Layer
 from .terms import HALVES, Adapter
 
@@ -69,11 +69,15 @@ def build_adapter(content: tuple[AdapterConfig, Terms], disable_dynamic: bool = 
 def read_adapter_config(metadata: dict[str, str]) -> AdapterConfig:
     """Inverse of `AdapterConfig.to_metadata`."""
     try:
-        config = read_header(AdapterConfig, metadata, METADATA_KEY)
-        check_family(config)
+        version = parse_object(metadata.get(METADATA_KEY, "{}"), METADATA_KEY).get("version", VERSION)
+        if version == VERSION:
+            config = read_header(AdapterConfig, metadata, METADATA_KEY)
+            check_family(config)
+            return config
     except ValueError as error:
         raise ValueError(f"the file's '{METADATA_KEY}' header is damaged ({error}): use the original file") from error
-    return config
+    raise ValueError(f"the file has version {version} of the adapter format, this pack reads version {VERSION}: update "
+                     "the pack")
 
 
 def check_family(config: AdapterConfig) -> None:

@@ -95,7 +95,7 @@ class AdapterTarget(Target):
         comfy.model_management.load_models_gpu([base], force_full_load=True)
         self.family = find_base_family(base)
         network = base.model.diffusion_model
-        config = make_config(settings, self.family, network)
+        config = make_config(settings, self.family, network, len(samples))
         adapter = Adapter(config, make_new_terms(network, config, settings.layers, settings.seed))
         self.module = MaskedBase(base, adapter, settings.reduction, settings.guidance,
                                  settings.gradient_checkpointing, settings.shift)
@@ -222,12 +222,17 @@ class AdapterTarget(Target):
         part.replace(path)
 
 
-def make_config(settings: AdapterSettings, family: Family, network: nn.Module) -> AdapterConfig:
-    """The header of the adapter to train. Raises ValueError where the family cannot do what the settings ask for."""
+def make_config(settings: AdapterSettings, family: Family, network: nn.Module, count: int) -> AdapterConfig:
+    """The header of the adapter to train on `count` samples.
+
+    Raises ValueError where the family cannot do what the settings ask for.
+    """
     width, depth = family.measure(network)
+    data = settings.data.name or "the data of a graph"
     config = AdapterConfig(family.key, width, depth, settings.rank, settings.alpha, PALETTE,
                            mask_vec=settings.mask_vec, text_reads_mask=settings.text_reads_mask,
-                           base_hint=settings.base.name, window=settings.window)
+                           base_hint=settings.base.name, window=settings.window,
+                           trained_on=f"{data}: {count} samples, {settings.steps} steps of {settings.batch}")
     check_family(config)
     return config
 

@@ -1,6 +1,8 @@
 """A host's network that reads masks by an adapter, with gradients for the adapter."""
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -86,13 +88,16 @@ class MaskedBase(nn.Module):
 
     def make_prompt(self, count: int, pooled: Tensor | None) -> Prompt:
         """What the network takes of the prompt in addition to the text tokens, for `count` rows."""
-        values = {"y": pooled, "guidance": torch.full((count,), self.guidance, device=self.device)}
+        values = {"y": pooled, "guidance": torch.full((count,), self.guidance, device=self.device),
+                  "num_tokens": None}  # an argument of Z-Image's class that it does not read
         return Prompt({name: values[name] for name in self.reader.list_prompt_inputs(self.base.model)})
 
     def call_network(self, x, t, c_concat, context, control, transformer_options, **kwargs) -> Tensor:
         frames = has_frames(self.base.model.latent_format)
         x = x[:, :, None] if frames else x  # (B, C, 1, h, w)
-        out = self.network(x, t, context=context, control=control, transformer_options=transformer_options, **kwargs)
+        with self.reader.checkpoint_layers(self.base.model):
+            out = self.network(x, t, context=context, control=control, transformer_options=transformer_options,
+                               **kwargs)
         return out[:, :, 0] if frames else out
 
     def make_rows(self, mask_latent: Tensor, labels: Tensor | None, pooled: Tensor | None) -> tuple[MaskRows, ...]:
@@ -150,11 +155,26 @@ class TrainingReader(AdapterReader):
 
     def make_options(self, model) -> dict:
         """Transformer options of a call of the network."""
-        if not (self.checkpointing and torch.is_grad_enabled()):
-            return {}
         stream = super().make_stream(model)
+        if not (self.checkpointing and torch.is_grad_enabled() and stream.has_block_patches):
+            return {}
         patches = {name: partial(checkpoint_block, stream, i) for i, name in enumerate(stream.names)}
         return {"patches_replace": {"dit": patches}}
+
+
+    @contextlib.contextmanager
+    def checkpoint_layers(self, model):
+        """Inside, the blocks of a network that calls no patches of blocks compute again in the backward pass."""
+        stream = super().make_stream(model)
+        used = self.checkpointing and torch.is_grad_enabled() and not stream.has_block_patches
+        layers = stream.modules if used else []
+        for layer in layers:
+            layer.forward = partial(checkpoint_layer, layer.forward)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                del layer.forward
 
 
 def copy_input(module: nn.Module, args: tuple) -> tuple:
@@ -173,6 +193,11 @@ def checkpoint_block(stream: MaskStream, i: int, args: dict, extra: dict) -> dic
             inputs["txt"] = txt.clone()
         return stream.run_block(i, {**args, **inputs})
     return checkpoint(run, args["img"], args.get("txt"), use_reentrant=False)
+
+
+def checkpoint_layer(forward: Callable, *args, transformer_options: dict, **kwargs) -> Tensor:
+    """A block, with its own copy of the options, in which the host's loop notes the number of the block that runs."""
+    return checkpoint(forward, *args, transformer_options={**transformer_options}, use_reentrant=False, **kwargs)
 
 
 def checkpoint_inputs(make_inputs, i: int, msk: Tensor, vec: Tensor, pe: Tensor | None) -> Inputs:

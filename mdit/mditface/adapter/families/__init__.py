@@ -3,10 +3,11 @@ from __future__ import annotations
 
 import torch.nn as nn
 
-from . import chroma, flux, flux2, qwen, sd3
+from . import chroma, flux, flux2, qwen, sd3, zimage
 from .base import EMBEDDING, MODULATION, Blocks, Family, Layer
 
-FAMILIES = {family.key: family for family in (sd3.FAMILY, flux.FAMILY, flux2.FAMILY, chroma.FAMILY, qwen.FAMILY)}
+FAMILIES = {family.key: family for family in (sd3.FAMILY, flux.FAMILY, flux2.FAMILY, chroma.FAMILY, qwen.FAMILY,
+                                              zimage.FAMILY)}
 
 __all__ = ["EMBEDDING", "FAMILIES", "LAYER_NAMES", "MODULATION", "TRAINED_LAYERS", "Blocks", "Family", "Layer",
            "find_family", "list_family_titles", "list_model_titles"]

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import NamedTuple
 
 import torch.nn as nn
@@ -21,8 +22,8 @@ class Layer(NamedTuple):
     after_keys: whether the block's keys and values do without the layer. The last block needs no such layer.
     """
     path: str
-    n_in: int
-    n_out: tuple[int, ...]
+    n_in: int | Fraction
+    n_out: tuple[int | Fraction, ...]
     after_keys: bool = False
 
 
@@ -47,7 +48,7 @@ class Family:
     blocks: by kind (`config.KINDS`).
     stream: the mask stream on its blocks.
     text_layers: the layers that read a sample's text, by the sample's tensors: `context` (L, D), `pooled` (P,).
-    list_prompt_inputs: those of `y` and `guidance` that a network takes in addition to the text tokens.
+    list_prompt_inputs: those of `y`, `guidance` and `num_tokens` that a network takes in addition to the text tokens.
     clip_type: of its text encoders, a name of the host's CLIPType.
     text_tokens: least number of text tokens: the host adds zeros before a shorter text.
     text_mask: whether the network can be told which tokens only fill a shorter text of a batch.
