@@ -17,6 +17,7 @@ import pytest
 
 ROOT = Path(__file__).absolute().parents[1]
 GOLDEN = ROOT / "tests" / "golden"
+COSTS = pytest.StashKey()  # of the run, by folder of tests
 BASE = Path(tempfile.mkdtemp(prefix="mditface-tests-"))
 sys.path.append(str(ROOT))  # here, for a folder's conftest that pytest reads before it is configured
 
@@ -24,8 +25,42 @@ sys.path.append(str(ROOT))  # here, for a folder's conftest that pytest reads be
 def pytest_configure(config):
     if "COMFYUI_PATH" not in os.environ:
         pytest.exit("run `python dev.py test` or `python dev.py run -- pytest ...`", returncode=2)
-    from devtools.host import load_pack
-    load_pack(BASE)
+    from devtools.costs import Costs
+    config.stash[COSTS] = Costs()
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        from devtools.host import load_pack  # takes seconds, which a process that only starts workers has no use for
+        load_pack(BASE)
+
+
+def pytest_collection_finish(session):
+    session.config.stash[COSTS].book("start and collection")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item, nextitem):
+    """The last test of a file books what the file took: before its browser closes, which loses that, and after."""
+    last = nextitem is None or nextitem.path != item.path
+    costs, folder = item.config.stash[COSTS], item.path.parent.name
+    if last:
+        costs.book(folder)
+    done = yield
+    if last:
+        costs.book(folder)
+    return done
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["costs"] = dict(session.config.stash[COSTS])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    node.config.stash[COSTS].update(getattr(node, "workeroutput", {}).get("costs", {}))  # none of a worker that crashed
+
+
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.write_line(str(terminalreporter.config.stash[COSTS]))
 
 
 def pytest_unconfigure(config):

@@ -242,7 +242,7 @@ def run_sequence(subject: Subject, steps: list[Step], counts: Counter) -> str | 
                 counts["runs"] += 1
                 try_step(graph, step)
             except Broken as broken:
-                counts[f"ended with {str(broken).partition(':')[0]}"] += 1
+                counts[f"ended with {str(broken)[:80]}"] += 1
             except Wrong as wrong:
                 return f"run {i + 1}: {wrong}"
     counts.update({"static passes": graph.report.passes, "cache hits": graph.report.hits})

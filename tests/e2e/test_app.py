@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from mditface.tests.e2e.test_browser import LISTEN, SET, VUE, open_template
+from mditface.tests.e2e.test_browser import LISTEN, open_template
 
 STARTER = "1 Paint a face.app"
 CANVAS = ".painter canvas"
@@ -10,13 +10,6 @@ FITS = """() => app.graph.nodes.every(node => {
     const [x, y, width, height] = node.getBounding(), { scale, offset } = app.canvas.ds;
     return (x + offset[0]) * scale >= 0 && (x + width + offset[0]) * scale <= app.canvas.canvas.clientWidth;
 })"""
-
-
-@pytest.fixture(params=["canvas", "nodes 2.0"])
-def renderer(request, page):
-    page.evaluate(SET, [VUE, request.param == "nodes 2.0"])
-    yield request.param
-    page.evaluate(SET, [VUE, False])
 
 
 def run(page, server) -> np.ndarray:
@@ -27,7 +20,7 @@ def run(page, server) -> np.ndarray:
 
 def test_a_stroke_in_the_app_changes_the_face(renderer, page, server, artefacts):
     open_template(page, STARTER)
-    page.get_by_text("App Mode", exact=True).wait_for()
+    page.get_by_text("Number of runs", exact=True).wait_for()
     before = run(page, server)
     box = page.locator(CANVAS).first.bounding_box()
     page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.75 * box["height"])
@@ -45,7 +38,7 @@ def test_a_stroke_in_the_app_changes_the_face(renderer, page, server, artefacts)
 
 def test_three_nodes_lie_behind_the_app(renderer, page, artefacts):
     open_template(page, STARTER)
-    page.get_by_text("App Mode", exact=True).wait_for()
+    page.get_by_text("Number of runs", exact=True).wait_for()
     page.evaluate("() => app.extensionManager.command.execute('Comfy.ToggleLinear')")
     page.wait_for_timeout(1000)  # the canvas comes back
     page.screenshot(path=artefacts / f"starter, {renderer}.png")
