@@ -435,4 +435,7 @@ def read_rates(optimizer: torch.optim.Optimizer) -> list[float]:
 
 def average_terms(losses: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The mean of each term over several steps."""
-    return {name: torch.stack([step[name] for step in losses]).mean() for name in losses[0]}
+    means = {}
+    for name in losses[0]:
+        means[name] = torch.stack([step[name] for step in losses]).mean()
+    return means

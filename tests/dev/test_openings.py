@@ -17,7 +17,6 @@ PLACES = {
     "mdit/datasets/tars.py": {"tarfile.open"},
     "mdit/datasets/renders.py": {"np.load", "json.loads"},
     "mdit/interactdiffusion/text.py": {"json.loads"},
-    "mdit/training/graph.py": {".read_bytes"},
     "mdit/training/settings.py": {"yaml.safe_load"},
     "mdit/parsing/parser.py": {"safe_open", "load_file"},  # works without the host
     # files of the pack, of the host, and those that a run wrote for itself
@@ -27,6 +26,7 @@ PLACES = {
     "mdit/recipes/latents.py": {"np.load", "json.loads"},
     "mdit/render/mesh.py": {"np.load"},
     "mdit/render/pack.py": {"Image.open", ".read_text"},
+    "mdit/training/trainer.py": {".read_bytes"},
     "nodes/labelmap.py": {"Image.open"},
     "nodes/painter.py": {"Image.open"},
 }

@@ -137,7 +137,7 @@ def list_flux_inputs(network: nn.Module) -> tuple[str, ...]:
     return ("y", "guidance") if network.params.guidance_embed else ("y",)
 
 
-def check(network: nn.Module) -> None:
+def refuse_other_inputs(network: nn.Module) -> None:
     if network.in_channels != network.out_channels:
         raise ValueError(f"model: the input has {network.in_channels} features, the output {network.out_channels} "
                          "(a Fill, Depth or Canny model), so mask tokens do not fit: load FLUX.1-dev or "
@@ -178,5 +178,5 @@ FAMILY = Family(
     clip_type="FLUX",
     conditioned=True,
     copied_norms=COPIED_NORMS,
-    check=check,
+    check=refuse_other_inputs,
 )

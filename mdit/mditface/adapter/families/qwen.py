@@ -78,7 +78,7 @@ def list_qwen_inputs(network: nn.Module) -> tuple[str, ...]:
     return ()
 
 
-def check(network: nn.Module) -> None:
+def refuse_layered(network: nn.Module) -> None:
     if network.time_text_embed.use_additional_t_cond:
         raise ValueError("model: Qwen-Image-Layered makes several images at once, and a mask lies on one: load "
                          "Qwen-Image or Qwen-Image-Edit")
@@ -105,5 +105,5 @@ FAMILY = Family(
     list_prompt_inputs=list_qwen_inputs,
     clip_type="QWEN_IMAGE",
     text_mask=True,
-    check=check,
+    check=refuse_layered,
 )

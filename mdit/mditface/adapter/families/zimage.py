@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 
 import torch
 import torch.nn as nn
@@ -53,7 +54,8 @@ class LayerOverride:
     def __call__(self, function: Callable, q: Tensor, *args, **kwargs) -> Tensor:
         index = kwargs["transformer_options"].get(INDEX)
         if index is None:  # a refiner
-            return function(q, *args, **kwargs) if self.inner is None else self.inner(function, q, *args, **kwargs)
+            attend = function if self.inner is None else partial(self.inner, function)
+            return attend(q, *args, **kwargs)
         length = q.shape[2]
         patch = self.patches["single_block", index]
         return patch.attend(self.inner, length - self.count, length, function, q, *args, **kwargs)
