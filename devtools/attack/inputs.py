@@ -26,7 +26,6 @@ from .values import NUMBERS, OTHERS, TEXTS
 TARGET, ODD, SEEN = "target", "odd value", "seen"
 LONG_TEXT = 10_000_000  # letters
 LONGEST_MESSAGE = 2000  # letters
-OWN = "mditface"  # begins the names of the templates that need no drawing of a person
 PATIENCE = 20.0  # seconds of a run until it is cancelled
 STOPPING = 10.0  # seconds that Cancel may take on a busy machine
 MARKUP = ("<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "{{7*7}}${7*7}")
@@ -71,8 +70,7 @@ ENDS = ("accepted", "validation", "refused", "cancelled")
 def find_graphs() -> dict[str, dict]:
     """For each node of the pack a small graph that ends in it, under the key TARGET."""
     found = {}
-    files = sorted((GRAPHS / "api").glob("*.json"), key=lambda file: (not file.stem.startswith(OWN), file.stem))
-    for file in files:
+    for file in sorted((GRAPHS / "api").glob("*.json")):  # those that draw with the bundled model come first
         graph = stand_ins.runnable(json.loads(file.read_text("utf-8")))
         for key, one in graph.items():
             if one["class_type"].startswith("MDiT") and one["class_type"] not in found:

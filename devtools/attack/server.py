@@ -25,10 +25,10 @@ from mditface.tests.e2e.graphs import inspect
 from mditface.tests.e2e.test_every_system import TEMPLATES_OF_SYSTEMS, changed, longer, other_prompt, twin, wider
 
 REPLACED = {  # by the template whose pixels show it: a file of the models folder
-    "mditface_sd35": "mdit_adapters/your_sd35_adapter.safetensors",
-    "pt_dit": "diffusion_models/stand-in-pt-dit.safetensors",
-    "mmface": "diffusion_models/stand-in-mmface.safetensors",
-    "dynast_face": "dynast/stand-in-face.safetensors",
+    "8 Own weights, SD35": "mdit_adapters/your_sd35_adapter.safetensors",
+    "5 Text to image (PT-DiT)": "diffusion_models/stand-in-pt-dit.safetensors",
+    "4 Painted face to photo (MMFace-DiT)": "diffusion_models/stand-in-mmface.safetensors",
+    "8 Own weights, face after an exemplar (DynaST)": "dynast/stand-in-face.safetensors",
 }
 VARIANTS = (lambda kind, inputs: None, wider, other_prompt)
 GROWTH = 0.02  # of the memory, that is no leak

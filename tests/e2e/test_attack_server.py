@@ -3,7 +3,7 @@ import pytest
 
 from devtools.attack.server import Attack, Figures, find_growth
 
-NAMES = ("mditface", "mditface_sd35")
+PLAIN, ADAPTER = NAMES = ("2 Paint a face, all nodes", "8 Own weights, SD35")
 FAILING = {"image": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}},
            "wait": {"class_type": "Probe_Wait", "inputs": {"image": ["image", 0], "seconds": 0.0, "fails": True}},
            "save": {"class_type": "PreviewImage", "inputs": {"images": ["wait", 0]}}}
@@ -23,10 +23,10 @@ def test_no_graph_is_lost(attack):
 
 
 def test_a_lost_graph_is_found(attack):
-    attack.finish([attack.queue("mditface", 0)])
-    attack.seen[("mditface", 0, 0)] = "others"
-    attack.finish([attack.queue("mditface", 0)])
-    job = attack.queue("mditface", 0)
+    attack.finish([attack.queue(PLAIN, 0)])
+    attack.seen[(PLAIN, 0, 0)] = "others"
+    attack.finish([attack.queue(PLAIN, 0)])
+    job = attack.queue(PLAIN, 0)
     attack.finish([job._replace(prompt_id="absent")])
     attack.finish([job._replace(prompt_id=attack.server.queue(FAILING))])
     long = attack.queue_long()
@@ -38,9 +38,9 @@ def test_a_lost_graph_is_found(attack):
 
 
 def test_a_stale_model_is_found(attack):
-    attack.finish([attack.queue("mditface", 0)])
-    attack.versions["mditface"] += 1  # nothing was replaced
-    attack.finish([attack.queue("mditface", 0)])
+    attack.finish([attack.queue(PLAIN, 0)])
+    attack.versions[PLAIN] += 1  # nothing was replaced
+    attack.finish([attack.queue(PLAIN, 0)])
     assert "of the model that was replaced" in attack.lost[0]
 
 
