@@ -140,7 +140,8 @@ def run_here(folder: Path, largest: int | None) -> None:
         (folder / ERROR).unlink(missing_ok=True)
         if largest is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
-        fitted(adapter(run_paths(folder, folder), steps=STEPS, base=folder / BASE))
+        paths = run_paths(folder, folder.parent)  # the file of weights names its data
+        fitted(adapter(paths, steps=STEPS, base=folder / BASE))
     except BaseException as error:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         (folder / ERROR).write_text(f"{type(error).__name__}: {error}")
@@ -151,7 +152,7 @@ def run_here(folder: Path, largest: int | None) -> None:
 def describe_end(folder: Path) -> str:
     """How a run ended: the digest of the weights, or the error."""
     error = folder / ERROR
-    weights = run_paths(folder, folder)["weights"]
+    weights = run_paths(folder, folder.parent)["weights"]
     if error.is_file():
         return error.read_text()
     return compute_file_digest(weights) if weights.is_file() else "no weights"
