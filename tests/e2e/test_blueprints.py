@@ -87,12 +87,16 @@ def test_a_label_map_and_the_blueprint_make_a_face(page, artefacts):
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name not in ALONE])
-def test_what_it_stands_for_draws(page, server, tiny_models, name):
+def test_what_it_stands_for_draws(page, server, tiny_models, label_map_file, name):
     """On tiny models, through the graph that the front end queues for it."""
     page.evaluate("graph => app.loadGraphData(graph)", json.loads(FILES[name].read_text()))
     page.evaluate(COMPLETE, SOURCES)
     graph = {key: node(one["class_type"], **one["inputs"]) for key, one in page.evaluate(TO_API).items()}
+    picture = label_map_file("blueprint", 64, 64)
+    for one in graph.values():
+        if one["class_type"] == "LoadImage":
+            one["inputs"]["image"] = picture  # there may have been no picture when the page was loaded
     entry = server.run(stand_ins.runnable(graph))
     (shown,) = (key for key, one in graph.items() if one["class_type"] == "PreviewImage")
-    (picture,) = entry["outputs"][shown]["images"]
-    assert np.ptp(np.asarray(server.picture(picture))) > 0
+    (drawn,) = entry["outputs"][shown]["images"]
+    assert np.ptp(np.asarray(server.picture(drawn))) > 0

@@ -122,7 +122,8 @@ def test_log_names_the_terms_and_what_is_left_out(paths, caplog):
     assert "without the losses reconstruction and perceptual" in caplog.text
     lines = [json.loads(line) for line in (paths["output"] / "log.jsonl").read_text().splitlines()]
     terms = {"warp", "adversarial", "features", "discriminator_fake", "discriminator_real"}
-    assert set(lines[0]) == terms | {"step", "loss"}
+    pace = {"learning_rate", "samples_per_second", "minutes_left", "memory_gib"}
+    assert set(lines[0]) == terms | pace | {"step", "loss"}
     assert lines[0]["loss"] == pytest.approx(sum(lines[0][name] for name in terms))
     assert "clothes_color/own" in lines[1]
     assert Image.open(paths["output"] / "sheets" / "000001.png").size == (12 * 48, 4 * 48)

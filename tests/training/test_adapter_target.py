@@ -66,7 +66,7 @@ def test_adapter_gradient_is_the_slope_of_its_loss(family, checkpointing, paths)
     loss().backward()
     ways = [torch.randn(w.shape, generator=generator) for w in weights]
     slope = sum((w.grad * way).sum() for w, way in zip(weights, ways)).item()
-    step, ends = 2e-4, []
+    step, ends = 1e-3, []  # shorter ones drown in float32's rounding of the loss
     with torch.no_grad():
         for sign in (1, -1):
             for w, way in zip(weights, ways):
