@@ -63,30 +63,20 @@ class Control:
 
 
 @dataclass(frozen=True)
-class SD3Sizes:
-    """A model of SD3's class.
+class Sizes:
+    """What the sizes of most backbones share.
 
-    control: number of the ControlNet's blocks, which are the host's InstantX ones.
-    second: number of leading blocks with a second attention.
-    image_only: the ControlNet is Stability's for SD3.5-large, which reads no text.
+    head: width of a head. reference_latents: whether the host has a path for them.
+    text_multiple: which the host fills the text up to. second, text_ends, refiners, linear: as in `run_costs`.
     """
     heads: int
-    depth: int
-    control: int
-    second: int = 0
-    qk_norm: str | None = None
-    image_only: bool = False
-    control_note: str = "as InstantX's for SD3-medium"
-    family = "sd3"
-    head = 64  # its width
-    reference_latents = False  # whether the host has a path for them
-    text_tokens = 154
-    text_multiple = 1  # which the host fills the text up to
-    pooled = 2048
-    text_ends = True
+    head = 128
+    reference_latents = True
+    text_multiple = 1
+    second = 0
+    text_ends = False
     refiners = 0
     linear = LINEAR
-    latent_format = comfy.latent_formats.SD3
 
     @property
     def width(self) -> int:
@@ -94,7 +84,30 @@ class SD3Sizes:
 
     @property
     def blocks(self) -> int:
-        return self.depth
+        return len(self.count_blocks(whole=True)[0])
+
+
+@dataclass(frozen=True)
+class SD3Sizes(Sizes):
+    """A model of SD3's class.
+
+    control: number of the ControlNet's blocks, which are the host's InstantX ones.
+    second: number of leading blocks with a second attention.
+    image_only: the ControlNet is Stability's for SD3.5-large, which reads no text.
+    """
+    depth: int
+    control: int
+    second: int = 0
+    qk_norm: str | None = None
+    image_only: bool = False
+    control_note: str = "as InstantX's for SD3-medium"
+    family = "sd3"
+    head = 64
+    reference_latents = False
+    text_tokens = 154
+    pooled = 2048
+    text_ends = True
+    latent_format = comfy.latent_formats.SD3
 
     def count_blocks(self, whole: bool) -> tuple[list[int], int]:
         """How many each block stands for, and how many of these blocks are no single ones."""
@@ -135,32 +148,20 @@ class SD3Sizes:
 
 
 @dataclass(frozen=True)
-class FluxSizes:
+class FluxSizes(Sizes):
     """A model of FLUX's class.
 
     control: the ControlNet's double and single blocks, as in the Union models; none where the host has no ControlNet.
     """
-    heads: int
     doubles: int
     singles: int
     control: tuple[int, int]
     control_note: str = "double and single, as the Union models of InstantX and Shakker"
     family = "flux"
     network = Flux
-    head = 128  # its width
-    reference_latents = True  # whether the host has a path for them
     text_tokens = 512
-    text_multiple = 1
     pooled = 768
-    second = 0
-    text_ends = False
-    refiners = 0
-    linear = LINEAR
     latent_format = comfy.latent_formats.Flux
-
-    @property
-    def width(self) -> int:
-        return self.head * self.heads
 
     @property
     def blocks(self) -> int:
@@ -234,31 +235,15 @@ class ChromaSizes(FluxSizes):
 
 
 @dataclass(frozen=True)
-class QwenSizes:
+class QwenSizes(Sizes):
     """A model of Qwen-Image's class; `control`: number of the ControlNet's blocks."""
-    heads: int
     depth: int
     control: int
     control_note: str = "as InstantX's Union model"
     family = "qwen-image"
-    head = 128  # its width
-    reference_latents = True
     text_tokens = 256
-    text_multiple = 1
     pooled = 1  # it has no pooled text
-    second = 0
-    text_ends = False
-    refiners = 0
-    linear = LINEAR
     latent_format = comfy.latent_formats.Wan21
-
-    @property
-    def width(self) -> int:
-        return self.head * self.heads
-
-    @property
-    def blocks(self) -> int:
-        return self.depth
 
     def count_blocks(self, whole: bool) -> tuple[list[int], int]:
         kinds = [1] * self.depth if whole else [self.depth - 1, 1]
@@ -284,31 +269,17 @@ class QwenSizes:
 
 
 @dataclass(frozen=True)
-class ZImageSizes:
+class ZImageSizes(Sizes):
     """A model of Z-Image; `refiners`: number of blocks that each stream passes alone before the others."""
-    heads: int
     depth: int
     control: int = 0
     control_note: str = "the host's for this model is a patch of the model: not measured"
     refiners: int = 2
     family = "z-image"
-    head = 128  # its width
-    reference_latents = True
     text_tokens = 256
     text_multiple = 32
     pooled = 1  # it has no pooled text
-    second = 0
-    text_ends = False
-    linear = LINEAR
     latent_format = comfy.latent_formats.Flux
-
-    @property
-    def width(self) -> int:
-        return self.head * self.heads
-
-    @property
-    def blocks(self) -> int:
-        return self.depth
 
     def count_blocks(self, whole: bool) -> tuple[list[int], int]:
         return [1] * self.depth if whole else [self.depth - 1, 1], 0
@@ -327,7 +298,6 @@ class ZImageSizes:
         return None
 
 
-Sizes = SD3Sizes | FluxSizes | QwenSizes | ZImageSizes
 BACKBONES: dict[str, Sizes] = {
     "sd3": SD3Sizes(heads=24, depth=24, control=6),
     "sd35m": SD3Sizes(heads=24, depth=24, control=12, second=13, qk_norm="rms",

@@ -60,8 +60,7 @@ def run_files(options: argparse.Namespace) -> dict:
 def run_training(options: argparse.Namespace) -> dict:
     from .training import attack_training
     found = attack_training(options.runs, options.start)
-    for name, count in found["mishaps"].items():
-        print(f"{name}: {count} times")
+    print_counts(found["mishaps"], " times")
     return found
 
 
@@ -69,8 +68,7 @@ def run_values(options: argparse.Namespace) -> dict:
     from .inputs import attack_inputs
     with tempfile.TemporaryDirectory() as base:
         found = attack_inputs(options.count, options.seed, Path(base), ROOT / "tests" / "golden")
-    for name, count in found["ends"].items():
-        print(f"{name}: {count} values")
+    print_counts(found["ends"], " values")
     return found
 
 
@@ -80,17 +78,20 @@ def run_cache(options: argparse.Namespace) -> dict:
         found = repeat_sequence(options.sequence)
     else:
         found = attack_cache(options.seconds, options.seed, options.subject or tuple(SUBJECTS))
-    for name, count in sorted(found.pop("counts").items()):
-        print(f"{name}: {count}")
+    print_counts(dict(sorted(found.pop("counts").items())))
     return found
 
 
 def run_server(options: argparse.Namespace) -> dict:
     from .server import attack_server
     found = attack_server(options.graphs, options.seed, ROOT / "tests" / "golden")
-    for name, count in found.pop("counts").items():
-        print(f"{name}: {count}")
+    print_counts(found.pop("counts"))
     return found
+
+
+def print_counts(counts: dict[str, int], unit: str = "") -> None:
+    for name, count in counts.items():
+        print(f"{name}: {count}{unit}")
 
 
 RUNS = {"cache": run_cache, "files": run_files, "server": run_server, "training": run_training, "values": run_values}

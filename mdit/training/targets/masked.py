@@ -153,21 +153,26 @@ class TrainingReader(AdapterReader):
             stream.make_inputs = partial(checkpoint_inputs, stream.make_inputs)
         return stream
 
+    def make_checkpointed(self, model, has_block_patches: bool) -> MaskStream | None:
+        """The stream whose blocks compute again in the backward pass, if its network is of this kind."""
+        if not (self.checkpointing and torch.is_grad_enabled()):
+            return None
+        stream = super().make_stream(model)
+        return stream if stream.has_block_patches == has_block_patches else None
+
     def make_options(self, model) -> dict:
         """Transformer options of a call of the network."""
-        stream = super().make_stream(model)
-        if not (self.checkpointing and torch.is_grad_enabled() and stream.has_block_patches):
+        stream = self.make_checkpointed(model, has_block_patches=True)
+        if stream is None:
             return {}
         patches = {name: partial(checkpoint_block, stream, i) for i, name in enumerate(stream.names)}
         return {"patches_replace": {"dit": patches}}
 
-
     @contextlib.contextmanager
     def checkpoint_layers(self, model):
         """Inside, the blocks of a network that calls no patches of blocks compute again in the backward pass."""
-        stream = super().make_stream(model)
-        used = self.checkpointing and torch.is_grad_enabled() and not stream.has_block_patches
-        layers = stream.modules if used else []
+        stream = self.make_checkpointed(model, has_block_patches=False)
+        layers = [] if stream is None else stream.modules
         for layer in layers:
             layer.forward = partial(checkpoint_layer, layer.forward)
         try:
