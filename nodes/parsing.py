@@ -194,11 +194,7 @@ def find_faces(image: torch.Tensor, bboxes, mask: torch.Tensor | None, units: st
                          "the two inputs")
     height, width = image.shape[1:3]
     if bboxes is None:
-        boxes = region.find_boxes(mask, height, width)
-        if len(boxes) not in (1, len(image)):
-            raise ValueError(f"mask: there are {len(boxes)} masks for {len(image)} images. Connect one for each image, "
-                             "or one for all")
-        return match_images(boxes, len(image), "mask")
+        return match_images(region.find_boxes(mask, height, width), len(image), "mask")
     return match_images(read_boxes(bboxes, (width, height), "bboxes", units), len(image), "bboxes")
 
 
