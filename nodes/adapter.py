@@ -10,7 +10,6 @@ from ..mdit.mditface.adapter.families import list_model_titles
 from ..mdit.mditface.adapter.reader import apply_adapter
 from ..mdit.mditface.adapter.weights import load_adapter
 from . import menu
-from .checks import check_numbers, check_side
 from .files import add_folder, check_file, find_file, list_files
 from .types import MDiTAdapter
 
@@ -78,8 +77,8 @@ class ApplyAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, adapter, weight=1.0, condition_size=0) -> io.NodeOutput:
-        check_numbers(weight=weight)
-        check_side(MOST_SIDE, SIDE_STEP, condition_size=condition_size)
+        if condition_size % SIDE_STEP:
+            raise ValueError(f"condition_size: {condition_size} pixels: enter a multiple of {SIDE_STEP}")
         return io.NodeOutput(apply_adapter(model, adapter, weight, int(condition_size) or None))
 
 

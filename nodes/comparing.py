@@ -10,7 +10,6 @@ from ..mdit.labelmap import (
     DEFAULT_ORDER, DEFAULT_PALETTE, describe_changes, find_changed, find_uncovered, read_label_maps, resize_nearest,
     widen_and_soften)
 from . import menu
-from .checks import check_numbers
 from .labelmap import palette_inputs, read_named
 from .parsing import parser_input
 from .preview import describe_agreement, match_batches, score_images
@@ -55,7 +54,6 @@ class PickByAgreement(io.ComfyNode):
     @classmethod
     def execute(cls, images, label_map, count=1, measure="label agreement", palette=DEFAULT_PALETTE,
                 order=DEFAULT_ORDER, parser=None) -> io.NodeOutput:
-        check_numbers(count=count)
         labels, read = read_label_maps(label_map, palette, order)
         if len(labels) not in (1, len(images)):
             raise ValueError(f"label_map: there are {len(labels)} label maps for {len(images)} images. Connect one for "
@@ -106,7 +104,6 @@ class ChangedRegion(io.ComfyNode):
 
     @classmethod
     def execute(cls, before, after, grow=8, feather=8, palette=DEFAULT_PALETTE, order=DEFAULT_ORDER) -> io.NodeOutput:
-        check_numbers(grow=grow, feather=feather)
         old, notes = read_named(before, "before", palette, order)
         new, more = read_named(after, "after", palette, order)
         new, resized = match_forms(old, new.to(old.device))

@@ -19,13 +19,11 @@ from ..mdit.mditface.text import WordTokenizer
 from ..mdit.shared.conds import check_conditioning
 from ..mdit.shared.masks import CONDITIONING_KEY
 from . import menu
-from .checks import check_batch, check_choices, check_numbers
 from .labelmap import palette_inputs, read_and_tell
 from .types import MDiTAdapter, MDiTMask
 
 
 def attach_mask(conditioning, mask: MaskSource, strength: float, start: float = 0.0, end: float = 1.0, adapter=None):
-    check_numbers(strength=strength, start=start, end=end)
     if start >= end:
         raise ValueError(f"start: {start:g} is not below end {end:g}, so no step would read the mask: raise 'end'")
     check_conditioning(conditioning, "conditioning")
@@ -52,7 +50,6 @@ def make_exemplar(images, label_map, palette: str, order: str, vae) -> ExemplarI
 
 def attach_exemplar(conditioning, exemplar: ExemplarInput, strength: float):
     """Adds the exemplar to each mask that every reader may read; masks for one adapter stay as they are."""
-    check_numbers(strength=strength)
 
     def extend(options: dict) -> dict:
         reference = options.get(CONDITIONING_KEY)
@@ -121,7 +118,6 @@ class MaskTokenizer(io.ComfyNode):
     @classmethod
     def execute(cls, label_map, palette=DEFAULT_PALETTE, order=DEFAULT_ORDER, vae=None, hidden_classes="",
                 token_reduction="merge") -> io.NodeOutput:
-        check_choices(REDUCTIONS, token_reduction=token_reduction)
         visible = torch.ones(len(CLASSES))
         if hidden_classes.strip():
             visible[find_classes(hidden_classes, "hidden_classes")] = 0
@@ -154,8 +150,6 @@ class EncodePicture(io.ComfyNode):
 
     @classmethod
     def execute(cls, picture, vae, placement=ON_IMAGE) -> io.NodeOutput:
-        check_batch(picture=picture)
-        check_choices(PLACEMENTS, placement=placement)
         return io.NodeOutput(PictureInput(picture[..., :3], placement, vae))
 
 

@@ -12,7 +12,6 @@ from ..mdit.dynast.label import SMALLEST, Label
 from ..mdit.labelmap import DEFAULT_ORDER, DEFAULT_PALETTE
 from ..mdit.shared.keypoints import THRESHOLD, UNITS, Reading
 from . import menu
-from .checks import check_numbers
 from .files import add_folder, check_file, find_file, list_files
 from .labelmap import palette_inputs, read_and_tell
 from .types import DynaSTLabel, DynaSTModel, PoseKeypoints, missing_input
@@ -65,7 +64,6 @@ class LoadDynaST(io.ComfyNode):
 
     @classmethod
     def execute(cls, weights_name, top_k=TOP_K, smooth=SMOOTH) -> io.NodeOutput:
-        check_numbers(smooth=smooth)
         path = find_file(weights_name, "weights_name", FOLDER, endings=ENDINGS)
         return io.NodeOutput(host.load_dynast(path, top_k, smooth))
 
@@ -104,7 +102,6 @@ class PoseLabel(io.ComfyNode):
     @classmethod
     def execute(cls, keypoints, person=0, size=SIZE, threshold=THRESHOLD, units=UNITS[0],
                 missing="error") -> io.NodeOutput:
-        check_numbers(threshold=threshold)
         reading = Reading(threshold=threshold, units=units)
         label = pose.from_keypoints(keypoints, size, person, reading, missing != "error")
         return io.NodeOutput(label, label.channels[:, :3].movedim(1, -1) / 255)

@@ -17,7 +17,6 @@ from ..mdit.face_diffuser.strip import draw_strip
 from ..mdit.face_diffuser.weights import load_face_diffuser
 from ..mdit.shared.conds import check_conditioning
 from . import menu
-from .checks import check_choices, check_numbers
 from .files import add_folder, check_file, find_file, list_files
 from .labelmap import read_and_tell
 from .loading import DTYPES
@@ -107,8 +106,6 @@ class SaliencyFusionGuider(io.ComfyNode):
     def execute(cls, scene, subject, scene_positive, scene_negative, subject_positive, subject_base, scene_cfg=5.0,
                 subject_cfg=5.0, scene_end=0.3, fusion_end=0.6, smoothing=KERNEL, region=None, feather=0, bias=0.0,
                 subject_base_model=None) -> io.NodeOutput:
-        check_numbers(scene_cfg=scene_cfg, subject_cfg=subject_cfg, bias=bias)
-        check_numbers(scene_end=scene_end, fusion_end=fusion_end)
         given = {"scene_positive": scene_positive, "scene_negative": scene_negative,
                  "subject_positive": subject_positive, "subject_base": subject_base}
         for source, conditioning in given.items():
@@ -194,7 +191,6 @@ class LoadFaceDiffuser(io.ComfyNode):
 
     @classmethod
     def execute(cls, weights_name, weight_dtype="default") -> io.NodeOutput:
-        check_choices(DTYPES, weight_dtype=weight_dtype)
         path = find_file(weights_name, "weights_name", FOLDER, endings=ENDINGS)
         loaded = load_face_diffuser(path, DTYPES[weight_dtype], folder_paths.get_folder_paths("embeddings"))
         return io.NodeOutput(loaded.model, loaded.clip, loaded.vae, loaded.subject)

@@ -7,7 +7,6 @@ from ..mdit.face_mogle.mixer import STEPS, ExpertMixer, load_gate
 from ..mdit.mditface.adapter.weights import load_condition_adapter
 from . import menu
 from .adapter import FOLDERS
-from .checks import check_choices
 from .files import add_folder, check_file, find_file, list_files
 from .types import MDiTAdapter
 
@@ -59,8 +58,6 @@ class LoadFaceMoGLE(io.ComfyNode):
     @classmethod
     def execute(cls, lora_name, gate_name, class_pictures=FROM_MAP, gate_time=next(iter(GATE_TIMES))
                 ) -> io.NodeOutput:
-        check_choices(CLASS_PICTURES, class_pictures=class_pictures)
-        check_choices(GATE_TIMES, gate_time=gate_time)
         lora_path = find_file(lora_name, "lora_name", *FOLDERS)
         gate = load_gate(find_file(gate_name, "gate_name", FOLDERS[0], endings=GATE_ENDINGS))
         adapter = load_condition_adapter(lora_path, "lora_name")

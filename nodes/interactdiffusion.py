@@ -20,7 +20,6 @@ from ..mdit.interactdiffusion.weights import load_interactdiffusion
 from ..mdit.shared.conds import check_conditioning
 from ..mdit.shared.fonts import find_missing
 from . import menu
-from .checks import check_numbers
 from .editors import background_input, editor_options, show_images
 from .files import add_folder, check_file, find_file, list_files
 from .types import BOXES, Interactions, InteractionWeights
@@ -296,8 +295,6 @@ class ApplyInteractDiffusion(io.ComfyNode):
     @classmethod
     def execute(cls, model, weights, strength, schedule, clip=None, interactions=None, start=0.0,
                 end=1.0) -> io.NodeOutput:
-        steps = {name: value for name, value in schedule.items() if name != "schedule"}
-        check_numbers(strength=strength, start=start, end=end, **steps)
         if start >= end:
             raise ValueError(f"start: {start:g} is not before end {end:g}, so nothing would be read: raise 'end'")
         encoded = None if interactions is None else encode_interactions(clip, interactions)

@@ -16,7 +16,6 @@ from ..mdit.labelmap import AUTO, DEFAULT_ORDER, DEFAULT_PALETTE, ORDERS, PALETT
 from ..mdit.labelmap.palettes import AUTO_DESCRIPTION
 from ..mdit.shared.text_files import shorten
 from . import menu
-from .checks import check_numbers
 
 EXAMPLES = Path(labelmap.__file__).parent / "examples"
 CLASS_LIST = ", ".join(labelmap.DISPLAY_NAMES)
@@ -224,7 +223,6 @@ class EditLabelMap(io.ComfyNode):
         cls, label_map: torch.Tensor, class_name: str, operation: io.DynamicCombo.Type, keep_specks: bool = False,
     ) -> io.NodeOutput:
         settings = dict(operation)
-        check_numbers(**{name: value for name, value in settings.items() if name not in ("operation", "by")})
         edit = EDITS[settings.pop("operation")]
         if "by" in settings:
             settings["by"] = labelmap.find_class(settings["by"], "by")

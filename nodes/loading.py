@@ -10,7 +10,6 @@ from comfy_api.latest import io
 
 from ..mdit.mditface import host
 from . import menu
-from .checks import check_choices
 from .files import add_folder, check_file, find_file, list_files
 
 FOLDERS = ("mdit", "diffusion_models")
@@ -53,7 +52,6 @@ class LoadModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name, weight_dtype="default") -> io.NodeOutput:
-        check_choices(DTYPES, weight_dtype=weight_dtype)
         path = find_file(model_name, "model_name", *FOLDERS)
         model, clip, vae = host.load_mdit(path, DTYPES[weight_dtype])
         return io.NodeOutput(model, clip, vae)

@@ -12,7 +12,6 @@ from ..mdit.mmface.text import SOURCE as CLIP_SOURCE
 from ..mdit.mmface.text import load_clip
 from ..mdit.shared.conds import check_conditioning
 from . import menu
-from .checks import check_batch, check_choices, check_numbers
 from .files import check_file, find_file, list_files
 from .loading import DTYPES
 from .types import MDiTMask
@@ -56,9 +55,6 @@ class LoadMMFace(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name, objective=AUTO, weight_dtype="default", time=TIMES[0]) -> io.NodeOutput:
-        check_choices([AUTO, *OBJECTIVES], objective=objective)
-        check_choices(DTYPES, weight_dtype=weight_dtype)
-        check_choices(TIMES, time=time)
         path = find_file(model_name, host.SOURCE, MODELS)
         return io.NodeOutput(host.load_mmface(path, DTYPES[weight_dtype], objective, time, model_name))
 
@@ -90,7 +86,6 @@ class LoadMMFaceCLIP(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip_name, weight_dtype="default") -> io.NodeOutput:
-        check_choices(DTYPES, weight_dtype=weight_dtype)
         return io.NodeOutput(load_clip(find_file(clip_name, CLIP_SOURCE, *CLIPS), DTYPES[weight_dtype]))
 
 
@@ -131,7 +126,6 @@ class ConditionMMFace(io.ComfyNode):
 
     @classmethod
     def execute(cls, positive, negative, vae, mask=None, sketch=None, start=0.0, end=1.0) -> io.NodeOutput:
-        check_numbers(start=start, end=end)
         check_conditioning(positive, "positive")
         check_conditioning(negative, "negative")
         if mask is not None and sketch is not None:
@@ -142,7 +136,6 @@ class ConditionMMFace(io.ComfyNode):
         if mask is None and sketch is None:
             return io.NodeOutput(positive, negative)
         if mask is None:
-            check_batch(sketch=sketch)
             picture = ConditionPicture(draw_sketch(sketch), SKETCH, vae, CONDITION)
         else:
             picture = make_picture(mask, vae, CONDITION)

@@ -20,7 +20,6 @@ from ..mdit.shared.boxes import UNITS, list_boxes, list_corners, match_images, r
 from ..mdit.shared.segs import make_segs
 from ..mdit.shared.text_files import shorten
 from . import menu
-from .checks import check_numbers
 from .files import add_folder, check_file, find_file, list_files
 from .labelmap import label_map_output, read_and_tell
 from .types import BOXES, FaceLandmarks, MDiTFaceParser, PoseKeypoints, missing_input
@@ -164,7 +163,6 @@ class CropFace(io.ComfyNode):
     @classmethod
     def execute(cls, image, index=0, context=0.6, size=512, bboxes=None, mask=None, keep_pixels=False, units=UNITS[0],
                 order="largest first", missing="error", tilt=None, label_map=None) -> io.NodeOutput:
-        check_numbers(context=context)
         boxes = find_faces(image, bboxes, mask, units)
         if missing == "error":
             check_faces(boxes, index, "mask" if bboxes is None else "bboxes")
@@ -194,11 +192,7 @@ def find_faces(image: torch.Tensor, bboxes, mask: torch.Tensor | None, units: st
                          "the two inputs")
     height, width = image.shape[1:3]
     if bboxes is None:
-        boxes = region.find_boxes(mask, height, width)
-        if len(boxes) not in (1, len(image)):
-            raise ValueError(f"mask: there are {len(boxes)} masks for {len(image)} images. Connect one for each image, "
-                             "or one for all")
-        return match_images(boxes, len(image), "mask")
+        return match_images(region.find_boxes(mask, height, width), len(image), "mask")
     return match_images(read_boxes(bboxes, (width, height), "bboxes", units), len(image), "bboxes")
 
 
@@ -266,7 +260,6 @@ class ConvertBoxes(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, boxes, units=UNITS[0], order="largest first", context=1.0) -> io.NodeOutput:
-        check_numbers(context=context)
         height, width = image.shape[1:3]
         found = match_images(read_boxes(boxes, (width, height), "boxes", units), len(image), "boxes")
         found = region.choose_faces(found, -1, order, passes=True)
@@ -313,7 +306,6 @@ class PasteFace(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, faces, regions, feather=0.1, label_map=False, mask=None) -> io.NodeOutput:
-        check_numbers(feather=feather)
         boxes = match_images(read_regions(regions, image.shape[1:3]), len(image), "regions")
         count = sum(map(len, boxes))
         if not count:

@@ -12,7 +12,6 @@ from ..mdit.labelmap import (
 from ..mdit.mditface.inspection import list_entries
 from ..mdit.parsing import LANGUAGES, describe_map, host, measure_agreement, write_sentence
 from . import menu
-from .checks import check_numbers
 from .labelmap import palette_inputs
 from .parsing import parser_input
 from .types import MDiTMask
@@ -73,7 +72,6 @@ class PreviewLabelMap(io.ComfyNode):
     @classmethod
     def execute(cls, label_map, palette=DEFAULT_PALETTE, order=DEFAULT_ORDER, picture=None, opacity=0.5,
                 parser=None) -> io.NodeOutput:
-        check_numbers(opacity=opacity)
         labels, read = read_label_maps(label_map, palette, order)
         panels = [()] * len(labels)
         notes = [[]] * len(labels)

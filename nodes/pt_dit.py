@@ -11,7 +11,6 @@ from ..mdit.pt_dit.schedule import compute_shift
 from ..mdit.pt_dit.text import encode
 from ..mdit.pt_dit.vae import load_vae
 from . import menu
-from .checks import check_choices
 from .files import check_file, find_file, list_files
 from .loading import DTYPES
 
@@ -52,7 +51,6 @@ class LoadPTDiT(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name, weight_dtype="default") -> io.NodeOutput:
-        check_choices(DTYPES, weight_dtype=weight_dtype)
         path = find_file(model_name, host.SOURCE, MODELS, endings=ENDINGS)
         return io.NodeOutput(host.load_pt_dit(path, DTYPES[weight_dtype]))
 

@@ -11,7 +11,6 @@ from ..mdit.labelmap import DEFAULT_ORDER, DEFAULT_PALETTE
 from ..mdit.relief.host import describe_maps, recall_relief
 from ..mdit.relief.lines import STYLES
 from . import menu
-from .checks import check_choices, check_numbers
 from .labelmap import palette_inputs, read_and_tell
 
 
@@ -50,10 +49,6 @@ class BuildControlMaps(io.ComfyNode):
     @classmethod
     def execute(cls, label_map: torch.Tensor, style: str = "soft", gap: float = 0.1, palette: str = DEFAULT_PALETTE,
                 order: str = DEFAULT_ORDER) -> io.NodeOutput:
-        check_numbers(gap=gap)
-        check_choices(STYLES, style=style)
-        if gap < 0:
-            raise ValueError(f"gap: {gap} is negative: enter 0 or more")
         labels = read_and_tell(label_map, palette, order)
         maps = recall_relief().build_maps(labels, style, gap)
         for note in describe_maps(labels):

@@ -8,13 +8,12 @@ from ..mdit.mditface.guidance import DualGuider, Guidance
 from ..mdit.mditface.sample import require_mdit, sample
 from ..mdit.mditface.reader import CACHE_MODES, CacheOptions
 from . import menu
-from .checks import check_choices, check_numbers
 
 DEFAULT = Guidance()
 SCALE = dict(min=0.0, max=100.0, step=0.1, round=0.01)
-TEXT_TIP = "Guidance scale of the text. 1: no guidance. Recommended for the bundled model: 1.5."
+TEXT_TIP = f"Guidance scale of the text. 1: no guidance. Recommended for the bundled model: {DEFAULT.text:g}."
 MASK_TIP = ("Guidance scale of the mask. 1: no guidance, and two model evaluations per step instead of three. "
-            "Recommended for the bundled model: 2.")
+            f"Recommended for the bundled model: {DEFAULT.mask:g}.")
 POSITIVE_TIP = "Conditioning with the text and the mask that the image follows."
 NEGATIVE_TIP = "Conditioning with the text that the image avoids. An empty text is fine; a mask is not needed."
 
@@ -62,8 +61,6 @@ class Sampler(io.ComfyNode):
     @classmethod
     def execute(cls, model, seed, steps, cfg, mask_cfg, sampler_name, scheduler, positive, negative, latent_image,
                 denoise=1.0, cache="auto", offload=False) -> io.NodeOutput:
-        check_numbers(cfg=cfg, mask_cfg=mask_cfg, denoise=denoise)
-        check_choices(CACHE_MODES, cache=cache)
         latent, report = sample(
             model, seed=seed, steps=steps, guidance=Guidance(cfg, mask_cfg), sampler_name=sampler_name,
             scheduler=scheduler, positive=positive, negative=negative, latent=latent_image, denoise=denoise,
@@ -92,7 +89,6 @@ class DualGuiderNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, positive, negative, text_scale=DEFAULT.text, mask_scale=DEFAULT.mask) -> io.NodeOutput:
-        check_numbers(text_scale=text_scale, mask_scale=mask_scale)
         require_mdit(model)
         guider = DualGuider(model)
         guider.set_conds(positive, negative)
@@ -125,7 +121,6 @@ class ExactSigmas(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, steps, denoise=1.0) -> io.NodeOutput:
-        check_numbers(denoise=denoise)
         compute = getattr(model.model, "compute_exact_sigmas", None)
         if compute is None:
             raise ValueError(f"model: the authors' noise levels of a {type(model.model).__name__} are not known: "

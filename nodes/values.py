@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -18,7 +19,6 @@ from ..mdit.mditface.adapter.terms import Adapter
 from ..mdit.mditface.mask import MaskSource
 from ..mdit.parsing.host import PatchedParser
 from ..mdit.shared.text_files import shorten
-from .checks import check_batch, is_finite
 
 
 def check_values(kind: type[io.ComfyNode]) -> type[io.ComfyNode]:
@@ -100,7 +100,7 @@ def check_listed(own: io.Combo.Input, name: str, value: Any) -> None:
 def check_content(own: io.Input, name: str, value: Any) -> None:
     """Ranges of numbers, batches of images and letters of texts."""
     if isinstance(value, torch.Tensor):
-        check_batch(**{name: value})
+        check_batch(name, value)
     elif isinstance(value, str):
         check_letters(name, value)
     elif isinstance(own, (io.Int.Input, io.Float.Input)):
@@ -108,6 +108,13 @@ def check_content(own: io.Input, name: str, value: Any) -> None:
         most = math.inf if own.max is None else own.max
         if not least <= value <= most:
             raise ValueError(f"{name}: {shorten(value)} is out of range: enter a number from {least} to {most}")
+
+
+def check_batch(name: str, batch: torch.Tensor) -> None:
+    if 0 in batch.shape:
+        raise ValueError(f"{name}: the batch is empty, shape {tuple(batch.shape)}: connect at least one image")
+    if not torch.stack(batch.aminmax()).isfinite().all():
+        raise ValueError(f"{name}: it has NaN or infinite values: check the node that made it")
 
 
 def check_letters(name: str, text: str) -> None:
@@ -122,6 +129,11 @@ def describe(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         return f"a tensor of shape {tuple(value.shape)} and type {value.dtype}"
     return f"'{shorten(value)}' ({type(value).__name__})"
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number that a float can hold."""
+    return isinstance(value, Real) and -sys.float_info.max <= value <= sys.float_info.max
 
 
 def is_tensor(value: Any) -> bool:

@@ -2,6 +2,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor
 
 import comfy.model_management
 import comfy.patcher_extension
@@ -12,6 +16,7 @@ import latent_preview
 
 from ..shared.frames import has_frames
 from ..shared.masks import BATCH_KEY, CONDITIONING_KEY, REPORT_KEY, is_mask
+from ..shared.overflow import refuse_overflow
 from .cache import RunReport
 from .guidance import DualGuider, Guidance
 from .reader import OPTIONS_KEY, CacheOptions, reads_masks
@@ -68,7 +73,10 @@ def check_latent(model, latent: dict):
 
 def sample(model, *, seed: int, steps: int, guidance: Guidance, sampler_name: str, scheduler: str, positive, negative,
            latent: dict, denoise: float = 1.0, cache: CacheOptions = CacheOptions()) -> tuple[dict, RunReport]:
-    """The sampled LATENT, and the report of the static path."""
+    """The sampled LATENT, and the report of the static path.
+
+    Raises ValueError for inputs that cannot be sampled, and where numbers overflow.
+    """
     require_mdit(model)
     samples = check_latent(model, latent)
     report = RunReport()
@@ -82,11 +90,14 @@ def sample(model, *, seed: int, steps: int, guidance: Guidance, sampler_name: st
     schedule = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise)
     start = time.perf_counter()
     noise = comfy.sample.prepare_noise(samples, seed, index)
-    out = guider.sample(
-        noise, samples, comfy.samplers.sampler_object(sampler_name), schedule.sigmas,
+    run = partial(
+        guider.sample, noise, samples, comfy.samplers.sampler_object(sampler_name), schedule.sigmas,
         denoise_mask=latent.get("noise_mask"),
         callback=latent_preview.prepare_callback(model, steps), disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed)
+    out = run()
+    if not out.isfinite().all():
+        name_overflow(model, run)
     made = max(0, len(schedule.sigmas) - 1)  # no noise levels where nothing is denoised
     report.total = time.perf_counter() - start
     report.notes.append(f"sampling seconds {report.total:.3f}, steps {made}")
@@ -94,3 +105,15 @@ def sample(model, *, seed: int, steps: int, guidance: Guidance, sampler_name: st
     rest = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
     out = out.to(comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype())
     return {**rest, "samples": out}, report
+
+
+def name_overflow(model, run: Callable[[], Tensor]) -> None:
+    """Raises ValueError, which names the layer whose numbers are the first that are not finite.
+
+    run: samples again, until then.
+    """
+    model.model_options["transformer_options"][OPTIONS_KEY] = CacheOptions("off")  # so the static path runs again, too
+    with refuse_overflow(model.model.diffusion_model):
+        run()
+    raise ValueError("sampler_name: the sampler's numbers overflow, but those of the model do not: lower 'cfg' and "
+                     "'mask_cfg', or choose another sampler")

@@ -41,15 +41,20 @@ def require_positive(**numbers: int) -> None:
 
 
 def claim(out: Path, recipe: dict[str, int]) -> None:
-    """Make the folder and write its recipe into it. Raises ValueError if it holds shards of another recipe."""
+    """Make the folder and write its recipe into it. Raises ValueError if it holds shards of another recipe.
+
+    A folder of whole shards takes more of them: samples depend on the seed and their number alone.
+    """
     out.mkdir(parents=True, exist_ok=True)
     file = out / RECIPE_FILE
     if not file.exists():
         if any(out.glob("*.npz")):
             raise ValueError(f"{out} holds .npz files but no {RECIPE_FILE}: give an empty or a new folder.")
-        file.write_text(json.dumps(recipe))
     elif (found := parse_object(read_text(file), str(file))) != recipe:
-        raise ValueError(f"{out} was begun with {found}, not {recipe}: give the same values or another folder.")
+        whole = range(recipe["shard"], recipe["count"], recipe["shard"])
+        if found | {"count": recipe["count"]} != recipe or found.get("count") not in whole:
+            raise ValueError(f"{out} was begun with {found}, not {recipe}: give the same values or another folder.")
+    file.write_text(json.dumps(recipe))
 
 
 def write_people(path: Path, count: int, shard: int, views: int) -> None:

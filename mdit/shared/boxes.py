@@ -63,8 +63,8 @@ def match_images(boxes: list[list[dict]], batch: int, source: str) -> list[list[
     Raises ValueError, naming the input `source`, for boxes of another number of images.
     """
     if len(boxes) not in (1, batch):
-        raise ValueError(f"{source}: the boxes are of {len(boxes)} images, but there are {batch} images. Find the "
-                         "boxes in the same images")
+        raise ValueError(f"{source}: it is for {len(boxes)} images, but there are {batch} images. Make it from "
+                         "the same images, or connect one for all")
     return boxes if len(boxes) == batch else boxes * batch
 
 

@@ -3,13 +3,21 @@ import pytest
 import torch
 
 from mditface.nodes import NODES
+from mditface.nodes.adapter import ApplyAdapter
+from mditface.nodes.comparing import ChangedRegion
+from mditface.nodes.conditioning import ApplyExemplar, ApplyMask, EncodePicture, MaskTokenizer
+from mditface.nodes.face_mogle import LoadFaceMoGLE
 from mditface.nodes.interactdiffusion import ApplyInteractDiffusion
 from mditface.nodes.labelmap import EditLabelMap, LabelMapFromMasks
-from mditface.nodes.parsing import PasteFace
+from mditface.nodes.mmface import ConditionMMFace, LoadMMFace
+from mditface.nodes.parsing import CropFace, PasteFace
+from mditface.nodes.preview import PreviewLabelMap
+from mditface.nodes.pt_dit import LoadPTDiT
 from mditface.nodes.relief import BuildControlMaps
-from mditface.nodes.sampling import Sampler
+from mditface.nodes.sampling import DualGuiderNode, Sampler
 from mditface.nodes.values import KINDS, check_value, check_values
 
+NAN = float("nan")
 IMAGE = torch.zeros(1, 8, 8, 3)
 GOOD = {"IMAGE": IMAGE, "MASK": IMAGE[..., 0], "LATENT": {"samples": torch.zeros(1, 4, 8, 8)}, "INT": 5, "FLOAT": 0.5,
         "BOOLEAN": True, "STRING": "text", "CONDITIONING": [[torch.zeros(1, 6, 8), {}]]}
@@ -40,7 +48,16 @@ def test_values_of_other_kinds_are_refused(kind):
     (LabelMapFromMasks, "masks", {"mask0": "x"}), (EditLabelMap, "operation", {"operation": "x"}),
     (EditLabelMap, "class_name", 5),
     (EditLabelMap, "operation", {"operation": "scale", "width": "x", "height": 1.0}),
-    (ApplyInteractDiffusion, "schedule", 5)])
+    (EditLabelMap, "operation", {"operation": "scale", "width": NAN, "height": 1.0}),
+    (ApplyInteractDiffusion, "schedule", 5),
+    (ApplyInteractDiffusion, "schedule", {"schedule": "steps", "full": NAN, "fade": 0.0}),
+    (ApplyMask, "strength", NAN), (ApplyMask, "end", NAN), (ApplyExemplar, "strength", NAN),
+    (EncodePicture, "placement", "left"), (EncodePicture, "picture", IMAGE[:0]), (MaskTokenizer, "token_reduction", 5),
+    (ConditionMMFace, "sketch", IMAGE[:0]), (LoadMMFace, "objective", "red"), (LoadMMFace, "time", "red"),
+    (LoadFaceMoGLE, "class_pictures", "red"), (LoadFaceMoGLE, "gate_time", "red"), (LoadPTDiT, "weight_dtype", "fp8"),
+    (Sampler, "cache", "red"), (DualGuiderNode, "text_scale", "x"), (ApplyAdapter, "weight", float("inf")),
+    (ApplyAdapter, "condition_size", -16), (ApplyAdapter, "condition_size", "a"), (CropFace, "context", NAN),
+    (PreviewLabelMap, "opacity", NAN), (ChangedRegion, "feather", NAN), (BuildControlMaps, "gap", -0.5)])
 def test_errors_name_the_input(kind, name, value):
     with pytest.raises(ValueError, match=f"^{name}[.:]") as caught:
         check_value(find_input(kind, name), name, value)

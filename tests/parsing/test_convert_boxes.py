@@ -115,5 +115,5 @@ def test_each_image_of_a_batch_has_its_boxes():
     bboxes, found, corners = ConvertBoxes.execute(IMAGE.expand(2, -1, -1, -1), [[BOX], []]).args
     assert bboxes == [[BOX], []] and corners == [[CORNERS], []]
     assert [len(segments) for _, segments in found] == [1, 0]
-    with pytest.raises(ValueError, match="boxes: the boxes are of 2 images, but there are 3"):
+    with pytest.raises(ValueError, match="boxes: it is for 2 images, but there are 3"):
         ConvertBoxes.execute(IMAGE.expand(3, -1, -1, -1), [[BOX], []])

@@ -98,10 +98,10 @@ def test_a_mask_stands_for_boxes():
     (dict(bboxes=[[], []], index=-1), "bboxes: there is no face in image 0. Lower the detector's threshold"),
     (dict(bboxes=[]), "bboxes: there is no face in image 0"), (dict(bboxes=[BOXES[0], []]), "bboxes: .* in image 1"),
     (dict(mask=torch.zeros(1, 48, 64)), "mask: there is no face in image 0. Connect a mask with pixels above 0.5"),
-    (dict(bboxes=BOXES * 2), "boxes are of 4 images, but there are 2"),
+    (dict(bboxes=BOXES * 2), "bboxes: it is for 4 images, but there are 2"),
     (dict(bboxes=box(64, 0, 9)), "bboxes: the box .* lies outside of the image of 64 x 48 pixels"),
     (dict(bboxes=box(0, -10, 9)), "lies outside of the image"), (dict(bboxes={"x": 3}), "bboxes: .* is not a box"),
-    (dict(mask=torch.ones(3, 4, 4)), "mask: there are 3 masks for 2 images")])
+    (dict(mask=torch.ones(3, 4, 4)), "mask: it is for 3 images, but there are 2")])
 def test_a_crop_without_a_face_is_refused(inputs, said):
     with pytest.raises(ValueError, match=said):
         CropFace.execute(torch.rand(2, 48, 64, 3), **inputs)

@@ -149,12 +149,6 @@ def test_a_photograph_is_refused():
             run(noise.movedim(1, -1), palette=palette)
 
 
-@pytest.mark.parametrize("name, value", [("gap", float("nan")), ("gap", -0.5), ("style", "chalk")])
-def test_values_past_the_inputs_are_refused(woman, name, value):
-    with pytest.raises(ValueError, match=f"^{name}: "):
-        run(woman, **{name: value})
-
-
 def test_the_bundled_file_is_small():
     assert WEIGHTS.stat().st_size < 4e6
     assert load_relief(WEIGHTS).size == ReliefConfig().size

@@ -217,8 +217,20 @@ def test_an_interrupted_run_continues(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_a_set_of_whole_shards_grows(tmp_path):
+    recipe = dict(size=32, seed=5, shard=2)
+    write_set(tmp_path, count=2, workers=1, **recipe)
+    kept = (tmp_path / "00000.npz").stat().st_mtime_ns
+    write_set(tmp_path, count=3, workers=1, **recipe)
+    assert (tmp_path / "00000.npz").stat().st_mtime_ns == kept
+    assert np.array_equal(load(tmp_path)["image"][2], make_sample(seed=5, index=2, size=32).image)
+    for count in (2, 4):  # fewer than before, and more than the half shard of the third sample allows
+        with pytest.raises(ValueError, match="another folder"):
+            write_set(tmp_path, count=count, workers=1, **recipe)
+
+
 def test_a_folder_of_another_recipe_is_refused(tmp_path):
-    recipe = dict(count=1, size=32, seed=5, shard=1)
+    recipe = dict(count=3, size=32, seed=5, shard=2)
     dataset.claim(tmp_path, recipe)
     for key in recipe:
         with pytest.raises(ValueError, match="another folder"):
