@@ -94,8 +94,7 @@ def encode_folder(folder: Path, settings: EncodedSettings, encoder: Encoder, key
     """The samples of a folder, encoded into the cache before training starts, each process its part."""
     faces = open_faces(folder)
     sizes = find_bucket_sizes(faces.sizes, settings.size ** 2, MULTIPLE)
-    dataset = CachedDataset(faces.resize(sizes), encoder, settings.cache or settings.output / "cache",
-                            {**key, "source": str(folder.resolve())})
+    dataset = CachedDataset(faces.resize(sizes), encoder, settings.cache or settings.output / "cache", key)
     state = PartialState()
     dataset.fill(state.process_index, state.num_processes)
     state.wait_for_everyone()
