@@ -371,21 +371,32 @@ def test_folder_is_filled_where_pictures_are_missing(tmp_path):
         return torch.zeros(len(labels), 4, 4, 3, dtype=torch.uint8)
 
     samples = [(number, {"labels": torch.zeros(4, 4), "caption": ""}) for number in range(7)]
-    generate.write_image(generate.make_image_path(tmp_path, 1), torch.full((4, 4, 3), 9, dtype=torch.uint8))
+    path = generate.make_image_path(tmp_path, *samples[1])
+    generate.write_image(path, torch.full((4, 4, 3), 9, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="gather: 6 images are not drawn yet, the first has the number 0"):
+        generate.require_images(tmp_path, samples)
     generate.fill_folder(tmp_path, samples, generator, batch=3)
     assert drawn == [(0, 2, 3), (4, 5, 6)]
-    assert np.array(Image.open(generate.make_image_path(tmp_path, 1))).max() == 9
+    assert np.array(Image.open(path)).max() == 9
     assert len(list(tmp_path.iterdir())) == 7
+    generate.require_images(tmp_path, samples)
+
+
+def test_an_image_is_known_by_what_it_is_drawn_from(tmp_path):
+    def name(number=3, label=0, caption="a woman"):
+        return generate.make_image_path(tmp_path, number, {"labels": torch.full((4, 4), label), "caption": caption})
+
+    assert len({name(), name(number=4), name(label=1), name(caption="a man")}) == 4 and name() == name()
 
 
 def test_other_options_and_weights_have_folders_of_their_own(tmp_path):
     weights = [tmp_path / "a", tmp_path / "b"]
     for path in weights:
         path.write_text(path.name)
-    folders = {generate.make_image_folder(tmp_path, [path], source, SIDE, options) for path in weights
-               for source in ("x", "y") for options in (generate.Options(), generate.Options(seed=1))}
-    assert len(folders) == 8
-    assert generate.make_image_folder(tmp_path, weights[:1], "x", SIDE, generate.Options()) in folders
+    folders = {generate.make_image_folder(tmp_path, [path], SIDE, options) for path in weights
+               for options in (generate.Options(), generate.Options(seed=1))}
+    assert len(folders) == 4
+    assert generate.make_image_folder(tmp_path, weights[:1], SIDE, generate.Options()) in folders
 
 
 def test_missing_model_file(tmp_path):
@@ -402,6 +413,9 @@ def test_samples_have_numbers_captions_and_appearances(shard):
     assert torch.equal(chosen[2][1]["labels"], Renders(shard).labels[4])
     with pytest.raises(ValueError, match="none from number 60"):
         evaluate.Samples(dataset, 60)
+    whole = evaluate.Samples(dataset, 2, 10)
+    shares = [[number for number, _ in whole.take_share(part, 3)] for part in (1, 2, 3)]
+    assert sum(shares, []) == list(range(2, 12)) and min(map(len, shares)) == 3
 
 
 def test_samples_of_tars_are_those_of_the_folder(shard, tmp_path):
@@ -430,11 +444,32 @@ def test_command_writes_the_report_and_goes_on(shard, tmp_path, root, capsys, mo
     assert {"background_color", "glasses", "sex", "lipstick"} <= set(report["attributes"]["generated"])
     table = (out / "report.md").read_text()
     assert table.strip() == capsys.readouterr().out.strip()
-    assert "| pixel accuracy | " in table and "cmmd: not measured" in table
+    assert table.startswith(f"mditface-demo.safetensors: 3 images of {SIDE} px, 1 steps of euler (linear_quadratic), ")
+    assert "| pixel accuracy | " in table and "cmmd: not measured, no clip-vit-large-patch14-336 in " in table
+    assert "published at https://huggingface.co/openai/clip-vit-large-patch14-336." in table
     assert Image.open(out / "sheet.png").size == (3 * 3 * SIDE, SIDE)
     monkeypatch.setattr(generate.Generator, "draw", None)  # nothing is drawn again
     evaluate.main(list(map(str, command)))
     assert json.loads((out / "report.json").read_text()) == report
+
+
+def test_machines_draw_shares_and_one_gathers(shard, tmp_path, root, monkeypatch):
+    out, moved = tmp_path / "out", tmp_path / "moved"
+    weights = root / "mdit/mditface/weights/mditface-demo.safetensors"
+
+    def run(source, *more):
+        command = ["--source", source, "--out", out, "--model", weights, "--count", 4, "--steps", 1, *more]
+        evaluate.main(list(map(str, command)))
+
+    run(shard, "--shard", "1/2", "--draw-only")
+    with pytest.raises(ValueError, match="gather: 2 images are not drawn yet, the first has the number 2"):
+        run(shard, "--gather")
+    shard.rename(moved)
+    run(moved, "--shard", "2/2", "--draw-only")
+    assert not (out / "report.json").exists()
+    monkeypatch.setattr(generate.Generator, "draw", None)  # nothing is drawn again
+    run(moved, "--gather")
+    assert json.loads((out / "report.json").read_text())["count"] == 4
 
 
 def test_sheet_shows_map_picture_and_real_picture():
@@ -443,7 +478,10 @@ def test_sheet_shows_map_picture_and_real_picture():
     assert [tuple(pixels[0, x]) for x in (0, 4, 8)] == [PALETTE[1], (7, 7, 7), (9, 9, 9)]
 
 
-@pytest.mark.parametrize("arguments, told", [(["--steps", "0"], "at least 1"), ([], "--source")])
+@pytest.mark.parametrize("arguments, told", [
+    (["--steps", "0"], "at least 1"), ([], "--source"), (["--shard", "0/2"], "--shard"), (["--shard", "x"], "--shard"),
+    (["--shard", "1/2"], "add --draw-only"), (["--gather", "--draw-only"], "--gather draws nothing"),
+    (["--vae", "v"], "of an --adapter")])
 def test_bad_arguments_are_told(arguments, told, capsys):
     required = ["--source", "a", "--model", "b", "--out", "c"] if arguments else []
     with pytest.raises(SystemExit):
