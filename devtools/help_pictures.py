@@ -19,12 +19,13 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from devtools import bundled
 from devtools.browser import NO_WELCOME, open_front_end, write_settings
 from devtools.server import MODEL_ENDINGS, ROOT, Server
 
 DOCS = ROOT / "web" / "docs"
 FACE = ROOT / "docs" / "demo-sheet.png"  # its right half is a face, for graphs that load an image
-BUNDLED = ("mditface-demo.safetensors", "face-parser.safetensors")
+BUNDLED = (bundled.MODEL.name, bundled.JUDGE.name)
 COLORS = 64
 MARGIN = 16  # pixels around the nodes
 CORNER = (140, 140)  # upper left corner of the graph on the page, clear of the front end's bars
@@ -156,9 +157,11 @@ def draw_pictures(graphs: dict[str, dict]) -> None:
     """Draw the graphs in one browser and save the image of each under its node's id."""
     with tempfile.TemporaryDirectory(prefix="mditface-help-") as base, make_server(Path(base)) as server:
         place_models(server, graphs.values())
+        info = server.object_info()
         with open_front_end(server.url) as page:
             page.set_viewport_size({"width": 1400, "height": 2000})
             for name, graph in graphs.items():
+                bundled.set_up_model(graph, info)
                 image, saved = draw_graph(page, name, graph)
                 save_picture(image, saved, DOCS / f"{name}.png")
                 print(f"{name:32}{(DOCS / f'{name}.png').stat().st_size / 1024:6.1f} KiB", flush=True)

@@ -3,10 +3,10 @@
     python dev.py renew
 
 Written are the snapshot of the nodes, their English texts, docs/nodes.md, the painter's tables, new inputs and outputs
-in templates and blueprints, the graphs in API form, and thumbnails that are missing or outdated. A changed signature is
-written only when the newest section of CHANGELOG.md names the node. Missing help pages, pictures, templates and
-translations are printed. devtools.help_pictures draws the pictures of the help pages. At the end stand the files whose
-content changed.
+in templates and blueprints, the bundled model's size and guidance there, the graphs in API form, figures of the bundled
+files in texts, and thumbnails that are missing or outdated. A changed signature is written only when the newest section
+of CHANGELOG.md names the node. Missing help pages, pictures, templates and translations are printed.
+devtools.help_pictures draws the pictures of the help pages. At the end stand the files whose content changed.
 """
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from devtools import missing, node_list, painter_tables, saved_graphs, thumbnails
+from devtools import bundled, missing, node_list, painter_tables, saved_graphs, thumbnails
 from devtools.browser import chromium, open_front_end
 from devtools.host import load_pack
 from devtools.node_info import ROOT, inputs, own, read_pack
@@ -29,7 +29,8 @@ LOCALES = ROOT / "locales"
 GRAPHS = ROOT / "example_workflows"
 WRITTEN = ("tests/snapshot.json", "locales/en/*.json", "docs/nodes.md", "web/painter/tables.js",
            "example_workflows/*.json", "example_workflows/api/*.json", "example_workflows/*.jpg",
-           "subgraphs/*.json")  # the files that follow from the nodes
+           "subgraphs/*.json",  # the files that follow from the nodes
+           *sorted({figure.file for figure in bundled.FIGURES}))  # and from the bundled files
 TO_API = "async graph => { await app.loadGraphData(graph); return (await app.graphToPrompt()).output; }"
 
 
@@ -86,6 +87,7 @@ def write_what_follows(base: Path) -> list[str]:
             return silent
         write_json(SNAPSHOT, make_snapshot(info))
         saved_graphs.update_slots(own(info))
+        bundled.update_graphs(own(info))
         painter_tables.main()
         write_json(LOCALES / SOURCE / "nodeDefs.json", make_node_texts(info))
         write_json(LOCALES / SOURCE / "main.json", locale(SOURCE).get("main", {}) | main_texts(info))
@@ -95,7 +97,7 @@ def write_what_follows(base: Path) -> list[str]:
 
 
 def contents(root: Path) -> dict[Path, bytes]:
-    """The files that follow from the nodes, by path."""
+    """The generated files, by path."""
     return {path: path.read_bytes() for pattern in WRITTEN for path in sorted(root.glob(pattern))}
 
 
@@ -118,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 1
         nodes = read_pack()
         node_list.PAGE.write_text(node_list.page(nodes), "utf-8")
-        lines = thumbnails.renew(Path(base) / "thumbnails")
+        lines = thumbnails.renew(Path(base) / "thumbnails") + bundled.update_texts()
     lines += missing.list_everything(ROOT, nodes)
     lines += [line for language in TRANSLATIONS for line in list_untranslated(language)]
     lines += changed_files(ROOT, before) or ["no file changed"]

@@ -23,18 +23,34 @@ WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
 def update_slots(info: dict[str, dict], root: Path = ROOT) -> None:
     """Write each saved graph whose nodes have other inputs or outputs than in `info`, the nodes by id."""
-    for file in sorted(path for folder in FOLDERS for path in (root / folder).glob("*.json")):
-        saved = file.read_text("utf-8")
-        graph = json.loads(saved)
-        subgraphs = graph.get("definitions", {}).get("subgraphs", ())
-        for part in (*subgraphs, graph):
+    for file in list_files(root):
+        graph = read_graph(file)
+        *subgraphs, _ = parts = list_parts(graph)
+        for part in parts:
             update_nodes(part, info)
         for subgraph in subgraphs:
             correct_boundary(subgraph)
-        for part in (*subgraphs, graph):
+        for part in parts:
             correct_links(part, subgraphs)
-        if graph != json.loads(saved):
-            file.write_text(json.dumps(graph, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        if graph != read_graph(file):
+            write_graph(file, graph)
+
+
+def list_files(root: Path) -> list[Path]:
+    return sorted(path for folder in FOLDERS for path in (root / folder).glob("*.json"))
+
+
+def read_graph(file: Path) -> dict:
+    return json.loads(file.read_text("utf-8"))
+
+
+def write_graph(file: Path, graph: dict) -> None:
+    file.write_text(json.dumps(graph, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def list_parts(graph: dict) -> list[dict]:
+    """What holds nodes: the subgraphs that a graph defines, and at last the graph itself."""
+    return [*graph.get("definitions", {}).get("subgraphs", ()), graph]
 
 
 def update_nodes(graph: dict, info: dict[str, dict]) -> None:

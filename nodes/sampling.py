@@ -11,9 +11,9 @@ from . import menu
 
 DEFAULT = Guidance()
 SCALE = dict(min=0.0, max=100.0, step=0.1, round=0.01)
-TEXT_TIP = "Guidance scale of the text. 1: no guidance. Recommended for the bundled model: 1.5."
+TEXT_TIP = f"Guidance scale of the text. 1: no guidance. Recommended for the bundled model: {DEFAULT.text:g}."
 MASK_TIP = ("Guidance scale of the mask. 1: no guidance, and two model evaluations per step instead of three. "
-            "Recommended for the bundled model: 2.")
+            f"Recommended for the bundled model: {DEFAULT.mask:g}.")
 POSITIVE_TIP = "Conditioning with the text and the mask that the image follows."
 NEGATIVE_TIP = "Conditioning with the text that the image avoids. An empty text is fine; a mask is not needed."
 

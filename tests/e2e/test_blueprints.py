@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 
+from devtools.bundled import read_model_size
 from devtools.saved_graphs import ANY
 from devtools.server import ROOT
 from mditface.tests.e2e import stand_ins
@@ -33,7 +34,8 @@ COMPLETE = """sources => {
     Object.assign(app.canvas.ds, { scale: 0.8, offset: [550, 150] });
 }"""
 TO_API = "async () => (await app.graphToPrompt()).output"
-DRAWN = "() => app.graph.nodes.some(node => node.type === 'PreviewImage' && node.imgs?.[0]?.naturalWidth === 128)"
+DRAWN = """size => app.graph.nodes.some(
+    node => node.type === "PreviewImage" && node.imgs?.[0]?.naturalWidth === size)"""
 
 
 @pytest.fixture(params=FILES)
@@ -81,7 +83,7 @@ def test_a_label_map_and_the_blueprint_make_a_face(page, artefacts):
     page.evaluate("graph => app.loadGraphData(graph)", json.loads(FILES[FACE].read_text()))
     page.evaluate(COMPLETE, SOURCES)
     page.evaluate(RUN)
-    page.wait_for_function(DRAWN, timeout=30_000)
+    page.wait_for_function(DRAWN, arg=read_model_size(), timeout=30_000)
     page.screenshot(path=artefacts / "blueprint.png")
     assert page.our_errors == []
 

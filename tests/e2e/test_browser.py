@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mditface.mdit.labelmap import find_class
 from mditface.tests.e2e.painter_page import NodePainter
@@ -86,7 +87,8 @@ def test_hair_painted_in_the_template_changes_the_face(renderer, page, server, a
         page.evaluate(LISTEN)
         page.get_by_test_id("queue-button").click()
         entry = server.wait(page.evaluate("() => window.ran"))
-        return np.asarray(server.picture(entry["outputs"][str(saved)]["images"][0])).astype(float)
+        picture = server.picture(entry["outputs"][str(saved)]["images"][0])
+        return np.asarray(picture.resize((128, 128), Image.Resampling.BOX)).astype(float)
     before = face()
     (node_id,) = page.evaluate(IDS, "MDiT_PaintLabelMap")
     page.evaluate("""id => {

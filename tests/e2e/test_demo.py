@@ -5,6 +5,8 @@ import sys
 
 from PIL import Image
 
+from devtools.bundled import read_model_size
+
 LEAST_AGREEMENT = 0.8  # of the pixels; the parser reads true renders at about 0.93
 
 
@@ -16,8 +18,9 @@ def demo(root, *arguments):
 def test_demo_draws_a_face_that_follows_the_mask(root, tmp_path):
     done = demo(root, "--out", tmp_path / "face.png")
     assert done.returncode == 0, done.stderr
-    assert Image.open(tmp_path / "face.png").size == (128, 128)
-    assert Image.open(tmp_path / "face-sheet.png").size == (256, 128)
+    size = read_model_size()
+    assert Image.open(tmp_path / "face.png").size == (size, size)
+    assert Image.open(tmp_path / "face-sheet.png").size == (2 * size, size)
     assert "static passes 1, cache hits 19" in done.stdout
     assert float(re.search(r"label agreement +([\d.]+)", done.stdout)[1]) > LEAST_AGREEMENT, done.stdout
 

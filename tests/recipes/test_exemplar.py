@@ -1,4 +1,5 @@
 """Training of an exemplar branch, on a tiny scale."""
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -6,7 +7,6 @@ import torch
 from safetensors.torch import load_file
 
 from mditface.mdit.labelmap import CLASSES
-from mditface.mdit.mditface.config import MDiTConfig
 from mditface.mdit.mditface.mask import BoundMask, ExemplarInput, MaskInput, MaskReference
 from mditface.mdit.recipes import likeness
 from mditface.mdit.datasets import Renders
@@ -125,12 +125,10 @@ def test_wrong_starts_are_refused(base, paths):
             DemoSettings(**DEMO | READING | {"init": base, "train": "exemplar"} | missing, **paths)
 
 
-def test_the_shipped_configuration_starts_from_the_bundled_file(root):
-    settings = read_settings(root / "mdit" / "recipes" / "configs" / "exemplar.yaml", [], SETTINGS)
-    demo = DemoTarget.__new__(DemoTarget)
-    demo.module = Demo(MDiTConfig(**{**vars(settings.model), "palette": Demo.load(root / settings.init).model.config
-                                     .palette}), Demo.load(root / settings.init).text_config)
-    demo.module.start_from(root / settings.init)
+def test_the_shipped_configuration_starts_from_the_model_that_draws_pixels(root):
+    configs = root / "mdit" / "recipes" / "configs"
+    branch, base = (read_settings(configs / name, [], SETTINGS).model for name in ("exemplar.yaml", "demo-fine.yaml"))
+    assert dataclasses.replace(branch, exemplar_blocks=()) == base
 
 
 def test_likeness_reports(target, paths, tmp_path, capsys, monkeypatch):
