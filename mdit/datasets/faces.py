@@ -113,7 +113,9 @@ class FileFace(ABC):
 
     def describe_state(self) -> list:
         """The size and time of each file."""
-        files = [(self.image, None), *([(self.text, None)] if self.text else []), *self.describe_labels()]
+        files = [(self.image, None)] + self.describe_labels()
+        if self.text:
+            files.append((self.text, None))
         return [[kind, file.stat().st_size, file.stat().st_mtime_ns] for file, kind in files]
 
     def check(self) -> Size:

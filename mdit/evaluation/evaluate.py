@@ -193,7 +193,7 @@ def main(argv: list[str] | None = None) -> None:
         fill_folder(folder, tqdm(share, desc="images"), Generator(models, options, size), args.batch)
     if judges:
         report = {"model": str(args.model), "adapter": args.adapter and str(args.adapter), "count": len(samples),
-                  "size": size, "options": vars(options), **measure(folder, samples, judges)}
+                  "size": size, "options": vars(options)} | measure(folder, samples, judges)
         print(write_report(args.out, report, read_faces(folder, samples)))
 
 
@@ -209,9 +209,9 @@ def open_judges(args: argparse.Namespace, samples: Samples, size: int) -> Judges
 def measure(folder: Path, samples: Samples, judges: Judges) -> dict:
     """The part of the report that judges make of the images in a folder."""
     parser, scores, rules, skipped = judges
-    return {"skipped": skipped,
-            "measures": score_networks(read_generated(folder, samples, "networks"), scores) if scores else {},
-            **score_labels(read_generated(folder, samples, "labels"), parser, rules)}
+    measures = score_networks(read_generated(folder, samples, "networks"), scores) if scores else {}
+    labels = score_labels(read_generated(folder, samples, "labels"), parser, rules)
+    return {"skipped": skipped, "measures": measures} | labels
 
 
 def read_faces(folder: Path, samples: Samples) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
