@@ -183,7 +183,7 @@ def main(argv: list[str] | None = None) -> None:
     size = args.size or models.size or DEFAULT_SIZE
     samples = Samples(open_dataset(args.source, size), args.first, args.count, read_appearances(args.source))
     options = Options(**{name: getattr(args, name) for name in Options.__dataclass_fields__})
-    files = filter(None, (args.model, args.adapter, args.vae, *args.clip))
+    files = filter(None, [args.model, args.adapter, args.vae] + args.clip)
     folder = make_image_folder(args.out, files, size, options)
     judges = None if args.draw_only else open_judges(args, samples, size)
     if args.gather:
