@@ -54,7 +54,7 @@ class CachedDataset(Dataset):
         path = self.get_path(index)
         if not path.exists():
             self.store(index)
-        return {**read_tensors(str(path), "cache")[0], "name": self.names[index]}
+        return read_tensors(str(path), "cache")[0] | {"name": self.names[index]}
 
     def store(self, index: int) -> None:
         """Encodes a sample into its file. The file appears when it is complete."""

@@ -65,7 +65,7 @@ class Samples:
         for number, sample in enumerate(itertools.islice(self.read_samples(), self.count), self.first):
             appearance = self.appearances[number] if self.appearances else None
             caption = Caption.short(appearance) if appearance else next(iter(sample["captions"]), "")
-            yield number, {**sample, "caption": caption, "appearance": appearance}
+            yield number, sample | {"caption": caption, "appearance": appearance}
 
     def take_share(self, part: int, parts: int) -> Samples:
         """The part of this number, from 1 on, of as many parts."""

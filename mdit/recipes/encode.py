@@ -54,7 +54,7 @@ class Encoder:
 def load_base(path: Path, vae_path: Path | None, clip_paths: tuple[Path, ...]
               ) -> tuple[ModelPatcher, comfy.sd.VAE, comfy.sd.CLIP]:
     """The base with its VAE and text encoder, each from its own file or from the base's file."""
-    check_files([path, *clip_paths, *filter(None, [vae_path])])
+    check_files([path, *clip_paths] + ([vae_path] if vae_path else []))
     if vae_path and clip_paths:
         base = comfy.sd.load_diffusion_model(str(path))
         clip = vae = None
