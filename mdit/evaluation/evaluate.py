@@ -189,8 +189,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.gather:
         require_images(folder, samples)
     else:
-        share = samples.take_share(*args.shard) if args.shard else samples
-        fill_folder(folder, tqdm(share, desc="images"), Generator(models, options, size), args.batch)
+        part, parts = args.shard or (1, 1)
+        share = tqdm(samples.take_share(part, parts), desc="images")
+        fill_folder(folder, share, Generator(models, options, size), args.batch)
     if judges:
         report = {"model": str(args.model), "adapter": args.adapter and str(args.adapter), "count": len(samples),
                   "size": size, "options": vars(options)} | measure(folder, samples, judges)
