@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import comfy.utils
+from devtools.bundled import MODEL as WEIGHTS
 from mditface.mdit.datasets import Renders
 from mditface.mdit.parsing import WEIGHTS as PARSER_WEIGHTS
 from mditface.mdit.parsing import FaceParser, load_parser
@@ -27,7 +28,7 @@ from mditface.mdit.training.sampling import save_sheet
 
 from .quality import look, measure
 
-WEIGHTS = Path(measure.ROOT, "mdit", "mditface", "weights", "mditface-demo.safetensors")
+SMALLER = Path(measure.ROOT, "runs", "demo-fine", WEIGHTS.name)  # where the recipe leaves the model that draws 128 px
 HELD_OUT_SEED = 2
 FIT_SEED = 3
 BATCH = 16
@@ -65,8 +66,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--workers", type=int, default=os.cpu_count(), help="processes that render (default: one a core)")
     add("--live-steps", type=int, default=LIVE_STEPS, help=f"steps while one paints (default: {LIVE_STEPS})")
     add("--model", type=Path, default=WEIGHTS, help="default: the bundled weights")
-    add("--before", type=Path, default=WEIGHTS, help="weights whose images, enlarged, are compared with the model's by "
-                                                     "KID (default: the bundled weights)")
+    add("--before", type=Path, default=SMALLER if SMALLER.is_file() else WEIGHTS,
+        help="weights whose images, enlarged, are compared with the model's by KID (default: "
+             f"{SMALLER.relative_to(measure.ROOT)} if it is there, else the bundled weights)")
     add("--parser", default=str(PARSER_WEIGHTS), help="the judge's weights (default: the bundled ones)")
     add("--sheet", type=Path, help="write an image of the painted masks into this file")
     options = parser.parse_args(argv)
