@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bench import bundled
 from bench.quality import look, measure, painted
@@ -87,7 +88,7 @@ def test_bench_ends_with_one_json_object(samples, tmp_path, capsys, kind):
     WRITERS[kind](model)
     tiny.write(smaller, tiny.config(resolution=16))
     command = {"--model": model, "--before": smaller, "--count": 6, "--fit": 60, "--steps": 1,
-               "--sheet": tmp_path / "sheet.png"}
+               "--sheet": tmp_path / "sheet.png", "--heldout-sheet": tmp_path / "heldout.png"}
     bundled.main([str(part) for pair in command.items() for part in pair])
     lines = capsys.readouterr().out.splitlines()
     result = json.loads(lines[-1])
@@ -102,7 +103,9 @@ def test_bench_ends_with_one_json_object(samples, tmp_path, capsys, kind):
     assert ("reconstruction_psnr" in result) == (kind == "latents")
     for name in gates:
         assert any(line.startswith(name) for line in lines[:-1])
-    assert (tmp_path / "sheet.png").is_file()
+    side = tiny.CONFIG.resolution
+    assert Image.open(tmp_path / "sheet.png").size == (10 * side, 2 * side)
+    assert Image.open(tmp_path / "heldout.png").size == (6 * side, 3 * side)
 
 
 def test_the_bundled_weights_are_measured_by_default():
