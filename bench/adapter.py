@@ -67,7 +67,7 @@ class Form(NamedTuple):
 
 
 def make_forms(settings: AdapterSettings, half: Path | None, window: Path | None) -> dict[str, Form]:
-    base, vae, clip = load_base(settings)
+    base, vae, clip = load_base(settings.base, settings.vae, settings.clip)
     files = {}
     for name, reduction in REDUCTIONS.items():
         if not (reduction.half and reduction.merge):  # each reduction alone

@@ -17,6 +17,7 @@ from ..training.host import prepare_host
 
 prepare_host()
 
+from ..training.optimizers import import_optimizer
 from ..training.settings import Settings, read_settings
 from .targets.kinds import SETTINGS, TARGETS
 from ..training.trainer import Trainer, check_space, make_accelerator
@@ -45,6 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def train(settings: Settings) -> Trainer:
     """The trainer after a run, which signals end early."""
+    import_optimizer(getattr(settings.optimiser, "kind", "adamw"))
     accelerator = make_accelerator(settings)  # chooses the process's device, which the target asks the host for
     check_launch(accelerator.num_processes)
     trainer = Trainer(TARGETS[settings.target](settings), accelerator)

@@ -29,9 +29,11 @@ class Section(BaseModel):
 class Optimizer(Section):
     """Learning rates of AdamW and, where given, of Muon for the matrices inside the blocks.
 
+    kind: what takes AdamW's place, with its rate: AdamW with moments of 8 bits, or Prodigy, whose rate is 1.
     clip: largest norm of the gradient.
     """
     adamw: Positive
+    kind: Literal["adamw", "adamw-8bit", "prodigy"] = "adamw"
     muon: Positive | None = None
     betas: tuple[Fraction, Fraction] = (0.9, 0.95)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -60,6 +62,7 @@ class Settings(Section):
     output: folder of checkpoints, log and sheets.
     weights: the finished file.
     ema: decay of the moving average of the weights; 0 makes no average.
+    accumulate: number of batches in a step, one after another; their gradients are added up.
     precision: of the computation; `fp32` is another name of `no`, the word of accelerate.
     """
     target: str
@@ -69,6 +72,7 @@ class Settings(Section):
     weights: Path
     steps: Count
     batch: Count
+    accumulate: Count = 1
     optimiser: Optimizer
     schedule: Schedule = Schedule()
     ema: Fraction = 0.0
@@ -104,6 +108,17 @@ class EncodedSettings(Settings):
     cache: Path | None = None
     size: Annotated[int, Field(ge=16)] = 512
     shift: Positive = 1.0
+
+
+def add_defaults(recipe: dict, section: type[BaseModel]) -> dict:
+    """A recipe of an older version with the keys that came since, at their defaults."""
+    values = dict(recipe)
+    for name, field in section.model_fields.items():
+        if name not in values:
+            values[name] = field.default
+        elif isinstance(values[name], dict) and hasattr(field.annotation, "model_fields"):
+            values[name] = add_defaults(values[name], field.annotation)
+    return values
 
 
 def read_settings(path: Path, changes: list[str], kinds: dict[str, type[Settings]]) -> Settings:

@@ -28,7 +28,7 @@ from ..shared.text_files import parse_object, read_text
 from .average import Average
 from .data import make_step_rng, make_torch_rng
 from .pace import Pace
-from .settings import CONTENT, Schedule, Settings
+from .settings import CONTENT, Schedule, Settings, add_defaults
 from .targets.base import Target
 
 CHECKPOINTS = 2  # that a run leaves: the last one, and one to fall back on
@@ -57,15 +57,15 @@ def make_accelerator(settings: Settings) -> Accelerator:
 
 
 class Steps(Dataset):
-    """The batches of one process, by step."""
+    """The batches of one process, by step. parts: of a step, all processes'."""
 
-    def __init__(self, target: Target, process: int, processes: int):
+    def __init__(self, target: Target, process: int, processes: int, parts: int):
         self.target = target
-        self.process = process
-        self.processes = processes
+        self.numbers = range(process, parts, processes)
+        self.parts = parts
 
-    def __getitem__(self, step: int) -> dict[str, Tensor]:
-        return self.target.make_batch(step, self.process, self.processes)
+    def __getitem__(self, step: int) -> list[dict[str, Tensor]]:
+        return [self.target.make_batch(step, number, self.parts) for number in self.numbers]
 
 
 class Trainer:
@@ -81,6 +81,11 @@ class Trainer:
         if accelerator.distributed_type in SHARDED:
             raise ValueError(f"accelerate: {accelerator.distributed_type.value} is not supported, each process needs "
                              "all weights: answer no to FSDP, DeepSpeed and Megatron in accelerate config")
+
+    @property
+    def parts(self) -> int:
+        """Number of batches in a step, of all processes: one process that adds up N trains as N processes do."""
+        return self.settings.accumulate * self.accelerator.num_processes
 
     @property
     def checkpoints(self) -> list[Path]:
@@ -117,7 +122,7 @@ class Trainer:
 
         The data are known by their first batch, a function of data and seed. Its floats may depend on the device.
         """
-        first = self.target.make_batch(0, 0, self.accelerator.num_processes)
+        first = self.target.make_batch(0, 0, self.parts)
         exact = {name: list(x.shape) if x.is_floating_point() else x for name, x in first.items()}
         digest = hashlib.blake2b(digest_size=16)
         add_value(digest, exact)
@@ -136,8 +141,8 @@ class Trainer:
         batch = self.settings.batch
         batches = self.target.batches
         logging.info("processes: %d, device: %s, samples a step: %d x %d = %d, an epoch: %d samples in %d steps, done: "
-                     "%d of %d steps", processes, self.accelerator.device.type, processes, batch, processes * batch,
-                     len(batches.keys), len(batches.get_order(processes)), self.step, self.settings.steps)
+                     "%d of %d steps", processes, self.accelerator.device.type, self.parts, batch, self.parts * batch,
+                     len(batches.keys), len(batches.get_order(self.parts)), self.step, self.settings.steps)
 
     @contextlib.contextmanager
     def lock_folder(self) -> Iterator[None]:
@@ -167,10 +172,9 @@ class Trainer:
             losses = []
             bar = tqdm(self.load_batches(), initial=start, total=steps, mininterval=5,
                        disable=not self.accelerator.is_main_process)
-            samples = self.settings.batch * self.accelerator.num_processes
-            pace = Pace(samples, steps, start, self.accelerator.device)
-            for batch in bar:
-                terms = self.advance(batch)
+            pace = Pace(self.settings.batch * self.parts, steps, start, self.accelerator.device)
+            for batches in bar:
+                terms = self.advance(batches)
                 losses.append(terms)
                 if report:
                     report(self.step, terms["loss"].item())
@@ -193,33 +197,40 @@ class Trainer:
 
     def load_batches(self) -> DataLoader:
         """The batches of the steps that are left."""
-        steps = Steps(self.target, self.accelerator.process_index, self.accelerator.num_processes)
+        steps = Steps(self.target, self.accelerator.process_index, self.accelerator.num_processes, self.parts)
         return DataLoader(steps, batch_size=None, sampler=range(self.step, self.settings.steps),
                           num_workers=self.settings.workers, generator=torch.Generator(),
                           pin_memory=self.accelerator.device.type == "cuda")
 
-    def advance(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def advance(self, batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """One step of the optimizers; returns its loss, the norm of its gradient before it is clipped, and, where the
         module names them, the terms of the loss."""
-        accelerator = self.accelerator
         settings = self.settings
         self.set_rates(scale_rate(self.step, settings.steps, settings.schedule))
-        step_rng = make_step_rng(settings.seed, self.step, accelerator.process_index, NOISE)
-        rng = make_torch_rng(step_rng, accelerator.device)
-        with choose_attention(accelerator.device):  # also where a backward pass computes a block again
-            result = self.module(**send_to_device(batch, accelerator.device, non_blocking=True), rng=rng)
-            terms = result if isinstance(result, dict) else {"loss": result}
-            loss = sum(terms.values())
-            accelerator.backward(loss)
-        terms = {**terms, "loss": loss}
+        terms = average_terms([self.add_gradient(batch, part) for part, batch in enumerate(batches)])
         if settings.optimiser.clip:
-            terms["gradient_norm"] = accelerator.clip_grad_norm_(self.trained, settings.optimiser.clip)
+            terms["gradient_norm"] = self.accelerator.clip_grad_norm_(self.trained, settings.optimiser.clip)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
         self.average.update(self.step)
         self.step += 1
         return {name: x.detach() for name, x in terms.items()}
+
+    def add_gradient(self, batch: dict[str, Tensor], part: int) -> dict[str, Tensor]:
+        """Adds the gradient of one of a process's batches of the step; returns the loss and its terms."""
+        accelerator = self.accelerator
+        settings = self.settings
+        number = accelerator.process_index + part * accelerator.num_processes
+        rng = make_torch_rng(make_step_rng(settings.seed, self.step, number, NOISE), accelerator.device)
+        last = part == settings.accumulate - 1
+        alone = contextlib.nullcontext() if last else accelerator.no_sync(self.module)  # processes sum up once a step
+        with alone, choose_attention(accelerator.device):  # also where a backward pass computes a block again
+            result = self.module(**send_to_device(batch, accelerator.device, non_blocking=True), rng=rng)
+            terms = result if isinstance(result, dict) else {"loss": result}
+            loss = sum(terms.values())
+            accelerator.backward(loss / settings.accumulate)
+        return {name: x.detach() for name, x in {**terms, "loss": loss}.items()}
 
     def set_rates(self, scale: float) -> None:
         for optimizer, rates in zip(self.optimizers, self.base_rates):
@@ -340,7 +351,7 @@ class Trainer:
     def check_state(self, state: dict) -> None:
         """Raises ValueError where a checkpoint belongs to a run of another recipe, other data or other processes."""
         recipe = self.recipe
-        known = state["recipe"]
+        known = add_defaults(state["recipe"], type(self.settings))
         processes = self.accelerator.num_processes
         if state.get("processes", processes) != processes:
             raise ValueError(f"output: {self.settings.output} holds a run of {state['processes']} process(es), not "

@@ -99,6 +99,25 @@ def test_a_workflow_brings_the_drawing_back(renderer, page, painter):
     assert painter.text() == text
 
 
+def test_a_workflow_brings_locks_and_what_strokes_cover_back(renderer, page, painter):
+    painter.root.get_by_role("button", name="Lock skin").click()
+    painter.root.get_by_label("What strokes cover").select_option("background")
+    before = painter.drawing()
+    page.evaluate("async () => { await app.loadGraphData(app.graph.serialize()); }")
+    show(page)
+    loaded = NodePainter(page, painter.node_id)
+    loaded.root.locator(".lock[aria-pressed='true']").wait_for()
+    assert loaded.root.locator("select").input_value() == "background"
+    loaded.choose("hat")
+    loaded.stroke((10, 300), (500, 300))
+    after = loaded.drawing()
+    assert (after != before).any() and (before[after != before] == 0).all()
+    loaded.root.locator("select").select_option("everything")
+    loaded.stroke((10, 300), (500, 300))
+    skin = before == CLASSES.index("skin")
+    assert (loaded.drawing()[skin] == before[skin]).all() and (loaded.drawing() != after).any()
+
+
 def test_a_saved_picture_brings_the_drawing_back(page, painter, server):
     painter.stroke((60, 100), (450, 100))
     text, saver = painter.text(), place(page, "SaveImage", 900)

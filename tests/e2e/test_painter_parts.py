@@ -298,6 +298,20 @@ def test_smooth_edges_and_the_copied_half(page, painter):
     assert (painter.drawing() == BACKGROUND).all()
 
 
+def test_damaged_locks_and_choices_of_a_graph_are_left_out(page, painter):
+    page.evaluate("""skin => {
+        const { settings } = window.services;
+        settings.set("locked", ["length", null, 19, -1, skin]);
+        settings.set("cover", "toString");
+        window.panel.editor.changed("state");
+    }""", SKIN)
+    assert painter.root.locator(".lock[aria-pressed='true']").count() == 1
+    assert painter.root.get_by_role("button", name="Lock skin").get_attribute("aria-pressed") == "true"
+    painter.canvas.focus()
+    painter.press("c")
+    assert page.evaluate("() => window.services.settings.get('cover')") == "selection"
+
+
 def test_brushes_and_colors_are_kept_with_the_node(page, painter):
     painter.choose("hat")
     painter.press("]", "]")

@@ -23,7 +23,7 @@ def test_demo_learns(demo):
     trainer = Trainer(demo, make_accelerator(demo.settings))
     trainer.prepare()
     for step in range(5):
-        trainer.advance(demo.make_batch(step, 0, 1))
+        trainer.advance([demo.make_batch(step, 0, 1)])
         trainer.step = 0
     assert loss_on_fixed_batch(demo) < 0.9 * before
 

@@ -45,7 +45,7 @@ def test_both_sides_move_as_by_two_steps_in_turn(target):
     trainer = Trainer(target, make_accelerator(target.settings))
     trainer.prepare()
     batch, twin = target.make_batch(0, 0, 1), copy.deepcopy(target.module)
-    trainer.advance(batch)
+    trainer.advance([batch])
     rates = [group["lr"] for optimiser in trainer.optimizers for group in optimiser.param_groups]
     in_turn = DynaSTTarget.build_optimizers(type("Twin", (), {"module": twin, "settings": target.settings})())
     terms = twin(**batch, rng=None)
@@ -69,7 +69,7 @@ def test_generator_learns_the_true_picture(paths):
     trainer.prepare()
     batch, found = target.make_batch(0, 0, 1), []
     for _ in range(8):
-        found.append(trainer.advance(batch))
+        found.append(trainer.advance([batch]))
         trainer.step = 0
     best = {name: min(terms[name] for terms in found[1:]) for name in ("pixel", "warp")}  # single steps swing
     assert best["pixel"] < 0.97 * found[0]["pixel"] and best["warp"] < 0.97 * found[0]["warp"]

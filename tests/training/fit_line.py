@@ -1,4 +1,4 @@
-"""Fits a line without random numbers: ``python fit_line.py OUT BATCH``, also under torchrun."""
+"""Fits a line without random numbers: ``python fit_line.py OUT BATCH ACCUMULATE``, also under torchrun."""
 import logging
 import sys
 from pathlib import Path
@@ -6,14 +6,16 @@ from pathlib import Path
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from accelerate import Accelerator
 from safetensors.torch import save_file
 
 from mdit.training.host import prepare_host
 
 prepare_host()
 
+from mdit.training.optimizers import make_optimizers
 from mdit.training.settings import Settings
-from mdit.training.targets.base import Batches, Target, make_optimizers
+from mdit.training.targets.base import Batches, Target
 from mdit.training.trainer import Trainer, make_accelerator
 
 SAMPLES = 24
@@ -56,17 +58,19 @@ class LineTarget(Target):
         save_file(weights, path)
 
 
-def main(out: Path, batch: int) -> None:
+def main(out: Path, batch: int, accumulate: int) -> None:
     """Trains three steps, then resumes to the sixth."""
     for steps in (3, 6):
         settings = Settings(target="line", data=out, output=out / "run", weights=out / "line.safetensors", steps=steps,
-                            batch=batch, optimiser={"adamw": 0.1}, schedule={"warmup": 1}, ema=0.5, precision="no",
+                            batch=batch, accumulate=accumulate,
+                            optimiser={"adamw": 0.1}, schedule={"warmup": 1}, ema=0.5, precision="no",
                             every={"log": 1, "checkpoint": 3})
         accelerator = make_accelerator(settings)
         accelerator.end_training = accelerator.wait_for_everyone  # the next run needs the processes' group
         Trainer(LineTarget(settings), accelerator).fit()
+    Accelerator.end_training(accelerator)
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -1,4 +1,4 @@
-"""Two real processes with gloo train like one with twice the batch."""
+"""Two real processes with gloo, and batches one after another, train like one process with the whole batch."""
 import json
 import os
 import socket
@@ -28,20 +28,42 @@ def find_port():
         return probe.getsockname()[1]
 
 
-def test_two_processes_are_one_with_twice_the_batch(root, tmp_path):
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", 2, "--master_port", find_port()]
-    runs = [start(root, SCRIPT, tmp_path / "one", 8), start(root, *launch, SCRIPT, tmp_path / "two", 4)]
-    said = [run.communicate(timeout=300)[0] for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], "\n".join(said)
-    assert said[1].count("processes: 2, device: cpu, samples a step: 2 x 4 = 8, an epoch: 24 samples in 3 steps") == 2
-    once, twice = (load_file(tmp_path / name / "line.safetensors") for name in ("one", "two"))
-    for name, w in once.items():
-        torch.testing.assert_close(twice[name], w, rtol=1e-5, atol=1e-6)
-    logs = [read_log(tmp_path / name / "run" / LOG) for name in ("one", "two")]
-    assert [line["step"] for line in logs[1]] == [1, 2, 3, 4, 5, 6]
-    assert [line["loss"] for line in logs[1]] == pytest.approx([line["loss"] for line in logs[0]], rel=1e-5)
+def fit(root, folder, processes, batch, accumulate):
+    """A run under torchrun; returns its output, weights and log."""
+    folder.mkdir()
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", processes, "--master_port", find_port()]
+    run = start(root, *launch, SCRIPT, folder, batch, accumulate)
+    said = run.communicate(timeout=300)[0]
+    assert run.returncode == 0, said
+    return said, load_file(folder / "line.safetensors"), read_log(folder / "run" / LOG)
+
+
+def check_same(weights, log, expected, expected_log):
+    for name, w in expected.items():
+        torch.testing.assert_close(weights[name], w, rtol=1e-5, atol=1e-6)
+    assert [line["step"] for line in log] == [1, 2, 3, 4, 5, 6]
+    for name in ("loss", "gradient_norm"):
+        assert [line[name] for line in log] == pytest.approx([line[name] for line in expected_log], rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def whole(root, tmp_path_factory):
+    return fit(root, tmp_path_factory.mktemp("whole") / "one", 1, 8, 1)[1:]
+
+
+def test_batches_one_after_another_are_one_large_batch(root, tmp_path, whole):
+    said, *found = fit(root, tmp_path / "parts", 1, 2, 4)
+    assert said.count("processes: 1, device: cpu, samples a step: 4 x 2 = 8, an epoch: 24 samples in 3 steps") == 2
+    check_same(*found, *whole)
+
+
+@pytest.mark.parametrize("batch, accumulate", [(4, 1), (2, 2)])
+def test_two_processes_are_one_with_twice_the_batch(root, tmp_path, whole, batch, accumulate):
+    said, *found = fit(root, tmp_path / "two", 2, batch, accumulate)
+    parts = 2 * accumulate
+    assert said.count(f"processes: 2, device: cpu, samples a step: {parts} x {batch} = 8, an epoch: 24 samples in 3 "
+                      "steps") == 2
+    check_same(*found, *whole)
     checkpoint = tmp_path / "two" / "run" / "checkpoints" / "step-000006"
     state = json.loads((checkpoint / "state.json").read_text())
     assert state["processes"] == 2 and "random_states_1.pkl" in state["files"]

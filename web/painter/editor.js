@@ -22,13 +22,11 @@ const between = (low, number, high) => Math.min(high, Math.max(low, number));
 
 export class LabelEditor extends Editor {
     map = new LabelMap(512, 512);
-    locked = new Set(); // classes whose pixels no tool changes
-    cover = COVERS[0];
-    natural = false; // the drawing is shown in colors of faces
 
-    constructor() {
+    /** settings: what the graph keeps with the node, by `get` and `set`; a graph may hold anything in their place. */
+    constructor(settings) {
         super();
-        Object.assign(this, START);
+        Object.assign(this, START, { settings });
         this.tools = makeTools(this);
     }
 
@@ -44,6 +42,23 @@ export class LabelEditor extends Editor {
         return { x: 2 * this.mirrorX - x, y };
     }
 
+    /** The classes whose pixels no tool changes. */
+    get locked() {
+        const kept = this.settings.get("locked");
+        return new Set(Array.isArray(kept) ? kept.filter((value) => Number.isInteger(value) && value in CLASSES) : []);
+    }
+
+    /** One of `COVERS`. */
+    get cover() {
+        const kept = this.settings.get("cover");
+        return COVERS.includes(kept) ? kept : COVERS[0];
+    }
+
+    /** Whether the drawing is shown in colors of faces: for the eye alone, the label map keeps its own. */
+    get natural() {
+        return Boolean(this.settings.get("naturalColors"));
+    }
+
     /** 8-bit RGB of each class on the screen. */
     get colors() {
         return this.natural ? NATURAL : PALETTE;
@@ -51,7 +66,8 @@ export class LabelEditor extends Editor {
 
     /** For each class, whether moved parts may cover it. */
     get unlocked() {
-        return CLASSES.map((_, value) => !this.locked.has(value));
+        const { locked } = this;
+        return CLASSES.map((_, value) => !locked.has(value));
     }
 
     /** For each class, whether a stroke may cover it. */
@@ -77,17 +93,23 @@ export class LabelEditor extends Editor {
         }
     }
 
+    /** The graph keeps the choice with the node. */
+    keep(name, value) {
+        this.settings.set(name, value);
+        this.changed("state");
+    }
+
     toggleLock(value) {
-        const locked = new Set(this.locked);
+        const { locked } = this;
         if (!locked.delete(value)) {
             locked.add(value);
         }
-        this.set({ locked });
+        this.keep("locked", [...locked]);
     }
 
     /** The next of `COVERS`. */
     turnCover() {
-        this.set({ cover: COVERS[(COVERS.indexOf(this.cover) + 1) % COVERS.length] });
+        this.keep("cover", COVERS[(COVERS.indexOf(this.cover) + 1) % COVERS.length]);
     }
 
     setRadius(radius) {

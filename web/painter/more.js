@@ -27,10 +27,7 @@ function commandRow(panel, command) {
 function brushes(panel) {
     const { words, settings, signal, editor } = panel;
     const list = element("div", { className: "brushes" });
-    const keep = (all) => {
-        settings.set("brushes", all);
-        editor.changed("state");
-    };
+    const keep = (all) => editor.keep("brushes", all);
     const add = element("button", { type: "button", className: "text" }, words("keepBrush"));
     add.addEventListener("click", () => {
         const { radius, value } = editor;

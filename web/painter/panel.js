@@ -20,10 +20,9 @@ export class PainterPanel extends Panel {
 
     /** services: also `runs`, as shared/runs.js describes it, and `settings` of the node, with get and set. */
     constructor(host, words, { runs, settings, ...services }) {
-        super(host, words, services, new LabelEditor(), COMMANDS);
+        super(host, words, services, new LabelEditor(settings), COMMANDS);
         Object.assign(this, { runs, settings });
         this.result = new Result(this);
-        this.onState(() => { this.editor.natural = Boolean(settings.get("naturalColors")); });
         this.files = element("input", { type: "file", multiple: true, accept: "image/*", hidden: true });
         this.files.addEventListener("change", () => this.takeFiles([...this.files.files]), { signal: this.signal });
         this.popups = painterPopups(this);
@@ -40,12 +39,6 @@ export class PainterPanel extends Panel {
         const value = editor.pointer ? editor.map.at(editor.pointer) : null;
         this.under.textContent = value === null ? "" : words(CLASSES[value]);
         super.onDrawn();
-    }
-
-    /** Natural colors are for the eye alone: the label map keeps its own. The graph keeps the choice with the node. */
-    setNatural(isNatural) {
-        this.settings.set("naturalColors", isNatural);
-        this.editor.changed("state");
     }
 
     onSaved() {
@@ -168,7 +161,7 @@ export class PainterPanel extends Panel {
         const { editor, words } = this;
         const choices = COVERS.map((cover) => element("option", { value: cover }, words(`cover_${cover}`)));
         const select = element("select", { title: `${words("cover")} (C)`, "aria-label": words("cover") }, ...choices);
-        select.addEventListener("change", () => editor.set({ cover: select.value }), { signal: this.signal });
+        select.addEventListener("change", () => editor.keep("cover", select.value), { signal: this.signal });
         this.onState(() => { select.value = editor.cover; });
         return select;
     }

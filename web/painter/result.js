@@ -33,8 +33,7 @@ export class Result {
     }
 
     setLive(isLive) {
-        this.panel.settings.set("live", isLive);
-        this.panel.editor.changed("state");
+        this.panel.editor.keep("live", isLive);
         this.redraw();
     }
 

@@ -20,8 +20,9 @@ from ...mditface.latents import LatentStatistics
 from ...parsing import WEIGHTS as PARSER_WEIGHTS
 from ...parsing import load_parser
 from ...training.data import make_step_rng
+from ...training.optimizers import make_optimizers
 from ...training.settings import Fraction, Settings, Weight
-from ...training.targets.base import Batches, Target, make_optimizers
+from ...training.targets.base import Batches, Target
 
 PREFIX = "autoencoder."
 FILE_PREFIX = "vae."  # of the weights in a stand-alone MDiT file

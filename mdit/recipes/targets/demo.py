@@ -33,10 +33,11 @@ from ..exemplar import make_exemplar_keys, crop_randomly
 from ..initialize import initialize_model, initialize_text, store_mask_modulation
 from ..latents import PREFIX as CODER_PREFIX
 from ..latents import Coder, EncodedRenders, carry_over
+from ...training.optimizers import make_optimizers
 from ...training.sampling import make_mask_inputs, make_sheet, sample, sample_latents
 from ...training.settings import Positive, Section, Settings, Fraction
 from ..words import CaptionWriter, pretrain, make_text_config
-from ...training.targets.base import Batches, Target, make_optimizers
+from ...training.targets.base import Batches, Target
 
 MEAN_LOGIT_T = -0.5  # t = 1 - sigma is the sigmoid of a normal with this mean and deviation 1; see DemoSettings.noise
 LOSS_SIGMA = 0.15    # below it the velocity error would weigh the last details too much

@@ -18,9 +18,10 @@ from ...datasets.distort import Distortion
 from ...datasets.mapped import MappedRenders
 from ...evaluation.metrics.agreement import average_scores
 from ...training.data import make_step_rng, make_torch_rng
+from ...training.optimizers import make_optimizers
 from ...training.sampling import make_sheet
 from ...training.settings import Count, Fraction, Settings
-from ...training.targets.base import Batches, Target, make_optimizers
+from ...training.targets.base import Batches, Target
 
 WEIGHED_COUNT = 2000  # samples in which the classes' pixels are counted
 SHEET_COUNT = 12

@@ -19,9 +19,10 @@ from ...shared.digests import compute_file_digest
 from ...shared.weight_files import read_state_dict
 from ...training.data import make_step_rng
 from ...training.flow import integrate
+from ...training.optimizers import make_optimizers
 from ...training.sampling import make_guided_velocity
 from ...training.settings import Count
-from ...training.targets.base import Batches, Target, make_optimizers
+from ...training.targets.base import Batches, Target
 from ..latents import PREFIX as FILE_PREFIX
 from ..latents import Coder, EncodedRenders
 from ..words import CaptionWriter

@@ -17,9 +17,10 @@ from ...evaluation.metrics.relief import FACE, measure_relief
 from ...relief.light import light_relief, show_depth, show_normals
 from ...relief.network import OUTSIDE, ReliefConfig, ReliefNetwork
 from ...training.data import make_step_rng, make_torch_rng
+from ...training.optimizers import make_optimizers
 from ...training.sampling import make_sheet
 from ...training.settings import Count, Settings, Weight
-from ...training.targets.base import Batches, Target, make_optimizers
+from ...training.targets.base import Batches, Target
 
 SHEET_COUNT = 12
 PREFIX = "network."

@@ -22,9 +22,10 @@ from comfy.model_patcher import ModelPatcher
 
 from ...training.data import fit_length, stack_text, make_step_rng, make_torch_rng
 from ...training.flow import compute_flow_loss, follow_flow
+from ...training.optimizers import make_optimizers
 from ...training.sampling import make_sheet
 from ...training.settings import Count, EncodedSettings, Positive, Fraction
-from ...training.targets.base import Batches, Target, make_optimizers
+from ...training.targets.base import Batches, Target
 
 CELL = 8  # pixels along a latent cell's side
 PATCH = 2  # cells along a token's side

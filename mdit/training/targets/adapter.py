@@ -24,9 +24,10 @@ from ...mditface.adapter.weights import check_family
 from ...mditface.reductions import REDUCTIONS, check_window
 from ...shared.frames import decode_pictures, encode_pictures, scale_out
 from ..data import fit_length, stack_tensors, stack_text, make_step_rng, make_torch_rng
+from ..optimizers import make_optimizers
 from ..sampling import make_sheet
 from ..settings import EncodedSettings, Positive, Section, Fraction
-from .base import Batches, Target, make_optimizers
+from .base import Batches, Target
 from .lowrank import find_base_family, make_new_terms
 from .masked import MaskedBase
 

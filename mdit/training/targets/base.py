@@ -11,7 +11,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from ..data import BatchOrder
-from ..settings import Optimizer, Settings
+from ..settings import Settings
 
 
 class Target(Protocol):
@@ -63,17 +63,3 @@ class Batches:
         if processes not in self.orders:
             self.orders[processes] = BatchOrder(self.keys, self.batch * processes, self.seed)
         return self.orders[processes]
-
-
-def make_optimizers(settings: Optimizer, matrices: list[nn.Parameter], groups: list[dict]
-                    ) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices, AdamW for the groups; without a rate for Muon, AdamW for all."""
-    if settings.muon is None:
-        groups = [*groups, {"params": matrices}]
-        matrices = []
-    groups = [group for group in groups if group["params"]]
-    optimizers = [torch.optim.Muon(matrices, settings.muon)] if matrices else []
-    if groups:
-        optimizers.append(torch.optim.AdamW(groups, settings.adamw, settings.betas,
-                                            weight_decay=settings.weight_decay))
-    return optimizers
