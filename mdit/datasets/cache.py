@@ -22,11 +22,10 @@ from .faces import FaceDataset
 class CachedDataset(Dataset):
     """Encoded samples, each with its name, in one safetensors file a sample.
 
-    dataset: samples by index, with `names` and `sizes`.
     encode: sample -> dict of tensors of any shape. Training reads these tensors alone.
-    folder: of the files. Each data set needs its own, because a file is known by its sample's name and size.
+    folder: of the files.
     key: what else the tensors depend on, as JSON values: digests of the model files, settings of the encoding.
-        Another key means other files, so no file is ever stale.
+        Another key, name or state of a sample means another file, so no file is ever stale.
     Unless `fill` was called, a sample is encoded when it is first read, in the process that reads it.
     """
 
@@ -38,20 +37,24 @@ class CachedDataset(Dataset):
         self.key = json.dumps(key, sort_keys=True)
         self.names = dataset.names
         self.sizes = dataset.sizes
+        self.paths: dict[int, Path] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def get_path(self, index: int) -> Path:
-        identity = json.dumps([self.names[index], *self.sizes[index], self.key])
-        return self.folder / f"{hashlib.sha256(identity.encode()).hexdigest()}.safetensors"
+        """The file of the sample as it was when it was first asked for."""
+        if index not in self.paths:
+            identity = json.dumps([self.names[index], self.dataset.describe_state(index), self.key])
+            self.paths[index] = self.folder / f"{hashlib.sha256(identity.encode()).hexdigest()}.safetensors"
+        return self.paths[index]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         path = self.get_path(index)
         if not path.exists():
             self.store(index)
-        return {**read_tensors(str(path), "cache")[0], "name": self.names[index]}
+        return read_tensors(str(path), "cache")[0] | {"name": self.names[index]}
 
     def store(self, index: int) -> None:
         """Encodes a sample into its file. The file appears when it is complete."""

@@ -1,6 +1,7 @@
 """A data set of faces with random access, and the samples of each layout."""
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..shared.digests import add_value
 from ..shared.text_files import read_text
 from .decoding import Size, describe_missing, inspect_image
 from .images import encode_png, fit_to_size, read_image, read_labels, read_part
@@ -31,6 +33,9 @@ class Source(Protocol):
     name: str
 
     def load(self) -> Face: ...
+
+    def describe_state(self) -> Any:
+        """JSON values that are others once the sample has changed, without decoding it."""
 
     def make_tar_files(self) -> dict[str, bytes]:
         """The sample's files in a tar shard, by suffix."""
@@ -58,6 +63,10 @@ class FaceDataset(Dataset):
         image, labels, captions = source.load()
         image, labels = fit_to_size(image, labels, self.sizes[index])
         return {"image": image, "labels": labels, "captions": captions, "name": source.name}
+
+    def describe_state(self, index: int) -> Any:
+        """JSON values that are others once the sample has changed, without decoding it."""
+        return [*self.sizes[index], self.sources[index].describe_state()]
 
     def resize(self, sizes: Sequence[Size]) -> FaceDataset:
         """The same samples at other sizes, one size a sample (`find_bucket_sizes`)."""
@@ -97,6 +106,17 @@ class FileFace(ABC):
     @abstractmethod
     def load_labels(self) -> Tensor:
         """The label map, (H, W) uint8."""
+
+    @abstractmethod
+    def describe_labels(self) -> list[tuple[Path, Any]]:
+        """The files of the label map, each with what else decides its classes."""
+
+    def describe_state(self) -> list:
+        """The size and time of each file."""
+        files = [(self.image, None)] + self.describe_labels()
+        if self.text:
+            files.append((self.text, None))
+        return [[kind, file.stat().st_size, file.stat().st_mtime_ns] for file, kind in files]
 
     def check(self) -> Size:
         """The image's size. Raises ValueError, naming the file, if a file is missing or cannot be used."""
@@ -141,6 +161,9 @@ class MaskFace(FileFace):
         except Exception as error:  # each decoder raises errors of its own
             raise ValueError(f"{self.mask}: {error}") from error
 
+    def describe_labels(self) -> list[tuple[Path, Any]]:
+        return [(self.mask, self.order)]
+
 
 @dataclass(frozen=True)
 class PartFace(FileFace):
@@ -162,6 +185,9 @@ class PartFace(FileFace):
             labels[painted] = class_id
         return labels
 
+    def describe_labels(self) -> list[tuple[Path, Any]]:
+        return [(file, class_id) for class_id, file in self.parts]
+
 
 @dataclass(frozen=True, eq=False)
 class RenderedFace:
@@ -174,6 +200,12 @@ class RenderedFace:
         image = torch.from_numpy(self.shard["image"][self.row])
         labels = torch.from_numpy(self.shard["label"][self.row])
         return Face(image.permute(2, 0, 1).contiguous(), labels, [str(self.shard["caption"][self.row])])
+
+    def describe_state(self) -> str:
+        """The digest of the contents."""
+        digest = hashlib.blake2b(digest_size=16)
+        add_value(digest, self.load())
+        return digest.hexdigest()
 
     def make_tar_files(self) -> dict[str, bytes]:
         face = self.load()

@@ -14,8 +14,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import comfy.sd
-
 from ..labelmap import CLASSES
 from ..mditface import host
 from ..mditface.adapter.reader import apply_adapter
@@ -23,7 +21,8 @@ from ..mditface.adapter.weights import load_adapter
 from ..mditface.mask import MaskInput, MaskReference
 from ..mditface.guidance import Guidance
 from ..mditface.sample import require_mdit, sample
-from ..shared.digests import compute_file_digest
+from ..recipes.encode import load_base
+from ..shared.digests import add_value, compute_file_digest
 from ..shared.masks import CONDITIONING_KEY
 
 NOISE_BLOCK = 64  # images that take their noise from one seed, one after the other
@@ -54,8 +53,9 @@ class Models(NamedTuple):
         return getattr(config, "resolution", None)
 
 
-def load_models(model: Path, adapter: Path | None = None) -> Models:
-    """A stand-alone MDiT file; with an adapter a whole checkpoint of SD3, SD3.5 or FLUX.
+def load_models(model: Path, adapter: Path | None = None, vae: Path | None = None, clip: tuple[Path, ...] = ()
+                ) -> Models:
+    """A stand-alone MDiT file; with an adapter a base of the host, and its VAE and text encoders if they lie apart.
 
     Raises FileNotFoundError for a missing file, ValueError, naming the file, for one that does not fit.
     """
@@ -65,8 +65,8 @@ def load_models(model: Path, adapter: Path | None = None) -> Models:
     if adapter is None:
         models = Models(*host.load_mdit(str(model)))
     else:
-        patcher, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(model))
-        models = Models(apply_adapter(patcher, load_adapter(str(adapter))), clip, vae)
+        patcher, base_vae, base_clip = load_base(model, vae, clip)
+        models = Models(apply_adapter(patcher, load_adapter(str(adapter))), base_clip, base_vae)
     if models.clip is None or models.vae is None:
         raise ValueError(f"{model} holds no {'text encoder' if models.clip is None else 'VAE'}: "
                          "give a file with model, text encoder and VAE")
@@ -129,9 +129,9 @@ def join_encoded(encoded: list[tuple[Tensor, dict]]) -> tuple[Tensor, dict]:
     return tokens, joined
 
 
-def make_image_folder(out: Path, files: Iterable[Path], source: str, size: int, options: Options) -> Path:
-    """The folder for images of these weights, this source and these options alone."""
-    key = {"files": [compute_file_digest(path) for path in files], "source": source, "size": size, **asdict(options)}
+def make_image_folder(out: Path, files: Iterable[Path], size: int, options: Options) -> Path:
+    """The folder for images of these weights and these options alone."""
+    key = {"files": [compute_file_digest(path) for path in files], "size": size, **asdict(options)}
     text = json.dumps(key, indent=1)
     folder = out / f"images-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -139,8 +139,11 @@ def make_image_folder(out: Path, files: Iterable[Path], source: str, size: int, 
     return folder
 
 
-def make_image_path(folder: Path, number: int) -> Path:
-    return folder / f"{number:06d}.png"
+def make_image_path(folder: Path, number: int, sample: dict) -> Path:
+    """The file of an image, known by what it is drawn from: number, label map and caption."""
+    digest = hashlib.blake2b(digest_size=8)
+    add_value(digest, (sample["labels"], sample["caption"]))
+    return folder / f"{number:06d}-{digest.hexdigest()}.png"
 
 
 def write_image(path: Path, image: Tensor) -> None:
@@ -152,10 +155,18 @@ def write_image(path: Path, image: Tensor) -> None:
 
 def fill_folder(folder: Path, samples: Iterable[tuple[int, dict]], generator: Generator, batch: int) -> None:
     """Draws the images that the folder lacks, of (number, sample) pairs."""
-    missing = ((number, face) for number, face in samples if not make_image_path(folder, number).exists())
+    missing = ((number, face) for number, face in samples if not make_image_path(folder, number, face).exists())
     while chunk := list(itertools.islice(missing, batch)):
         numbers, faces = zip(*chunk)
         labels = torch.stack([face["labels"] for face in faces])
         images = generator(labels, [face["caption"] for face in faces], numbers)
-        for number, image in zip(numbers, images):
-            write_image(make_image_path(folder, number), image)
+        for number, face, image in zip(numbers, faces, images):
+            write_image(make_image_path(folder, number, face), image)
+
+
+def require_images(folder: Path, samples: Iterable[tuple[int, dict]]) -> None:
+    """Raises ValueError where the folder lacks images of (number, sample) pairs."""
+    missing = [number for number, face in samples if not make_image_path(folder, number, face).exists()]
+    if missing:
+        raise ValueError(f"gather: {len(missing)} images are not drawn yet, the first has the number {missing[0]}: "
+                         "wait for the other machines, or draw their shares again")

@@ -34,13 +34,25 @@ class Row(NamedTuple):
 
 
 def format_markdown(report: dict) -> str:
-    """The report as a Markdown table with the values for generated and for real images."""
+    """What was drawn how, and a Markdown table with the values for generated and for real images."""
     rows = make_measure_rows(report["measures"])
     rows += make_label_rows(**report["labels"])
     rows += make_attribute_rows(**report["attributes"])
-    lines = ["| measure | generated | real images |", "| --- | --- | --- |", *map(str, rows)]
+    lines = [describe_run(report), "", "| measure | generated | real images |", "| --- | --- | --- |", *map(str, rows)]
     lines += [f"\n{name}: not measured, {reason}." for name, reason in report["skipped"].items()]
     return "\n".join(lines)
+
+
+def describe_run(report: dict) -> str:
+    """The model, the number of images and how they were drawn, in a sentence."""
+    options = report["options"]
+    model = Path(report["model"]).name
+    if report["adapter"]:
+        model = f"{Path(report['adapter']).name} on {model}"
+    return (f"{model}: {report['count']} images of {report['size']} px, {options['steps']} steps of "
+            f"{options['sampler_name']} ({options['scheduler']}), guidance {options['cfg']:g} for the text and "
+            f"{options['mask_cfg']:g} for the mask, seed {options['seed']}, token reduction "
+            f"{options['token_reduction']}.")
 
 
 def make_measure_rows(measures: dict[str, dict[str, float]]) -> list[Row]:

@@ -51,30 +51,31 @@ class Encoder:
         return text if pooled is None else {**text, "pooled": pooled[0].cpu()}
 
 
-def load_base(settings: AdapterSettings) -> tuple[ModelPatcher, comfy.sd.VAE, comfy.sd.CLIP]:
+def load_base(path: Path, vae_path: Path | None, clip_paths: tuple[Path, ...]
+              ) -> tuple[ModelPatcher, comfy.sd.VAE, comfy.sd.CLIP]:
     """The base with its VAE and text encoder, each from its own file or from the base's file."""
-    check_files([settings.base, *settings.clip, *filter(None, [settings.vae])])
-    if settings.vae and settings.clip:
-        base = comfy.sd.load_diffusion_model(str(settings.base))
+    check_files([path, *clip_paths] + ([vae_path] if vae_path else []))
+    if vae_path and clip_paths:
+        base = comfy.sd.load_diffusion_model(str(path))
         clip = vae = None
     else:
         base, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
-            str(settings.base), output_vae=not settings.vae, output_clip=not settings.clip)
+            str(path), output_vae=not vae_path, output_clip=not clip_paths)
     family = find_base_family(base)
-    if settings.clip:
-        clip = load_clip(settings.clip, comfy.sd.CLIPType[family.clip_type])
-    if settings.vae:
-        vae = load_vae(settings.vae)
+    if clip_paths:
+        clip = load_clip(clip_paths, comfy.sd.CLIPType[family.clip_type])
+    if vae_path:
+        vae = load_vae(vae_path)
     if clip is None or vae is None:
         name, part = ("clip", "text encoder") if clip is None else ("vae", "VAE")
-        raise ValueError(f"{name}: {settings.base} holds no {part}: name its file")
+        raise ValueError(f"{name}: {path} holds no {part}: name its file")
     return base, vae, clip
 
 
 def check_files(paths: Sequence[Path]) -> None:
     for path in paths:
         if not path.is_file():
-            raise FileNotFoundError(f"no model file at {path}: see base, vae and clip in the configuration")
+            raise FileNotFoundError(f"no model file at {path}: see base or model, vae and clip")
 
 
 def load_vae(path: Path) -> comfy.sd.VAE | PatchVAE:
@@ -94,8 +95,7 @@ def encode_folder(folder: Path, settings: EncodedSettings, encoder: Encoder, key
     """The samples of a folder, encoded into the cache before training starts, each process its part."""
     faces = open_faces(folder)
     sizes = find_bucket_sizes(faces.sizes, settings.size ** 2, MULTIPLE)
-    dataset = CachedDataset(faces.resize(sizes), encoder, settings.cache or settings.output / "cache",
-                            {**key, "source": str(folder.resolve())})
+    dataset = CachedDataset(faces.resize(sizes), encoder, settings.cache or settings.output / "cache", key)
     state = PartialState()
     dataset.fill(state.process_index, state.num_processes)
     state.wait_for_everyone()
@@ -134,7 +134,7 @@ def encode_samples(settings: EncodedSettings, vae, clip, files: tuple[Path, ...]
 @torch.inference_mode(False)
 def open_adapter(settings: AdapterSettings) -> AdapterTarget:
     """The target made of the files that the settings name."""
-    base, vae, clip = load_base(settings)
+    base, vae, clip = load_base(settings.base, settings.vae, settings.clip)
     files = (settings.vae or settings.base, *(settings.clip or [settings.base]))
     shown = encode_sheet(settings.sheet, settings.size, Encoder(vae, clip)) if settings.sheet else ()
     made = encode_samples(settings, vae, clip, files)

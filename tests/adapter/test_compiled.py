@@ -66,6 +66,14 @@ def test_without_guards_on_the_options(compilable, texts):
     check_compiled(compiled(compilable.model, **BLIND), compilable.model, list_forms(texts))
 
 
+@pytest.mark.parametrize("family", ["flux2", "chroma", "qwen-image"])
+def test_further_families(cases, texts, family):
+    """Z-Image is refused: see test_zimage.py."""
+    torch._dynamo.reset()
+    plain = cases[family].model
+    check_compiled(compiled(plain, **BLIND), plain, list_forms(texts))
+
+
 def test_a_network_that_another_node_replaced_by_a_compiled_one(shallow, texts):
     torch._dynamo.reset()
     plain = shallow["sd3"].model

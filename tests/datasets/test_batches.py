@@ -24,6 +24,9 @@ class Stored:
         pixels = torch.randint(0, 19, (3, *self.size), generator=rng, dtype=torch.uint8)
         return Face(pixels, pixels[0], [f"face {self.name}"])
 
+    def describe_state(self):
+        return False
+
 
 def faces(sizes):
     return FaceDataset([Stored(str(k), size) for k, size in enumerate(sizes)], sizes)
@@ -85,6 +88,13 @@ def test_what_is_not_finite_is_not_stored(cached, monkeypatch):
     with pytest.raises(ValueError, match="data: 0: its latent is not finite after encoding"):
         cached.fill()
     assert not cached.get_path(0).exists()
+
+
+def test_a_changed_sample_is_encoded_again(cached, tmp_path, monkeypatch):
+    cached.fill()
+    monkeypatch.setattr(Stored, "describe_state", lambda self: self.name == "2")
+    again = CachedDataset(cached.dataset, encode, tmp_path / "cache", {"vae": "a", "scale": 1})
+    assert again.get_path(2) != cached.get_path(2)
 
 
 @pytest.mark.parametrize("key, size", [({"vae": "b", "scale": 1}, 16), ({"vae": "a", "scale": 2}, 16),

@@ -31,6 +31,9 @@ from mditface.tests.pt_dit import tiny as pt_dit
 
 SMALL = {"width": 64, "height": 64, "size": 256, "steps": 4, "rows": 4, "columns": 4, "num_faces": 1}
 INPUTS = ("photo", "person_1", "person_2", "pose", "exemplar", "sketch")  # images that the templates load
+OWN_ADAPTERS = {  # by family: the name of the file in the templates, and the sizes of the stand-in
+    "sd3": ("sd35", {}), "klein": ("klein", dict(depth=(1, 2))), "qwen-image": ("qwen_image", {}),
+    "z-image": ("z_image", dict(depth=(0, 6))), "chroma": ("chroma", {})}
 Stand = dict | tuple[dict, int] | str | None  # a node, one of its outputs, the input that passes through, nothing
 
 
@@ -71,8 +74,10 @@ def write_adapters(server: Server) -> None:
     for name in ("seg", "canny", "depth"):
         server.save_weights("mdit_adapters", name, bases.easycontrol())
     server.save_weights("mdit_adapters", "coloring", bases.ominicontrol())
-    config = bases.config("sd3")
-    server.save_weights("mdit_adapters", "your_sd35_adapter", bases.terms("sd3", config, 0), config.to_metadata())
+    for family, (name, changes) in OWN_ADAPTERS.items():
+        config = bases.config(family, **changes)
+        weights = bases.terms(family, config)
+        server.save_weights("mdit_adapters", f"your_{name}_adapter", weights, config.to_metadata())
     face_mogle.write(folder(server, "mdit_adapters"))
 
 
@@ -173,6 +178,13 @@ SWAPS = {  # by a sign in the names of the model files, the first that fits: wha
         "UNETLoader": [small("UNETLoader", unet_name="stand-in-z-image.safetensors", weight_dtype="default")],
         "ModelPatchLoader": [small("ModelPatchLoader", name="stand-in-z-image-control.safetensors")],
         "CLIPLoader": [None], "CLIPTextEncode": [text(photo_models.QWEN, 8)], "VAELoader": [vae("taef1")]},
+    "qwen_image_2512": {
+        "UNETLoader": [small("UNETLoader", unet_name="stand-in-qwen-image.safetensors", weight_dtype="default")],
+        "CLIPLoader": [None], "CLIPTextEncode": [text(bases.CONTEXT, 8)],
+        "VAELoader": [vae("stand-in-qwen-image-vae.safetensors")]},
+    "Chroma1": {
+        "UNETLoader": [small("UNETLoader", unet_name="stand-in-chroma.safetensors", weight_dtype="default")],
+        "CLIPLoader": [None], "CLIPTextEncode": [text(bases.CONTEXT, 8)], "VAELoader": [vae("taef1")]},
     "sd_xl": {
         "CheckpointLoaderSimple": [small("UNETLoader", unet_name="stand-in-sdxl.safetensors", weight_dtype="default"),
                                    None, vae("taesd")],

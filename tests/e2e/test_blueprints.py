@@ -14,7 +14,7 @@ from mditface.tests.e2e.test_browser import UNKNOWN
 
 FILES = {path.stem: path for path in sorted((ROOT / "subgraphs").glob("*.json"))}
 FACE = "Label Map to Face (MDiTFace)"
-ALONE = ("Label Map Adapter (FLUX, SD3, SD3.5)",  # draws nothing itself; the templates of the adapters do
+ALONE = ("Label Map Adapter",  # draws nothing itself; the templates of the adapters do
          "Label Map to Photo (Face-MoGLE)")
 SOURCES = {"label_map": "MDiT_ExampleLabelMap", "interactions": "MDiT_Interaction", "image_1": "LoadImage",
            "image_2": "LoadImage", "pose": "LoadImage", "exemplar": "LoadImage", "image": "LoadImage",

@@ -1,4 +1,4 @@
-"""The measures of generated faces, against slow formulas and networks of a test's size, and the evaluation command."""
+"""The measures of generated faces, against slow formulas and networks of a test's size."""
 from __future__ import annotations
 
 import json
@@ -8,13 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from transformers import (CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTextConfig, CLIPTokenizer,
                           CLIPVisionConfig)
 
-from mditface.mdit.labelmap import CLASSES, PALETTE
-from mditface.mdit.evaluation import evaluate, generate, report
-from mditface.mdit.datasets import Renders
+from mditface.mdit.labelmap import CLASSES
 from mditface.mdit.evaluation.metrics import attributes
 from mditface.mdit.evaluation.metrics.agreement import LabelAgreement, open_parser
 from mditface.mdit.parsing import measure_agreement
@@ -22,7 +19,6 @@ from mditface.mdit.evaluation.metrics.distances import (
     frechet_distance, gaussian_mmd, kernel_distance, self_similarity, structure_distance)
 from mditface.mdit.evaluation.metrics.networks import CLIP_MEAN, CLIP_STD, ClipEmbedding, ClipScore, DinoKeys, Inception
 from mditface.mdit.evaluation.metrics.scores import CLIP_BASE, DINO, FILES, INCEPTION, StructureScore, open_scores
-from mditface.mdit.render.caption import Caption
 from mditface.mdit.render.appearance import sample_appearance
 
 CPU = torch.device("cpu")
@@ -323,129 +319,3 @@ def test_attributes_are_read_from_the_parsed_regions():
 
 def test_picture_without_a_face_is_judged_all_the_same():
     assert not attributes.compute_region_statistics(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)).any()
-
-
-# Generation and the command
-
-
-@pytest.fixture(scope="module")
-def models(root):
-    return generate.load_models(root / "mdit" / "mditface" / "weights" / "mditface-demo.safetensors")
-
-
-@pytest.fixture
-def shard(tmp_path):
-    """A folder of renders in name, whose pictures show their label map's colours."""
-    return write_shard(tmp_path / "renders", 60, seed=0)
-
-
-def write_shard(folder, count, seed):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 19, (count, 8, 8), dtype=np.uint8).repeat(SIDE // 8, 1).repeat(SIDE // 8, 2)
-    appearances = [sample_appearance(rng) for _ in labels]
-    folder.mkdir()
-    np.savez(folder / "00000.npz", image=np.array(PALETTE, np.uint8)[labels], label=labels,
-             caption=list(map(Caption.short, appearances)), attributes=list(map(json.dumps, appearances)))
-    return folder
-
-
-def test_picture_does_not_depend_on_those_it_is_drawn_with(models, shard):
-    generator = generate.Generator(models, generate.Options(steps=2), SIDE)
-    labels, captions = Renders(shard).labels[:3], ["young woman, red hair", "old man " * 30, "old man, bald"]
-    numbers = [3, 64, 65]
-    together = generator(labels, captions, numbers)
-    assert together.shape == (3, SIDE, SIDE, 3) and together.dtype == torch.uint8
-    for i, number in enumerate(numbers):
-        alone = generator(labels[i:i + 1], captions[i:i + 1], [number])[0]
-        assert (alone.int() - together[i].int()).abs().max() <= 1
-    for number in (4, 3 + generate.NOISE_BLOCK):
-        other = generator(labels[:1], captions[:1], [number])[0]
-        assert (other.int() - together[0].int()).abs().max() > 20
-
-
-def test_folder_is_filled_where_pictures_are_missing(tmp_path):
-    drawn = []
-
-    def generator(labels, captions, numbers):
-        drawn.append(tuple(numbers))
-        return torch.zeros(len(labels), 4, 4, 3, dtype=torch.uint8)
-
-    samples = [(number, {"labels": torch.zeros(4, 4), "caption": ""}) for number in range(7)]
-    generate.write_image(generate.make_image_path(tmp_path, 1), torch.full((4, 4, 3), 9, dtype=torch.uint8))
-    generate.fill_folder(tmp_path, samples, generator, batch=3)
-    assert drawn == [(0, 2, 3), (4, 5, 6)]
-    assert np.array(Image.open(generate.make_image_path(tmp_path, 1))).max() == 9
-    assert len(list(tmp_path.iterdir())) == 7
-
-
-def test_other_options_and_weights_have_folders_of_their_own(tmp_path):
-    weights = [tmp_path / "a", tmp_path / "b"]
-    for path in weights:
-        path.write_text(path.name)
-    folders = {generate.make_image_folder(tmp_path, [path], source, SIDE, options) for path in weights
-               for source in ("x", "y") for options in (generate.Options(), generate.Options(seed=1))}
-    assert len(folders) == 8
-    assert generate.make_image_folder(tmp_path, weights[:1], "x", SIDE, generate.Options()) in folders
-
-
-def test_missing_model_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="none.safetensors"):
-        generate.load_models(tmp_path / "none.safetensors")
-
-
-def test_samples_have_numbers_captions_and_appearances(shard):
-    dataset = evaluate.open_dataset(shard, SIDE)
-    appearances = evaluate.read_appearances(shard)
-    chosen = list(evaluate.Samples(dataset, 2, 3, appearances))
-    assert [number for number, _ in chosen] == [2, 3, 4]
-    assert chosen[0][1]["caption"] == Caption.short(appearances[2])
-    assert torch.equal(chosen[2][1]["labels"], Renders(shard).labels[4])
-    with pytest.raises(ValueError, match="none from number 60"):
-        evaluate.Samples(dataset, 60)
-
-
-def test_samples_of_tars_are_those_of_the_folder(shard, tmp_path):
-    pytest.importorskip("webdataset")
-    from mditface.mdit.datasets.pack import pack
-    packed_folder = tmp_path / "tars"
-    pack(shard, packed_folder, 25)
-    tars, renders = (evaluate.Samples(evaluate.open_dataset(folder, SIDE), 24, 3) for folder in (packed_folder, shard))
-    assert len(tars) == 3
-    for (number, packed), (other, plain) in zip(tars, renders, strict=True):
-        assert number == other and packed["caption"] == next(iter(plain["captions"]))
-        assert torch.equal(packed["image"], plain["image"]) and torch.equal(packed["labels"], plain["labels"])
-
-
-def test_command_writes_the_report_and_goes_on(shard, tmp_path, root, capsys, monkeypatch):
-    weights = tmp_path / "weights"
-    weights.mkdir()
-    torch.jit.script(Base()).save(weights / INCEPTION)
-    out, fit = tmp_path / "out", write_shard(tmp_path / "fit", 60, seed=1)
-    command = ["--source", shard, "--out", out, "--model", root / "mdit/mditface/weights/mditface-demo.safetensors",
-               "--count", 3, "--steps", 1, "--weights", weights, "--fit", fit]
-    evaluate.main(list(map(str, command)))
-    report = json.loads((out / "report.json").read_text())
-    assert {"fid", "kid"} == set(report["measures"]) and {"cmmd", "text", "structure"} == set(report["skipped"])
-    assert report["labels"]["real"]["pixel_accuracy"] < 1
-    assert {"background_color", "glasses", "sex", "lipstick"} <= set(report["attributes"]["generated"])
-    table = (out / "report.md").read_text()
-    assert table.strip() == capsys.readouterr().out.strip()
-    assert "| pixel accuracy | " in table and "cmmd: not measured" in table
-    assert Image.open(out / "sheet.png").size == (3 * 3 * SIDE, SIDE)
-    monkeypatch.setattr(generate.Generator, "draw", None)  # nothing is drawn again
-    evaluate.main(list(map(str, command)))
-    assert json.loads((out / "report.json").read_text()) == report
-
-
-def test_sheet_shows_map_picture_and_real_picture():
-    picture, image = np.full((4, 4, 3), 7, np.uint8), torch.full((3, 4, 4), 9, dtype=torch.uint8)
-    pixels = np.array(report.draw_sheet([(picture, image, torch.ones(4, 4, dtype=torch.uint8))]))
-    assert [tuple(pixels[0, x]) for x in (0, 4, 8)] == [PALETTE[1], (7, 7, 7), (9, 9, 9)]
-
-
-@pytest.mark.parametrize("arguments, told", [(["--steps", "0"], "at least 1"), ([], "--source")])
-def test_bad_arguments_are_told(arguments, told, capsys):
-    required = ["--source", "a", "--model", "b", "--out", "c"] if arguments else []
-    with pytest.raises(SystemExit):
-        evaluate.main([*required, *arguments])
-    assert told in capsys.readouterr().err

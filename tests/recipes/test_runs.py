@@ -199,7 +199,7 @@ def test_full_precision_has_two_names(name, paths, tmp_path):
 
 CONFIGURATIONS = ("demo", "demo-fine", "demo-latent", "demo-latent-large", "judge", "judge-large",
                   "autoencoder", "polish", "relief", "adapter-sd35", "adapter-flux", "adapter-klein",
-                  "adapter-qwen-image", "adapter-z-image")
+                  "adapter-qwen-image", "adapter-z-image", "adapter-chroma")
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)

@@ -14,6 +14,10 @@ from .networks import INCEPTION, ClipEmbedding, ClipScore, DinoKeys, Inception
 CLIP_LARGE = "clip-vit-large-patch14-336"
 CLIP_BASE = "clip-vit-base-patch16"
 DINO = "dino_vitbase8_pretrain.pth"
+ORIGINS = {INCEPTION: "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/" + INCEPTION,
+           CLIP_LARGE: "https://huggingface.co/openai/" + CLIP_LARGE,
+           CLIP_BASE: "https://huggingface.co/openai/" + CLIP_BASE,
+           DINO: "https://dl.fbaipublicfiles.com/dino/dino_vitbase8_pretrain/" + DINO}
 FILES = {"fid": INCEPTION, "kid": INCEPTION, "cmmd": CLIP_LARGE, "text": CLIP_BASE, "structure": DINO}
 
 
@@ -95,5 +99,6 @@ def open_scores(folder: Path | None, size: int, device: torch.device) -> tuple[l
     }
     present = {file for file in makers if folder is not None and (folder / file).exists()}
     where = "--weights, which was not given" if folder is None else str(folder)
-    skipped = {name: f"no {file} in {where}" for name, file in FILES.items() if file not in present}
+    skipped = {name: f"no {file} in {where}; published at {ORIGINS[file]}" for name, file in FILES.items()
+               if file not in present}
     return [make(folder / file) for file, make in makers.items() if file in present], skipped
