@@ -96,7 +96,8 @@ def score_colors(target: DemoTarget, count: int, judge: Parser, rules: Attribute
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     judge = open_parser()
-    rules = AttributeRules(measure.make_renders(FIT_SEED, 128, 1500, os.cpu_count()), judge)
+    size = read_settings(CONFIG, [], SETTINGS).model.resolution
+    rules = AttributeRules(measure.make_renders(FIT_SEED, size, 1500, os.cpu_count()), judge)
     results = {}
     for name, variant in VARIANTS.items():
         with tempfile.TemporaryDirectory() as folder:

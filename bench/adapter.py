@@ -38,6 +38,7 @@ from mditface.mdit.training.sampling import save_sheet
 from mditface.mdit.training.targets.adapter import AdapterSettings
 from mditface.mdit.recipes.encode import load_base
 
+from .quality.measure import shrink
 from .reductions import draw_image
 
 CONFIG = Path("mdit", "recipes", "configs", "proof-adapter.yaml")
@@ -132,12 +133,6 @@ def measure(settings: AdapterSettings, forms: dict[str, Form], faces: Renders, c
     return {name: average_scores(found) for name, found in rows.items()}, shown
 
 
-def shrink(images: list[np.ndarray]) -> torch.Tensor:
-    """(N, SHEET_SIDE, SHEET_SIDE, 3) uint8."""
-    x = torch.from_numpy(np.stack(images)).movedim(-1, 1).float()
-    return comfy.utils.common_upscale(x, SHEET_SIDE, SHEET_SIDE, "area", "disabled").round().byte().movedim(1, -1)
-
-
 def format_table(results: dict[str, dict[str, float]]) -> str:
     lines = [f"{'':24}{'keys':>8}{'pixels':>9}{'mean IoU':>10}{'difference':>12}"]
     for name, row in results.items():
@@ -178,7 +173,8 @@ def main(argv: list[str] | None = None):
     count = len(images[EXACT])
     if options.sheet:
         labels = resize_nearest(faces.labels[:count], SHEET_SIDE, SHEET_SIDE)
-        save_sheet(options.sheet, labels[:12], *(shrink(row[:12]) for name, row in images.items() if name != TRUE))
+        drawn = (shrink(np.stack(row[:12]), SHEET_SIDE) for name, row in images.items() if name != TRUE)
+        save_sheet(options.sheet, labels[:12], *drawn)
     print(f"{count} held-out label maps, {settings.size} px, {options.steps} steps\n")
     print(format_table(results))
     print("\n" + json.dumps({"bench": "adapter", "count": count, "steps": options.steps,

@@ -1,6 +1,6 @@
 """What the bundled model can do, on held-out renders and on masks painted by hand.
 
-    python dev.py bench bundled [--count 400] [--steps 20] [--sheet FILE.png]
+    python dev.py bench bundled [--count 400] [--steps 20] [--sheet FILE.png] [--heldout-sheet FILE.png]
 
 The renders have a seed that training does not use. Images are drawn from their label maps and short captions. The judge
 parses each image. Its agreement with the asked map is divided by the ceiling, its agreement on the true renders. Rules
@@ -15,8 +15,10 @@ import os
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 import comfy.utils
+from devtools.bundled import MODEL as WEIGHTS
 from mditface.mdit.datasets import Renders
 from mditface.mdit.parsing import WEIGHTS as PARSER_WEIGHTS
 from mditface.mdit.parsing import FaceParser, load_parser
@@ -27,11 +29,13 @@ from mditface.mdit.training.sampling import save_sheet
 
 from .quality import look, measure
 
-WEIGHTS = Path(measure.ROOT, "mdit", "mditface", "weights", "mditface-demo.safetensors")
+SMALLER = Path(measure.ROOT, "runs", "demo-fine", WEIGHTS.name)  # where the recipe leaves the model that draws 128 px
 HELD_OUT_SEED = 2
 FIT_SEED = 3
 BATCH = 16
 LIVE_STEPS = 6
+SHEET_SIDE = 256  # pixels of an image on a sheet, at most
+SHEET_COUNT = 12
 SMALLEST_KID = 1e-6  # of few images it can be below zero
 
 Gates = dict[str, tuple[float, float]]  # the value to reach, and the aim
@@ -65,10 +69,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--workers", type=int, default=os.cpu_count(), help="processes that render (default: one a core)")
     add("--live-steps", type=int, default=LIVE_STEPS, help=f"steps while one paints (default: {LIVE_STEPS})")
     add("--model", type=Path, default=WEIGHTS, help="default: the bundled weights")
-    add("--before", type=Path, default=WEIGHTS, help="weights whose images, enlarged, are compared with the model's by "
-                                                     "KID (default: the bundled weights)")
+    add("--before", type=Path, default=SMALLER if SMALLER.is_file() else WEIGHTS,
+        help="weights whose images, enlarged, are compared with the model's by KID (default: "
+             f"{SMALLER.relative_to(measure.ROOT)} if it is there, else the bundled weights)")
     add("--parser", default=str(PARSER_WEIGHTS), help="the judge's weights (default: the bundled ones)")
     add("--sheet", type=Path, help="write an image of the painted masks into this file")
+    add("--heldout-sheet", type=Path, help="and one of the first held-out maps, their images and the true renders")
     options = parser.parse_args(argv)
     for name in ("count", "steps", "live_steps", "fit", "workers"):
         if getattr(options, name) < 1:
@@ -93,8 +99,7 @@ def main(argv: list[str] | None = None) -> None:
     labels, attributes = measure.score_heldout(images, heldout, judge, rules)
     ceiling, true_attributes = measure.score_heldout(heldout.images.numpy(), heldout, judge, rules)
     maps, painted, painted_scores = measure.score_painted(generator, judge, BATCH)
-    if args.sheet:
-        save_sheet(args.sheet, maps[:10], *painted.split(10))
+    save_sheets(args, maps, painted, heldout=heldout, images=images)
     values = {"pixel_accuracy_of_ceiling": labels["pixel_accuracy"] / ceiling["pixel_accuracy"],
               "miou_of_ceiling": labels["mean_iou_present"] / ceiling["mean_iou_present"],
               **{name: row["accuracy"] for name, row in attributes.items()},
@@ -107,6 +112,17 @@ def main(argv: list[str] | None = None) -> None:
                       "cfg": args.cfg, "mask_cfg": args.mask_cfg, "size": models.size, "pixels": models.size, **values,
                       "generated": labels, "ceiling": ceiling, "attributes": attributes,
                       "attributes_ceiling": true_attributes}))
+
+
+def save_sheets(args: argparse.Namespace, maps: Tensor, painted: Tensor, *, heldout: Renders, images: np.ndarray
+                ) -> None:
+    """The sheets that `args` asks for. maps, painted: as of `measure.score_painted`; images: of the held-out maps."""
+    side = min(images.shape[1], SHEET_SIDE)
+    if args.sheet:
+        save_sheet(args.sheet, maps[:10], *measure.shrink(painted.numpy(), side).split(10))
+    if args.heldout_sheet:
+        rows = (measure.shrink(row[:SHEET_COUNT], side) for row in (images, heldout.images.numpy()))
+        save_sheet(args.heldout_sheet, heldout.labels[:SHEET_COUNT], *rows)
 
 
 def make_generator(models: Models, args: argparse.Namespace, steps: int) -> Generator:

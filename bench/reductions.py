@@ -5,8 +5,8 @@
 Each held-out label map is drawn with the same noise in every form. The bundled judge measures how well the image
 follows the map. `difference` is the mean absolute difference between the pixels and the exact form's, in per cent of
 the mask's own effect: the difference between the exact form and an image without a mask. `keys` is the fraction of
-mask keys left. The bundled model was trained at 128 px, where it has too few mask tokens to merge any. Larger images
-show what merging does, although the model was not trained for them. The last line printed is one JSON object.
+mask keys left. A model of 128 px has too few mask tokens to merge any. Larger images show what merging does, although
+the model was not trained for them. The last line printed is one JSON object.
 """
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 import comfy.utils
+from devtools.bundled import MODEL, read_model_size
 from mditface.mdit.evaluation.metrics.agreement import average_scores
 from mditface.mdit.labelmap import CLASSES
 from mditface.mdit.mditface import host
@@ -30,7 +31,6 @@ from mditface.mdit.parsing import load_parser, measure_agreement
 from mditface.mdit.render.caption import Caption
 from mditface.mdit.render.scene import Sample, make_sample
 from mditface.mdit.shared.masks import CONDITIONING_KEY
-from mditface.nodes.loading import BUNDLED
 
 FORMS = {"exact": ("off", "auto"), "8-bit": ("off", "8-bit"),  # a mask's reduction, and the mode of the cache
          **{name: (name, "auto") for name in REDUCTIONS if name != "off"}}
@@ -56,7 +56,8 @@ def draw_forms(loaded: host.LoadedMDiT, face: Sample, steps: int, seed: int, siz
     """Images of a label map in all forms and without a mask, and the fraction of keys left in each form."""
     text = Caption.short(face.attributes)
     labels = torch.from_numpy(face.label)[None]  # (1, S, S)
-    tokens = (size // loaded.model.model.diffusion_model.config.patch) ** 2
+    model = loaded.model.model
+    tokens = (size // model.latent_format.spacial_downscale_ratio // model.diffusion_model.config.patch) ** 2
     images = {}
     keys = {}
     for name, (reduction, mode) in FORMS.items():
@@ -70,7 +71,7 @@ def draw_forms(loaded: host.LoadedMDiT, face: Sample, steps: int, seed: int, siz
 
 def measure(count: int, steps: int, size: int) -> dict[str, dict[str, float]]:
     """Means over the label maps of each form's figures."""
-    loaded = host.load_mdit(str(BUNDLED / "mditface-demo.safetensors"))
+    loaded = host.load_mdit(str(MODEL))
     parser = load_parser()
     rows = {name: [] for name in FORMS}
     for i in tqdm(range(count), desc="label maps"):
@@ -91,7 +92,8 @@ def main(argv: list[str] | None = None):
     parser = argparse.ArgumentParser(prog="dev.py bench reductions", description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=50, help="label maps (default: 50)")
     parser.add_argument("--steps", type=int, default=20, help="steps of a run (default: 20)")
-    parser.add_argument("--pixels", type=int, default=128, help="side of the images (default: 128)")
+    parser.add_argument("--pixels", type=int, default=read_model_size(),
+                        help="side of the images (default: %(default)s, the bundled model's)")
     options = parser.parse_args(argv)
     comfy.utils.set_progress_bar_enabled(False)
     results = measure(options.count, options.steps, options.pixels)

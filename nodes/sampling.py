@@ -1,12 +1,19 @@
 """Nodes that sample with separate guidance for text and mask."""
 from __future__ import annotations
 
+import logging
+
+import torch
+
+import comfy.model_management
 import comfy.samplers
+import nodes
 from comfy_api.latest import io
 
 from ..mdit.mditface.guidance import DualGuider, Guidance
 from ..mdit.mditface.sample import require_mdit, sample
 from ..mdit.mditface.reader import CACHE_MODES, CacheOptions
+from ..mdit.mditface.size import PRESETS, choose_size, find_config
 from . import menu
 
 DEFAULT = Guidance()
@@ -16,6 +23,51 @@ MASK_TIP = ("Guidance scale of the mask. 1: no guidance, and two model evaluatio
             f"Recommended for the bundled model: {DEFAULT.mask:g}.")
 POSITIVE_TIP = "Conditioning with the text and the mask that the image follows."
 NEGATIVE_TIP = "Conditioning with the text that the image avoids. An empty text is fine; a mask is not needed."
+SIDE_TIP = "{} of the picture in pixels, instead of that of `size`. 0: it follows `size`, or the other side."
+
+
+class PictureSize(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MDiT_PictureSize",
+            display_name="Picture Size (MDiT)",
+            category=menu.START,
+            description="Makes an empty latent in the shape of the label map, at the size that the model was trained "
+                        "at. Other sizes are rounded to what the model takes. A warning tells, before the picture is "
+                        "drawn, that a size is far above the trained one.",
+            search_aliases=["empty latent", "resolution", "width and height", "aspect ratio", "image size"],
+            inputs=[
+                io.Model.Input("model", tooltip="Model from 'Load Face Model (MDiT)'. Its file has the trained size."),
+                io.Image.Input("label_map", tooltip="Label map that gives the picture its shape."),
+                io.Combo.Input("size", options=list(PRESETS), default=PRESETS[0],
+                               tooltip="Size of the picture, always in the shape of the label map. trained: the size "
+                                       "of the training images. trained x 1.5, trained x 2: longer sides. drawing: as "
+                                       "many pixels as the label map."),
+                *(io.Int.Input(side, default=0, min=0, max=nodes.MAX_RESOLUTION, tooltip=SIDE_TIP.format(side.title()))
+                  for side in ("width", "height")),
+                io.Int.Input("batch_size", default=1, min=1, max=4096, tooltip="Number of pictures."),
+            ],
+            outputs=[
+                io.Latent.Output(display_name="latent", tooltip="Empty latent for the sampler."),
+                io.String.Output(display_name="report", tooltip="Size of the picture, and how it compares with the "
+                                                                "trained size."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, label_map, size=PRESETS[0], width=0, height=0, batch_size=1) -> io.NodeOutput:
+        form = model.model.latent_format
+        ratio = form.spacial_downscale_ratio
+        drawing = label_map.shape[2], label_map.shape[1]
+        chosen = choose_size(find_config(model), ratio, drawing, preset=size, width=width, height=height)
+        if chosen.is_far:
+            logging.warning("Picture Size (MDiT): %s", chosen)
+        latent = torch.zeros(batch_size, form.latent_channels, chosen.height // ratio, chosen.width // ratio,
+                             device=comfy.model_management.intermediate_device(),
+                             dtype=comfy.model_management.intermediate_dtype())
+        told = {"far_size": list(chosen) if chosen.is_far else []}
+        return io.NodeOutput({"samples": latent}, str(chosen), ui=told)
 
 
 class Sampler(io.ComfyNode):
@@ -130,4 +182,4 @@ class ExactSigmas(io.ComfyNode):
         return io.NodeOutput(sigmas[-(steps + 1):])
 
 
-NODES = (Sampler, DualGuiderNode, ExactSigmas)
+NODES = (PictureSize, Sampler, DualGuiderNode, ExactSigmas)

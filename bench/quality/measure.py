@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+import comfy.utils
 from devtools.host import ROOT
 from mditface.mdit.labelmap import resize_nearest, swap_sides
 from mditface.mdit.datasets import Renders
@@ -94,6 +95,12 @@ def time_image(generator: Generator, labels: Tensor, caption: str) -> float:
         spans.append(clock() - start)
     torch.set_num_threads(threads)
     return statistics.median(spans)
+
+
+def shrink(images: np.ndarray, side: int) -> Tensor:
+    """Images (N, S, S, 3) uint8 -> (N, side, side, 3), by areas."""
+    pixels = torch.from_numpy(images).movedim(-1, 1).float()
+    return comfy.utils.common_upscale(pixels, side, side, "area", "disabled").round().byte().movedim(1, -1)
 
 
 def make_short_captions(faces: Renders) -> list[str]:

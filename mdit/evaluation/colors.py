@@ -7,7 +7,8 @@ from ..labelmap import CLASSES
 
 PARTS = {"hair_color": ("hair",), "clothes_color": ("cloth",), "background_color": ("background",),
          "hat_color": ("hat",), "skin_tone": ("skin", "nose")}
-MIN_PIXELS = 40  # of an image of 128 px; smaller parts are not judged
+MIN_PIXELS = 40  # of a part; smaller ones are not judged
+SMALLEST_PART = MIN_PIXELS / 128 ** 2  # of an image, for rules that read images of any size
 
 
 def select_part_pixels(image: np.ndarray, label: np.ndarray, attribute: str) -> np.ndarray:
@@ -30,7 +31,7 @@ class ColorRule:
         features = []
         for image, label, appearance in zip(images, labels, appearances):
             pixels = select_part_pixels(image, label, attribute)
-            if appearance[attribute] != "none" and len(pixels) >= MIN_PIXELS:
+            if appearance[attribute] != "none" and len(pixels) >= SMALLEST_PART * label.size:
                 values.append(appearance[attribute])
                 features.append(compute_quartiles(pixels))
         values = np.array(values)
@@ -43,7 +44,7 @@ class ColorRule:
     def __call__(self, image: np.ndarray, label: np.ndarray) -> str | None:
         """The colour's name. None if the part is too small."""
         pixels = select_part_pixels(image, label, self.attribute)
-        if len(pixels) < MIN_PIXELS:
+        if len(pixels) < SMALLEST_PART * label.size:
             return None
         difference = compute_quartiles(pixels) - self.centroids  # (names, 9)
         return self.names[np.einsum("nf,fg,ng->n", difference, self.precision, difference).argmin()]

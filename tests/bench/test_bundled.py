@@ -5,15 +5,19 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bench import bundled
 from bench.quality import look, measure, painted
+from devtools.bundled import MODEL
 from mditface.mdit.labelmap import CLASSES, PALETTE
 from mditface.mdit.datasets import Renders
 from mditface.mdit.render.caption import VOCABULARY, Caption, words
 from mditface.mdit.render.appearance import sample_appearance
+from mditface.tests.mditface import tiny
+from mditface.tests.mditface.test_latents import write as write_latents
 
-SIDE = 128
+WRITERS = {"pixels": tiny.write, "latents": write_latents}
 
 
 @pytest.fixture(scope="module")
@@ -78,21 +82,35 @@ def samples(tmp_path, monkeypatch):
     monkeypatch.setattr(look, "MAPS", 1)
 
 
-def test_bench_ends_with_one_json_object(samples, tmp_path, capsys):
-    bundled.main(["--count", "6", "--fit", "60", "--steps", "1", "--sheet", str(tmp_path / "sheet.png")])
+@pytest.mark.parametrize("kind", ["pixels", "latents"])
+def test_bench_ends_with_one_json_object(samples, tmp_path, capsys, kind):
+    model, smaller = tmp_path / "model.safetensors", tmp_path / "smaller.safetensors"
+    WRITERS[kind](model)
+    tiny.write(smaller, tiny.config(resolution=16))
+    command = {"--model": model, "--before": smaller, "--count": 6, "--fit": 60, "--steps": 1,
+               "--sheet": tmp_path / "sheet.png", "--heldout-sheet": tmp_path / "heldout.png"}
+    bundled.main([str(part) for pair in command.items() for part in pair])
     lines = capsys.readouterr().out.splitlines()
     result = json.loads(lines[-1])
-    assert set(bundled.GATES) <= set(result)
-    assert result["count"] == 6 and result["steps"] == 1
+    gates = {"pixels": bundled.GATES, "latents": bundled.LATENT_GATES}[kind]
+    assert set(gates) <= set(result)
+    assert result["count"] == 6 and result["steps"] == 1 and result["pixels"] == tiny.CONFIG.resolution
     assert all(0 <= result[name] <= 1 for name in ("hair_color", "glasses", "sex", "painted_pixel_accuracy"))
     assert result["pixel_accuracy_of_ceiling"] == pytest.approx(
         result["generated"]["pixel_accuracy"] / result["ceiling"]["pixel_accuracy"])
-    assert result["seconds_per_image"] > 0 and result["seconds_live"] > 0 and result["pixels"] == SIDE
-    assert result["kid"] == result["kid_before"] and result["sharpness"] > 0 and result["seed_difference"] > 0
-    assert "reconstruction_psnr" not in result
-    for name in bundled.GATES:
+    assert result["seconds_per_image"] > 0 and result["seconds_live"] > 0
+    assert result["kid"] != result["kid_before"] and result["sharpness"] > 0 and result["seed_difference"] > 0
+    assert ("reconstruction_psnr" in result) == (kind == "latents")
+    for name in gates:
         assert any(line.startswith(name) for line in lines[:-1])
-    assert (tmp_path / "sheet.png").is_file()
+    side = tiny.CONFIG.resolution
+    assert Image.open(tmp_path / "sheet.png").size == (10 * side, 2 * side)
+    assert Image.open(tmp_path / "heldout.png").size == (6 * side, 3 * side)
+
+
+def test_the_bundled_weights_are_measured_by_default():
+    options = bundled.parse([])
+    assert options.model == MODEL and options.before.is_file()
 
 
 def test_swapped_sides_are_counted_in_the_standard_habit(monkeypatch):

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import comfy.model_management
+from devtools.bundled import read_judge_size
 from mditface.mdit.labelmap import CLASSES, PARSER_ORDER
 from mditface.mdit.parsing import WEIGHTS, host, load_parser
 from mditface.mdit.parsing.bisenet import BiSeNet
@@ -72,7 +73,7 @@ def test_bisenet_gives_the_published_networks_numbers():
 @pytest.mark.parametrize("kind, order, size", [
     ("bisenet", PARSER_ORDER, 512), ("safe bisenet", PARSER_ORDER, 512), ("wrapped bisenet", PARSER_ORDER, 512),
     ("segformer", range(19), 512),
-    ("bundled", range(19), 128)])
+    ("bundled", range(19), read_judge_size())])
 def test_a_file_is_known_by_its_keys(published, kind, order, size):
     parser = host.load_patched_parser(published[kind])
     assert (parser.order.tolist(), parser.size) == (list(order), size)
