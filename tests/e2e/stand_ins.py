@@ -32,7 +32,8 @@ from mditface.tests.pt_dit import tiny as pt_dit
 SMALL = {"width": 64, "height": 64, "size": 256, "steps": 4, "rows": 4, "columns": 4, "num_faces": 1}
 INPUTS = ("photo", "person_1", "person_2", "pose", "exemplar", "sketch")  # images that the templates load
 OWN_ADAPTERS = {  # by family: the name of the file in the templates, and the sizes of the stand-in
-    "sd3": ("sd35", {}), "klein": ("klein", dict(depth=(1, 2))), "z-image": ("z_image", dict(depth=(0, 6))), "chroma": ("chroma", {})}
+    "sd3": ("sd35", {}), "klein": ("klein", dict(depth=(1, 2))), "z-image": ("z_image", dict(depth=(0, 6))),
+    "chroma": ("chroma", {})}
 Stand = dict | tuple[dict, int] | str | None  # a node, one of its outputs, the input that passes through, nothing
 
 
