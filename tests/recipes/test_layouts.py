@@ -23,8 +23,9 @@ def take_labels(sample):
 
 READERS = {"adapter": encode, "sd3": encode, "polish": lambda paths: MappedRenders(paths["data"]),
            "relief": lambda paths: Reliefs(paths["data"]),
+           "dynast": lambda paths: target_of("dynast", paths | {"heldout": None}, batch=2),
            **{name: lambda paths, name=name: target_of(name, paths, batch=2)
-              for name in ("dynast", "demo", "judge", "autoencoder")}}
+              for name in ("demo", "judge", "autoencoder")}}
 
 
 @pytest.fixture
