@@ -77,5 +77,5 @@ def add_relief(folder):
     file = folder / "00000.npz"
     with np.load(file) as arrays:
         shape = arrays["label"].shape
-        relief = {"depth": np.zeros(shape, np.float16), "normal": np.zeros((shape[0], 3, *shape[1:]), np.float16)}
+        relief = {"depth": np.zeros(shape, np.float16), "normal": np.zeros((*shape, 3), np.float16)}
         np.savez(file, **arrays, **relief)
