@@ -26,7 +26,7 @@ class CachedDataset(Dataset):
     folder: of the files.
     key: what else the tensors depend on, as JSON values: digests of the model files, settings of the encoding.
         Another key, name or state of a sample means another file, so no file is ever stale.
-    Unless `fill` was called, a sample is encoded when it is first read, in the process that reads it.
+    Until `close` is called, a sample that is missing is encoded when it is read, in the process that reads it.
     """
 
     def __init__(self, dataset: FaceDataset, encode: Callable[[dict[str, Any]], dict[str, Tensor]], folder: Path | str,
@@ -53,6 +53,8 @@ class CachedDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         path = self.get_path(index)
         if not path.exists():
+            if self.encode is None:
+                raise FileNotFoundError(f"cache: {path} was removed: start the run again")
             self.store(index)
         return read_tensors(str(path), "cache")[0] | {"name": self.names[index]}
 
@@ -73,8 +75,12 @@ class CachedDataset(Dataset):
         os.replace(scratch, path)
 
     def fill(self, process: int = 0, processes: int = 1) -> None:
-        """Encodes every missing sample, or a process's part of all. The models can be unloaded after it."""
+        """Encodes every missing sample, or a process's part of all."""
         part = range(process, len(self), processes)
         missing = [index for index in part if not self.get_path(index).exists()]
         for index in tqdm(missing, "encoding", unit="sample", disable=None):
             self.store(index)
+
+    def close(self) -> None:
+        """Lets `encode` and its models go, when all processes have encoded their parts."""
+        self.encode = None

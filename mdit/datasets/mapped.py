@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .renders import list_shards, read_shard
+from .renders import find_shards, read_shard
 
 FOLDER = "mapped"  # in the folder of the shards
 DIGEST = "shards.json"
@@ -23,9 +23,7 @@ class MappedRenders:
     """
 
     def __init__(self, folder: Path):
-        files = list_shards(folder)
-        if not files:
-            raise FileNotFoundError(f"no finished shard (*.npz) in {folder}: make some with python dev.py render")
+        files = find_shards(folder)
         unpacked = Path(folder) / FOLDER
         if read_digest(unpacked) != describe_shards(files):
             unpack(files, unpacked)

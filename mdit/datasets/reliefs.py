@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..labelmap import CLASSES
-from .renders import join, list_shards, open_shard
+from .renders import find_shards, join, open_shard
 from .survey import survey
 
 FAR, NEAR = 0.02, 0.98  # quantiles of a figure's depth that become 0 and 1
@@ -34,10 +34,7 @@ class Reliefs:
     """
 
     def __init__(self, folder: Path):
-        files = list_shards(folder)
-        if not files:
-            raise FileNotFoundError(f"no finished shard (*.npz) in {folder}: make some with python dev.py render "
-                                    "--relief")
+        files = find_shards(folder, " --relief")
         shards = survey(folder, files, read_relief_shard, "shard")
         sides = {shard["label"].shape[1:] for shard in shards}
         if len(sides) > 1:

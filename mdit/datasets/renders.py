@@ -23,6 +23,15 @@ def list_shards(folder: Path) -> list[Path]:
     return sorted(file for file in Path(folder).glob("*.npz") if not file.name.endswith(".part.npz"))
 
 
+def find_shards(folder: Path, options: str = "") -> list[Path]:
+    """The finished shards of a folder. Raises FileNotFoundError where there are none. options: that render them."""
+    files = list_shards(folder)
+    if not files:
+        raise FileNotFoundError(f"data: no finished shard (*.npz) in {folder}, and this target reads only the "
+                                f"renderer's: make some with python dev.py render{options}")
+    return files
+
+
 def read_shard(file: Path, names: tuple[str, ...] = ARRAYS) -> dict[str, np.ndarray]:
     """Arrays of a shard: image (N, H, W, 3) and label (N, H, W) uint8, caption (N,), attributes (N,) as JSON.
 
@@ -67,9 +76,7 @@ class Renders:
     """
 
     def __init__(self, folder: Path):
-        files = list_shards(folder)
-        if not files:
-            raise FileNotFoundError(f"no finished shard (*.npz) in {folder}: make some with python dev.py render")
+        files = find_shards(folder)
         shards = survey(folder, files, partial(read_shard, names=(*ARRAYS, "attributes")), "shard")
         sides = {shard["image"].shape[1:3] for shard in shards}
         if len(sides) > 1:

@@ -1,6 +1,7 @@
 """Samples of a data set, encoded by the host's own VAE and text encoders."""
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ..labelmap import to_image
 from ..mditface.host import load_mdit
 from ..mditface.text import TEXT_KEY
 from ..datasets import CachedDataset, find_bucket_sizes, open_faces
+from ..datasets.augment import mirror_sample
 from ..datasets.images import fit_to_size, read_labels
 from ..datasets.layouts import read_order
 from ..shared.digests import compute_file_digest
@@ -31,18 +33,29 @@ MULTIPLE = 16  # pixels: the VAE's factor 8 times the patch of 2
 
 
 class Encoder:
-    """sample -> dict(latent, mask_latent, labels, context, pooled), with the sample's first caption."""
+    """sample -> dict(latent, mask_latent, labels, context, pooled), with further captions and, if asked, the mirrored
+    image and label map under the names that `choose_view` reads."""
 
-    def __init__(self, vae: comfy.sd.VAE, clip: comfy.sd.CLIP):
+    def __init__(self, vae: comfy.sd.VAE, clip: comfy.sd.CLIP, mirror: bool = False):
         self.vae = vae
         self.clip = clip
+        self.mirror = mirror
 
     def __call__(self, sample: dict) -> dict[str, Tensor]:
-        labels = sample["labels"]
+        encoded = {"labels": sample["labels"], **self.encode_image(sample)}
+        if self.mirror:
+            mirrored = self.encode_image(mirror_sample(sample))
+            encoded |= {f"{name}.mirrored": latent for name, latent in mirrored.items()}
+        for number, caption in enumerate(sample["captions"] or [""]):
+            text = self.encode_text(caption)
+            encoded |= {f"{name}.{number}" if number else name: x for name, x in text.items()}
+        return encoded
+
+    def encode_image(self, sample: dict) -> dict[str, Tensor]:
+        """Latents (C, h, w) of the image and of the label map."""
         image = sample["image"].movedim(0, -1)[None] / 255  # (1, H, W, 3)
         return {"latent": encode_pictures(self.vae, image)[0],
-                "mask_latent": encode_pictures(self.vae, to_image(labels[None]))[0],
-                "labels": labels, **self.encode_text((sample["captions"] or [""])[0])}
+                "mask_latent": encode_pictures(self.vae, to_image(sample["labels"][None]))[0]}
 
     @torch.no_grad()
     def encode_text(self, caption: str) -> dict[str, Tensor]:
@@ -99,6 +112,7 @@ def encode_folder(folder: Path, settings: EncodedSettings, encoder: Encoder, key
     state = PartialState()
     dataset.fill(state.process_index, state.num_processes)
     state.wait_for_everyone()
+    dataset.close()
     return dataset
 
 
@@ -124,8 +138,8 @@ def encode_sheet(folder: Path, size: int, encoder: Encoder) -> list[dict[str, Te
 
 def encode_samples(settings: EncodedSettings, vae, clip, files: tuple[Path, ...]) -> dict:
     """Arguments of a target: samples, held-out samples, VAE and the empty prompt. files: of VAE and text encoders."""
-    encoder = Encoder(vae, clip)
-    key = {"files": list(map(compute_file_digest, files))}
+    encoder = Encoder(vae, clip, bool(settings.mirror))
+    key = {"files": list(map(compute_file_digest, files)), "captions": "all", "mirror": encoder.mirror}
     heldout = encode_folder(settings.heldout, settings, encoder, key) if settings.heldout else ()
     return {"samples": encode_folder(settings.data, settings, encoder, key), "heldout": heldout, "vae": vae,
             "empty": encoder.encode_text("")}
@@ -138,6 +152,8 @@ def open_adapter(settings: AdapterSettings) -> AdapterTarget:
     files = (settings.vae or settings.base, *(settings.clip or [settings.base]))
     shown = encode_sheet(settings.sheet, settings.size, Encoder(vae, clip)) if settings.sheet else ()
     made = encode_samples(settings, vae, clip, files)
+    del clip
+    gc.collect()  # the text encoders, whose patchers are in cycles, before the base takes memory
     return AdapterTarget(settings, base, **made, sizes=made["samples"].sizes, shown=shown)
 
 

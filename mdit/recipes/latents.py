@@ -16,7 +16,7 @@ import comfy.model_management
 
 from ..datasets.augment import normalize
 from ..datasets.mapped import describe_shards
-from ..datasets.renders import ARRAYS, join, list_shards, read_shard
+from ..datasets.renders import ARRAYS, find_shards, join, list_shards, read_shard
 from ..labelmap import resize_nearest, swap_sides
 from ..mditface.autoencoder import Autoencoder, AutoencoderConfig
 from ..mditface.latents import LatentStatistics
@@ -71,9 +71,7 @@ class EncodedRenders:
     """
 
     def __init__(self, folder: Path, coder: Coder, shown: int = 24):
-        files = list_shards(folder)
-        if not files:
-            raise FileNotFoundError(f"no finished shard (*.npz) in {folder}: make some with python dev.py render")
+        files = find_shards(folder)
         digest = hashlib.sha256(describe_shards(files).encode())
         for name in sorted(coder.weights):
             digest.update(coder.weights[name].contiguous().view(torch.uint8).numpy())

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..labelmap import swap_sides
+
 
 def make_step_rng(*seed: int) -> np.random.Generator:
     """The random numbers of one step: a function of the run's seed, the step and the process alone.
@@ -62,6 +64,22 @@ class BatchOrder:
         rng = make_step_rng(self.seed, epoch)
         parts = [np.resize(rng.permutation(group), (self.count(group), self.batch)) for group in self.groups]
         return rng.permutation(np.concatenate(parts))
+
+
+def choose_view(sample: dict[str, Tensor], rng: torch.Generator, mirror: float = 0.0) -> dict[str, Tensor]:
+    """A sample with one of its captions, by chance mirrored: the person's left stays the person's left.
+
+    Captions after the first are `context.1`, `pooled.1` and so on. What was encoded of the mirrored image is
+    `latent.mirrored` and `mask_latent.mirrored`. Nothing is drawn where there is no choice.
+    """
+    view = dict(sample)
+    count = sum(name.partition(".")[0] == "context" for name in sample)
+    number = int(torch.randint(count, (), generator=rng)) if count > 1 else 0
+    replaced = [("context", f"context.{number}"), ("pooled", f"pooled.{number}")]
+    if mirror and torch.rand((), generator=rng) < mirror:
+        replaced += [("latent", "latent.mirrored"), ("mask_latent", "mask_latent.mirrored")]
+        view["labels"] = swap_sides(sample["labels"].flip(-1))
+    return view | {name: sample[other] for name, other in replaced if other in sample}
 
 
 def fit_length(x: Tensor, length: int) -> Tensor:

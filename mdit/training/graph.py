@@ -31,7 +31,6 @@ from .trainer import LOG, Trainer, check_space, read_log
 DTYPES = {"bf16": torch.bfloat16, "no": torch.float32}
 WIDTHS = {"context": "its text is {} wide", "pooled": "its pooled text {}"}
 ASPECT = 0.05  # relative difference of aspects that is allowed: a VAE crops images to whole cells
-ALL_MEMORY = 1e20
 PREVIEW_PIXELS = 1024
 ONE_CLASS = 0.99  # fraction of the pixels from which label maps teach nothing
 WARMUP = 20  # steps, for runs of any length: a run may resume with another number of steps
@@ -165,10 +164,6 @@ class GraphTarget(AdapterTarget):
             self.encode(torch.zeros_like(labels[None]))  # before training, for maps whose classes are hidden
         self.load()
 
-    def load(self) -> None:
-        """Gives the base all of the device's memory: the need of its activations is not known."""
-        comfy.model_management.load_models_gpu([self.module.base], ALL_MEMORY, force_full_load=True)
-
     def report(self, step: int, loss: float) -> None:
         if not math.isfinite(loss):
             raise ValueError(f"learning_rate: the loss of step {step} is not finite: lower the rate, or set precision "
@@ -180,7 +175,6 @@ class GraphTarget(AdapterTarget):
         if image is not None:
             preview = ("JPEG", Image.fromarray(image), PREVIEW_PIXELS)
             self.progress.update_absolute(self.progress.current, preview=preview)
-            self.load()
         return image
 
     def measure(self) -> dict[str, float]:

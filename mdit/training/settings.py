@@ -101,12 +101,14 @@ class EncodedSettings(Settings):
     vae, clip: files of the host.
     cache: folder of the encoded samples.
     size: its square is the area of each bucket of sizes, in pixels.
+    mirror: fraction of the samples that are mirrored, with left and right classes swapped.
     shift: moves the noise levels as SD3's sampling does; above 1, high levels come more often.
     """
     vae: Path | None = None
     clip: tuple[Path, ...] = ()
     cache: Path | None = None
     size: Annotated[int, Field(ge=16)] = 512
+    mirror: Fraction = 0.0
     shift: Positive = 1.0
 
 

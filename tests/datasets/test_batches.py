@@ -83,6 +83,15 @@ def test_processes_share_the_encoding(cached):
     assert encode.calls == 4 and all(cached.get_path(k).exists() for k in range(4))
 
 
+def test_a_closed_cache_encodes_nothing(cached):
+    cached.fill()
+    cached.close()
+    assert cached.encode is None and cached[1]["name"] == "1"
+    cached.get_path(2).unlink()
+    with pytest.raises(FileNotFoundError, match="cache: .*was removed: start the run again"):
+        cached[2]
+
+
 def test_what_is_not_finite_is_not_stored(cached, monkeypatch):
     monkeypatch.setattr(cached, "encode", lambda sample: {"latent": torch.tensor([0.0, float("nan")])})
     with pytest.raises(ValueError, match="data: 0: its latent is not finite after encoding"):

@@ -32,8 +32,8 @@ from mditface.tests.pt_dit import tiny as pt_dit
 SMALL = {"width": 64, "height": 64, "size": 256, "steps": 4, "rows": 4, "columns": 4, "num_faces": 1}
 INPUTS = ("photo", "person_1", "person_2", "pose", "exemplar", "sketch")  # images that the templates load
 OWN_ADAPTERS = {  # by family: the name of the file in the templates, and the sizes of the stand-in
-    "sd3": ("sd35", {}), "klein": ("klein", dict(depth=(1, 2))), "qwen-image": ("qwen_image", {}),
-    "z-image": ("z_image", dict(depth=(0, 6))), "chroma": ("chroma", {})}
+    "sd3": ("sd35", {}), "klein": ("klein", dict(depth=(1, 2))), "z-image": ("z_image", dict(depth=(0, 6))),
+    "chroma": ("chroma", {})}
 Stand = dict | tuple[dict, int] | str | None  # a node, one of its outputs, the input that passes through, nothing
 
 
@@ -178,10 +178,6 @@ SWAPS = {  # by a sign in the names of the model files, the first that fits: wha
         "UNETLoader": [small("UNETLoader", unet_name="stand-in-z-image.safetensors", weight_dtype="default")],
         "ModelPatchLoader": [small("ModelPatchLoader", name="stand-in-z-image-control.safetensors")],
         "CLIPLoader": [None], "CLIPTextEncode": [text(photo_models.QWEN, 8)], "VAELoader": [vae("taef1")]},
-    "qwen_image_2512": {
-        "UNETLoader": [small("UNETLoader", unet_name="stand-in-qwen-image.safetensors", weight_dtype="default")],
-        "CLIPLoader": [None], "CLIPTextEncode": [text(bases.CONTEXT, 8)],
-        "VAELoader": [vae("stand-in-qwen-image-vae.safetensors")]},
     "Chroma1": {
         "UNETLoader": [small("UNETLoader", unet_name="stand-in-chroma.safetensors", weight_dtype="default")],
         "CLIPLoader": [None], "CLIPTextEncode": [text(bases.CONTEXT, 8)], "VAELoader": [vae("taef1")]},

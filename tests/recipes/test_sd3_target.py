@@ -1,6 +1,7 @@
 """The small base model in SD3's layout, the patches that stand in for its VAE, an adapter on it, and their bench."""
 import json
 import re
+import weakref
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from safetensors.torch import load_file
 import comfy.sd
 from bench import adapter as bench
 from mditface.mdit.mditface.adapter.weights import load_adapter
-from mditface.mdit.recipes import patches
+from mditface.mdit.recipes import encode, patches
 from mditface.mdit.recipes.patches import PatchVAE
 from mditface.mdit.training.settings import read_settings
 from mditface.mdit.recipes.targets.kinds import SETTINGS, TARGETS
@@ -60,6 +61,21 @@ def test_patches_keep_pictures_of_few_components(tmp_path):
     assert torch.allclose(vae.decode(latents), pictures, atol=1e-3)  # 12 components say all
     too_strong = vae.decode(latents * 9)
     assert (too_strong.min(), too_strong.max()) == (0, 1)
+
+
+def test_text_encoders_are_let_go_when_all_is_encoded(proof, monkeypatch):
+    proof.fit("base", "steps=2")
+    loaded = []
+
+    def load_clip(paths, kind):
+        clip = plain(paths, kind)
+        loaded.append(weakref.ref(clip))
+        return clip
+    plain = encode.load_clip
+    monkeypatch.setattr(encode, "load_clip", load_clip)
+    target = proof.target("adapter")
+    assert len(loaded) == 1 and loaded[0]() is None
+    assert target.samples[0]["context"].isfinite().all()
 
 
 def test_base_learns(proof):

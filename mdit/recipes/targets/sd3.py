@@ -20,7 +20,7 @@ import comfy.sd
 from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT, get_2d_sincos_pos_embed
 from comfy.model_patcher import ModelPatcher
 
-from ...training.data import fit_length, stack_text, make_step_rng, make_torch_rng
+from ...training.data import choose_view, fit_length, stack_text, make_step_rng, make_torch_rng
 from ...training.flow import compute_flow_loss, follow_flow
 from ...training.optimizers import make_optimizers
 from ...training.sampling import make_sheet
@@ -140,8 +140,8 @@ class SD3Target(Target):
     def make_batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
         settings = self.settings
         index = self.batches(step, process, processes)
-        batch = self.stack([self.samples[i] for i in index.tolist()])
         rng = make_torch_rng(make_step_rng(settings.seed, step, process))
+        batch = self.stack([choose_view(self.samples[i], rng, settings.mirror) for i in index.tolist()])
         silent = torch.rand(len(index), generator=rng) < settings.drop_text
         batch["context"][silent] = fit_length(self.empty["context"], batch["context"].shape[1])
         batch["pooled"][silent] = self.empty["pooled"]

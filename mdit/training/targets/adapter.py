@@ -23,7 +23,7 @@ from ...mditface.adapter.terms import Adapter
 from ...mditface.adapter.weights import check_family
 from ...mditface.reductions import REDUCTIONS, check_window
 from ...shared.frames import decode_pictures, encode_pictures, scale_out
-from ..data import fit_length, stack_tensors, stack_text, make_step_rng, make_torch_rng
+from ..data import choose_view, fit_length, stack_tensors, stack_text, make_step_rng, make_torch_rng
 from ..optimizers import make_optimizers
 from ..sampling import make_sheet
 from ..settings import EncodedSettings, Positive, Section, Fraction
@@ -34,6 +34,7 @@ from .masked import MaskedBase
 SHEET_COUNT = 4
 SHEET_STEPS = 20
 METRIC_COUNT = 16
+ALL_MEMORY = 1e20
 PREFIX = "terms."
 
 
@@ -93,7 +94,8 @@ class AdapterTarget(Target):
         self.vae = vae
         self.empty = empty
         self.shown = shown
-        comfy.model_management.load_models_gpu([base], force_full_load=True)
+        self.base = base
+        self.load()
         self.family = find_base_family(base)
         network = base.model.diffusion_model
         config = make_config(settings, self.family, network, len(samples))
@@ -104,6 +106,10 @@ class AdapterTarget(Target):
         self.batches = Batches(keys, settings.batch, settings.seed)
         self.blank: dict[torch.Size, Tensor] = {}
         self.check(samples[0])
+
+    def load(self) -> None:
+        """Gives the base all of the device's memory: the need of its activations is not known to the host."""
+        comfy.model_management.load_models_gpu([self.base], ALL_MEMORY, force_full_load=True)
 
     def check(self, sample: dict[str, Tensor]) -> None:
         """Raises ValueError where the samples lack what the settings need."""
@@ -126,8 +132,9 @@ class AdapterTarget(Target):
     def make_batch(self, step: int, process: int, processes: int) -> dict[str, Tensor]:
         settings = self.settings
         index = self.batches(step, process, processes)
-        samples = [self.samples[i] for i in index.tolist()]
-        return self.prepare(samples, make_torch_rng(make_step_rng(settings.seed, step, process)), settings.drop)
+        rng = make_torch_rng(make_step_rng(settings.seed, step, process))
+        samples = [choose_view(self.samples[i], rng, settings.mirror) for i in index.tolist()]
+        return self.prepare(samples, rng, settings.drop)
 
     def prepare(self, samples: list[dict[str, Tensor]], rng: torch.Generator, drop: Drop) -> dict[str, Tensor]:
         """A batch of samples, with text and classes hidden at random."""
@@ -196,7 +203,9 @@ class AdapterTarget(Target):
         sigmas = comfy.samplers.calculate_sigmas(model.model_sampling, "simple", SHEET_STEPS)
         sampled = scale_out(model, self.module.sample(**batch, sigmas=sigmas, seed=0))
         true = () if self.shown else (self.decode(batch["latent"]),)
-        return make_sheet(batch["labels"].cpu(), self.decode(sampled), *true)
+        image = make_sheet(batch["labels"].cpu(), self.decode(sampled), *true)
+        self.load()  # and takes the VAE away
+        return image
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images (B, H, W, 3) uint8."""
