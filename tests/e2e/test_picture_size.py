@@ -10,7 +10,7 @@ def test_a_size_far_above_the_trained_one_is_told_once(renderer, shared_page):
     page.evaluate("() => app.graph.clear()")
     node = place(page, "MDiT_PictureSize", 300)
     show(page)
-    width = {"Nodes 2.0": 1024}.get(renderer, 1536)  # messages of the other renderer may still be shown
+    width = {"canvas": 1024, "nodes 2.0": 1536}[renderer]  # messages of the other renderer may still be shown
     told = page.locator(".p-toast-message", has_text=f"{width} x 768 pixels are far above the 128")
     page.evaluate(EXECUTED, [node, []])
     assert told.count() == 0
