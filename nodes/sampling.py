@@ -62,7 +62,7 @@ class PictureSize(io.ComfyNode):
         drawing = label_map.shape[2], label_map.shape[1]
         chosen = choose_size(find_config(model), ratio, drawing, preset=size, width=width, height=height)
         if chosen.is_far:
-            logging.warning("Picture Size (MDiT): %s", chosen)
+            logging.warning("'Picture Size (MDiT)': %s", chosen)
         latent = torch.zeros(batch_size, form.latent_channels, chosen.height // ratio, chosen.width // ratio,
                              device=comfy.model_management.intermediate_device(),
                              dtype=comfy.model_management.intermediate_dtype())
