@@ -14,7 +14,8 @@ TEMPLATES = ("8 Own weights, face after an exemplar (DynaST)", "5 Person after a
              "5 Scene with a known person", "4 Painted face to photo (Face-MoGLE)", "2 Paint a face, all nodes",
              "8 Own weights, face after an exemplar", "6 FLUX, label map (EasyControl)",
              "6 FLUX, colours for a photo (OminiControl)", "6 FLUX, edges (EasyControl)",
-             "2 Paint a face, guidance apart", "5 Scene, who does what", "5 Scene, two prompts", "2 Edit a label map",
+             "2 Paint a face, guidance apart", "2 Paint a face, two prompts", "5 Scene, who does what",
+             "5 Scene, two prompts", "2 Edit a label map",
              "3 Photo, draw the face anew", "2 Label map from SAM3 and MediaPipe", "8 Own weights, SD35",
              "4 Painted face to photo (MMFace-DiT)", "4 Sketch to photo (MMFace-DiT)",
              "4 Painted face to photo (any checkpoint)", "4 Painted face to photo (SDXL)",
@@ -28,6 +29,7 @@ FLAGS = {
 ONCE = {"6 FLUX, label map (EasyControl)": "async", "6 FLUX, edges (EasyControl)": "gpu-only",  # slow
         "6 FLUX, colours for a photo (OminiControl)": "async",  # slow
         "5 Scene, two prompts": "async",  # slow
+        "2 Paint a face, two prompts": "async",  # only its size of the picture is new
         "8 Own weights, face after an exemplar (DynaST)": "gpu-only",  # the exemplar's last digits choose keys
         "4 Painted face to photo (Z-Image)": "gpu-only"}  # random weights make much of half precision's rounding
 PAIRS = [pytest.param(name, flags, id=f"{name}-{key}") for name in TEMPLATES for key, flags in FLAGS.items()
