@@ -36,7 +36,7 @@ from mditface.mdit.parsing import load_parser, measure_agreement
 from mditface.mdit.training.settings import read_settings
 from mditface.mdit.training.sampling import save_sheet
 from mditface.mdit.training.targets.adapter import AdapterSettings
-from mditface.mdit.recipes.encode import load_base
+from mditface.mdit.training.bases import load_base
 
 from .quality.measure import shrink
 from .reductions import draw_image

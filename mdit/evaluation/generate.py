@@ -21,7 +21,7 @@ from ..mditface.adapter.weights import load_adapter
 from ..mditface.mask import MaskInput, MaskReference
 from ..mditface.guidance import Guidance
 from ..mditface.sample import require_mdit, sample
-from ..recipes.encode import load_base
+from ..training.bases import load_base
 from ..shared.digests import add_value, compute_file_digest
 from ..shared.masks import CONDITIONING_KEY
 

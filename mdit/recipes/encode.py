@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,11 +9,8 @@ from accelerate import PartialState
 from torch import Tensor
 
 import comfy.sd
-from comfy.model_patcher import ModelPatcher
 
 from ..labelmap import to_image
-from ..mditface.host import load_mdit
-from ..mditface.text import TEXT_KEY
 from ..datasets import CachedDataset, find_bucket_sizes, open_faces
 from ..datasets.augment import mirror_sample
 from ..datasets.images import fit_to_size, read_labels
@@ -22,11 +18,9 @@ from ..datasets.layouts import read_order
 from ..shared.digests import compute_file_digest
 from ..shared.frames import encode_pictures
 from ..shared.text_files import read_text
-from ..shared.weight_files import read_tensors, read_weights
-from .patches import PATCHES_KEY, PatchVAE
+from ..training.bases import check_files, load_base, load_clip, load_vae
 from ..training.settings import EncodedSettings
 from ..training.targets.adapter import AdapterSettings, AdapterTarget
-from ..training.targets.lowrank import find_base_family
 from .targets.sd3 import SD3Settings, SD3Target
 
 MULTIPLE = 16  # pixels: the VAE's factor 8 times the patch of 2
@@ -62,46 +56,6 @@ class Encoder:
         context, pooled = self.clip.encode_from_tokens(self.clip.tokenize(caption), return_pooled=True)
         text = {"context": context[0].cpu()}
         return text if pooled is None else {**text, "pooled": pooled[0].cpu()}
-
-
-def load_base(path: Path, vae_path: Path | None, clip_paths: tuple[Path, ...]
-              ) -> tuple[ModelPatcher, comfy.sd.VAE, comfy.sd.CLIP]:
-    """The base with its VAE and text encoder, each from its own file or from the base's file."""
-    check_files([path, *clip_paths] + ([vae_path] if vae_path else []))
-    if vae_path and clip_paths:
-        base = comfy.sd.load_diffusion_model(str(path))
-        clip = vae = None
-    else:
-        base, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
-            str(path), output_vae=not vae_path, output_clip=not clip_paths)
-    family = find_base_family(base)
-    if clip_paths:
-        clip = load_clip(clip_paths, comfy.sd.CLIPType[family.clip_type])
-    if vae_path:
-        vae = load_vae(vae_path)
-    if clip is None or vae is None:
-        name, part = ("clip", "text encoder") if clip is None else ("vae", "VAE")
-        raise ValueError(f"{name}: {path} holds no {part}: name its file")
-    return base, vae, clip
-
-
-def check_files(paths: Sequence[Path]) -> None:
-    for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(f"no model file at {path}: see base or model, vae and clip")
-
-
-def load_vae(path: Path) -> comfy.sd.VAE | PatchVAE:
-    weights, metadata = read_weights(str(path), "vae")
-    return PatchVAE.load(path) if PATCHES_KEY in metadata else comfy.sd.VAE(sd=weights, metadata=metadata)
-
-
-def load_clip(paths: tuple[Path, ...], kind: comfy.sd.CLIPType) -> comfy.sd.CLIP:
-    """The host's text encoders, or the text encoder of a stand-alone MDiT file."""
-    _, header = read_tensors(str(paths[0]), "clip")
-    if TEXT_KEY in header:
-        return load_mdit(str(paths[0])).clip
-    return comfy.sd.load_clip([str(path) for path in paths], clip_type=kind)
 
 
 def encode_folder(folder: Path, settings: EncodedSettings, encoder: Encoder, key: dict) -> CachedDataset:

@@ -1,6 +1,7 @@
 """Pictures for models and VAEs whose latents have frames, such as Qwen-Image's: a picture is a video of one frame."""
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -9,9 +10,12 @@ def has_frames(latent_format) -> bool:
 
 
 def encode_pictures(vae, pictures: Tensor) -> Tensor:
-    """Latents (b, C, h, w) of pictures (b, H, W, 3) in 0..1. A VAE of videos would take a batch for one video."""
+    """Latents (b, C, h, w) of pictures (b, H, W, 3) in 0..1.
+
+    A VAE of videos takes a batch for one video, and the host crops a batch of videos to no frame.
+    """
     if getattr(vae, "latent_dim", 2) == 3:
-        return vae.encode(pictures[:, None])[:, :, 0]
+        return torch.cat([vae.encode(picture[None]) for picture in pictures])[:, :, 0]
     return vae.encode(pictures)
 
 

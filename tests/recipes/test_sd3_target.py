@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 import comfy.sd
 from bench import adapter as bench
 from mditface.mdit.mditface.adapter.weights import load_adapter
-from mditface.mdit.recipes import encode, patches
-from mditface.mdit.recipes.patches import PatchVAE
+from mditface.mdit.recipes import patches
+from mditface.mdit.training import bases
+from mditface.mdit.training.patch_vae import PatchVAE
 from mditface.mdit.training.settings import read_settings
 from mditface.mdit.recipes.targets.kinds import SETTINGS, TARGETS
 from mditface.tests.training.tiny_targets import EVERY, fitted, loss_on_fixed_batch
@@ -71,8 +72,8 @@ def test_text_encoders_are_let_go_when_all_is_encoded(proof, monkeypatch):
         clip = plain(paths, kind)
         loaded.append(weakref.ref(clip))
         return clip
-    plain = encode.load_clip
-    monkeypatch.setattr(encode, "load_clip", load_clip)
+    plain = bases.load_clip
+    monkeypatch.setattr(bases, "load_clip", load_clip)
     target = proof.target("adapter")
     assert len(loaded) == 1 and loaded[0]() is None
     assert target.samples[0]["context"].isfinite().all()

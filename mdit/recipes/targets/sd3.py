@@ -23,13 +23,12 @@ from comfy.model_patcher import ModelPatcher
 from ...training.data import choose_view, fit_length, stack_text, make_step_rng, make_torch_rng
 from ...training.flow import compute_flow_loss, follow_flow
 from ...training.optimizers import make_optimizers
+from ...training.patch_vae import CELL, CHANNELS
 from ...training.sampling import make_sheet
 from ...training.settings import Count, EncodedSettings, Positive, Fraction
 from ...training.targets.base import Batches, Target
 
-CELL = 8  # pixels along a latent cell's side
 PATCH = 2  # cells along a token's side
-CHANNELS = 16  # of SD3's latents
 HEAD = 64  # the width of SD3's heads; the host takes width and heads from the number of blocks
 PREFIX = "network."
 PUBLISHED = "model.diffusion_model."
