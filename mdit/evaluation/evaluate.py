@@ -2,8 +2,7 @@
 
 The host's samplers draw the images. OUT keeps them, so that the same command resumes an interrupted run. Several
 machines draw a share each (--shard) into one OUT, and --gather then makes the report. It names the measures that were
-left out and the reasons. Label agreement stands next to the parser's own ceiling: the
-same number on the real images.
+left out and the reasons. Label agreement stands next to the parser's own ceiling: the same number on the real images.
 """
 from __future__ import annotations
 

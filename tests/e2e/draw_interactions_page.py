@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from mditface.mdit.interactdiffusion.interactions import Box, Interaction
 from mditface.mdit.interactdiffusion.text import parse_interactions
-from mditface.tests.e2e.painter_page import VALUE, Surface, place, show
+from mditface.tests.e2e.painter_page import VALUE, Surface, place_alone, show
 
 EDITOR = """
 import { fromText, toText } from "/interactions/model.js";
@@ -65,7 +65,6 @@ class NodeEditor(InteractionEditor):
     @classmethod
     def placed(cls, page) -> NodeEditor:
         """On a new node in an empty graph."""
-        page.evaluate("() => app.graph.clear()")
-        node_id = place(page, "MDiT_DrawInteractions")
+        node_id = place_alone(page, "MDiT_DrawInteractions")
         show(page)
         return cls(page, node_id)

@@ -97,6 +97,12 @@ def place(page, node_type: str, x: int = 0, y: int = 0) -> int:
     return page.evaluate(PLACE, [node_type, [x, y]])
 
 
+def place_alone(page, node_type: str, x: int = 0) -> int:
+    """Make the node the graph's only one; its id."""
+    page.evaluate("() => app.graph.clear()")
+    return place(page, node_type, x)
+
+
 def choose(page, loader: int, name: str) -> None:
     """Choose a file in a Load Image node, which then shows it: it shows the first file of the list before."""
     page.evaluate("""([id, name]) => {
@@ -283,7 +289,6 @@ class NodePainter(Painter):
     @classmethod
     def placed(cls, page) -> NodePainter:
         """On a new node in an empty graph."""
-        page.evaluate("() => app.graph.clear()")
-        node_id = place(page, "MDiT_PaintLabelMap")
+        node_id = place_alone(page, "MDiT_PaintLabelMap")
         show(page)
         return cls(page, node_id)

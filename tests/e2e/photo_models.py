@@ -14,13 +14,11 @@ from comfy.ldm.chroma.model import Chroma
 from comfy.ldm.lumina.controlnet import ZImage_Control
 from comfy.ldm.lumina.model import NextDiT
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from comfy.ldm.qwen_image.model import QwenImageTransformer2DModel
-from comfy.ldm.wan.vae import WanVAE
 from devtools.server import Server
 from mditface.tests.adapter import bases
 from mditface.tests.adapter.bases import random_weights
 from mditface.tests.e2e.flux_models import rename_norms
-from mditface.tests.e2e.probe_nodes.small_models import CHROMA, QWEN_IMAGE, SDXL, SmallZImage, Z_IMAGE
+from mditface.tests.e2e.probe_nodes.small_models import CHROMA, SDXL, SmallZImage, Z_IMAGE
 from mditface.tests.e2e.test_face_diffuser import UNET as SD15
 
 MAKE = dict(device="meta", operations=comfy.ops.disable_weight_init)
@@ -34,7 +32,6 @@ HINT_GAIN = 2.0
 def write(server: Server) -> None:
     """Puts all of them into the server's folders."""
     write_z_image(server)
-    write_qwen_image(server)
     chroma = Chroma(**bases.CHROMA | CHROMA, **MAKE)
     server.save_weights("diffusion_models", "stand-in-chroma", rename_norms(random_weights(chroma)))
     sdxl = UNetModel(**SDXL, **MAKE)
@@ -51,13 +48,6 @@ def write_z_image(server: Server) -> None:
     server.save_weights("diffusion_models", "stand-in-z-image", random_weights(z_image))
     control = ZImage_Control(**Z_IMAGE, **MAKE)
     server.save_weights("model_patches", "stand-in-z-image-control", publish_z_image(random_weights(control)))
-
-
-def write_qwen_image(server: Server) -> None:
-    network = QwenImageTransformer2DModel(num_layers=bases.QWEN["num_layers"], **QWEN_IMAGE, **MAKE)
-    server.save_weights("diffusion_models", "stand-in-qwen-image", random_weights(network))
-    vae = WanVAE(dim=8, z_dim=16, temperal_downsample=[False, True, True])
-    server.save_weights("vae", "stand-in-qwen-image-vae", random_weights(vae))
 
 
 def publish_z_image(weights: dict[str, Tensor]) -> dict[str, Tensor]:

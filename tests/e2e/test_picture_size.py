@@ -1,5 +1,5 @@
 """A size far above the trained one is told in a message, in both renderers."""
-from mditface.tests.e2e.painter_page import place, show
+from mditface.tests.e2e.painter_page import place_alone, show
 
 EXECUTED = "([id, size]) => app.graph.getNodeById(id).onExecuted({ far_size: size })"
 
@@ -7,8 +7,7 @@ EXECUTED = "([id, size]) => app.graph.getNodeById(id).onExecuted({ far_size: siz
 def test_a_size_far_above_the_trained_one_is_told_once(renderer, shared_page):
     page = shared_page
     page.our_errors.clear()
-    page.evaluate("() => app.graph.clear()")
-    node = place(page, "MDiT_PictureSize", 300)
+    node = place_alone(page, "MDiT_PictureSize", 300)
     show(page)
     width = {"canvas": 1024, "nodes 2.0": 1536}[renderer]  # messages of the other renderer may still be shown
     told = page.locator(".p-toast-message", has_text=f"{width} x 768 pixels are far above the 128")

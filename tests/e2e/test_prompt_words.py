@@ -1,5 +1,5 @@
 """Unknown words below the prompt, in both renderers."""
-from mditface.tests.e2e.painter_page import place, show
+from mditface.tests.e2e.painter_page import place_alone, show
 
 EXECUTED = """([id, unknown]) => app.graph.getNodeById(id).onExecuted(
     { unknown_words: unknown, known_words: ["blond", "hair", "beard"] })"""
@@ -9,8 +9,7 @@ TEXT = "id => app.graph.getNodeById(id).widgets.find(({ name }) => name === 'tex
 def test_unknown_words_are_told_and_known_ones_added(renderer, shared_page):
     page = shared_page
     page.our_errors.clear()
-    page.evaluate("() => app.graph.clear()")
-    node = place(page, "MDiT_TextConditioning", 300)
+    node = place_alone(page, "MDiT_TextConditioning", 300)
     page.evaluate("id => { app.graph.getNodeById(id).widgets.find(({ name }) => name === 'text').value = ''; }", node)
     show(page)
     values = "id => app.graph.getNodeById(id).serialize().widgets_values"

@@ -12,8 +12,6 @@ import nodes
 from comfy_extras.nodes_model_patch import ModelPatchLoader
 
 Z_IMAGE = {"dim": 384, "n_heads": 3, "n_kv_heads": 3}  # so that its MLP is 8/3 times as wide, as in the published one
-QWEN_IMAGE = {"attention_head_dim": 32, "num_attention_heads": 2, "joint_attention_dim": 24,
-              "axes_dims_rope": (8, 12, 12)}
 CHROMA = {"context_in_dim": 24, "hidden_size": 256, "num_heads": 2, "out_dim": 256, "hidden_dim": 96, "n_layers": 2}
 SDXL = {**comfy.supported_models.SDXL.unet_config, **comfy.supported_models.SDXL.unet_extra_config, "image_size": 32,
         "in_channels": 4, "out_channels": 4, "num_classes": "sequential", "num_res_blocks": [1], "channel_mult": [1],
@@ -28,10 +26,6 @@ class SmallZImage(comfy.supported_models.ZImage):
                          "pad_tokens_multiple": 32}
 
 
-class SmallQwenImage(comfy.supported_models.QwenImage):
-    unet_extra_config = QWEN_IMAGE
-
-
 class SmallChroma(comfy.supported_models.Chroma):
     unet_extra_config = CHROMA
 
@@ -44,7 +38,7 @@ class SmallSDXL(comfy.supported_models.SDXL):
 def small_variants() -> Iterator[None]:
     """Inside, the host knows the small variants."""
     control = functools.partial(comfy.ldm.lumina.controlnet.ZImage_Control, **Z_IMAGE)
-    models = [SmallZImage, SmallQwenImage, SmallChroma, SmallSDXL, *comfy.supported_models.models]
+    models = [SmallZImage, SmallChroma, SmallSDXL, *comfy.supported_models.models]
     with (mock.patch.object(comfy.supported_models, "models", models),
           mock.patch.object(comfy.ldm.lumina.controlnet, "ZImage_Control", control),
           mock.patch.object(comfy.model_detection, "unet_config_from_diffusers_unet",
